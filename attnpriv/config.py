@@ -1,0 +1,203 @@
+"""Every knob of a run, as frozen dataclasses that are checked when they are made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+from attnpriv.errors import InputError
+
+ClipMode = Literal["clamp", "tanh", "norm"]
+Pooling = Literal["mean", "cls"]
+Accountant = Literal["prv", "rdp"]
+
+
+def _require(condition: bool, name: str, expected: str, got: object) -> None:
+    if not condition:
+        raise InputError(f"expected {name} {expected}, got {got!r}")
+
+
+def _is_positive(value: float) -> bool:
+    return math.isfinite(value) and value > 0
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """How attention logits are hardened before the softmax.
+
+    Attributes:
+        temperature: τ > 0, divides the clipped logits.
+        clip: c > 0, the largest absolute logit before the temperature; None leaves them unclipped,
+            and then no certificate holds.
+        clip_mode: how ``clip`` is enforced. ``clamp`` cuts the logits, ``tanh`` bends them softly
+            (``c·tanh(z/c)``), ``norm`` shortens queries and keys so that Cauchy-Schwarz bounds
+            the logit.
+
+    Raises:
+        InputError: τ or c is not a positive finite number, or the mode is unknown. A clip of 0
+            would make every row uniform and cut all gradients to queries and keys; it is refused.
+
+    A hardened forward pass is bounded, not differentially private: see docs/guarantees.md.
+    """
+
+    temperature: float = 1.0
+    clip: float | None = None
+    clip_mode: ClipMode = "clamp"
+
+    def __post_init__(self) -> None:
+        _require(_is_positive(self.temperature), "temperature", "> 0 and finite", self.temperature)
+        if self.clip is not None:
+            _require(_is_positive(self.clip), "clip", "> 0 and finite, or none", self.clip)
+        modes = get_args(ClipMode)
+        _require(self.clip_mode in modes, "clip_mode", f"one of {', '.join(modes)}", self.clip_mode)
+
+    @property
+    def logit_bound(self) -> float:
+        """The c to give to the formulas of ``attnpriv.guarantees``: infinite when unclipped."""
+        return math.inf if self.clip is None else self.clip
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a text classifier built from post-norm encoder blocks.
+
+    Attributes:
+        encoder: ``scratch``, ``minilm``, or the name under which a local encoder was loaded.
+        vocab_size: number of token ids.
+        dim: width D of a token vector.
+        layers: number of encoder blocks.
+        heads: attention heads H; divides ``dim``.
+        hidden_dim: width of the feed-forward layer.
+        max_length: longest sequence in tokens; longer texts are cut.
+        num_labels: number of classes K, at least 2.
+        pooling: ``mean`` over the visible tokens, or the ``cls`` token.
+        norm_eps: ε of every layer norm.
+        attention: the hardening, the same in every layer.
+    """
+
+    encoder: str
+    vocab_size: int
+    dim: int
+    layers: int
+    heads: int
+    hidden_dim: int
+    max_length: int
+    num_labels: int
+    pooling: Pooling = "mean"
+    norm_eps: float = 1e-12
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "dim", "layers", "heads", "hidden_dim", "max_length"):
+            _require(getattr(self, name) >= 1, name, ">= 1", getattr(self, name))
+        _require(self.num_labels >= 2, "num_labels", ">= 2", self.num_labels)
+        _require(self.dim % self.heads == 0, "dim", f"divisible by heads={self.heads}", self.dim)
+        choices = get_args(Pooling)
+        _require(self.pooling in choices, "pooling", f"one of {', '.join(choices)}", self.pooling)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """The inverse of ``to_dict``; raises InputError on missing or unknown fields."""
+        try:
+            return cls(**{**values, "attention": AttentionConfig(**values["attention"])})
+        except (KeyError, TypeError) as error:
+            raise InputError(f"model configuration is not usable: {error}") from error
+
+
+@dataclass(frozen=True)
+class PrivacyConfig:
+    """What differential privacy is asked for, and by which mechanism.
+
+    Attributes:
+        epsilon: the target ε > 0; the run never spends more.
+        delta: δ in (0, 1); checked against 1/N once the data is known.
+        max_grad_norm: C, the L2 norm to which each record's gradient is clipped. The small default
+            clips nearly every record, which suits Adam: it undoes the scale again.
+        accountant: ``prv`` (tight) or ``rdp`` (looser).
+        noise_seed: None draws the seed of sampling and noise from the operating system. A number
+            makes the run repeatable, and voids ε against anyone who knows or guesses it.
+    """
+
+    epsilon: float
+    delta: float = 1e-5
+    max_grad_norm: float = 0.1
+    accountant: Accountant = "prv"
+    noise_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(_is_positive(self.epsilon), "epsilon", "> 0 and finite, or none", self.epsilon)
+        _require(0 < self.delta < 1, "delta", "in (0, 1)", self.delta)
+        _require(
+            _is_positive(self.max_grad_norm), "max_grad_norm", "> 0 and finite", self.max_grad_norm
+        )
+        choices = get_args(Accountant)
+        _require(
+            self.accountant in choices,
+            "accountant",
+            f"one of {', '.join(choices)}",
+            self.accountant,
+        )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is fitted.
+
+    Attributes:
+        trainable: ``head``, ``last:K`` (head and the last K blocks), or ``all``.
+        steps: number of optimizer steps, each a Poisson draw; None takes 200 for a head alone,
+            whose steps are cheap, and 100 otherwise.
+        batch_size: expected batch size B; the sampling rate is q = B/N. None takes half of the
+            training rows for a head alone (at most 4,096), and a quarter otherwise (at most 1,024).
+        learning_rate: Adam's step size for the encoder.
+        head_learning_rate: Adam's step size for the classifier head, whose inputs have norm 1.
+        ema_decay: decay of the exponential moving average of the weights, which is what is saved.
+        micro_batch_size: most records in one forward and backward pass through the encoder; bounds
+            memory only.
+        seed: split, initial weights, and (without privacy) the sampling.
+        train_size: share (0, 1) or number of the rows to train on; the rest is held out.
+    """
+
+    trainable: str = "head"
+    steps: int | None = None
+    batch_size: int | None = None
+    learning_rate: float = 1e-3
+    head_learning_rate: float = 0.15
+    ema_decay: float = 0.95
+    micro_batch_size: int = 32
+    seed: int = 0
+    train_size: float = 0.8
+
+    def __post_init__(self) -> None:
+        parse_trainable(self.trainable)
+        for name in ("learning_rate", "head_learning_rate"):
+            _require(_is_positive(getattr(self, name)), name, "> 0 and finite", getattr(self, name))
+        for name in ("steps", "batch_size", "micro_batch_size"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, name, ">= 1", value)
+        _require(0 <= self.ema_decay < 1, "ema_decay", "in [0, 1)", self.ema_decay)
+        _require(_is_positive(self.train_size), "train_size", "> 0 and finite", self.train_size)
+
+
+def parse_trainable(value: str) -> int | None:
+    """The number of trailing blocks to train: 0 for ``head``, K for ``last:K``, None for ``all``.
+
+    >>> parse_trainable("last:2")
+    2
+
+    Raises:
+        InputError: the value has another form.
+    """
+    if value == "all":
+        return None
+    if value == "head":
+        return 0
+    prefix, _, count = value.partition(":")
+    if prefix == "last" and count.isdecimal() and int(count) >= 1:
+        return int(count)
+    raise InputError(f"expected trainable head, last:K with K >= 1, or all, got {value!r}")

@@ -1,0 +1,23 @@
+"""What can go wrong, and whose fault it is.
+
+::
+
+    AttnprivError
+    └── InputError              the caller's input is wrong: one line, exit code 2
+        └── RunFolderError      a run folder is missing, incomplete or does not match its manifest
+
+Anything else that escapes is a defect of attnpriv. Messages name the value that was refused and
+what was expected; they never quote a record's text.
+"""
+
+
+class AttnprivError(Exception):
+    """Base of every error that attnpriv raises on purpose."""
+
+
+class InputError(AttnprivError, ValueError):
+    """The input cannot be used; the message names the value and what was expected."""
+
+
+class RunFolderError(InputError):
+    """A run folder is missing, incomplete, or differs from its manifest."""

@@ -1,0 +1,40 @@
+"""Class probabilities of texts, the same for evaluation, serving and audit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from attnpriv.data.tokenisation import Encoding
+from attnpriv.models.text import pooled_features
+from attnpriv.run_folder import Run
+
+
+def encode_texts(run: Run, texts: Sequence[str]) -> list[Encoding]:
+    """Tokenise for the run's model; texts beyond its longest sequence are cut."""
+    return run.tokenizer.encode_batch(texts, run.model.config.max_length)
+
+
+def predict_probabilities(
+    run: Run,
+    texts: Sequence[str],
+    batch_size: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+) -> NDArray[np.float32]:
+    """Class probabilities, [N, K], in the order of the texts.
+
+    Args:
+        run: the model.
+        texts: N texts.
+        batch_size: as in ``pooled_features``.
+        progress: as in ``pooled_features``.
+    """
+    features = pooled_features(
+        run.model, encode_texts(run, texts), run.tokenizer.pad_id, batch_size, progress
+    )
+    with torch.no_grad():
+        probabilities: NDArray[np.float32] = torch.softmax(run.model.head(features), -1).numpy()
+    return probabilities
