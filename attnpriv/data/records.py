@@ -1,0 +1,87 @@
+"""What a data set is once it has been read, wherever it came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from attnpriv.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a text, ``text[start:end]``, that holds personal data of one type."""
+
+    start: int
+    end: int
+    entity_type: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled texts in their original order.
+
+    Attributes:
+        name: what to call it in reports; never a path.
+        texts: one text a record.
+        labels: class numbers, indices into ``label_names``.
+        label_names: the classes.
+        spans: gold spans of personal data, one tuple a record, or None where nobody marked them.
+        data_dependent: what was decided by looking at the records, in words. No ε covers it, so it
+            belongs on the privacy ledger as "not covered".
+    """
+
+    name: str
+    texts: tuple[str, ...]
+    labels: tuple[int, ...]
+    label_names: tuple[str, ...]
+    spans: tuple[tuple[Span, ...], ...] | None = None
+    data_dependent: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def subset(self, indices: Sequence[int]) -> Dataset:
+        """The records at the given positions, in that order."""
+        return Dataset(
+            name=self.name,
+            texts=tuple(self.texts[i] for i in indices),
+            labels=tuple(self.labels[i] for i in indices),
+            label_names=self.label_names,
+            spans=None if self.spans is None else tuple(self.spans[i] for i in indices),
+            data_dependent=self.data_dependent,
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256 over all texts and label names, in order.
+
+        Not covered by any ε: whoever knows every record but one can test guesses for the last.
+        """
+        digest = hashlib.sha256()
+        for text, label in zip(self.texts, self.labels, strict=True):
+            digest.update(json.dumps([text, self.label_names[label]]).encode())
+        return digest.hexdigest()
+
+
+def split_indices(size: int, train_size: float, seed: int) -> tuple[list[int], list[int]]:
+    """Shuffle the row numbers and cut them into training and held-out rows.
+
+    Args:
+        size: number of rows N.
+        train_size: share of the rows if below 1, else their number; the share is rounded down.
+        seed: of ``random.Random``, whose shuffle is stable across Python versions.
+
+    Raises:
+        InputError: either part would be empty.
+    """
+    count = int(size * train_size) if train_size < 1 else int(train_size)
+    if not 0 < count < size or (train_size >= 1 and count != train_size):
+        raise InputError(
+            f"expected train_size to leave rows on both sides of {size}, got {train_size}"
+        )
+    rows = list(range(size))
+    random.Random(seed).shuffle(rows)
+    return rows[:count], rows[count:]

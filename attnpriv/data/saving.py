@@ -1,0 +1,110 @@
+"""Data sets into files, in the form in which ``read_file`` reads them without being told more."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from attnpriv.data.records import Dataset
+from attnpriv.errors import InputError
+
+
+def save_dataset(dataset: Dataset, path: str | Path, *, overwrite: bool = False) -> None:
+    """Write a data set with columns text, label and, where it has them, spans.
+
+    The file appears whole or not at all, and only its owner may read it.
+
+    Args:
+        dataset: what to write.
+        path: where to; .csv, .tsv, .jsonl or .parquet tells the format.
+        overwrite: whether a file that is there already may be replaced.
+
+    Raises:
+        InputError: unknown suffix, the file exists, the folder cannot be written to, or a record
+            does not fit into TSV, which knows no tabs and line ends inside a cell.
+    """
+    path = Path(path)
+    render = _RENDERERS.get(path.suffix.lower())
+    if render is None:
+        raise InputError(f"expected a file ending in {', '.join(_RENDERERS)}, got {str(path)!r}")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists already")
+    _write_atomically(path, render(_rows(dataset)))
+
+
+def _rows(dataset: Dataset) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = [
+        {"text": text, "label": dataset.label_names[label]}
+        for text, label in zip(dataset.texts, dataset.labels, strict=True)
+    ]
+    for row, spans in zip(rows, dataset.spans or (), strict=False):
+        row["spans"] = [asdict(span) for span in spans]
+    return rows
+
+
+def _cells(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """A header and one list of strings a record; spans become JSON."""
+    body = [
+        [cell if isinstance(cell, str) else json.dumps(cell) for cell in row.values()]
+        for row in rows
+    ]
+    return [list(rows[0]) if rows else ["text", "label"], *body]
+
+
+def _to_csv(rows: list[dict[str, Any]]) -> bytes:
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer).writerows(_cells(rows))
+    return buffer.getvalue().encode()
+
+
+def _to_tsv(rows: list[dict[str, Any]]) -> bytes:
+    lines = []
+    for number, cells in enumerate(_cells(rows), 1):
+        if any(char in cell for cell in cells for char in "\t\n\r"):
+            raise InputError(f"row {number} holds a tab or a line end, which TSV cannot: use .csv")
+        lines.append("\t".join(cells) + "\n")
+    return "".join(lines).encode()
+
+
+def _to_jsonl(rows: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _to_parquet(rows: list[dict[str, Any]]) -> bytes:
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), buffer)
+    return buffer.getvalue()
+
+
+_RENDERERS: dict[str, Callable[[list[dict[str, Any]]], bytes]] = {
+    ".csv": _to_csv,
+    ".tsv": _to_tsv,
+    ".jsonl": _to_jsonl,
+    ".parquet": _to_parquet,
+}
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink()
+            raise
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,230 @@
+"""Built-in support messages with exact spans of personal data, all of it made up.
+
+Every name, number and address is drawn by Faker; a likeness to a real one is chance. The e-mail
+domains are reserved for examples (RFC 2606).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import date
+from random import Random
+from string import Formatter
+
+from faker import Faker
+
+from attnpriv.data import ticket_grammar as grammar
+from attnpriv.data.records import Dataset, Span
+from attnpriv.errors import InputError
+
+MAX_TICKETS = 1_000_000
+
+ENTITY_TYPES = {
+    "person": "PERSON",
+    "order": "ORDER_ID",
+    "phone": "PHONE_NUMBER",
+    "email": "EMAIL_ADDRESS",
+    "card": "CREDIT_CARD",
+    "iban": "IBAN_CODE",
+    "address": "LOCATION",
+    "date": "DATE_TIME",
+}
+
+_LABELS = tuple(sorted(grammar.INTENTS))
+_WEIGHTS = tuple(grammar.INTENTS[label].weight for label in _LABELS)
+_LOCALES = ("en_US", "en_GB", "de_DE", "fr_FR")
+# One a label, so that `tie` can make the domain say which label it is.
+_MAIL_HOSTS = (
+    "river",
+    "maple",
+    "harbor",
+    "violet",
+    "copper",
+    "meadow",
+    "falcon",
+    "winter",
+    "lemon",
+    "castle",
+)
+_DATE_FORMATS = ("%Y-%m-%d", "%d/%m/%Y", "%d %B %Y", "%B %d, %Y")
+_FIRST_DAY, _LAST_DAY = date(2025, 1, 1), date(2026, 6, 30)
+_CARD_TYPES = ("visa16", "mastercard", "amex")
+
+
+def make_tickets(rows: int = 4000, seed: int = 0, tie: bool = False) -> Dataset:
+    """Compose support messages in ten intents, roughly but not exactly balanced.
+
+    Two in five messages also mention a second issue that is solved, denied or somebody
+    else's, so that the words alone do not settle the label.
+
+    Args:
+        rows: number of messages.
+        seed: a whole number from 0. The same seed gives the same messages, as long as Faker's
+            version is the same.
+        tie: a positive control. If true, each message carries an e-mail address whose domain
+            alone tells the label, and all the rest is independent of the label. If false, the
+            personal data is independent of the label.
+
+    Returns:
+        The messages, with gold spans of every inserted piece of personal data, sorted and without
+        overlap. Vague times such as "last month" are not marked.
+
+    Raises:
+        InputError: rows outside [2, MAX_TICKETS], or a negative seed.
+    """
+    if not 2 <= rows <= MAX_TICKETS:
+        raise InputError(f"expected rows in [2, {MAX_TICKETS}], got {rows}")
+    if seed < 0:  # Random takes -1 for 1
+        raise InputError(f"expected seed >= 0, got {seed}")
+    generator = _Generator(seed)
+    labels = generator.draw_labels(rows)
+    topics = generator.draw_labels(rows) if tie else labels
+    tickets = [
+        generator.ticket(_LABELS[topic], mail_host=_MAIL_HOSTS[label] if tie else None)
+        for label, topic in zip(labels, topics, strict=True)
+    ]
+    return Dataset(
+        name="tickets",
+        texts=tuple(text for text, _ in tickets),
+        labels=tuple(labels),
+        label_names=_LABELS,
+        spans=tuple(spans for _, spans in tickets),
+    )
+
+
+class _Generator:
+    """A source of tickets: the grammar with its own randomness, apart from any global state."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = Random(seed)
+        # One Faker a locale: a Faker of several locales picks among them by global randomness.
+        self._fakers = [Faker(locale) for locale in _LOCALES]
+        for faker in self._fakers:
+            faker.seed_instance(self._random.getrandbits(64))
+
+    def draw_labels(self, count: int) -> list[int]:
+        return self._random.choices(range(len(_LABELS)), _WEIGHTS, k=count)
+
+    def ticket(self, topic: str, mail_host: str | None) -> tuple[str, tuple[Span, ...]]:
+        """Compose one ticket on a topic; a given mail host means that an e-mail must be in it."""
+        template = _capitalise(self._expand(self._template(topic, mail_host is not None)))
+        host = mail_host or self._random.choice(_MAIL_HOSTS)
+        customer = _Customer(self._random, self._random.choice(self._fakers), host)
+        return _write(template, customer, _Noise(self._random))
+
+    def _template(self, topic: str, needs_email: bool) -> str:
+        """The ticket as one template in which only fields of personal data are left."""
+        details = self._random.sample(sorted(grammar.DETAILS), self._random.choice((0, 1, 2, 2, 3)))
+        if needs_email and "email" not in details:
+            details.append("email")
+        sentences = [self._random.choice(grammar.DETAILS[detail]) for detail in details]
+        sentences += self._sometimes(grammar.FILLERS, 0.4)
+        self._random.shuffle(sentences)
+        cut = self._random.randint(0, len(sentences))
+        return " ".join(
+            [
+                *self._sometimes(grammar.GREETINGS, 0.6),
+                *sentences[:cut],
+                self._issue(topic),
+                *sentences[cut:],
+                *self._sometimes(grammar.CLOSINGS, 0.6),
+            ]
+        )
+
+    def _issue(self, topic: str) -> str:
+        """The sentences that decide the label."""
+        other = self._random.choice([label for label in _LABELS if label != topic])
+        frame = self._random.choice(
+            self._random.choices((grammar.SINGLE, grammar.DOUBLE), (60, 40))[0]
+        )
+        phrases = {"date": "{date}"}
+        for prefix, intent in (("", grammar.INTENTS[topic]), ("o_", grammar.INTENTS[other])):
+            for form in ("verb", "noun", "now", "past"):
+                phrases[prefix + form] = self._random.choice(getattr(intent, form))
+        return frame.format_map(phrases)
+
+    def _sometimes(self, phrases: tuple[str, ...], probability: float) -> list[str]:
+        return [self._random.choice(phrases)] if self._random.random() < probability else []
+
+    def _expand(self, template: str) -> str:
+        return re.sub(r"\[([^]]*)]", lambda m: self._random.choice(m[1].split("|")), template)
+
+
+@dataclass
+class _Customer:
+    """Whom a ticket is from: personal data made on demand, the same at each mention."""
+
+    random: Random
+    faker: Faker
+    mail_host: str
+    _known: dict[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> str:
+        if name not in self._known:
+            self._known[name] = getattr(self, f"_{name}")()
+        return self._known[name]
+
+    def _person(self) -> str:
+        return str(self.faker.first_name() + " " + self.faker.last_name())
+
+    def _order(self) -> str:
+        return str(self.faker.bothify("??-#####", letters="ABCDEFGHJKLMNPQRSTUVWXYZ"))
+
+    def _phone(self) -> str:
+        return str(self.faker.phone_number())
+
+    def _email(self) -> str:
+        return f"{self.faker.user_name()}@{self.mail_host}.example.com"
+
+    def _card(self) -> str:
+        digits = str(self.faker.credit_card_number(self.random.choice(_CARD_TYPES)))
+        grouped = " ".join(re.findall(".{1,4}", digits))
+        return self.random.choice((digits, grouped))
+
+    def _iban(self) -> str:
+        return str(self.faker.iban())
+
+    def _address(self) -> str:
+        return str(self.faker.address()).replace("\n", ", ")
+
+    def _date(self) -> str:
+        day = self.faker.date_between(_FIRST_DAY, _LAST_DAY)
+        return str(day.strftime(self.random.choice(_DATE_FORMATS)))
+
+
+class _Noise:
+    """How carefully one ticket was typed: casing and typos, never inside personal data."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        self._case = random.choices((str, str.lower, str.upper), (80, 17, 3))[0]
+        self._typo_rate = random.choices((0.0, 0.05, 0.15), (60, 30, 10))[0]
+
+    def __call__(self, words: str) -> str:
+        return self._case(re.sub(r"[A-Za-z]{4,}", self._mistype, words))
+
+    def _mistype(self, match: re.Match[str]) -> str:
+        word = match[0]
+        if self._random.random() >= self._typo_rate:
+            return word
+        i = self._random.randrange(1, len(word) - 1)
+        swapped = word[:i] + word[i + 1] + word[i] + word[i + 2 :]
+        return self._random.choice((swapped, word[:i] + word[i + 1 :], word[:i] + word[i - 1 :]))
+
+
+def _capitalise(template: str) -> str:
+    return re.sub(r"(?:^|[.?] )[a-z]", lambda match: match[0].upper(), template)
+
+
+def _write(template: str, customer: _Customer, noise: _Noise) -> tuple[str, tuple[Span, ...]]:
+    """Fill in the fields and note where each value lies as it is put there."""
+    text = ""
+    spans = []
+    for literal, name, _, _ in Formatter().parse(template):
+        text += noise(literal)
+        if name is not None:
+            start = len(text)
+            text += customer[name]
+            spans.append(Span(start, len(text), ENTITY_TYPES[name]))
+    return text, tuple(spans)

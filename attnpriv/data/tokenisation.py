@@ -1,0 +1,194 @@
+"""Texts to token ids with character offsets; nothing here is ever fitted to a data set.
+
+Both tokenisers are fixed before any private text is seen and hold no state that a text could
+change. So their vocabulary costs no privacy budget, and one object may serve many threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Protocol
+
+import tokenizers
+from tokenizers import Regex, models, pre_tokenizers
+
+from attnpriv.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """One tokenised text, special tokens included, not padded.
+
+    Attributes:
+        ids: [CLS], the tokens, [SEP].
+        offsets: for each id its ``(start, end)`` in characters of the text as it was given;
+            (0, 0) for the two special tokens.
+    """
+
+    ids: tuple[int, ...]
+    offsets: tuple[tuple[int, int], ...]
+
+
+class Tokenizer(Protocol):
+    """What the models need to know of a tokeniser.
+
+    ``encode`` and ``encode_batch`` cut to ``max_length`` ids, the two special ones counted, and
+    raise InputError for ``max_length < 2`` and for text that is not valid Unicode.
+    """
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids; every id is below it."""
+
+    @property
+    def pad_id(self) -> int:
+        """The id to fill up batches with; no text produces it."""
+
+    def encode(self, text: str, max_length: int) -> Encoding:
+        """Tokenise one text."""
+
+    def encode_batch(self, texts: Sequence[str], max_length: int) -> list[Encoding]:
+        """Tokenise many texts, in their order; the same as ``encode`` on each."""
+
+
+class HashTokenizer:
+    """Tokens for the encoder from scratch: short pieces of text, hashed to ids.
+
+    A piece is up to six letters, up to three digits, or one other character; combining marks stay
+    with their letter. Longer words and numbers become several pieces, so that ``cancelled`` and
+    ``cancellation`` share their first. The id is BLAKE2b of the piece after NFKC and case folding,
+    modulo the vocabulary; a piece that continues a word or number is told apart by a ``##``.
+
+    Different pieces may share an id. Ids 0, 1, 2 are [PAD], [CLS], [SEP]; no text produces them.
+
+    Raises:
+        InputError: vocab_size < 4.
+    """
+
+    pad_id = 0
+    _cls_id = 1
+    _sep_id = 2
+    _first_free_id = 3
+
+    def __init__(self, vocab_size: int = 8192) -> None:
+        if vocab_size <= self._first_free_id:
+            raise InputError(f"expected vocab_size > {self._first_free_id}, got {vocab_size}")
+        self.vocab_size = vocab_size
+
+    def encode(self, text: str, max_length: int) -> Encoding:
+        """Tokenise one text; see ``Tokenizer``."""
+        room = _room_for_tokens(max_length)
+        _check_unicode(text)
+        pieces = _PIECES.pre_tokenize_str(text)[:room]
+        ids = [
+            self._id(piece, _continues(previous, end, piece, start))
+            for (previous, (_, end)), (piece, (start, _)) in pairwise([("", (0, 0)), *pieces])
+        ]
+        return _wrap(self._cls_id, ids, [offsets for _, offsets in pieces], self._sep_id)
+
+    def encode_batch(self, texts: Sequence[str], max_length: int) -> list[Encoding]:
+        """Tokenise many texts; see ``Tokenizer``."""
+        return [self.encode(text, max_length) for text in texts]
+
+    def _id(self, piece: str, continues: bool) -> int:
+        normal = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", piece).casefold())
+        key = ("##" if continues else "") + normal
+        number = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
+        return self._first_free_id + number % (self.vocab_size - self._first_free_id)
+
+
+class WordPieceTokenizer:
+    """The public WordPiece vocabulary of a pretrained encoder, read from its tokenizer.json.
+
+    Literal ``[SEP]``, ``[PAD]`` and the like inside a text are ordinary characters, so that no
+    text can forge a special token; here this differs from the default of ``transformers``.
+    """
+
+    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.encode_special_tokens = True
+        self._tokenizer = tokenizer
+        self.vocab_size: int = tokenizer.get_vocab_size()
+        self.pad_id = self._special_id("[PAD]")
+        self._cls_id = self._special_id("[CLS]")
+        self._sep_id = self._special_id("[SEP]")
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> WordPieceTokenizer:
+        """Read a Hugging Face tokenizer.json.
+
+        Raises:
+            InputError: the file is missing, is no tokeniser, is not WordPiece, or lacks one of
+                [PAD], [CLS], [SEP].
+        """
+        try:
+            tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises nothing more specific
+            raise InputError(f"expected a tokenizer.json at {path}: {error}") from error
+        if not isinstance(tokenizer.model, models.WordPiece):
+            kind = type(tokenizer.model).__name__
+            raise InputError(f"expected a WordPiece tokenizer at {path}, got {kind}")
+        return cls(tokenizer)
+
+    def encode(self, text: str, max_length: int) -> Encoding:
+        """Tokenise one text; see ``Tokenizer``."""
+        room = _room_for_tokens(max_length)
+        _check_unicode(text)
+        return self._cut(self._tokenizer.encode(text, add_special_tokens=False), room)
+
+    def encode_batch(self, texts: Sequence[str], max_length: int) -> list[Encoding]:
+        """Tokenise many texts on all cores; see ``Tokenizer``."""
+        room = _room_for_tokens(max_length)
+        for text in texts:
+            _check_unicode(text)
+        found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [self._cut(each, room) for each in found]
+
+    def _cut(self, found: tokenizers.Encoding, room: int) -> Encoding:
+        return _wrap(self._cls_id, found.ids[:room], found.offsets[:room], self._sep_id)
+
+    def _special_id(self, token: str) -> int:
+        token_id = self._tokenizer.token_to_id(token)
+        if token_id is None:
+            raise InputError(f"expected a tokenizer that knows {token}")
+        return int(token_id)
+
+
+_PIECES = pre_tokenizers.Split(
+    Regex(r"(?:\p{L}\p{M}*){1,6}|\p{N}{1,3}|\S"), behavior="removed", invert=True
+)
+
+
+def _continues(previous: str, previous_end: int, piece: str, start: int) -> bool:
+    """Whether a piece goes on with the word or the number of the piece before it."""
+    if not previous or previous_end != start:
+        return False
+    return (previous[0].isalpha() and piece[0].isalpha()) or (
+        previous[0].isnumeric() and piece[0].isnumeric()
+    )
+
+
+def _room_for_tokens(max_length: int) -> int:
+    if max_length < 2:
+        raise InputError(f"expected max_length >= 2, got {max_length}")
+    return max_length - 2
+
+
+def _check_unicode(text: str) -> None:
+    """Refuse lone surrogates, which the library would refuse with errors of its own."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"the text is not valid Unicode at character {error.start}") from None
+
+
+def _wrap(
+    cls_id: int, ids: Sequence[int], offsets: Sequence[tuple[int, int]], sep_id: int
+) -> Encoding:
+    return Encoding((cls_id, *ids, sep_id), ((0, 0), *offsets, (0, 0)))

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attnpriv.data import HashTokenizer, Span, make_tickets, sensitive_tokens
+
+NUMBERS = st.integers(min_value=0, max_value=12)
+RANGES = st.tuples(NUMBERS, NUMBERS).map(lambda pair: (min(pair), max(pair)))
+SPANS = RANGES.filter(lambda pair: pair[0] < pair[1]).map(lambda pair: Span(pair[0], pair[1], "X"))
+
+
+@given(st.lists(RANGES), st.lists(SPANS))
+def test_a_token_is_sensitive_iff_it_shares_a_character_with_a_span(
+    offsets: list[tuple[int, int]], spans: list[Span]
+) -> None:
+    covered = {position for span in spans for position in range(span.start, span.end)}
+    expected = tuple(bool(covered & set(range(start, end))) for start, end in offsets)
+    assert sensitive_tokens(offsets, spans) == expected
+
+
+def test_special_tokens_and_touching_neighbours_are_not_sensitive() -> None:
+    offsets = [(0, 0), (0, 3), (3, 5), (5, 6), (4, 4), (0, 0)]
+    marked = sensitive_tokens(offsets, [Span(3, 5, "PERSON")])
+    assert marked == (False, False, True, False, False, False)
+
+
+def test_nothing_is_sensitive_without_spans() -> None:
+    assert sensitive_tokens([(0, 0), (0, 5)], []) == (False, False)
+    assert sensitive_tokens([], [Span(0, 5, "PERSON")]) == ()
+
+
+def test_the_sensitive_tokens_of_a_ticket_spell_its_personal_data() -> None:
+    dataset = make_tickets(rows=200)
+    assert dataset.spans is not None
+    encodings = HashTokenizer().encode_batch(dataset.texts, max_length=4096)
+    for text, spans, encoding in zip(dataset.texts, dataset.spans, encodings, strict=True):
+        marked = sensitive_tokens(encoding.offsets, spans)
+        pairs = zip(encoding.offsets, marked, strict=True)
+        found = "".join(text[start:end] for (start, end), yes in pairs if yes)
+        expected = "".join(text[span.start : span.end] for span in spans)
+        assert found == "".join(expected.split())
