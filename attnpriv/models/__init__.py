@@ -1,0 +1,1 @@
+"""Small classifiers built on hardened attention, from scratch or from pretrained weights."""

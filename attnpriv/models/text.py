@@ -1,0 +1,184 @@
+"""A BERT-shaped text classifier on hardened attention.
+
+Shapes: B batch, T tokens, D model width, H heads, L layers, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attnpriv.attention import MultiHeadSelfAttention
+from attnpriv.config import ModelConfig, parse_trainable
+from attnpriv.data.tokenisation import Encoding
+from attnpriv.errors import InputError
+
+INITIAL_STD = 0.02  # of every weight matrix, as in BERT (Devlin et al. 2019)
+
+
+class Block(nn.Module):
+    """One post-norm encoder block: attention, then a feed-forward layer, each added and normed."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention = MultiHeadSelfAttention(config.dim, config.heads, config.attention)
+        self.attention_norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
+        self.expand = nn.Linear(config.dim, config.hidden_dim)
+        self.contract = nn.Linear(config.hidden_dim, config.dim)
+        self.output_norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
+
+    def forward(
+        self, x: Tensor, mask: Tensor, need_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Map x [B, T, D] under mask [B, T] to ([B, T, D], weights [B, H, T, T] or None)."""
+        attended, weights = self.attention(x, mask, need_weights)
+        x = self.attention_norm(x + attended)
+        return self.output_norm(x + self.contract(F.gelu(self.expand(x)))), weights
+
+
+class TextClassifier(nn.Module):
+    """Token ids to class logits, with the attention weights on request.
+
+    No dropout: under differential privacy the noise regularises already, and a forward pass that
+    is deterministic can be audited.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.words = nn.Embedding(config.vocab_size, config.dim)
+        self.positions = nn.Embedding(config.max_length, config.dim)
+        self.embedding_norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.head = nn.Linear(config.dim, config.num_labels)
+        self.apply(_initialise)
+        nn.init.zeros_(self.head.weight)  # an unbiased start: every class equally likely
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Word plus position embeddings after their layer norm: ids [B, T] to [B, T, D].
+
+        Raises:
+            InputError: the sequence is longer than the model's positions.
+        """
+        if ids.shape[1] > self.config.max_length:
+            raise InputError(
+                f"expected at most {self.config.max_length} tokens, got {ids.shape[1]}"
+            )
+        # One row of positions for each text: Opacus needs the batch dimension on every input.
+        positions = torch.arange(ids.shape[1], device=ids.device).repeat(ids.shape[0], 1)
+        embedded: Tensor = self.embedding_norm(self.words(ids) + self.positions(positions))
+        return embedded
+
+    def encode(
+        self, x: Tensor, mask: Tensor, need_weights: bool = False
+    ) -> tuple[Tensor, list[Tensor] | None]:
+        """Run the blocks on x [B, T, D] under mask [B, T], True where a token is.
+
+        Returns:
+            Hidden states [B, T, D], and L weights [B, H, T, T] or None.
+        """
+        weights = []
+        for block in self.blocks:
+            x, layer_weights = block(x, mask, need_weights)
+            weights.append(layer_weights)
+        return x, weights if need_weights else None
+
+    def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """One vector of norm 1 a text, [B, D]: the mean over its tokens, or the first of them.
+
+        The unit norm keeps the head's gradients of one size, so that clipping distorts little.
+        """
+        if self.config.pooling == "cls":
+            return F.normalize(hidden[:, 0], dim=-1)
+        # The sum has the direction of the mean, and normalising takes care of the rest.
+        return F.normalize((hidden * mask.unsqueeze(-1)).sum(1), dim=-1)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Class logits [B, K] for ids [B, T] under mask [B, T]."""
+        return self.forward_embedded(self.embed(ids), mask)
+
+    def forward_embedded(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Class logits [B, K] for token embeddings [B, T, D], for attributions and attacks."""
+        logits: Tensor = self.head(self.pool(self.encode(x, mask)[0], mask))
+        return logits
+
+    def forward_with_weights(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Class logits [B, K] and the attention weights of every layer, L times [B, H, T, T]."""
+        hidden, weights = self.encode(self.embed(ids), mask, need_weights=True)
+        return self.head(self.pool(hidden, mask)), weights or []
+
+    def select_trainable(self, trainable: str) -> None:
+        """Freeze all but what is named.
+
+        Args:
+            trainable: ``head``, ``last:K`` or ``all``.
+
+        Raises:
+            InputError: another form, or K exceeds the number of blocks.
+        """
+        count = parse_trainable(trainable)
+        if count is None:
+            chosen: list[nn.Module] = [self]
+        elif count <= len(self.blocks):
+            chosen = [*self.blocks[len(self.blocks) - count :], self.head]
+        else:
+            raise InputError(f"expected at most last:{len(self.blocks)}, got {trainable!r}")
+        self.requires_grad_(False)
+        for module in chosen:
+            module.requires_grad_(True)
+
+
+def pad_batch(encodings: Sequence[Encoding], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Stack encodings into ids [B, T] and mask [B, T], T being the longest of them."""
+    width = max((len(e.ids) for e in encodings), default=0)
+    ids = torch.full((len(encodings), width), pad_id, dtype=torch.int64)
+    mask = torch.zeros(len(encodings), width, dtype=torch.bool)
+    for row, encoding in enumerate(encodings):
+        ids[row, : len(encoding.ids)] = torch.tensor(encoding.ids, dtype=torch.int64)
+        mask[row, : len(encoding.ids)] = True
+    return ids, mask
+
+
+def batches_by_length(encodings: Sequence[Encoding], batch_size: int) -> list[list[int]]:
+    """Row numbers in batches of similar length, so that little is spent on padding."""
+    order = sorted(range(len(encodings)), key=lambda row: len(encodings[row].ids))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+@torch.no_grad()
+def pooled_features(
+    model: TextClassifier,
+    encodings: Sequence[Encoding],
+    pad_id: int,
+    batch_size: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """The vectors that the head sees, [N, D], in the order of the encodings.
+
+    Args:
+        model: its encoder is used as it is, without gradients.
+        encodings: N tokenised texts.
+        pad_id: fills shorter texts up.
+        batch_size: texts in one forward pass; neighbours do not change each other's result beyond
+            float32 rounding.
+        progress: called with (texts done, N) after each batch.
+    """
+    features = torch.empty(len(encodings), model.config.dim)
+    done = 0
+    for rows in batches_by_length(encodings, batch_size):
+        ids, mask = pad_batch([encodings[row] for row in rows], pad_id)
+        features[rows] = model.pool(model.encode(model.embed(ids), mask)[0], mask)
+        done += len(rows)
+        if progress is not None:
+            progress(done, len(encodings))
+    return features
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=INITIAL_STD)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,137 @@
+"""The formulas against exhaustive vertices, random search and second derivations."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from attnpriv import guarantees as g
+from attnpriv.errors import InputError
+
+GRID = list(itertools.product((0.1, 1.0, 2.0, 6.0), (0.5, 1.0, 3.0), (2, 3, 4, 6)))
+
+
+def softmax(logits: NDArray[np.float64], tau: float) -> NDArray[np.float64]:
+    powers = np.exp(logits / tau)
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def vertex_rows(c: float, tau: float, n: int) -> NDArray[np.float64]:
+    return softmax(np.array(list(itertools.product((-c, c), repeat=n))), tau)
+
+
+@pytest.mark.parametrize(("c", "tau", "n"), GRID)
+def test_weight_mass_and_lift_bounds_are_the_extremes_over_all_vertices(
+    c: float, tau: float, n: int
+) -> None:
+    rows = vertex_rows(c, tau, n)
+    low, high = g.weight_bounds(c, tau, n)
+    assert rows.min() == pytest.approx(low, rel=1e-12)
+    assert rows.max() == pytest.approx(high, rel=1e-12)
+    for k in range(1, n + 1):
+        mass = rows[:, :k].sum(-1).max()
+        assert mass == pytest.approx(g.mass_bound(c, tau, n, k), rel=1e-12)
+        assert mass * n / k == pytest.approx(g.lift_bound(c, tau, n, k), rel=1e-12)
+
+
+@pytest.mark.parametrize(("c", "tau", "n"), GRID)
+def test_total_variation_bound_holds_and_is_attained_for_even_n(
+    c: float, tau: float, n: int
+) -> None:
+    rows = vertex_rows(c, tau, n)
+    largest = (np.abs(rows[:, None] - rows[None]).sum(-1) / 2).max()
+    bound = g.total_variation_bound(c, tau)
+    assert largest <= bound * (1 + 1e-12)
+    if n % 2 == 0:
+        assert largest == pytest.approx(bound, rel=1e-12)
+
+
+@pytest.mark.parametrize(("c", "tau", "n"), GRID)
+def test_single_logit_bound_holds_and_is_nearly_attained(c: float, tau: float, n: int) -> None:
+    rng = np.random.default_rng(0)
+    bound = g.single_logit_total_variation_bound(c, tau)
+    before = rng.uniform(-c, c, (2000, n))
+    before[:, 0] = -c
+    after = before.copy()
+    after[:, 0] = c
+    variation = np.abs(softmax(before, tau) - softmax(after, tau)).sum(-1) / 2
+    assert variation.max() <= bound * (1 + 1e-12)
+    if n == 2:
+        assert variation.max() >= 0.99 * bound
+
+
+@pytest.mark.parametrize(("c", "tau", "n"), GRID)
+def test_selection_epsilon_is_the_largest_log_ratio(c: float, tau: float, n: int) -> None:
+    rows = vertex_rows(c, tau, n)
+    largest = np.log(rows[:, 0].max() / rows[:, 0].min())
+    assert g.selection_epsilon(c, tau, n) == pytest.approx(largest, rel=1e-12)
+    assert largest <= 4 * c / tau
+    assert g.selection_rho(c, tau) == pytest.approx((4 * c / tau) ** 2 / 8)
+
+
+@pytest.mark.parametrize(("c", "tau", "n"), GRID)
+def test_softmax_jacobian_bound_holds_at_random_logits(c: float, tau: float, n: int) -> None:
+    rng = np.random.default_rng(0)
+    bound = g.softmax_jacobian_bound(c, tau, n)
+    for row in softmax(rng.uniform(-c, c, (200, n)), tau):
+        jacobian = (np.diag(row) - np.outer(row, row)) / tau
+        assert np.linalg.norm(jacobian, 2) <= bound * (1 + 1e-12)
+
+
+@pytest.mark.parametrize(("c", "tau", "n"), GRID)
+def test_row_release_scale_covers_the_l1_distance_of_any_two_rows(
+    c: float, tau: float, n: int
+) -> None:
+    rows = vertex_rows(c, tau, n)
+    largest = np.abs(rows[:, None] - rows[None]).sum(-1).max()
+    assert largest / g.row_release_scale(c, tau, 0.7) <= 0.7 * (1 + 1e-12)
+
+
+def test_output_change_bound_holds_for_random_values() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        values = rng.normal(size=(5, 3))
+        rows = softmax(rng.uniform(-2, 2, (2, 5)), 1.5)
+        diameter = max(float(np.linalg.norm(a - b)) for a in values for b in values)
+        change = np.linalg.norm(rows[0] @ values - rows[1] @ values)
+        assert change <= g.output_change_bound(2, 1.5, diameter)
+
+
+def test_limits_no_clip_zero_clip_one_key_and_huge_clip() -> None:
+    assert g.weight_bounds(math.inf, 1.0, 3) == (0.0, 1.0)
+    assert g.lift_bound(math.inf, 1.0, 12, 3) == 4.0
+    assert g.selection_epsilon(math.inf, 1.0, 2) == math.inf
+    assert g.total_variation_bound(math.inf, 1.0) == 1.0
+    assert g.weight_bounds(0.0, 1.0, 4) == (0.25, 0.25)
+    assert g.selection_epsilon(0.0, 1.0, 4) == 0.0
+    assert g.weight_bounds(3.0, 1.0, 1) == (1.0, 1.0)
+    assert g.weight_bounds(math.inf, 1.0, 1) == (1.0, 1.0)
+    assert g.weight_bounds(1e6, 1e-3, 4) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: g.weight_bounds(-1, 1, 2),
+        lambda: g.weight_bounds(math.nan, 1, 2),
+        lambda: g.weight_bounds(1, 0, 2),
+        lambda: g.weight_bounds(1, -1, 2),
+        lambda: g.weight_bounds(1, math.inf, 2),
+        lambda: g.weight_bounds(1, math.nan, 2),
+        lambda: g.weight_bounds(1, 1, 0),
+        lambda: g.mass_bound(1, 1, 3, 4),
+        lambda: g.mass_bound(1, 1, 3, -1),
+        lambda: g.lift_bound(1, 1, 3, 0),
+        lambda: g.selection_epsilon(1, 1, 0),
+        lambda: g.row_release_scale(1, 1, 0),
+        lambda: g.output_change_bound(1, 1, -1),
+        lambda: g.clip_radius(1, 0),
+    ],
+)
+def test_values_out_of_range_are_refused(call: object) -> None:
+    with pytest.raises(InputError, match="expected .* got"):
+        call()  # type: ignore[operator]

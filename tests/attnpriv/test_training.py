@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
+from attnpriv.data import Dataset, Span
+from attnpriv.errors import InputError
+from attnpriv.privacy import epsilon_spent
+from attnpriv.run_folder import load_run
+from attnpriv.training import TrainingResult, train
+
+QUICK = TrainConfig(trainable="head", steps=4, batch_size=60)
+PRIVATE = PrivacyConfig(epsilon=3.0, noise_seed=0)
+
+
+def run_training(dataset: Dataset, out: Path, **changes: Any) -> TrainingResult:
+    options: dict[str, Any] = {
+        "encoder": "scratch",
+        "attention": AttentionConfig(),
+        "config": QUICK,
+        "privacy": PRIVATE,
+    }
+    return train(dataset, out, **{**options, **changes})
+
+
+def ledger_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "privacy_ledger.jsonl").read_text().splitlines()]
+
+
+def test_card_and_ledger_state_the_mechanism_and_the_target_is_kept(
+    tickets: Dataset, tmp_path: Path
+) -> None:
+    steps_seen = []
+    result = run_training(
+        tickets, tmp_path / "run", on_step=lambda *values: steps_seen.append(values)
+    )
+    card = json.loads((tmp_path / "run" / "model_card.json").read_text())
+    assert card == result.card
+    assert card["private"]
+    assert 2.9 < card["epsilon"] <= 3.0
+    privacy = card["privacy"]
+    assert privacy["sample_rate"] == privacy["expected_batch_size"] / 240 == 0.25
+    assert privacy["steps"] == 4
+    assert privacy["epsilon"] == epsilon_spent(privacy["noise_multiplier"], 1e-5, 0.25, 4)
+    assert privacy["epsilon_rdp"] >= privacy["epsilon"]
+    (spent,) = [entry for entry in ledger_of(tmp_path / "run") if entry["entry"] == "noised_steps"]
+    assert spent["epsilon"] == card["epsilon"]
+    assert [step for step, _, _ in steps_seen] == [1, 2, 3, 4]
+    shown = [epsilon for _, _, epsilon in steps_seen]
+    assert shown == sorted(shown)
+    for step, _, epsilon in steps_seen:
+        assert epsilon >= epsilon_spent(privacy["noise_multiplier"], 1e-5, 0.25, step)
+    assert shown[-1] <= 3.0
+
+
+def test_what_is_not_covered_is_on_card_and_ledger(private_run: Path) -> None:
+    card = load_run(private_run).card
+    assert [e["what"] for e in ledger_of(private_run) if e["entry"] == "not_covered"] == card[
+        "not_covered"
+    ]
+    assert any("fingerprint" in what for what in card["not_covered"])
+    assert "NOISE SEED CHOSEN BY THE USER" in card["warnings"][0]
+
+
+def test_training_without_privacy_says_so_in_capitals(tiny_run: Path) -> None:
+    card = load_run(tiny_run).card
+    assert card["private"] is False
+    assert card["epsilon"] is None
+    assert "TRAINED WITHOUT DIFFERENTIAL PRIVACY" in card["statement"]
+    assert "TRAINED WITHOUT DIFFERENTIAL PRIVACY" in card["warnings"]
+    assert any("whole training" in entry.get("what", "") for entry in ledger_of(tiny_run))
+
+
+def test_one_noise_seed_repeats_and_none_does_not(tickets: Dataset, tmp_path: Path) -> None:
+    unseeded = PrivacyConfig(epsilon=3.0)
+    weights = [
+        (
+            run_training(tickets, tmp_path / str(i), privacy=privacy).path / "model.safetensors"
+        ).read_bytes()
+        for i, privacy in enumerate((PRIVATE, PRIVATE, unseeded, unseeded))
+    ]
+    assert weights[0] == weights[1]
+    assert len(set(weights)) == 3
+    assert "warnings" in load_run(tmp_path / "2").card
+    assert load_run(tmp_path / "2").card["warnings"] == []
+
+
+def test_training_learns(tickets: Dataset, tmp_path: Path) -> None:
+    config = TrainConfig(trainable="all", steps=40)
+    result = run_training(tickets, tmp_path / "run", config=config, privacy=None)
+    # Ten classes: chance is a tenth.
+    assert result.card["metrics"]["held_out"]["accuracy"] > 0.3
+
+
+def test_an_interrupt_keeps_the_steps_that_were_taken_and_their_epsilon(
+    tickets: Dataset, tmp_path: Path
+) -> None:
+    def interrupt(step: int, steps: int, epsilon: float | None) -> None:
+        if step == 2:
+            raise KeyboardInterrupt
+
+    result = run_training(tickets, tmp_path / "run", on_step=interrupt)
+    assert result.interrupted
+    run = load_run(tmp_path / "run")
+    assert "INTERRUPTED" in run.card["warnings"][-1]
+    assert run.card["privacy"]["steps"] == 2
+    noise = run.card["privacy"]["noise_multiplier"]
+    assert run.card["epsilon"] == epsilon_spent(noise, 1e-5, 0.25, 2) < 3.0
+
+
+def test_no_text_or_span_of_the_data_is_in_the_run_folder(tickets: Dataset, tmp_path: Path) -> None:
+    canary = "Zebulon-7731"
+    texts = (f"my name is {canary}, please help", *tickets.texts[1:])
+    spans = ((Span(11, 11 + len(canary), "PERSON"),), *(tickets.spans or ())[1:])
+    data = Dataset("tickets", texts, tickets.labels, tickets.label_names, spans)
+    run_training(data, tmp_path / "run")
+    for path in (tmp_path / "run").iterdir():
+        content = path.read_bytes().lower()
+        assert canary.lower().encode() not in content
+        assert tickets.texts[1][:20].lower().encode() not in content
+
+
+def one_class(tickets: Dataset) -> Dataset:
+    return tickets.subset([i for i, label in enumerate(tickets.labels) if label == 0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"config": TrainConfig(steps=1, batch_size=241)}, "batch_size at most the 240.*got 241"),
+        ({"privacy": PrivacyConfig(1.0, delta=1 / 240)}, r"delta below 1/N = 0.00417.*got 0.0041"),
+        ({"encoder": "bert-huge"}, "scratch, minilm or a folder, got 'bert-huge'"),
+        ({"config": TrainConfig(trainable="last:9", steps=1)}, "at most last:2, got 'last:9'"),
+        ({"config": TrainConfig(steps=1, train_size=300)}, "leave rows on both sides of 300"),
+        ({"config": TrainConfig(steps=1, train_size=1.5)}, "leave rows on both sides of 300"),
+    ],
+)
+def test_bad_input_is_refused_and_leaves_nothing(
+    tickets: Dataset, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        run_training(tickets, tmp_path / "run", **changes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_class_and_an_existing_folder_are_refused(tickets: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="at least two classes"):
+        run_training(one_class(tickets), tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    with pytest.raises(InputError, match="exists already"):
+        run_training(tickets, tmp_path / "run")
