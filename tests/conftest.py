@@ -6,12 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import Dataset, load_dataset
 from attnpriv.training import train
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+# Two noisy cores: no deadlines, and the same examples in every run.
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.load_profile("steady")
 
 
 @pytest.fixture(autouse=True, scope="session")

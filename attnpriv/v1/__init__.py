@@ -1,0 +1,1 @@
+"""Messages and stubs generated from ``proto/attnpriv/v1``; ``make proto`` writes them anew."""

@@ -1,0 +1,136 @@
+"""Wire to domain and back: the only place in the client that knows the generated messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from attnpriv.errors import InputError
+from attnpriv.v1 import attnpriv_pb2 as pb
+from attnpriv_client.domain import (
+    Explanation,
+    ModelCard,
+    ModelSummary,
+    Prediction,
+    Redaction,
+    TokenExplanation,
+)
+
+
+def predict_request(model: str, texts: Sequence[str]) -> pb.PredictRequest:
+    """Ask for the labels of texts.
+
+    Raises:
+        InputError: one string was given instead of several, or one is not valid Unicode.
+    """
+    if isinstance(texts, str):
+        raise InputError("expected a sequence of texts, got one string")
+    with _unicode_only():
+        return pb.PredictRequest(model=model, texts=texts)
+
+
+def explain_request(model: str, text: str, target_label: str | None) -> pb.ExplainRequest:
+    """Ask what the answer on one text rests on.
+
+    Raises:
+        InputError: a string is not valid Unicode.
+    """
+    with _unicode_only():
+        return pb.ExplainRequest(model=model, text=text, target_label=target_label)
+
+
+def model_request(name: str) -> pb.GetModelRequest:
+    """Ask for the card of a model.
+
+    Raises:
+        InputError: the name is not valid Unicode.
+    """
+    with _unicode_only():
+        return pb.GetModelRequest(name=name)
+
+
+def predictions(response: pb.PredictResponse) -> tuple[Prediction, ...]:
+    """One prediction a text, in the order of the request."""
+    return tuple(_prediction(each, response.label_names) for each in response.predictions)
+
+
+def explanation(response: pb.ExplainResponse) -> Explanation:
+    """The explanation of one text."""
+    return Explanation(
+        prediction=_prediction(response.prediction, response.label_names),
+        target_label=response.target_label,
+        tokens=tuple(map(_token, response.tokens)),
+        special_tokens=tuple(map(_token, response.special_tokens)),
+        redaction=_redaction(response.redaction) if response.HasField("redaction") else None,
+        weight_bound=response.weight_bound if response.HasField("weight_bound") else None,
+    )
+
+
+def models(response: pb.ListModelsResponse) -> tuple[ModelSummary, ...]:
+    """The models that a server answers for."""
+    return tuple(map(_summary, response.models))
+
+
+def model_card(response: pb.GetModelResponse) -> ModelCard:
+    """The card of one model."""
+    card = response.model
+    return ModelCard(
+        summary=_summary(card.summary),
+        encoder=card.encoder,
+        temperature=card.attention.temperature,
+        clip=card.attention.clip if card.attention.HasField("clip") else None,
+        clip_mode=card.attention.clip_mode,
+        statement=card.statement,
+        not_covered=tuple(card.not_covered),
+        warnings=tuple(card.warnings),
+        raw=json.loads(card.json),
+    )
+
+
+@contextmanager
+def _unicode_only() -> Iterator[None]:
+    """Lone surrogates, which undecodable bytes of a command line become, cannot be sent."""
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        raise InputError(f"expected valid Unicode, got otherwise at {error.start}") from None
+
+
+def _prediction(prediction: pb.Prediction, label_names: Sequence[str]) -> Prediction:
+    values = prediction.probabilities
+    return Prediction(
+        label=prediction.label,
+        probabilities=dict(zip(label_names, values, strict=True)) if values else None,
+        truncated=prediction.truncated,
+    )
+
+
+def _token(token: pb.TokenExplanation) -> TokenExplanation:
+    gradients = token.integrated_gradients
+    return TokenExplanation(
+        text=token.text,
+        entity_types=tuple(token.entity_types),
+        attention=token.attention if token.HasField("attention") else None,
+        layer_attention=tuple(token.layer_attention),
+        integrated_gradients=gradients if token.HasField("integrated_gradients") else None,
+        offsets=(token.offsets.start, token.offsets.end) if token.HasField("offsets") else None,
+    )
+
+
+def _redaction(redaction: pb.Redaction) -> Redaction:
+    return Redaction(
+        detector=redaction.detector,
+        entity_types=tuple(redaction.entity_types),
+        cannot_see=tuple(redaction.cannot_see),
+    )
+
+
+def _summary(summary: pb.ModelSummary) -> ModelSummary:
+    return ModelSummary(
+        name=summary.name,
+        private=summary.private,
+        epsilon=summary.epsilon if summary.HasField("epsilon") else None,
+        delta=summary.delta if summary.HasField("delta") else None,
+        label_names=tuple(summary.label_names),
+    )

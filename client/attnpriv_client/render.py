@@ -1,0 +1,144 @@
+"""Answers as tables for a terminal. Pure: domain objects in, Rich renderables out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from attnpriv_client.domain import (
+    Explanation,
+    ModelCard,
+    ModelSummary,
+    Prediction,
+    TokenExplanation,
+)
+
+BAR_WIDTH = 20
+
+
+def predictions_table(texts: Sequence[str], predictions: Sequence[Prediction]) -> Table:
+    """One row a text: the label, its probability, and the beginning of the text."""
+    table = Table("label", "probability", "text")
+    for text, prediction in zip(texts, predictions, strict=True):
+        table.add_row(_plain(prediction.label), _probability(prediction), _one_line(text, 60))
+    return table
+
+
+def explanation_view(explanation: Explanation) -> RenderableType:
+    """The answer, a heat strip and a table of the tokens, and what was hidden or is certified."""
+    prediction = explanation.prediction
+    head = Text.assemble(
+        "label ",
+        (_printable(prediction.label), "bold"),
+        f" ({_probability(prediction)})" if prediction.probabilities else "",
+        "; integrated gradients are for ",
+        (_printable(explanation.target_label), "bold"),
+    )
+    return Group(
+        head, _heat_strip(explanation.tokens), _tokens_table(explanation), _notes(explanation)
+    )
+
+
+def models_table(models: Iterable[ModelSummary]) -> Table:
+    """One row a model."""
+    table = Table("model", "private", "epsilon", "delta", "labels")
+    for model in models:
+        table.add_row(
+            _plain(model.name),
+            "yes" if model.private else "NO",
+            _number(model.epsilon),
+            _number(model.delta),
+            _plain(", ".join(model.label_names)),
+        )
+    return table
+
+
+def card_table(card: ModelCard) -> Table:
+    """The card's main points, one a row."""
+    clip = "none" if card.clip is None else f"{card.clip:g} ({card.clip_mode})"
+    table = Table(show_header=False, show_lines=True)
+    for name, lines in (
+        ("model", [card.summary.name]),
+        ("private", ["yes" if card.summary.private else "NO"]),
+        ("epsilon", [_number(card.summary.epsilon)]),
+        ("delta", [_number(card.summary.delta)]),
+        ("statement", [card.statement]),
+        ("not covered", card.not_covered),
+        ("warnings", card.warnings),
+        ("labels", [", ".join(card.summary.label_names)]),
+        ("encoder", [card.encoder]),
+        ("attention", [f"temperature {card.temperature:g}, clip {clip}"]),
+    ):
+        table.add_row(name, _plain("\n".join(lines)))
+    return table
+
+
+def _heat_strip(tokens: Sequence[TokenExplanation]) -> Text:
+    """The tokens in a row, the darker the more attention, or weight of gradients, they have."""
+    scores = [abs(_first(token.attention, token.integrated_gradients)) for token in tokens]
+    top = max(scores, default=0.0) or 1.0
+    strip = Text()
+    for token, score in zip(tokens, scores, strict=True):
+        shade = round(255 - 155 * score / top)
+        strip.append(_printable(token.text), f"black on rgb(255,{shade},{shade})").append(" ")
+    return strip
+
+
+def _tokens_table(explanation: Explanation) -> Table:
+    rows = (*explanation.tokens, *explanation.special_tokens)
+    top = max((token.attention or 0.0 for token in rows), default=0.0) or 1.0
+    table = Table("token", "attention", "", "integrated gradients")
+    for token in rows:
+        bar = "█" * round(BAR_WIDTH * (token.attention or 0.0) / top)
+        scores = (_number(token.attention, ".4f"), _number(token.integrated_gradients, "+.4f"))
+        table.add_row(_one_line(token.text, 40), scores[0], bar, scores[1])
+    return table
+
+
+def _notes(explanation: Explanation) -> Text:
+    lines = ["attention: last layer, mean over heads and queries; sums to 1 with [CLS] and [SEP]"]
+    if explanation.weight_bound is not None:
+        lines.append(
+            f"certified: no single attention weight exceeds {explanation.weight_bound:.4f}"
+        )
+    if explanation.prediction.truncated:
+        lines.append("the text is longer than the model reads; only its beginning counted")
+    if explanation.redaction is not None:
+        unseen = ", ".join(explanation.redaction.cannot_see)
+        lines.append(f"redacted by {explanation.redaction.detector}, which cannot see: {unseen}")
+    else:
+        lines.append("nothing was redacted")
+    return _plain("\n".join(lines))
+
+
+def _probability(prediction: Prediction) -> str:
+    if prediction.probabilities is None:
+        return "withheld"
+    return f"{prediction.probabilities[prediction.label]:.4f}"
+
+
+def _first(*values: float | None) -> float:
+    return next((value for value in values if value is not None), 0.0)
+
+
+def _number(value: float | None, form: str = "g") -> str:
+    return "none" if value is None else format(value, form)
+
+
+def _one_line(text: str, width: int) -> Text:
+    short = _plain(" ".join(text.split()))
+    short.truncate(width, overflow="ellipsis")
+    return short
+
+
+def _plain(text: str) -> Text:
+    """Text as it is: no markup is read from it."""
+    return Text(_printable(text))
+
+
+def _printable(text: str) -> str:
+    """Control characters could steer the terminal; show them as a replacement character."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)

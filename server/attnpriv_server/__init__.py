@@ -1,0 +1,1 @@
+"""The gRPC server: ``core`` answers and decides, ``wire`` carries, ``cli`` starts them."""

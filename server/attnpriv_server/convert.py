@@ -1,0 +1,132 @@
+"""Wire to domain and back: the only place in the server that knows the generated messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, assert_never
+
+from google.protobuf.message import Message
+
+from attnpriv.v1 import attnpriv_pb2 as pb
+from attnpriv_server.domain import (
+    ExplainRequest,
+    Explanation,
+    GetModelRequest,
+    ListModelsRequest,
+    Model,
+    Models,
+    Prediction,
+    Predictions,
+    PredictRequest,
+    Redaction,
+    Request,
+    Response,
+    Token,
+)
+
+
+def to_domain(message: Message) -> Request:
+    """What a request message asks for.
+
+    Raises:
+        TypeError: it is not one of the service's request messages.
+    """
+    match message:
+        case pb.PredictRequest():
+            return PredictRequest(message.model, tuple(message.texts))
+        case pb.ExplainRequest():
+            target = message.target_label if message.HasField("target_label") else None
+            return ExplainRequest(message.model, message.text, target)
+        case pb.ListModelsRequest():
+            return ListModelsRequest()
+        case pb.GetModelRequest():
+            return GetModelRequest(message.name)
+        case _:
+            raise TypeError(f"not a request: {type(message).__name__}")
+
+
+def to_wire(response: Response) -> Message:
+    """The message that carries an answer."""
+    match response:
+        case Predictions():
+            return pb.PredictResponse(
+                label_names=response.label_names, predictions=map(_prediction, response.predictions)
+            )
+        case Explanation():
+            return _explanation(response)
+        case Models():
+            return pb.ListModelsResponse(models=map(_summary, response.cards))
+        case Model():
+            return pb.GetModelResponse(model=_card(response.card))
+        case _:
+            assert_never(response)
+
+
+def _prediction(prediction: Prediction) -> pb.Prediction:
+    return pb.Prediction(
+        label=prediction.label,
+        probabilities=prediction.probabilities,
+        truncated=prediction.truncated,
+    )
+
+
+def _explanation(explanation: Explanation) -> pb.ExplainResponse:
+    redaction = explanation.redaction
+    return pb.ExplainResponse(
+        label_names=explanation.label_names,
+        prediction=_prediction(explanation.prediction),
+        target_label=explanation.target_label,
+        tokens=map(_token, explanation.tokens),
+        special_tokens=map(_token, explanation.special_tokens),
+        redaction=None if redaction is None else _redaction(redaction),
+        weight_bound=explanation.weight_bound,
+    )
+
+
+def _token(token: Token) -> pb.TokenExplanation:
+    return pb.TokenExplanation(
+        text=token.text,
+        entity_types=token.entity_types,
+        attention=None if token.attention is None else token.attention[-1],
+        layer_attention=token.attention,
+        integrated_gradients=token.integrated_gradients,
+        offsets=None
+        if token.offsets is None
+        else pb.Offsets(start=token.offsets[0], end=token.offsets[1]),
+    )
+
+
+def _redaction(redaction: Redaction) -> pb.Redaction:
+    return pb.Redaction(
+        detector=redaction.detector,
+        entity_types=redaction.entity_types,
+        cannot_see=redaction.cannot_see,
+    )
+
+
+def _summary(card: Mapping[str, Any]) -> pb.ModelSummary:
+    return pb.ModelSummary(
+        name=card["name"],
+        private=card["private"],
+        epsilon=card["epsilon"],
+        delta=card["delta"],
+        label_names=card["label_names"],
+    )
+
+
+def _card(card: Mapping[str, Any]) -> pb.ModelCard:
+    return pb.ModelCard(
+        summary=_summary(card),
+        encoder=card["encoder"],
+        attention=pb.Attention(**card["attention"]),
+        statement=card["statement"],
+        not_covered=card["not_covered"],
+        warnings=card["warnings"],
+        json=json.dumps(_without_fingerprint(card), ensure_ascii=False),
+    )
+
+
+def _without_fingerprint(card: Mapping[str, Any]) -> dict[str, Any]:
+    data = {key: value for key, value in card["data"].items() if key != "fingerprint"}
+    return {**card, "data": data}

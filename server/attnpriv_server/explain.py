@@ -1,0 +1,129 @@
+"""What one answer rests on: scores for each token, and the redaction of sensitive ones.
+
+The scores are computed on the whole text first and redacted afterwards, so redaction never changes
+what the model saw. ``Redaction`` in the proto says what it does not protect.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import torch
+
+from attnpriv.audit.attention import attention_received
+from attnpriv.audit.attribution import integrated_gradients
+from attnpriv.data.records import Span
+from attnpriv.data.spans import sensitive_tokens
+from attnpriv.data.tokenisation import Encoding
+from attnpriv.models.text import pad_batch
+from attnpriv.run_folder import Run
+from attnpriv.sensitive import Detector, placeholder
+from attnpriv_server.domain import Deadline, Token
+from attnpriv_server.policy import Policy
+
+# The detector reads a little beyond the last token, so that a number cut there is still recognised;
+# not the whole text, since some patterns take seconds on long hostile ones.
+DETECTOR_CONTEXT = 256
+
+
+def score_tokens(
+    run: Run, text: str, encoding: Encoding, target: int, policy: Policy, deadline: Deadline
+) -> list[Token]:
+    """The tokens of a text, special ones included, with the scores that the policy reveals.
+
+    Raises:
+        ArithmeticError: a score is not finite.
+        RefusedError: the deadline passed in between.
+    """
+    count = len(encoding.ids)
+    attention: Sequence[tuple[float, ...] | None] = [None] * count
+    gradients: Sequence[float | None] = [None] * count
+    if policy.reveal_attention:
+        attention = _attention(run, encoding)
+        deadline.check()
+    if policy.reveal_integrated_gradients:
+        gradients = _integrated_gradients(run, encoding, target)
+        deadline.check()
+    return [
+        Token(text[start:end], (), attention[i], gradients[i], (start, end))
+        for i, (start, end) in enumerate(encoding.offsets)
+    ]
+
+
+def split_special(tokens: Sequence[Token]) -> tuple[list[Token], list[Token]]:
+    """Part the tokens of the text from the [CLS] and [SEP] around them, which get their names."""
+    cls, *inner, sep = tokens
+    return inner, [
+        replace(cls, text="[CLS]", offsets=None),
+        replace(sep, text="[SEP]", offsets=None),
+    ]
+
+
+def detect(detector: Detector, text: str, tokens: Sequence[Token]) -> tuple[Span, ...]:
+    """The sensitive spans among what the model read of a text."""
+    end = max((token.offsets[1] for token in tokens if token.offsets), default=0)
+    return detector.detect(text[: end + DETECTOR_CONTEXT])
+
+
+def redact(tokens: Sequence[Token], spans: Sequence[Span]) -> list[Token]:
+    """Merge each run of tokens that carries a span into one placeholder, and drop all offsets.
+
+    Scores of a run are summed. A token that carries two spans joins their runs into one entry with
+    both placeholders. Claim: no text of the result holds a character of a span, and no position is
+    left. Not covered: the scores, which depend on the hidden tokens; a sum hints at their number.
+    """
+    offsets = [token.offsets or (0, 0) for token in tokens]
+    carried = [sensitive_tokens(offsets, [span]) for span in spans]
+    merged: list[Token] = []
+    open_spans: set[int] = set()
+    for index, token in enumerate(tokens):
+        here = {number for number, flags in enumerate(carried) if flags[index]}
+        if here & open_spans:
+            new = [spans[number].entity_type for number in sorted(here - open_spans)]
+            merged[-1] = _sum(_hide(merged[-1], new), token)
+        else:
+            merged.append(_hide(token, [spans[number].entity_type for number in sorted(here)]))
+        open_spans = here
+    return merged
+
+
+def _hide(token: Token, entity_types: Iterable[str]) -> Token:
+    """Take the offsets off, and where something is to be hidden, the text."""
+    kinds = (*token.entity_types, *entity_types)
+    text = "".join(map(placeholder, kinds)) if kinds else token.text
+    return replace(token, text=text, entity_types=kinds, offsets=None)
+
+
+def _sum(left: Token, right: Token) -> Token:
+    """Left with the scores of right added; what is withheld is withheld for all tokens alike."""
+    attention, gradients = left.attention, left.integrated_gradients
+    if attention is not None and right.attention is not None:
+        attention = tuple(a + b for a, b in zip(attention, right.attention, strict=True))
+    if gradients is not None and right.integrated_gradients is not None:
+        gradients += right.integrated_gradients
+    return replace(left, attention=attention, integrated_gradients=gradients)
+
+
+def _attention(run: Run, encoding: Encoding) -> list[tuple[float, ...]]:
+    """For each token the attention that it receives in each layer, averaged over heads."""
+    ids, mask = pad_batch([encoding], run.tokenizer.pad_id)
+    _, weights = run.model.forward_with_weights(ids, mask)
+    received = attention_received(weights, mask)[0].mean(dim=1)
+    return [_finite(layers) for layers in received.T.tolist()]
+
+
+def _integrated_gradients(run: Run, encoding: Encoding, target: int) -> tuple[float, ...]:
+    ids, mask = pad_batch([encoding], run.tokenizer.pad_id)
+    scores = integrated_gradients(
+        run.model, ids, mask, torch.tensor([target]), pad_id=run.tokenizer.pad_id
+    )
+    return _finite(scores[0].tolist())
+
+
+def _finite(values: Iterable[float]) -> tuple[float, ...]:
+    result = tuple(values)
+    if not all(map(math.isfinite, result)):
+        raise ArithmeticError("a score is not finite")
+    return result

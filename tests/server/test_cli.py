@@ -1,0 +1,108 @@
+"""The attnpriv-server command, as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from attnpriv.v1 import attnpriv_pb2 as pb
+from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
+
+COMMAND = [Path(sys.executable).with_name("attnpriv-server")]
+
+
+@pytest.fixture(scope="module")
+def models_folder(private_run: Path, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    shutil.copytree(private_run, folder / "tiny")
+    return folder
+
+
+def refusal(*arguments: str | Path) -> str:
+    """What a start that must fail says on stderr."""
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    return done.stderr
+
+
+def assert_one_line(error: str) -> None:
+    assert error.startswith("error: "), error
+    assert error.count("\n") == 1, error
+
+
+@contextmanager
+def started(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    with subprocess.Popen(
+        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            line = process.stdout.readline()
+            assert line.startswith("listening on "), process.stderr.read()
+            yield process, line.removeprefix("listening on ").strip()
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_until_told_to_stop(models_folder, number) -> None:
+    with started("--models", models_folder, "--listen", "127.0.0.1:0") as (process, target):
+        with grpc.insecure_channel(target) as channel:
+            name = AttnprivServiceStub(channel).ListModels(pb.ListModelsRequest()).models[0].name
+            request = pb.PredictRequest(model=name, texts=["a tell-tale text"])
+            assert AttnprivServiceStub(channel).Predict(request).predictions
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+
+    assert process.returncode == 0
+    assert out == ""
+    calls = [json.loads(line) for line in err.splitlines()]
+    assert [call["code"] for call in calls] == ["OK", "OK"]
+    assert "tell-tale" not in err
+
+
+def test_a_port_in_use_is_not_shared_with_a_second_server(models_folder) -> None:
+    with started("--models", models_folder, "--listen", "127.0.0.1:0") as (_, target):
+        error = refusal("--models", models_folder, "--listen", target)
+
+    assert_one_line(error)
+    assert f"cannot listen on {target}" in error
+
+
+def test_a_tampered_run_folder_stops_the_start(models_folder, tmp_path) -> None:
+    shutil.copytree(models_folder, tmp_path / "models")
+    weights = tmp_path / "models" / "tiny" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+
+    error = refusal("--models", tmp_path / "models")
+
+    assert_one_line(error)
+    assert str(tmp_path / "models" / "tiny") in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--listen", "50051"], "expected --listen HOST:PORT, got '50051'"),
+        (["--listen", "127.0.0.1:99999"], "expected --listen HOST:PORT"),
+        (["--listen", "0.0.0.0:0"], "refusing to listen on 0.0.0.0 without encryption"),
+        (["--listen", "[::]:0"], "refusing to listen on [::] without encryption"),
+        (["--policy", "/does/not/exist"], "cannot read policy"),
+    ],
+)
+def test_bad_options(tmp_path, arguments, message) -> None:
+    error = refusal("--models", tmp_path, *arguments)
+
+    assert_one_line(error)
+    assert message in error
