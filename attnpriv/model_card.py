@@ -50,7 +50,8 @@ def build_card(
         "name": name,
         "statement": _statement(mechanism),
         "warnings": _warnings(privacy, interrupted),
-        "private": mechanism is not None,
+        # Whoever knows the seed can take the noise off again: such a model is not a private one.
+        "private": privacy is not None and privacy.noise_seed is None,
         "epsilon": mechanism["epsilon"] if mechanism else None,
         "delta": privacy.delta if privacy else None,
         "privacy": mechanism,

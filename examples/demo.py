@@ -1,0 +1,88 @@
+"""The main job from end to end, through the commands that a user would type.
+
+Trains a plain and a private, hardened classifier on synthetic support messages, audits them side by
+side, serves them, asks the server through the client, and prints one table. Everything it writes
+goes to ``demo/``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+DEMO = Path("demo")
+DATA = "tickets"
+BIN = Path(sys.executable).parent
+QUESTION = (
+    "Hi, I was charged twice last month and you fixed that. Today I cannot log in any more: "
+    "my e-mail is maria.keller@example.com and my phone is +1 415 555 0132."
+)
+COMMON = ["--data", DATA, "--encoder", "minilm", "--seed", "0"]
+RUNS = {
+    "plain": ["--epsilon", "none"],
+    "private": ["--epsilon", "3", "--temperature", "2", "--clip", "4", "--clip-mode", "norm"],
+}
+
+console = Console()
+
+
+def main() -> None:
+    """Run the demo and leave its runs and its report behind."""
+    shutil.rmtree(DEMO, ignore_errors=True)
+    runs = DEMO / "runs"
+    for name, options in RUNS.items():
+        command("attnpriv", "train", *COMMON, *options, "--out", str(runs / name))
+    both = [str(runs / "plain"), "--against", str(runs / "private")]
+    # The messages are synthetic, so that their words may be shown.
+    report = ["--data", DATA, "--out", str(DEMO / "report"), "--show-text"]
+    table = command("attnpriv", "audit", *both, *report, capture=True)
+    with serving(runs) as target:
+        for name in RUNS:
+            command("attnpriv-client", "predict", "--target", target, "--model", name, QUESTION)
+        command("attnpriv-client", "explain", "--target", target, "--model", "private", QUESTION)
+    console.rule("What the audit found", align="left")
+    console.out(table, highlight=False)
+
+
+def command(program: str, *arguments: str, capture: bool = False) -> str:
+    """Show a command, run it, and stop the demo if it fails; its output, if captured."""
+    console.rule(f"{program} {' '.join(arguments[:2])}", align="left")
+    console.print("$", program, *arguments, style="bold", highlight=False, soft_wrap=True)
+    stdout = subprocess.PIPE if capture else None
+    done = subprocess.run([BIN / program, *arguments], check=True, stdout=stdout, text=True)
+    return done.stdout or ""
+
+
+@contextmanager
+def serving(runs: Path) -> Iterator[str]:
+    """The address of a server on a free port, stopped when the block ends."""
+    arguments = ["--models", str(runs), "--listen", "127.0.0.1:0"]
+    console.rule("attnpriv-server", align="left")
+    console.print("$ attnpriv-server", *arguments, "&", style="bold", highlight=False)
+    server = subprocess.Popen(
+        [BIN / "attnpriv-server", *arguments], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        if "listening on" not in line:
+            sys.exit("the server did not start")
+        yield line.split()[-1]
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(timeout=30)
+    console.print(f"the server stopped with exit code {server.returncode}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"the demo stopped: {Path(error.cmd[0]).name} ended with {error.returncode}")

@@ -1,0 +1,202 @@
+"""The ``attnpriv`` command: what it prints, and how it refuses bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from attnpriv import cli
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Call the command in this process, as its console script does."""
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["attnpriv", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+            sys.exit(0)
+        captured = capsys.readouterr()
+        return Outcome(int(exit_.value.code or 0), captured.out, captured.err)
+
+    return call
+
+
+def write_rows(path: Path, rows: int = 40) -> Path:
+    lines = [f"{'spam' if i % 3 else 'ham'}\tmessage number {i} for you" for i in range(rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_data_list_make_and_show(run: Run, tmp_path: Path) -> None:
+    assert "tickets" in run("data", "list").out
+    file = tmp_path / "tickets.jsonl"
+    assert run("data", "make", "tickets:rows=60,seed=1", "--out", file).code == 0
+    shown = run("data", "show", file)
+    assert "60 rows" in shown.out
+    assert "gold spans of personal data" in shown.out
+    text = json.loads(file.read_text(encoding="utf-8").splitlines()[0])["text"]
+    assert text[:15] not in shown.out
+    assert text[:15] in run("data", "show", file, "--rows", 1).out
+    refused = run("data", "make", "tickets:rows=60", "--out", file)
+    assert refused.code == 2
+    assert run("data", "make", "tickets:rows=60", "--out", file, "--overwrite").code == 0
+
+
+def test_train_and_evaluate_a_file(run: Run, tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "mail.tsv", 120)
+    trained = run(
+        "train", "--data", data, "--epsilon", 3, "--out", tmp_path / "run", "--trainable", "head",
+        "--steps", 3, "--temperature", 2, "--clip", 4, "--clip-mode", "norm",
+    )  # fmt: skip
+    assert trained.code == 0, trained.err
+    assert re.search(r"q = 0\.5 .*expected batch 48 of 96 rows.*3 steps", trained.out, re.DOTALL)
+    assert "differential privacy" in trained.out
+    ours = run("evaluate", tmp_path / "run", "--data", data, "--json")
+    result = json.loads(ours.out)
+    assert result["rows"] == "held-out rows of the training data"
+    assert result["n"] == 24
+    assert [score["label"] for score in result["classes"]] == ["ham", "spam"]
+    other = write_rows(tmp_path / "other.tsv", 30)
+    assert json.loads(run("evaluate", tmp_path / "run", "--data", other, "--json").out)["n"] == 30
+    table = run("evaluate", tmp_path / "run", "--data", other)
+    assert "F1" in table.out
+    assert "all rows" in table.out
+
+
+def test_training_without_privacy_is_announced_in_capitals(run: Run, tmp_path: Path) -> None:
+    trained = run(
+        "train", "--data", "tickets:rows=60", "--epsilon", "none", "--out", tmp_path / "run",
+        "--trainable", "head", "--steps", 1,
+    )  # fmt: skip
+    assert trained.code == 0
+    assert "TRAINED WITHOUT DIFFERENTIAL PRIVACY" in trained.out
+
+
+BAD_TRAINING = {
+    "missing file": (["--data", "nowhere.tsv"], "nowhere.tsv"),
+    "a folder as a file": (["--data", "folder.tsv"], "folder.tsv"),
+    "unknown source": (["--data", "reviews"], "reviews"),
+    "unknown source option": (["--data", "tickets:size=3"], "size=3"),
+    "wrong column name": (["--text-column", "body"], "body"),
+    "wrong column number": (["--text-column", "7", "--label-column", "0"], "7"),
+    "one class only": (["--data", "one.tsv"], "class"),
+    "empty text": (["--data", "empty.tsv"], "row 3"),
+    "a text over 1 MB": (["--data", "long.tsv"], "row 2"),
+    "invalid UTF-8": (["--data", "latin.tsv"], "UTF-8"),
+    "epsilon of zero": (["--epsilon", "0"], "got 0.0"),
+    "negative epsilon": (["--epsilon", "-1"], "got -1.0"),
+    "epsilon in words": (["--epsilon", "much"], "'much'"),
+    "delta of 1/N": (["--delta", "0.05"], "got 0.05"),
+    "batch larger than the data": (["--batch-size", "33"], "got 33"),
+    "unknown encoder": (["--encoder", "bert-huge"], "'bert-huge'"),
+    "clip of zero": (["--clip", "0"], "clip"),
+    "negative temperature": (["--temperature", "-1"], "temperature"),
+    "unknown clip mode": (["--clip-mode", "hard"], "'hard'"),
+    "unknown accountant": (["--accountant", "gdp"], "'gdp'"),
+    "unknown trainable": (["--trainable", "tail"], "'tail'"),
+    "no steps": (["--steps", "0"], "steps"),
+}
+
+
+@pytest.fixture(scope="module")
+def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bad")
+    write_rows(folder / "good.tsv")
+    (folder / "folder.tsv").mkdir()
+    (folder / "one.tsv").write_text("ham\tfirst\nham\tsecond\n")
+    (folder / "empty.tsv").write_text("ham\tfirst\nspam\tsecond\nham\t\nspam\tlast\n")
+    (folder / "long.tsv").write_text("ham\tfirst\nspam\t" + "long " * 220_000 + "\nham\tlast\n")
+    (folder / "latin.tsv").write_bytes("ham\tcafé\nspam\tother\n".encode("latin-1"))
+    return folder
+
+
+@pytest.mark.parametrize("case", BAD_TRAINING)
+def test_bad_training_input_is_one_line_and_exit_code_2(
+    run: Run, bad_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    options, named = BAD_TRAINING[case]
+    monkeypatch.chdir(bad_files)
+    given = ["--data", "good.tsv", "--epsilon", "1", "--trainable", "head", "--steps", "1"]
+    outcome = run("train", *given, "--out", tmp_path / "run", *options)
+    assert outcome.code == 2
+    errors = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert named in errors[0]
+    assert "Traceback" not in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tampered_run_and_a_missing_run_are_refused(
+    run: Run, tiny_run: Path, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(tiny_run, tmp_path / "copy"))
+    with (copy / "model.safetensors").open("r+b") as file:
+        file.seek(5000)
+        file.write(b"\xff")
+    for folder, named in ((copy, "does not match the manifest"), (tmp_path / "no", "run folder")):
+        outcome = run("evaluate", folder, "--data", "tickets:rows=60")
+        assert outcome.code == 2
+        assert named in outcome.err
+
+
+def test_labels_that_the_model_does_not_know_are_refused(
+    run: Run, tiny_run: Path, bad_files: Path
+) -> None:
+    outcome = run("evaluate", tiny_run, "--data", bad_files / "good.tsv")
+    assert outcome.code == 2
+    assert "error: " in outcome.err
+
+
+def test_usage_errors_have_exit_code_2(run: Run) -> None:
+    assert run("train").code == 2
+    assert run("nonsense").code == 2
+    assert run("--version").out.startswith("attnpriv ")
+
+
+def test_control_c_leaves_a_usable_folder_with_the_epsilon_spent(run: Run, tmp_path: Path) -> None:
+    """A real process on a terminal, and a real signal once its progress bar shows a step."""
+    out = tmp_path / "run"
+    arguments = ["train", "--data", "tickets:rows=400", "--epsilon", "3", "--accountant", "rdp"]
+    schedule = ["--steps", "100000", "--trainable", "head", "--out", str(out)]
+    terminal, stderr = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from attnpriv.cli import main; main()", *arguments, *schedule],
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+    )
+    os.close(stderr)
+    shown = b""
+    while "ε ≤".encode() not in shown:
+        shown += os.read(terminal, 1024)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    os.close(terminal)
+    assert process.returncode == 130
+    card = json.loads((out / "model_card.json").read_text(encoding="utf-8"))
+    assert 1 <= card["privacy"]["steps"] < 100_000
+    assert card["epsilon"] < 3
+    assert "TRAINING WAS INTERRUPTED BEFORE ITS LAST STEP" in card["warnings"]
+    assert run("evaluate", out, "--data", "tickets:rows=400", "--json").code == 0
