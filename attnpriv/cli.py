@@ -250,9 +250,6 @@ def audit(
     against: Annotated[
         list[Path] | None, typer.Option(help="Another run to audit beside it; may be repeated.")
     ] = None,
-    detector: Annotated[
-        str, typer.Option(help="Who finds personal data where the data has no gold spans.")
-    ] = "presidio",
     documents: Annotated[int, typer.Option(help="Most held-out rows to audit.")] = 1200,
     seed: Annotated[int, typer.Option(help="Of samples, nulls and bootstraps.")] = 0,
     show_text: Annotated[
@@ -267,11 +264,10 @@ def audit(
     from attnpriv.audit.runner import AuditOptions, audit_runs
     from attnpriv.report import headline, write_report
     from attnpriv.run_folder import load_run
-    from attnpriv.sensitive import make_detector
+    from attnpriv.sensitive import PresidioDetector
 
     loaded = [load_run(path) for path in (run, *(against or []))]
     dataset = _load(data, text_column, label_column, spans_column, loaded[0].label_names)
-    finder = make_detector(detector) if dataset.spans is None else None
     options = AuditOptions(documents=documents, seed=seed)
     with _progress() as progress:
         tasks: dict[str, Any] = {}
@@ -281,7 +277,7 @@ def audit(
                 tasks[stage] = progress.add_task(stage, total=total)
             progress.update(tasks[stage], completed=done)
 
-        result = audit_runs(loaded, dataset, finder, options, on_stage)
+        result = audit_runs(loaded, dataset, PresidioDetector(), options, on_stage)
     json_path, html_path = write_report(result, out, show_text)
     if json_:
         sys.stdout.write(json_path.read_text(encoding="utf-8"))

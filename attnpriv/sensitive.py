@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from attnpriv.data.records import Span
-from attnpriv.errors import InputError
 
 # Kinds that Presidio lists but finds only with a language model, and identifiers whose patterns
 # are so weak that nearly every hit is something else (US_DRIVER_LICENSE: 4 in 121 on gold spans).
@@ -54,17 +53,6 @@ class Detector(Protocol):
     def detect(self, text: str) -> tuple[Span, ...]:
         """The spans of personal data, sorted and without overlaps; safe to call from threads."""
         ...
-
-
-def make_detector(name: str = "presidio") -> Detector:
-    """The detector of the given name; ``presidio`` is the only one.
-
-    Raises:
-        InputError: the name is unknown.
-    """
-    if name != "presidio":
-        raise InputError(f"expected detector presidio, got {name!r}")
-    return PresidioDetector()
 
 
 def placeholder(entity_type: str) -> str:

@@ -18,7 +18,7 @@ from attnpriv.errors import InputError
 from attnpriv.guarantees import weight_bounds
 from attnpriv.prediction import encode_texts, predict_probabilities
 from attnpriv.run_folder import Run, list_runs, load_run
-from attnpriv.sensitive import make_detector
+from attnpriv.sensitive import PresidioDetector
 from attnpriv_server.domain import (
     Code,
     Deadline,
@@ -78,7 +78,7 @@ class Core:
         self.models = models
         self.policy = policy or Policy()
         self.limits = limits or Limits()
-        self._detector = make_detector() if self.policy.redact_sensitive_tokens else None
+        self._detector = PresidioDetector() if self.policy.redact_sensitive_tokens else None
 
     def handle(
         self, request: Request, principal: Principal, deadline: Deadline

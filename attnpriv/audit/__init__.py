@@ -1,0 +1,1 @@
+"""Audit of trained runs by measurement and attack; each attack with its two controls."""

@@ -1,0 +1,90 @@
+"""A few documents token by token, personal data behind placeholders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from attnpriv.audit.attention import attention_received
+from attnpriv.audit.attribution import integrated_gradients
+from attnpriv.audit.documents import Documents, sample
+from attnpriv.audit.results import Example, Piece
+from attnpriv.audit.statistics import Floats
+from attnpriv.data.records import Span
+from attnpriv.models.text import TextClassifier
+from attnpriv.sensitive import placeholder
+
+
+def examples(
+    model: TextClassifier,
+    documents: Documents,
+    spans: Sequence[Sequence[Span]],
+    probabilities: Floats,
+    most: int,
+    steps: int,
+    seed: int,
+) -> tuple[Example, ...]:
+    """A seeded sample of the documents that hold personal data, with attention and attribution."""
+    eligible = [d for d, flags in enumerate(documents.sensitive) if flags.any()]
+    chosen = [eligible[i] for i in sample(len(eligible), most, seed)]
+    return tuple(_example(model, documents, d, spans[d], probabilities[d], steps) for d in chosen)
+
+
+def _example(
+    model: TextClassifier,
+    documents: Documents,
+    document: int,
+    spans: Sequence[Span],
+    probabilities: Floats,
+    steps: int,
+) -> Example:
+    ids, mask = documents.padded([document])
+    predicted = int(probabilities.argmax())
+    with torch.inference_mode():
+        weights = model.forward_with_weights(ids, mask)[1]
+        received = attention_received(weights, mask)[0].mean((0, 1))
+    scores = integrated_gradients(
+        model, ids, mask, torch.tensor([predicted]), steps, pad_id=documents.pad_id
+    )[0]
+    names = documents.data.label_names
+    return Example(
+        label=names[documents.data.labels[document]],
+        predicted=names[predicted],
+        probability=float(probabilities[predicted]),
+        pieces=_pieces(documents, document, spans, received.tolist(), scores.tolist()),
+    )
+
+
+def _pieces(
+    documents: Documents,
+    document: int,
+    spans: Sequence[Span],
+    attention: Sequence[float],
+    attribution: Sequence[float],
+) -> tuple[Piece, ...]:
+    """Tokens in order; those of one span become one piece with their mean scores.
+
+    A mean, and one piece whatever the number of tokens, so that the value's length does not show.
+    """
+    text, offsets = documents.data.texts[document], documents.encodings[document].offsets
+    groups: list[tuple[str | None, list[int]]] = []
+    previous: Span | None = None
+    for token, (start, end) in enumerate(offsets):
+        span = next((s for s in spans if start < s.end and end > s.start and end > start), None)
+        if span is not None and span is previous:
+            groups[-1][1].append(token)
+        else:
+            special = None if end > start else "[CLS]" if token == 0 else "[SEP]"
+            groups.append((placeholder(span.entity_type) if span else special, [token]))
+        previous = span
+    return tuple(
+        Piece(
+            placeholder=name,
+            word=None if name else text[slice(*offsets[tokens[0]])],
+            joined=tokens[0] > 0 and offsets[tokens[0]][0] == offsets[tokens[0] - 1][1] > 0,
+            attention=sum(attention[t] for t in tokens) / len(tokens),
+            attribution=sum(attribution[t] for t in tokens) / len(tokens),
+        )
+        for name, tokens in groups
+    )

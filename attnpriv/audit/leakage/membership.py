@@ -1,0 +1,170 @@
+"""The loss-threshold membership test: was this record in the training data?
+
+Records are scored by the model's log-odds of their true label, which order them as the loss does;
+those it trained on tend to score higher.
+
+Claim: none. An AUC near 0.5 says that this one attack failed on average. It does not prove privacy:
+stronger attacks exist (LiRA, arXiv:2112.03570; RMIA, arXiv:2312.03262), and a few records can be
+exposed while the average is not.
+
+Source: Yeom et al. 2018 (arXiv:1709.01604); TPR at low FPR after Carlini et al. 2022.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import roc_curve
+from sklearn.neural_network import MLPClassifier
+from sklearn.preprocessing import StandardScaler
+
+from attnpriv.audit.results import Control, MembershipResult, TprAtFpr
+from attnpriv.audit.statistics import UNDEFINED, Floats, auc, clopper_pearson
+from attnpriv.errors import InputError
+
+FPRS = (0.01, 0.001)
+ROC_POINTS = 100
+SHUFFLES = 200
+FITTED = 200  # rows that the positive control memorises
+MUST_WIN = 0.75  # the lower end of its AUC
+
+
+def membership(
+    members: Floats,
+    non_members: Floats,
+    features: Floats,
+    classes: int,
+    seed: int = 0,
+    repeated: int = 0,
+) -> MembershipResult:
+    """Test membership by a threshold on the true label's log-odds, with both controls.
+
+    The positive control fits a network, without privacy and with random labels, to some of
+    ``features`` and is attacked by the same code: it must be caught. The null control shuffles who
+    is a member: nothing may be found. Where either fails, the result is not valid.
+
+    Args:
+        members: log-odds of the true label, rows that were trained on.
+        non_members: the same for rows that were not.
+        features: pooled features [N, D] of rows that were not trained on, for the control.
+        classes: number of classes K.
+        seed: of the controls.
+        repeated: how many held-out rows were left out, to be shown in the report.
+
+    Raises:
+        InputError: an empty group, a value that is NaN, or fewer than four feature rows.
+    """
+    for scores in (members, non_members):
+        if not len(scores) or np.isnan(scores).any():
+            raise InputError("expected members and non-members with scores that are not NaN")
+    positive = _positive_control(features, classes, seed)
+    null = _null_control(members, non_members, seed)
+    area = auc(members, non_members)
+    tpr = tuple(_tpr_at(fpr, members, non_members) for fpr in FPRS)
+    valid = positive.passed and null.passed
+    return MembershipResult(
+        members=len(members),
+        non_members=len(non_members),
+        repeated=repeated,
+        auc=area,
+        tpr=tpr,
+        roc=_roc(members, non_members),
+        positive=positive,
+        null=null,
+        valid=valid,
+        verdict=_verdict(valid, area.low or 0.0, tpr),
+        seed=seed,
+    )
+
+
+def true_label_log_odds(probabilities: Floats, labels: Sequence[int]) -> Floats:
+    """``ln p - ln(1 - p)`` of each row's true label, [N, K] to [N].
+
+    It orders rows as the loss does. Since 1 - p is summed over the other classes, confident rows
+    stay apart where p itself would round to 1.
+    """
+    rows, own = np.arange(len(labels)), np.asarray(labels, dtype=np.int64)
+    others = probabilities.copy()
+    others[rows, own] = 0.0
+    tiny = float(np.finfo(np.float32).tiny)
+    right, wrong = (np.maximum(p, tiny) for p in (probabilities[rows, own], others.sum(1)))
+    return np.asarray(np.log(right) - np.log(wrong), dtype=np.float64)
+
+
+def _verdict(valid: bool, auc_low: float, tpr: Sequence[TprAtFpr]) -> str:
+    if not valid:
+        return "INVALID: a control failed, so this test says nothing"
+    exposed = any((each.tpr.low or 0.0) > (each.fpr_high or 1.0) for each in tpr)
+    if auc_low > 0.5 or exposed:
+        return "LEAK FOUND: members can be told from non-members better than by chance"
+    return "NOT DETECTED: this attack found nothing, which does not prove privacy"
+
+
+def _tpr_at(fpr: float, members: Floats, non_members: Floats) -> TprAtFpr:
+    """The share of members above the threshold that lets ``fpr`` of the non-members through.
+
+    The threshold is picked on these non-members, so its own false positive rate is uncertain; the
+    verdict therefore compares with that rate's upper end, not with the rate aimed at.
+    """
+    n, needed = len(non_members), round(1 / fpr)
+    if n < needed:
+        reason = f"needs at least {needed:,} non-members, there are {n:,}"
+        return TprAtFpr(fpr, UNDEFINED, not_reported=reason)
+    allowed = int(fpr * n)
+    threshold = np.sort(non_members)[::-1][allowed]
+    tpr = clopper_pearson(int((members > threshold).sum()), len(members))
+    return TprAtFpr(fpr, tpr, clopper_pearson(allowed, n).high)
+
+
+def _roc(members: Floats, non_members: Floats) -> tuple[tuple[float, float], ...]:
+    """(FPR, TPR) points, thinned evenly on the logarithm of the FPR."""
+    truth = np.repeat([1, 0], [len(members), len(non_members)])
+    fpr, tpr, _ = roc_curve(truth, np.concatenate([members, non_members]))
+    wanted = np.geomspace(1 / len(non_members), 1, ROC_POINTS)
+    index = np.unique(np.searchsorted(fpr, wanted, side="right") - 1)
+    return tuple((float(fpr[i]), float(tpr[i])) for i in index)
+
+
+def _null_control(members: Floats, non_members: Floats, seed: int) -> Control:
+    rng = np.random.default_rng([seed, 1])
+    everyone = np.concatenate([members, non_members])
+    areas = []
+    for _ in range(SHUFFLES):
+        shuffled = rng.permutation(everyone)
+        areas.append(auc(shuffled[: len(members)], shuffled[len(members) :]).value or 0.0)
+    mean, error = float(np.mean(areas)), float(np.std(areas)) / SHUFFLES**0.5
+    return Control(
+        f"membership shuffled {SHUFFLES} times: mean AUC within 4 standard errors of 0.5",
+        mean,
+        bool(abs(mean - 0.5) <= 4 * error + 1e-9),
+    )
+
+
+def _positive_control(features: Floats, classes: int, seed: int) -> Control:
+    rows = np.random.default_rng([seed, 2]).permutation(len(features))[: 2 * FITTED]
+    half = len(rows) // 2
+    if half < 2:
+        raise InputError(f"expected at least 4 feature rows, got {len(features)}")
+    labels = np.random.default_rng([seed, 3]).integers(0, classes, len(rows))
+    scaled = StandardScaler().fit_transform(features[rows])
+    network = _overfit(scaled[:half], labels[:half], seed)
+    probabilities = np.zeros((len(rows), classes))
+    probabilities[:, network.classes_] = network.predict_proba(scaled)
+    scores = true_label_log_odds(probabilities, labels.tolist())
+    area = auc(scores[:half], scores[half:])
+    return Control(
+        f"a network overfitted to {half} rows with random labels: AUC above {MUST_WIN}",
+        area.value or 0.0,
+        bool((area.low or 0.0) > MUST_WIN),
+    )
+
+
+def _overfit(features: Floats, labels: NDArray[np.int64], seed: int) -> MLPClassifier:
+    network = MLPClassifier((256,), solver="lbfgs", alpha=0.0, max_iter=300, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # converged or not, it memorises
+        return network.fit(features, labels)

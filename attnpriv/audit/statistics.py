@@ -1,0 +1,93 @@
+"""Intervals: binomial shares, ratios of sums, areas under the ROC curve."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest, norm, rankdata
+
+from attnpriv.audit.results import Estimate
+from attnpriv.errors import InputError
+
+Floats = NDArray[np.float64]
+UNDEFINED = Estimate(None, None, None)
+CHUNK = 4_000_000  # drawn counts held at once
+
+
+def wilson(successes: int, n: int) -> Estimate:
+    """A share with Wilson's 95 % score interval; undefined for n = 0."""
+    return _share(successes, n, "wilson")
+
+
+def clopper_pearson(successes: int, n: int) -> Estimate:
+    """A share with the exact 95 % interval of Clopper and Pearson; undefined for n = 0."""
+    return _share(successes, n, "exact")
+
+
+def _share(successes: int, n: int, method: str) -> Estimate:
+    if n == 0:
+        return UNDEFINED
+    interval = binomtest(successes, n).proportion_ci(method=method)
+    return Estimate(successes / n, float(interval.low), float(interval.high))
+
+
+def percentile_interval(value: float, resampled: Floats) -> Estimate:
+    """A number with the 2.5 % and 97.5 % quantiles of its resamples, undefined ones left out."""
+    defined = resampled[np.isfinite(resampled)]
+    if not np.isfinite(value) or not defined.size:
+        return UNDEFINED
+    low, high = np.quantile(defined, (0.025, 0.975))
+    return Estimate(float(value), float(low), float(high))
+
+
+def bootstrap_counts(n: int, resamples: int, seed: int) -> Iterator[Floats]:
+    """How often each of n documents is drawn in each resample, in chunks [resamples', n].
+
+    The same n, number and seed give the same draws: that is what pairs two models.
+    """
+    rng = np.random.default_rng(seed)
+    at_once = max(1, CHUNK // max(n, 1))
+    for start in range(0, resamples, at_once):
+        size = min(at_once, resamples - start)
+        yield rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
+
+
+def bootstrap_ratios(numerators: Floats, denominators: Floats, resamples: int, seed: int) -> Floats:
+    """Ratios of sums over resampled documents: numerators [N, S] and denominators [N] to [R, S]."""
+    chunks = bootstrap_counts(len(denominators), resamples, seed)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.concatenate(
+            [(counts @ numerators) / (counts @ denominators)[:, None] for counts in chunks]
+        )
+
+
+def auc(positive: Floats, negative: Floats) -> Estimate:
+    """The area under the ROC curve with DeLong's 95 % interval, ties counting half.
+
+    Where one value separates the two completely, DeLong's variance is 0 and says too much; the
+    interval is then that of the rule of three for the smaller group.
+
+    Raises:
+        InputError: one of the groups is empty.
+
+    Source: DeLong, DeLong and Clarke-Pearson 1988, by the midranks of Sun and Xu 2014.
+    """
+    m, n = len(positive), len(negative)
+    if not m or not n:
+        raise InputError(f"expected rows in both groups, got {m} and {n}")
+    ranks = rankdata(np.concatenate([positive, negative]))
+    beaten = (ranks[:m] - rankdata(positive)) / n  # share of negatives below each positive
+    beating = 1 - (ranks[m:] - rankdata(negative)) / m
+    area = float(beaten.mean())
+    if area in (0.0, 1.0):
+        slack = min(1.0, 3 / min(m, n))
+        return Estimate(area, max(0.0, area - slack), min(1.0, area + slack))
+    variance = _variance_of_mean(beaten) + _variance_of_mean(beating)
+    half = float(norm.ppf(0.975)) * variance**0.5
+    return Estimate(area, max(0.0, area - half), min(1.0, area + half))
+
+
+def _variance_of_mean(values: Floats) -> float:
+    return float(values.var(ddof=1) / len(values)) if len(values) > 1 else 0.25

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+
+from attnpriv.audit.documents import Documents
+from attnpriv.audit.robustness import embedding, embedding_attacks
+from attnpriv.models.text import TextClassifier
+
+
+@pytest.fixture(scope="module")
+def batch(model: TextClassifier, documents: Documents) -> embedding._Batch:
+    return embedding._embed(model, documents, [0, 1, 2], *documents.padded([0, 1, 2]))
+
+
+@pytest.mark.parametrize("attack", [embedding.fgsm, embedding.pgd])
+def test_perturbations_stay_in_the_ball_and_off_the_special_tokens(
+    model: TextClassifier, batch: embedding._Batch, attack: embedding._Attack
+) -> None:
+    moved = attack(model, batch, 0.03) - batch.x
+    assert float(moved.abs().max()) == pytest.approx(0.03, rel=1e-4)
+    fixed = batch.movable == 0
+    assert (moved[fixed] == 0).all()
+    assert fixed[:, 0].all()
+    assert fixed[~batch.mask].all()
+    assert (moved[~fixed] != 0).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("attack", [embedding.fgsm, embedding.pgd])
+def test_attacks_raise_the_loss(
+    model: TextClassifier, batch: embedding._Batch, attack: embedding._Attack
+) -> None:
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        logits = model.forward_embedded(x, batch.mask)
+        return torch.nn.functional.cross_entropy(logits, batch.labels, reduction="none")
+
+    assert (loss(attack(model, batch, 0.01)) > loss(batch.x)).all()
+
+
+def test_fgsm_is_the_sign_of_the_gradient(model: TextClassifier, batch: embedding._Batch) -> None:
+    x = batch.x.clone().requires_grad_()
+    logits = model.forward_embedded(x, batch.mask)
+    torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum").backward()
+    assert x.grad is not None
+    expected = batch.x + 0.02 * x.grad.sign() * batch.movable
+    same = torch.isclose(embedding.fgsm(model, batch, 0.02), expected)
+    assert same.float().mean() > 0.995  # a gradient near 0 may round to the other sign
+
+
+@pytest.fixture(scope="module")
+def fitted(model: TextClassifier, documents: Documents) -> Documents:
+    """The documents with the model's own predictions as labels: a clean accuracy of 1."""
+    ids, mask = documents.padded(range(len(documents)))
+    labels = tuple(model(ids, mask).argmax(-1).tolist())
+    data = dataclasses.replace(documents.data, labels=labels)
+    return dataclasses.replace(documents, data=data)
+
+
+def test_accuracy_only_falls_and_controls_pass(model: TextClassifier, fitted: Documents) -> None:
+    result = embedding_attacks(model, fitted, most=40)
+    assert result.clean.value == 1.0
+    accuracies = [result.clean.value, *(at.strongest.value or 0.0 for at in result.radii)]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert all((at.strongest.value or 0) <= (at.fgsm.value or 0) for at in result.radii)
+    assert result.null.passed
+    assert result.positive.passed
+    assert result.valid
+
+
+def test_sampled_and_reproducible(model: TextClassifier, fitted: Documents) -> None:
+    seen: list[tuple[int, int]] = []
+    once = embedding_attacks(model, fitted, 7, seed=3, progress=lambda *at: seen.append(at))
+    assert (once.documents, once.sampled_from, seen[-1]) == (7, len(fitted), (7, 7))
+    assert embedding_attacks(model, fitted, 7, seed=3) == once
+
+
+def test_a_broken_attack_fails_the_positive_control(
+    model: TextClassifier, fitted: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding, "STEP", -embedding.STEP)  # PGD walks the wrong way
+    result = embedding_attacks(model, fitted, 5)
+    assert result.positive.measured > 0
+    assert not result.positive.passed
+    assert not result.valid
+
+
+def test_an_attack_that_leaves_its_ball_fails_the_positive_control(
+    model: TextClassifier, fitted: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = embedding.fgsm
+    monkeypatch.setattr(embedding, "fgsm", lambda m, batch, radius: honest(m, batch, 3 * radius))
+    assert not embedding_attacks(model, fitted, 20).positive.passed
+
+
+def test_a_model_that_no_attack_reaches_keeps_its_accuracy(
+    model: TextClassifier, fitted: Documents
+) -> None:
+    deaf = copy.deepcopy(model)
+    torch.nn.init.zeros_(deaf.head.weight)
+    result = embedding_attacks(deaf, fitted, 20)
+    assert all(at.strongest == result.clean for at in result.radii)

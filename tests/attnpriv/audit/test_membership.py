@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from attnpriv.audit.leakage import membership
+from attnpriv.audit.leakage.membership import FPRS, _tpr_at, _verdict, true_label_log_odds
+from attnpriv.audit.statistics import auc
+from attnpriv.errors import InputError
+
+RNG = np.random.default_rng(0)
+FEATURES = RNG.normal(size=(240, 17))
+
+
+def _scores(gap: float, members: int = 700, others: int = 1100) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    return rng.normal(gap, 1, members), rng.normal(0, 1, others)
+
+
+def test_a_leak_is_found_and_both_controls_pass() -> None:
+    result = membership(*_scores(0.5), FEATURES, classes=3)
+    assert result.positive.passed
+    assert result.null.passed
+    assert result.valid
+    assert result.verdict.startswith("LEAK FOUND")
+    assert (result.auc.low or 0) > 0.5
+
+
+def test_no_leak_is_not_called_private() -> None:
+    result = membership(*_scores(0.0), FEATURES, classes=3)
+    assert result.verdict == "NOT DETECTED: this attack found nothing, which does not prove privacy"
+
+
+def test_a_few_exposed_records_count_though_the_average_is_safe() -> None:
+    members, others = _scores(0.0)
+    members[:40] = 50.0
+    result = membership(members, others, FEATURES, classes=3)
+    assert (result.auc.low or 1) < 0.5 or (result.auc.value or 1) < 0.56
+    assert (result.tpr[0].tpr.low or 0) > 0.01
+    assert result.verdict.startswith("LEAK FOUND")
+
+
+def test_tpr_equals_counting_and_needs_enough_non_members() -> None:
+    members, others = _scores(1.0)
+    at_one, at_tenth = membership(members, others, FEATURES, classes=3).tpr
+    allowed = np.sort(others)[-12]  # 11 of 1,100 lie above
+    assert at_one.tpr.value == (members > allowed).mean()
+    assert at_tenth.tpr.value == (members > np.sort(others)[-2]).mean()
+    few = membership(members, others[:99], FEATURES, classes=3).tpr
+    assert few[0].tpr.value is None
+    assert few[0].not_reported == "needs at least 100 non-members, there are 99"
+    assert few[1].not_reported == "needs at least 1,000 non-members, there are 99"
+
+
+def test_false_alarms_are_as_rare_as_the_interval_says() -> None:
+    rng, alarms = np.random.default_rng(7), 0
+    for _ in range(300):
+        members, others = rng.normal(size=1200), rng.normal(size=1116)
+        tpr = [_tpr_at(fpr, members, others) for fpr in FPRS]
+        verdict = _verdict(True, auc(members, others).low or 0.0, tpr)
+        alarms += verdict.startswith("LEAK")
+    assert alarms <= 18  # 2.5 % is 7.5; against the nominal rates it was one in four
+
+
+def test_constant_scores_give_one_half() -> None:
+    result = membership(np.zeros(200), np.zeros(300), FEATURES, classes=2)
+    assert result.auc.value == 0.5
+    assert result.tpr[0].tpr.value == 0.0
+    assert result.null.passed
+
+
+def test_a_failed_control_invalidates_the_result() -> None:
+    blind = np.ones((240, 17))  # nothing to memorise rows by
+    result = membership(*_scores(1.0), blind, classes=3)
+    assert not result.positive.passed
+    assert not result.valid
+    assert result.verdict.startswith("INVALID")
+
+
+def test_roc_runs_from_the_left_to_the_corner() -> None:
+    roc = np.array(membership(*_scores(0.5), FEATURES, classes=3).roc)
+    assert (np.diff(roc, axis=0) >= 0).all()
+    assert tuple(roc[-1]) == (1.0, 1.0)
+    assert len(roc) <= 101
+
+
+def test_same_seed_same_result() -> None:
+    once, again = (membership(*_scores(0.3), FEATURES, classes=3, seed=4) for _ in range(2))
+    assert dataclasses.asdict(once) == dataclasses.asdict(again)
+
+
+def test_log_odds_tell_confident_rows_apart() -> None:
+    probabilities = np.array([[1.0, 1e-9], [1.0, 1e-12], [0.5, 0.5], [0.0, 1.0]])
+    odds = true_label_log_odds(probabilities, [0, 0, 0, 0])
+    assert odds[1] > odds[0] > odds[2] > odds[3]
+    assert odds[2] == 0.0
+    assert np.isfinite(odds).all()
+
+
+@pytest.mark.parametrize("members", [np.array([]), np.array([np.nan])])
+def test_bad_input(members: np.ndarray) -> None:
+    with pytest.raises(InputError):
+        membership(members, np.ones(5), FEATURES, classes=2)
+    with pytest.raises(InputError, match="feature rows"):
+        membership(np.ones(5), np.ones(5), FEATURES[:3], classes=2)

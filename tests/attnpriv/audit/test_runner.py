@@ -1,0 +1,170 @@
+"""The whole audit on real run folders."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from attnpriv.audit.results import Audit, to_json
+from attnpriv.audit.runner import AuditOptions, _split, audit_runs
+from attnpriv.data import Dataset
+from attnpriv.data.records import split_indices
+from attnpriv.errors import InputError
+from attnpriv.run_folder import load_run
+from attnpriv.sensitive import PresidioDetector
+
+SMALL = AuditOptions(
+    documents=50,
+    members=60,
+    ig_documents=5,
+    ig_steps=8,
+    pgd_documents=6,
+    permutations=50,
+    resamples=50,
+)
+
+
+@pytest.fixture(scope="module")
+def audit(tiny_run: Path, private_run: Path, tickets: Dataset) -> Audit:
+    runs = [load_run(tiny_run), load_run(private_run)]
+    return audit_runs(runs, tickets, None, SMALL)
+
+
+def test_both_runs_are_measured_on_their_held_out_rows(audit: Audit) -> None:
+    assert [r.name for r in audit.results] == ["tiny", "private"]
+    for result in audit.results:
+        assert result.held_out_rows == SMALL.documents
+        assert result.utility.n == SMALL.documents
+        assert result.attention.documents == SMALL.documents
+        assert result.attribution.documents == SMALL.ig_documents
+        assert result.robustness.documents == SMALL.pgd_documents
+        assert result.membership is not None
+        tested = result.membership.non_members + result.membership.repeated
+        assert (result.membership.members, tested) == (60, 50)
+        assert len(result.examples) == SMALL.examples
+
+
+def test_only_the_clipped_run_has_a_certificate_and_it_holds(audit: Audit) -> None:
+    plain, hardened = (r.attention.certificate for r in audit.results)
+    assert (plain.holds, plain.largest_weight_bound) == (None, None)
+    assert hardened.holds is True
+
+
+def test_runs_are_compared_on_the_same_rows(audit: Audit) -> None:
+    (comparison,) = audit.comparisons
+    assert (comparison.run, comparison.against, comparison.not_run) == ("private", "tiny", None)
+    lifts = [r.attention.overall.lift.value or 0 for r in audit.results]
+    assert comparison.lift_ratio.value == pytest.approx(lifts[1] / lifts[0])
+
+
+def test_controls_stand_in_every_result(audit: Audit) -> None:
+    for result in audit.results:
+        assert result.membership is not None
+        assert result.membership.positive.passed
+        assert result.membership.null.passed
+        assert result.robustness.null.passed
+        assert result.attention.null.passed
+
+
+def test_json_is_plain_and_the_same_every_time(
+    audit: Audit, tiny_run: Path, private_run: Path, tickets: Dataset
+) -> None:
+    text = json.dumps(to_json(audit), sort_keys=True, allow_nan=False)
+    again = audit_runs([load_run(tiny_run), load_run(private_run)], tickets, None, SMALL)
+    assert json.dumps(to_json(again), sort_keys=True, allow_nan=False) == text
+    assert json.loads(text)["schema_version"] == 1
+
+
+def test_examples_hold_placeholders_and_no_personal_data(audit: Audit, tickets: Dataset) -> None:
+    assert tickets.spans is not None
+    secrets = {
+        text[span.start : span.end]
+        for text, spans in zip(tickets.texts, tickets.spans, strict=True)
+        for span in spans
+    }
+    shown = [
+        piece for result in audit.results for example in result.examples for piece in example.pieces
+    ]
+    assert any(piece.placeholder == "[PERSON]" for piece in shown)
+    words = " ".join(piece.word or "" for piece in shown)
+    assert not [secret for secret in secrets if len(secret) > 4 and secret in words]
+    assert "word" not in json.dumps(to_json(audit)["results"][0]["examples"])
+
+
+def test_members_are_the_training_rows(tiny_run: Path, tickets: Dataset) -> None:
+    """A membership test of foreign rows must not run, and of known rows must use the split."""
+    run = load_run(tiny_run)
+    split = run.card["data"]["split"]
+    _, held_out = split_indices(len(tickets), split["train_size"], split["seed"])
+    other = tickets.subset(held_out)
+    (result,) = audit_runs([run], other, None, SMALL).results
+    assert result.membership is None
+    assert result.membership_not_run is not None
+    assert "training rows" in result.membership_not_run
+
+
+def test_held_out_copies_of_training_texts_are_no_non_members(tiny_run: Path) -> None:
+    texts = [f"text {i % 7}" for i in range(20)]
+    data = Dataset("copies", tuple(texts), (0, 1) * 10, ("a", "b"), ((),) * 20)
+    card = {"data": {"fingerprint": data.fingerprint(), "split": {"train_size": 6, "seed": 0}}}
+    rows = _split(replace(load_run(tiny_run), card=card), data, SMALL)
+    train, held_out = split_indices(20, 6, 0)
+    known = {texts[i] for i in train}
+    assert rows.held_out == held_out
+    assert rows.repeated == {i for i in held_out if texts[i] in known}
+    assert 0 < len(rows.repeated) < len(held_out)
+
+
+def test_detector_stands_in_for_missing_gold_and_is_scored_beside_it(
+    tiny_run: Path, tickets: Dataset
+) -> None:
+    run, detector = load_run(tiny_run), PresidioDetector()
+    blind = dataclasses.replace(tickets, spans=None)
+    coverage = audit_runs([run], blind, detector, SMALL).coverage
+    assert (coverage.source, coverage.quality) == ("presidio-patterns", None)
+    assert "PERSON" in coverage.cannot_see
+    scored = audit_runs([run], tickets, detector, SMALL).coverage
+    assert scored.source == "gold spans"
+    quality = {q.entity_type: q for q in scored.quality or ()}
+    assert (quality["EMAIL_ADDRESS"].recall or 0) > 0.9
+    assert quality["PERSON"].recall == 0.0
+
+
+def test_data_without_personal_data_is_audited_all_the_same(
+    tiny_run: Path, tickets: Dataset
+) -> None:
+    nothing = dataclasses.replace(tickets, spans=((),) * len(tickets))
+    (result,) = audit_runs([load_run(tiny_run)], nothing, None, SMALL).results
+    assert result.attention.overall.lift.value is None
+    assert result.attribution.share is None
+    assert result.examples == ()
+    json.dumps(to_json(audit_runs([load_run(tiny_run)], nothing, None, SMALL)), allow_nan=False)
+
+
+def test_progress_reaches_its_total(tiny_run: Path, tickets: Dataset) -> None:
+    last: dict[str, tuple[int, int]] = {}
+    audit_runs(
+        [load_run(tiny_run)],
+        tickets,
+        None,
+        SMALL,
+        lambda stage, done, total: last.update({stage: (done, total)}),
+    )
+    assert len(last) >= 3
+    assert all(done == total for done, total in last.values())
+
+
+def test_bad_input(tiny_run: Path, tickets: Dataset) -> None:
+    run = load_run(tiny_run)
+    with pytest.raises(InputError, match="at least one run"):
+        audit_runs([], tickets)
+    with pytest.raises(InputError, match="give a detector"):
+        audit_runs([run], dataclasses.replace(tickets, spans=None))
+    with pytest.raises(InputError, match="classes of tiny"):
+        audit_runs([run], dataclasses.replace(tickets, label_names=("a", "b")))
+    with pytest.raises(InputError, match="resamples"):
+        AuditOptions(resamples=0)

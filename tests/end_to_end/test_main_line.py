@@ -1,0 +1,96 @@
+"""The whole line through the three commands, each in its own process, over a real socket."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from attnpriv.data import load_dataset
+from attnpriv.prediction import predict_probabilities
+from attnpriv.run_folder import load_run
+
+COMMANDS = Path(sys.executable).parent  # where the installation puts its console scripts
+MESSAGES = 200
+
+
+def run(program: str, *arguments: object) -> str:
+    """The standard output of a command that must succeed."""
+    command = [COMMANDS / program, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@contextmanager
+def serving(models: Path) -> Iterator[str]:
+    server = subprocess.Popen(
+        [COMMANDS / "attnpriv-server", "--models", models, "--listen", "127.0.0.1:0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        found = re.search(r"listening on (\S+)", server.stdout.readline())
+        assert found
+        yield found.group(1)
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.communicate(timeout=30)
+    assert server.returncode == 0
+
+
+def test_train_evaluate_audit_serve_and_ask(tmp_path: Path) -> None:
+    out, data = tmp_path / "runs" / "tickets", "tickets:rows=400"
+    hardening = ["--temperature", 2, "--clip", 4, "--clip-mode", "norm"]
+    schedule = ["--trainable", "head", "--steps", 3]
+    trained = run(
+        "attnpriv", "train", "--data", data, "--epsilon", 3, *hardening, *schedule, "--out", out
+    )
+    assert "differential privacy" in trained
+    scores = json.loads(run("attnpriv", "evaluate", out, "--data", data, "--json"))
+    card = json.loads((out / "model_card.json").read_text(encoding="utf-8"))
+    assert scores["accuracy"]["value"] == card["metrics"]["held_out"]["accuracy"]
+
+    report = tmp_path / "report"
+    table = run("attnpriv", "audit", out, "--data", data, "--out", report)
+    assert "tickets" in table
+    audit = json.loads((report / "audit.json").read_text(encoding="utf-8"))
+    (result,) = audit["results"]
+    assert result["utility"]["accuracy"]["value"] == scores["accuracy"]["value"]
+    assert result["attention"]["certificate"]["holds"] is True
+    assert (report / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+    with serving(tmp_path / "runs") as target:
+        listed = json.loads(run("attnpriv-client", "models", "--target", target, "--json"))
+        assert "tickets" in json.dumps(listed)
+        explained = run(
+            "attnpriv-client", "explain", "--target", target, "--model", "tickets", "--json",
+            "Please write to maria.keller@example.com about my refund",
+        )  # fmt: skip
+        assert "[EMAIL_ADDRESS]" in explained
+        assert "maria" not in explained
+
+
+def test_the_server_and_evaluate_agree_on_real_messages(shared_data: Path, tmp_path: Path) -> None:
+    source, out = shared_data / "sms_spam.tsv", tmp_path / "runs" / "sms"
+    schedule = ["--trainable", "head", "--steps", 5]
+    run("attnpriv", "train", "--data", source, "--epsilon", 3, *schedule, "--out", out)
+    loaded, data = load_run(out), load_dataset(str(source))
+    texts = data.subset(loaded.split(data)[1][:MESSAGES]).texts
+    expected = predict_probabilities(loaded, texts).argmax(1)
+    file = tmp_path / "messages.txt"
+    file.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    with serving(tmp_path / "runs") as target:
+        options = ["--target", target, "--model", "sms", "--file", file, "--json"]
+        answer: dict[str, Any] = json.loads(run("attnpriv-client", "predict", *options))
+    labels = [prediction["label"] for prediction in answer["predictions"]]
+    assert labels == [loaded.label_names[number] for number in expected]
+    assert len(labels) == MESSAGES
