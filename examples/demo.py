@@ -64,10 +64,11 @@ def command(program: str, *arguments: str, capture: bool = False) -> str:
 def serving(runs: Path) -> Iterator[str]:
     """The address of a server on a free port, stopped when the block ends."""
     arguments = ["--models", str(runs), "--listen", "127.0.0.1:0"]
+    log = (DEMO / "server.log").open("w", encoding="utf-8")
     console.rule("attnpriv-server", align="left")
     console.print("$ attnpriv-server", *arguments, "&", style="bold", highlight=False)
     server = subprocess.Popen(
-        [BIN / "attnpriv-server", *arguments], stdout=subprocess.PIPE, text=True
+        [BIN / "attnpriv-server", *arguments], stdout=subprocess.PIPE, stderr=log, text=True
     )
     try:
         assert server.stdout is not None

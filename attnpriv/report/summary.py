@@ -4,41 +4,31 @@ from __future__ import annotations
 
 from attnpriv.audit.results import Audit, AuditResult, Estimate
 
-COLUMNS = (
-    "model",
-    "ε",
-    "accuracy",
-    "lift on personal data",
-    "largest weight",
-    "its bound",
-    "membership AUC",
-    "accuracy under PGD",
-)
+Row = tuple[str, ...]
 
 
-def headline(audit: Audit) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Column names, and one row of text a model; intervals are 95 %.
+def headline(audit: Audit) -> tuple[Row, list[Row]]:
+    """Column names, one a model, and one row of text a measure; intervals are 95 %."""
+    measures = [_measures(result) for result in audit.results]
+    rows = [(name, *(each[name] for each in measures)) for name in measures[0]]
+    return ("", *(result.name for result in audit.results)), rows
 
-    Accuracy under attack is that at the middle radius.
-    """
-    return COLUMNS, [_row(result) for result in audit.results]
 
-
-def _row(result: AuditResult) -> tuple[str, ...]:
+def _measures(result: AuditResult) -> dict[str, str]:
     certificate = result.attention.certificate
     bound, epsilon = certificate.largest_weight_bound, result.card["epsilon"]
+    # The middle one of the three radii.
     attacked = result.robustness.radii[len(result.robustness.radii) // 2]
     membership = result.membership
-    return (
-        result.name,
-        "none" if epsilon is None else f"{epsilon:.2f}",
-        _interval(result.utility.accuracy),
-        _interval(result.attention.overall.lift),
-        f"{certificate.largest_weight:.3f}",
-        "none" if bound is None else f"{bound:.3f}",
-        "not run" if membership is None else _interval(membership.auc),
-        f"{_interval(attacked.strongest)} at {attacked.radius:.3g}",
-    )
+    return {
+        "ε of the training": "none" if epsilon is None else f"{epsilon:.2f}",
+        "accuracy": _interval(result.utility.accuracy),
+        "attention lift on personal data": _interval(result.attention.overall.lift),
+        "largest attention weight": f"{certificate.largest_weight:.3f}",
+        "its certified bound": "none" if bound is None else f"{bound:.3f}",
+        "membership AUC": "not run" if membership is None else _interval(membership.auc),
+        f"accuracy under PGD at {attacked.scale:g} sd": _interval(attacked.strongest),
+    }
 
 
 def _interval(estimate: Estimate) -> str:

@@ -17,7 +17,7 @@ from attnpriv.audit.runner import AuditOptions, audit_runs
 from attnpriv.data import Dataset
 from attnpriv.data.records import Span
 from attnpriv.errors import InputError
-from attnpriv.report import write_report
+from attnpriv.report import headline, write_report
 from attnpriv.run_folder import load_run
 
 SMALL = AuditOptions(
@@ -228,3 +228,15 @@ def test_a_page_that_loads_something_would_be_noticed(page: Path, tmp_path: Path
     assert "CONSOLE" in _browse(tmp_path / "forbidden.html", tmp_path)[1]
     (tmp_path / "allowed.html").write_text(text.replace("default-src 'none'; ", ""))
     assert "outside.example" in _browse(tmp_path / "allowed.html", tmp_path)[2]
+
+
+def test_the_headline_has_a_column_a_model_and_a_row_a_measure(audit: Audit) -> None:
+    columns, rows = headline(audit)
+    assert columns == ("", *(result.name for result in audit.results))
+    assert all(len(row) == len(columns) for row in rows)
+    table = {row[0]: row[1:] for row in rows}
+    for number, result in enumerate(audit.results):
+        value = result.utility.accuracy.value
+        assert table["accuracy"][number].startswith(f"{value:.2f} [")
+        unclipped = result.attention.certificate.largest_weight_bound is None
+        assert (table["its certified bound"][number] == "none") == unclipped
