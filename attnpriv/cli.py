@@ -131,7 +131,7 @@ def train(
     temperature: Annotated[float, typer.Option(help="τ, divides the clipped logits.")] = 1.0,
     clip: Annotated[float | None, typer.Option(help="c, the largest logit; default: none.")] = None,
     clip_mode: Annotated[str, typer.Option(help="clamp, tanh or norm.")] = "clamp",
-    pooling: Annotated[str, typer.Option(help="mean or cls.")] = "mean",
+    pooling: Annotated[str, typer.Option(help="layers, mean or cls.")] = "layers",
     steps: Annotated[
         int | None, typer.Option(help="Optimizer steps; default: 200 for a head alone, else 100.")
     ] = None,

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from attnpriv.errors import InputError
 
 ClipMode = Literal["clamp", "tanh", "norm"]
-Pooling = Literal["mean", "cls"]
+Pooling = Literal["mean", "cls", "layers"]
 Accountant = Literal["prv", "rdp"]
 
 
@@ -71,7 +71,8 @@ class ModelConfig:
         hidden_dim: width of the feed-forward layer.
         max_length: longest sequence in tokens; longer texts are cut.
         num_labels: number of classes K, at least 2.
-        pooling: ``mean`` over the visible tokens, or the ``cls`` token.
+        pooling: ``mean`` over the visible tokens, the ``cls`` token, or ``layers``: the mean after
+            one third, two thirds and all of the blocks, side by side.
         norm_eps: ε of every layer norm.
         attention: the hardening, the same in every layer.
     """
@@ -95,6 +96,13 @@ class ModelConfig:
         _require(self.dim % self.heads == 0, "dim", f"divisible by heads={self.heads}", self.dim)
         choices = get_args(Pooling)
         _require(self.pooling in choices, "pooling", f"one of {', '.join(choices)}", self.pooling)
+
+    @property
+    def pooled_layers(self) -> tuple[int, ...]:
+        """After which blocks, counted from 1, the hidden states are pooled for the head."""
+        if self.pooling == "layers":
+            return tuple(sorted({-(-self.layers * third // 3) for third in (1, 2, 3)}))
+        return (self.layers,)
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""

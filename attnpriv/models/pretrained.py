@@ -52,7 +52,7 @@ def encoder_folder(encoder: str) -> Path:
 
 
 def load_pretrained(
-    folder: Path, num_labels: int, attention: AttentionConfig, pooling: Pooling = "mean"
+    folder: Path, num_labels: int, attention: AttentionConfig, pooling: Pooling = "layers"
 ) -> TextClassifier:
     """A classifier whose encoder carries the folder's weights and whose head is new.
 

@@ -53,7 +53,7 @@ class TextClassifier(nn.Module):
         self.positions = nn.Embedding(config.max_length, config.dim)
         self.embedding_norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.head = nn.Linear(config.dim, config.num_labels)
+        self.head = nn.Linear(config.dim * len(config.pooled_layers), config.num_labels)
         self.apply(_initialise)
         nn.init.zeros_(self.head.weight)  # an unbiased start: every class equally likely
 
@@ -74,27 +74,34 @@ class TextClassifier(nn.Module):
 
     def encode(
         self, x: Tensor, mask: Tensor, need_weights: bool = False
-    ) -> tuple[Tensor, list[Tensor] | None]:
+    ) -> tuple[list[Tensor], list[Tensor] | None]:
         """Run the blocks on x [B, T, D] under mask [B, T], True where a token is.
 
         Returns:
-            Hidden states [B, T, D], and L weights [B, H, T, T] or None.
+            Hidden states [B, T, D] after each block that is pooled, and L weights [B, H, T, T] or
+            None.
         """
-        weights = []
-        for block in self.blocks:
+        states, weights = [], []
+        for number, block in enumerate(self.blocks, start=1):
             x, layer_weights = block(x, mask, need_weights)
             weights.append(layer_weights)
-        return x, weights if need_weights else None
+            if number in self.config.pooled_layers:
+                states.append(x)
+        return states, weights if need_weights else None
 
-    def pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """One vector of norm 1 a text, [B, D]: the mean over its tokens, or the first of them.
+    def pool(self, states: list[Tensor], mask: Tensor) -> Tensor:
+        """One vector of norm 1 a text, [B, D·S] for S pooled states [B, T, D].
 
-        The unit norm keeps the head's gradients of one size, so that clipping distorts little.
+        Several layers side by side make better features than the last alone (Devlin et al. 2019,
+        section 5.3). The unit norm keeps the head's gradients of one size, so that clipping
+        distorts little.
         """
         if self.config.pooling == "cls":
-            return F.normalize(hidden[:, 0], dim=-1)
-        # The sum has the direction of the mean, and normalising takes care of the rest.
-        return F.normalize((hidden * mask.unsqueeze(-1)).sum(1), dim=-1)
+            vectors = [hidden[:, 0] for hidden in states]
+        else:
+            # The sum has the direction of the mean, and normalising takes care of the rest.
+            vectors = [(hidden * mask.unsqueeze(-1)).sum(1) for hidden in states]
+        return F.normalize(torch.cat([F.normalize(v, dim=-1) for v in vectors], dim=-1), dim=-1)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Class logits [B, K] for ids [B, T] under mask [B, T]."""
@@ -107,8 +114,8 @@ class TextClassifier(nn.Module):
 
     def forward_with_weights(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Class logits [B, K] and the attention weights of every layer, L times [B, H, T, T]."""
-        hidden, weights = self.encode(self.embed(ids), mask, need_weights=True)
-        return self.head(self.pool(hidden, mask)), weights or []
+        states, weights = self.encode(self.embed(ids), mask, need_weights=True)
+        return self.head(self.pool(states, mask)), weights or []
 
     def select_trainable(self, trainable: str) -> None:
         """Freeze all but what is named.
@@ -156,7 +163,7 @@ def pooled_features(
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """The vectors that the head sees, [N, D], in the order of the encodings.
+    """The vectors that the head sees, [N, D·S], in the order of the encodings.
 
     Args:
         model: its encoder is used as it is, without gradients.
@@ -166,7 +173,7 @@ def pooled_features(
             float32 rounding.
         progress: called with (texts done, N) after each batch.
     """
-    features = torch.empty(len(encodings), model.config.dim)
+    features = torch.empty(len(encodings), model.head.in_features)
     done = 0
     for rows in batches_by_length(encodings, batch_size):
         ids, mask = pad_batch([encodings[row] for row in rows], pad_id)

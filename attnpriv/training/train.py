@@ -57,7 +57,7 @@ def train(
     attention: AttentionConfig,
     config: TrainConfig,
     privacy: PrivacyConfig | None,
-    pooling: Pooling = "mean",
+    pooling: Pooling = "layers",
     on_step: OnStep | None = None,
 ) -> TrainingResult:
     """Train a text classifier and write its run folder.

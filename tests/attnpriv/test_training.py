@@ -41,6 +41,7 @@ def test_card_and_ledger_state_the_mechanism_and_the_target_is_kept(
     card = json.loads((tmp_path / "run" / "model_card.json").read_text())
     assert card == result.card
     assert not card["private"], "its noise seed is known"
+    assert "NOISE SEED CHOSEN BY THE USER" in card["warnings"][0]
     assert 2.9 < card["epsilon"] <= 3.0
     privacy = card["privacy"]
     assert privacy["sample_rate"] == privacy["expected_batch_size"] / 240 == 0.25
@@ -63,7 +64,6 @@ def test_what_is_not_covered_is_on_card_and_ledger(private_run: Path) -> None:
         "not_covered"
     ]
     assert any("fingerprint" in what for what in card["not_covered"])
-    assert "NOISE SEED CHOSEN BY THE USER" in card["warnings"][0]
 
 
 def test_training_without_privacy_says_so_in_capitals(tiny_run: Path) -> None:

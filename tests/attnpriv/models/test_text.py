@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -35,7 +37,7 @@ def encoding(*ids: int) -> Encoding:
 ENCODINGS = [encoding(1, 7, 8, 9, 2), encoding(1, 11, 2), encoding(1, 7, 9, 8, 13, 14, 2)]
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "layers"])
 @pytest.mark.parametrize(
     "attention", [AttentionConfig(), AttentionConfig(2.0, 1.0), AttentionConfig(1.0, 1.0, "norm")]
 )
@@ -67,14 +69,36 @@ def test_embedded_forward_is_the_second_half_of_the_forward() -> None:
     torch.testing.assert_close(model.forward_embedded(model.embed(ids), mask), model(ids, mask))
 
 
-def test_pooled_features_have_norm_one_and_keep_the_order() -> None:
-    model = make_model()
+@pytest.mark.parametrize(("pooling", "width"), [("mean", 12), ("cls", 12), ("layers", 36)])
+def test_pooled_features_have_norm_one_and_keep_the_order(pooling: str, width: int) -> None:
+    model = make_model(pooling)
     features = pooled_features(model, ENCODINGS, 0, batch_size=2)
     torch.testing.assert_close(features.norm(dim=1), torch.ones(3))
     torch.testing.assert_close(
         model.head(features), model(*pad_batch(ENCODINGS, 0)), rtol=1e-5, atol=1e-5
     )
-    assert pooled_features(model, [], 0).shape == (0, 12)
+    assert features.shape == (3, width)
+    assert pooled_features(model, [], 0).shape == (0, width)
+
+
+def test_layers_are_pooled_side_by_side() -> None:
+    """Each third is the mean-pooled state after its block, by another route."""
+    model = make_model("layers")
+    ids, mask = pad_batch(ENCODINGS, 0)
+    x = model.embed(ids)
+    expected = []
+    for block in model.blocks:
+        x, _ = block(x, mask)
+        mean = torch.stack([row[m].mean(0) for row, m in zip(x, mask, strict=True)])
+        expected.append(mean / mean.norm(dim=1, keepdim=True) / 3**0.5)
+    torch.testing.assert_close(pooled_features(model, ENCODINGS, 0), torch.cat(expected, 1))
+
+
+def test_which_layers_are_pooled() -> None:
+    config = make_model("layers").config
+    pooled = [replace(config, layers=count).pooled_layers for count in (1, 2, 4, 6, 12)]
+    assert pooled == [(1,), (1, 2), (2, 3, 4), (2, 4, 6), (4, 8, 12)]
+    assert replace(config, pooling="mean").pooled_layers == (3,)
 
 
 @pytest.mark.parametrize(
