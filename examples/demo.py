@@ -24,7 +24,7 @@ QUESTION = (
     "Hi, I was charged twice last month and you fixed that. Today I cannot log in any more: "
     "my e-mail is maria.keller@example.com and my phone is +1 415 555 0132."
 )
-COMMON = ["--data", DATA, "--encoder", "minilm", "--seed", "0"]
+COMMON = ["--data", DATA, "--encoder", "minilm", "--pooling", "mean", "--seed", "0"]
 RUNS = {
     "plain": ["--epsilon", "none"],
     "private": ["--epsilon", "3", "--temperature", "2", "--clip", "4", "--clip-mode", "norm"],
