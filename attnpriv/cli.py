@@ -22,6 +22,7 @@ from attnpriv import __version__
 from attnpriv.config import AttentionConfig, ClipMode, Pooling, PrivacyConfig, TrainConfig
 from attnpriv.data import SOURCES, Dataset, load_dataset, save_dataset
 from attnpriv.errors import AttnprivError, InputError
+from attnpriv.rounding import round_up
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 data_app = typer.Typer(
@@ -189,7 +190,7 @@ def train(
         task = progress.add_task("preparing", total=None)
 
         def on_step(step: int, total: int, spent: float | None) -> None:
-            stage = "training" if spent is None else f"training, ε ≤ {spent:.2f} spent"
+            stage = "training" if spent is None else f"training, ε ≤ {round_up(spent, 2)} spent"
             progress.update(task, description=stage, completed=step, total=total)
 
         result = train_model(

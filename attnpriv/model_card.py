@@ -7,6 +7,7 @@ from typing import Any
 
 from attnpriv.config import ModelConfig, PrivacyConfig, TrainConfig
 from attnpriv.privacy.ledger import NoisedSteps
+from attnpriv.rounding import round_up
 
 NOT_COVERED = (
     "the number of training rows, which sets the sampling rate and is treated as public",
@@ -96,10 +97,11 @@ def _statement(mechanism: dict[str, Any] | None) -> str:
             "TRAINED WITHOUT DIFFERENTIAL PRIVACY. Nothing bounds what this model gives away "
             "about its training records."
         )
+    epsilon = round_up(mechanism["epsilon"], 3)
     return (
-        f"Trained with ({mechanism['epsilon']:.3f}, {mechanism['delta']:g})-differential privacy: "
+        f"Trained with ({epsilon}, {mechanism['delta']:g})-differential privacy: "
         "adding or removing one training record changes the chance of any outcome by a factor of "
-        f"at most e^{mechanism['epsilon']:.3f}, up to an additive {mechanism['delta']:g}. This "
+        f"at most e^{epsilon}, up to an additive {mechanism['delta']:g}. This "
         "covers the weights and what is computed from them and from public inputs. It does not "
         "cover the texts that are sent to the model, nor what stands under 'not covered'."
     )

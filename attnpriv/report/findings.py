@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from attnpriv.audit.results import AuditResult, Lift
+from attnpriv.rounding import round_up
 
 Level = Literal["good", "info", "warn", "bad"]
 
@@ -38,7 +39,7 @@ def _privacy(result: AuditResult) -> Finding:
             "Not trained privately",
             "Nothing bounds what this model gives away about its training records.",
         )
-    guarantee = f"ε = {card['epsilon']:.3g} at δ = {card['delta']:g}"
+    guarantee = f"ε = {round_up(card['epsilon'], 2)} at δ = {card['delta']:g}"
     if card.get("warnings"):
         return Finding("warn", f"Trained privately, with warnings: {guarantee}", "See its card.")
     return Finding(
@@ -50,7 +51,8 @@ def _privacy(result: AuditResult) -> Finding:
 
 def _certificate(result: AuditResult) -> Finding:
     certificate = result.attention.certificate
-    if certificate.holds is None:
+    bound = certificate.largest_weight_bound
+    if bound is None:
         return Finding(
             "warn",
             "Attention has no bound",
@@ -59,7 +61,7 @@ def _certificate(result: AuditResult) -> Finding:
         )
     measured = (
         f"Largest weight measured {certificate.largest_weight:.3f}, "
-        f"proved limit {certificate.largest_weight_bound:.3f}."
+        f"proved limit {round_up(bound, 3)}."
     )
     if certificate.holds:
         return Finding("good", "Attention stays within its proved bound", measured)

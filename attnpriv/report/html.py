@@ -11,6 +11,7 @@ from attnpriv import __version__
 from attnpriv.audit.results import Audit, AuditResult, Estimate, Example, Piece
 from attnpriv.report import plots
 from attnpriv.report.findings import findings
+from attnpriv.rounding import round_up
 
 SHADES = 6  # depths of colour in a token heatmap
 
@@ -25,7 +26,12 @@ def render_html(audit: Audit, show_text: bool) -> str:
         undefined=StrictUndefined,
     )
     environment.filters.update(
-        number=_number, percent=_percent, interval=_interval, share=_share, p_value=_p_value
+        bound=round_up,
+        number=_number,
+        percent=_percent,
+        interval=_interval,
+        share=_share,
+        p_value=_p_value,
     )
     results = audit.results
     return environment.get_template("report.html").render(

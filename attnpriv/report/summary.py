@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attnpriv.audit.results import Audit, AuditResult, Estimate
+from attnpriv.rounding import round_up
 
 Row = tuple[str, ...]
 
@@ -21,11 +22,11 @@ def _measures(result: AuditResult) -> dict[str, str]:
     attacked = result.robustness.radii[len(result.robustness.radii) // 2]
     membership = result.membership
     return {
-        "ε of the training": "none" if epsilon is None else f"{epsilon:.2f}",
+        "ε of the training": "none" if epsilon is None else round_up(epsilon, 2),
         "accuracy": _interval(result.utility.accuracy),
         "attention lift on personal data": _interval(result.attention.overall.lift),
         "largest attention weight": f"{certificate.largest_weight:.3f}",
-        "its certified bound": "none" if bound is None else f"{bound:.3f}",
+        "its certified bound": "none" if bound is None else round_up(bound, 3),
         "membership AUC": "not run" if membership is None else _interval(membership.auc),
         f"accuracy under PGD at {attacked.scale:g} sd": _interval(attacked.strongest),
     }

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from attnpriv.rounding import round_up
 from attnpriv_client.domain import (
     Explanation,
     ModelCard,
@@ -49,7 +50,7 @@ def models_table(models: Iterable[ModelSummary]) -> Table:
         table.add_row(
             _plain(model.name),
             "yes" if model.private else "NO",
-            _number(model.epsilon),
+            _epsilon(model.epsilon),
             _number(model.delta),
             _plain(", ".join(model.label_names)),
         )
@@ -63,7 +64,7 @@ def card_table(card: ModelCard) -> Table:
     for name, lines in (
         ("model", [card.summary.name]),
         ("private", ["yes" if card.summary.private else "NO"]),
-        ("epsilon", [_number(card.summary.epsilon)]),
+        ("epsilon", [_epsilon(card.summary.epsilon)]),
         ("delta", [_number(card.summary.delta)]),
         ("statement", [card.statement]),
         ("not covered", card.not_covered),
@@ -102,7 +103,7 @@ def _notes(explanation: Explanation) -> Text:
     lines = ["attention: last layer, mean over heads and queries; sums to 1 with [CLS] and [SEP]"]
     if explanation.weight_bound is not None:
         lines.append(
-            f"certified: no single attention weight exceeds {explanation.weight_bound:.4f}"
+            f"certified: no single attention weight exceeds {round_up(explanation.weight_bound, 4)}"
         )
     if explanation.prediction.truncated:
         lines.append("the text is longer than the model reads; only its beginning counted")
@@ -122,6 +123,10 @@ def _probability(prediction: Prediction) -> str:
 
 def _first(*values: float | None) -> float:
     return next((value for value in values if value is not None), 0.0)
+
+
+def _epsilon(value: float | None) -> str:
+    return "none" if value is None else round_up(value, 3)
 
 
 def _number(value: float | None, form: str = "g") -> str:
