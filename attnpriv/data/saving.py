@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +15,7 @@ import pyarrow.parquet
 
 from attnpriv.data.records import Dataset
 from attnpriv.errors import InputError
+from attnpriv.replacing import replace_file
 
 
 def save_dataset(dataset: Dataset, path: str | Path, *, overwrite: bool = False) -> None:
@@ -39,7 +38,11 @@ def save_dataset(dataset: Dataset, path: str | Path, *, overwrite: bool = False)
         raise InputError(f"expected a file ending in {', '.join(_RENDERERS)}, got {str(path)!r}")
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists already")
-    _write_atomically(path, render(_rows(dataset)))
+    content = render(_rows(dataset))
+    try:
+        replace_file(path, content, 0o600)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _rows(dataset: Dataset) -> list[dict[str, Any]]:
@@ -92,19 +95,3 @@ _RENDERERS: dict[str, Callable[[list[dict[str, Any]]], bytes]] = {
     ".jsonl": _to_jsonl,
     ".parquet": _to_parquet,
 }
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink()
-            raise
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 from attnpriv.audit.results import Audit, to_json
 from attnpriv.errors import InputError
+from attnpriv.replacing import replace_file
 from attnpriv.report.html import render_html
 
 JSON_NAME, HTML_NAME = "audit.json", "report.html"
+READABLE = 0o644  # a report is for more people than the one who made it
 
 
 def write_report(audit: Audit, out_dir: str | Path, show_text: bool = False) -> tuple[Path, Path]:
@@ -40,21 +40,9 @@ def write_report(audit: Audit, out_dir: str | Path, show_text: bool = False) -> 
     folder = Path(out_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return _replace(folder / JSON_NAME, text + "\n"), _replace(folder / HTML_NAME, page)
+        return (
+            replace_file(folder / JSON_NAME, f"{text}\n".encode(), READABLE),
+            replace_file(folder / HTML_NAME, page.encode(), READABLE),
+        )
     except OSError as error:
         raise InputError(f"cannot write the report to {folder}: {error.strerror}") from error
-
-
-def _replace(path: Path, text: str) -> Path:
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp's own mode would hide the report from its readers
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
