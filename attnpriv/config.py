@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from attnpriv.errors import InputError
 
 ClipMode = Literal["clamp", "tanh", "norm"]
+Score = Literal["dot_product", "additive"]
 Pooling = Literal["mean", "cls", "layers"]
 Accountant = Literal["prv", "rdp"]
 
@@ -24,19 +25,25 @@ def _is_positive(value: float) -> bool:
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """How attention logits are hardened before the softmax.
+    """How attention logits are made, and hardened before the softmax.
 
     Attributes:
-        temperature: τ > 0, divides the clipped logits.
+        temperature: τ > 0, divides the clipped logits; where τ is learned, its initial value.
         clip: c > 0, the largest absolute logit before the temperature; None leaves them unclipped,
             and then no certificate holds.
         clip_mode: how ``clip`` is enforced. ``clamp`` cuts the logits, ``tanh`` bends them softly
-            (``c·tanh(z/c)``), ``norm`` shortens queries and keys so that Cauchy-Schwarz bounds
-            the logit.
+            (``c·tanh(z/c)``), ``norm`` shortens the vectors that make the logit, so that it cannot
+            exceed c: queries and keys by Cauchy-Schwarz, the vector of additive scores by Hölder.
+        score: ``dot_product``, scaled by 1/√Dh, or ``additive``: a learned vector over the tanh of
+            query plus key (Bahdanau et al. 2015).
+        temperature_floor: None keeps τ fixed. A number below ``temperature`` lets every head learn
+            its own τ, which never falls below the number: a certificate at the floor holds before,
+            during and after training.
 
     Raises:
-        InputError: τ or c is not a positive finite number, or the mode is unknown. A clip of 0
-            would make every row uniform and cut all gradients to queries and keys; it is refused.
+        InputError: τ or c is not a positive finite number, the floor is not in (0, τ), or a mode is
+            unknown. A clip of 0 would make every row uniform and cut all gradients to queries and
+            keys; it is refused.
 
     A hardened forward pass is bounded, not differentially private: see docs/guarantees.md.
     """
@@ -44,13 +51,20 @@ class AttentionConfig:
     temperature: float = 1.0
     clip: float | None = None
     clip_mode: ClipMode = "clamp"
+    score: Score = "dot_product"
+    temperature_floor: float | None = None
 
     def __post_init__(self) -> None:
         _require(_is_positive(self.temperature), "temperature", "> 0 and finite", self.temperature)
         if self.clip is not None:
             _require(_is_positive(self.clip), "clip", "> 0 and finite, or none", self.clip)
-        modes = get_args(ClipMode)
-        _require(self.clip_mode in modes, "clip_mode", f"one of {', '.join(modes)}", self.clip_mode)
+        floor = self.temperature_floor
+        if floor is not None:
+            expected = f"> 0 and below the temperature {self.temperature}, or none"
+            _require(0 < floor < self.temperature, "temperature_floor", expected, floor)
+        for name, choices in (("clip_mode", get_args(ClipMode)), ("score", get_args(Score))):
+            value = getattr(self, name)
+            _require(value in choices, name, f"one of {', '.join(choices)}", value)
 
     @property
     def logit_bound(self) -> float:

@@ -1,0 +1,41 @@
+"""Attention whose logits are bounded by construction.
+
+========================================  ======================================================
+input                                     result
+========================================  ======================================================
+c ≤ 0, τ ≤ 0, one of them NaN or inf      InputError when the configuration is made
+mask of wrong shape or not bool           InputError, with the shapes that fit
+q, k or v of wrong shape, of different    InputError
+dtypes, or not floating
+float16, bfloat16, float32, float64       supported; halves are computed in float32 where that
+                                          matters, and rounded once
+a row with no visible key                 zero weights and zero output, zero gradients
+Tq = 0 or Tk = 0                          empty result; with Tk = 0 the output is zeros
+one visible key                           weight 1
+NaN in a visible query or key             NaN in the rows that see it, never a plausible weight
+infinite logits                           ``clamp`` and ``tanh`` take them to ±c; infinite q or k
+                                          under ``norm``, or an unclipped infinite logit, give
+                                          NaN rows
+values at masked keys                     must be finite: 0·NaN is NaN
+========================================  ======================================================
+"""
+
+from attnpriv.attention.functional import attend, attention_weights, choose_backend
+from attnpriv.attention.modules import (
+    AttentionPooling,
+    HardenedAttention,
+    MultiHeadCrossAttention,
+    MultiHeadSelfAttention,
+    PerRecord,
+)
+
+__all__ = [
+    "AttentionPooling",
+    "HardenedAttention",
+    "MultiHeadCrossAttention",
+    "MultiHeadSelfAttention",
+    "PerRecord",
+    "attend",
+    "attention_weights",
+    "choose_backend",
+]

@@ -1,0 +1,274 @@
+"""Attention without the weights: a block of them at a time, forward and backward.
+
+A bounded logit can be exponentiated as it is: no running maximum is needed and nothing overflows.
+So the weights of a row are ``e/l`` with ``e = 2^(gain·clip(u))`` and l the sum of e, and a block of
+e lives in the cache between two matrix products. The backward pass makes the blocks again (Dao et
+al. 2022, arXiv:2205.14135), so that neither pass holds a [Tq, Tk] tensor.
+
+Shapes: B batch, H heads, Tq queries, Tk keys, Dh head width, Dv value width; inside a group of G
+heads, [G, T, Dh].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from attnpriv.attention.scores import shorten_backward, shorten_forward
+
+LN2 = math.log(2)
+BLOCK_BYTES = 1 << 20  # of one block: a core's second-level cache holds a few of them
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the score u of a query and a key becomes the exponent ``gain·clip(u)``.
+
+    Attributes:
+        scale: factor of the dot product in u; additive scores have none.
+        clip: ``clamp`` cuts u at ±bound; ``sigmoid`` maps u to (0, 1), which up to a factor and a
+            shift, that a softmax does not see, is tanh of u/2; ``norm`` shortens queries and keys
+            to the norm ``bound`` instead; None changes nothing.
+        bound: see ``clip``.
+        overflows: whether an exponent can leave the range of float32; then the row's largest is
+            subtracted first.
+        causal: whether query i sees the keys up to i only.
+    """
+
+    scale: float
+    clip: Literal["clamp", "sigmoid", "norm"] | None
+    bound: float
+    overflows: bool
+    causal: bool
+
+
+def blockwise_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gain: Tensor | None,
+    vector: Tensor | None,
+    mask: Tensor | None,
+    rule: Rule,
+) -> Tensor:
+    """Weighted sums of the values, [B, H, Tq, Dv]; zeros for a query that sees no key.
+
+    Args:
+        q: queries, [B, H, Tq, Dh].
+        k: keys, [B, H, Tk, Dh].
+        v: values, [B, H, Tk, Dv].
+        gain: [B, H, 1, 1], or None for 1.
+        vector: w of additive scores ``u = w·tanh(q + k)``, [B, H, 1, Dh]; None for dot products.
+        mask: True where a key may be seen, four dimensions that broadcast to [B, H, Tq, Tk].
+        rule: how a score becomes an exponent.
+
+    Differentiable once, by every tensor but the mask.
+    """
+    out: Tensor = _Blockwise.apply(q, k, v, gain, vector, mask, rule)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Blockwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        q, k, v, gain, vector, mask, rule = inputs
+        out: Tensor = q.new_empty(*q.shape[:3], v.shape[-1])
+        total = torch.empty(*q.shape[:3], 1, dtype=_wide(q), device=q.device)
+        for where in _groups(q, k, vector):
+            group = _Group(where, q, k, v, gain, vector, mask, rule)
+            for rows in group.query_blocks():
+                out[*where, rows], total[*where, rows] = group.forward(rows)
+        ctx.save_for_backward(q, k, v, gain, vector, mask, out, total)
+        ctx.rule = rule
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, gain, vector, mask, out, total = ctx.saved_tensors
+        grads = [None if x is None else torch.zeros_like(x) for x in (q, k, v, gain, vector)]
+        for where in _groups(q, k, vector):
+            group = _Group(where, q, k, v, gain, vector, mask, ctx.rule)
+            for rows in group.query_blocks():
+                at = (*where, rows)
+                group.backward(rows, grad[at] / total[at], out[at], ctx.needs_input_grad[3])
+            for whole, part in zip(grads, group.gradients(), strict=True):
+                if whole is not None and part is not None:
+                    whole[where] = part.view_as(whole[where])
+        return (*grads, None, None)
+
+
+class _Group:
+    """Some heads of some texts, flattened to G, with the gradients of their inputs."""
+
+    def __init__(
+        self,
+        where: tuple[slice, slice],
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        gain: Tensor | None,
+        vector: Tensor | None,
+        mask: Tensor | None,
+        rule: Rule,
+    ) -> None:
+        self.shape = (*q[where].shape[:2],)
+        self.q, self.k, self.v = _flat(q[where]), _flat(k[where]), _flat(v[where])
+        self.gain = None if gain is None else _flat(gain[where])
+        self.vector = None if vector is None else _flat(vector[where])
+        self.mask = None if mask is None else mask.expand(*q.shape[:2], -1, -1)[where]
+        self.rule = rule
+        if rule.clip == "norm":
+            self.q, self.q_factor = shorten_forward(self.q, rule.bound)
+            self.k, self.k_factor = shorten_forward(self.k, rule.bound)
+        self.sums: dict[str, Tensor] = {}  # gradients, summed over the query blocks
+
+    def query_blocks(self) -> Iterator[slice]:
+        step = max(1, _rows_of_block(self.k, self.vector) // len(self.k))
+        for start in range(0, self.q.shape[1], step):
+            yield slice(start, min(start + step, self.q.shape[1]))
+
+    def forward(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """Output [b, h, t, Dv] and row sums [b, h, t, 1] of a query block."""
+        u = self._scores(rows)
+        e = self._exponentials(self._clip(u, out=u), rows, keep=False)
+        total = e.sum(-1, keepdim=True, dtype=_wide(e))
+        if self.mask is not None:
+            total.masked_fill_(total == 0, 1.0)
+        out = torch.bmm(e, self.v[:, self._keys(rows)]).div_(total)
+        return out.view(*self.shape, *out.shape[1:]), total.view(*self.shape, *total.shape[1:])
+
+    def backward(self, rows: slice, grad: Tensor, out: Tensor, learns_gain: bool) -> None:
+        """Add a query block's share, given the gradient by its output over its row sums."""
+        u = self._scores(rows)
+        clipped = self._clip(u)
+        e = self._exponentials(clipped, rows, keep=True)
+        g = _flat(grad).to(e.dtype)
+        self._add("v", self._keys(rows), e.mT @ g)
+        shift = (g * _flat(out)).sum(-1, keepdim=True)
+        dz = torch.bmm(g, self.v[:, self._keys(rows)].mT).sub_(shift).mul_(e)
+        if learns_gain:
+            self._add("gain", slice(None), (dz * clipped).sum((1, 2), keepdim=True) * LN2)
+        self._scores_backward(self._clip_backward(dz, u, clipped), rows)
+
+    def gradients(self) -> tuple[Tensor | None, ...]:
+        """In the order of the inputs, flattened to G."""
+        if self.rule.clip == "norm":
+            for name, x, factor in (("q", self.q, self.q_factor), ("k", self.k, self.k_factor)):
+                self.sums[name] = shorten_backward(self.sums[name], x, factor, self.rule.bound)
+        return tuple(self.sums.get(name) for name in ("q", "k", "v", "gain", "vector"))
+
+    def _add(self, name: str, where: slice, value: Tensor) -> None:
+        whole: Tensor = getattr(self, name)
+        if name in self.sums:
+            self.sums[name][:, where] += value
+        elif value.shape == whole.shape:
+            self.sums[name] = value
+        else:
+            self.sums[name] = torch.zeros_like(whole, dtype=_wide(whole))
+            self.sums[name][:, where] = value
+
+    def _keys(self, rows: slice) -> slice:
+        """The keys that any query of the block may see."""
+        return slice(0, min(rows.stop, self.k.shape[1])) if self.rule.causal else slice(None)
+
+    def _scores(self, rows: slice) -> Tensor:
+        q, k, scale = self.q[:, rows], self.k[:, self._keys(rows)], self.rule.scale
+        if self.vector is None:  # the scale inside the matrix product costs nothing
+            return torch.baddbmm(q.new_empty(1, 1, 1), q, k.mT, beta=0, alpha=scale)
+        return (_pairs(q, k) @ self.vector.mT.unsqueeze(1)).squeeze(-1).mul_(scale)
+
+    def _scores_backward(self, du: Tensor, rows: slice) -> None:
+        keys = self._keys(rows)
+        q, k = self.q[:, rows], self.k[:, keys]
+        # Constant within a head, so that gain and base can wait until the block is summed up.
+        scale: Tensor | float = self.rule.scale * LN2
+        if self.gain is not None:
+            scale = self.gain * scale
+        if self.vector is None:
+            self._add("q", rows, torch.bmm(du, k).mul_(scale))
+            self._add("k", keys, torch.bmm(du.mT, q).mul_(scale))
+            return
+        pairs, du = _pairs(q, k), du.unsqueeze(-1)
+        self._add("vector", slice(None), (du * pairs).sum((1, 2)).unsqueeze(1) * scale)
+        through = (1 - pairs * pairs).mul_(du).mul_(self.vector.unsqueeze(1))
+        self._add("q", rows, through.sum(2) * scale)
+        self._add("k", keys, through.sum(1) * scale)
+
+    def _clip(self, u: Tensor, out: Tensor | None = None) -> Tensor:
+        match self.rule.clip:
+            case "clamp":
+                return torch.clamp(u, -self.rule.bound, self.rule.bound, out=out)
+            case "sigmoid":
+                return torch.sigmoid(u, out=out)
+            case "norm" | None:
+                return u
+
+    def _clip_backward(self, grad: Tensor, u: Tensor, clipped: Tensor) -> Tensor:
+        match self.rule.clip:
+            case "clamp":
+                bound = self.rule.bound
+                return torch.ops.aten.hardtanh_backward(grad, u, -bound, bound)  # type: ignore[no-any-return]
+            case "sigmoid":
+                return torch.ops.aten.sigmoid_backward(grad, clipped)  # type: ignore[no-any-return]
+            case "norm" | None:
+                return grad
+
+    def _exponentials(self, clipped: Tensor, rows: slice, keep: bool) -> Tensor:
+        """``2^(gain·clipped)``, and 0 where the key may not be seen."""
+        gain = 1.0 if self.gain is None else self.gain
+        x = clipped * gain if keep else clipped if self.gain is None else clipped.mul_(gain)
+        hidden = self._hidden(rows)
+        if hidden is not None:
+            x.masked_fill_(hidden, -math.inf)
+        if self.rule.overflows:
+            x.sub_(x.amax(-1, keepdim=True).clamp_(min=torch.finfo(x.dtype).min))
+        return x.exp2_()
+
+    def _hidden(self, rows: slice) -> Tensor | None:
+        """True where a query of the block may not see a key; broadcasts to [G, t, keys]."""
+        keys, hidden = self._keys(rows), None
+        if self.mask is not None:
+            own = self.mask if self.mask.shape[2] == 1 else self.mask[:, :, rows]
+            hidden = _flat(~own[..., keys])
+        if self.rule.causal:
+            query = torch.arange(rows.start, rows.stop, device=self.q.device)
+            key = torch.arange(self.k.shape[1], device=self.q.device)[keys]
+            later = key > query[:, None]
+            hidden = later if hidden is None else hidden | later
+        return hidden
+
+
+def _pairs(q: Tensor, k: Tensor) -> Tensor:
+    return torch.tanh(q.unsqueeze(2) + k.unsqueeze(1))
+
+
+def _groups(q: Tensor, k: Tensor, vector: Tensor | None) -> Iterator[tuple[slice, slice]]:
+    """Cut batch and heads so that a group, or a query block of one head, is a block."""
+    B, H, Tq, _ = q.shape
+    rows = _rows_of_block(k, vector)
+    heads, batch = max(1, rows // max(1, Tq)), max(1, rows // max(1, Tq * H))
+    for b in range(0, B, batch):
+        for h in range(0, H, heads):
+            yield slice(b, min(b + batch, B)), slice(h, min(h + heads, H))
+
+
+def _rows_of_block(k: Tensor, vector: Tensor | None) -> int:
+    """How many rows of weights make a block; additive scores need a vector for each weight."""
+    width = k.shape[-2] * (1 if vector is None else k.shape[-1])
+    return max(1, BLOCK_BYTES // (k.element_size() * max(1, width)))
+
+
+def _flat(x: Tensor) -> Tensor:
+    """[b, h, ...] to [G, ...]."""
+    return x.flatten(0, 1)
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)

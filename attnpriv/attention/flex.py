@@ -1,0 +1,75 @@
+"""Clipped logits inside PyTorch's FlexAttention, for devices whose compiler fuses them.
+
+Source: ``torch.nn.attention.flex_attention`` (Dong et al. 2024, arXiv:2412.05496).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import flex_attention
+
+from attnpriv.config import AttentionConfig
+
+
+def flex_attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    config: AttentionConfig,
+    causal: bool,
+    tau: Tensor | float,
+    compiled: bool = True,
+) -> Tensor:
+    """Weighted sums of the values, [B, H, Tq, Dv]; zeros for a query that sees no key.
+
+    Args:
+        q: queries, [B, H, Tq, Dh].
+        k: keys, [B, H, Tk, Dh].
+        v: values, [B, H, Tk, Dv].
+        mask: True where a key may be seen, four dimensions that broadcast to [B, H, Tq, Tk].
+        config: clips by ``clamp`` or ``tanh``.
+        causal: query i sees the keys up to i only.
+        tau: the temperature, a number or [B or 1, H, 1, 1].
+        compiled: False runs PyTorch's reference implementation, which makes the weights: for tests.
+    """
+    score_mod = _score_mod(q, k, mask, config, causal, tau)
+    attend: Any = _compiled() if compiled else flex_attention
+    out: Tensor = attend(q, k, v, score_mod=score_mod)
+    return out
+
+
+@cache
+def _compiled() -> Any:
+    return torch.compile(flex_attention)
+
+
+def _score_mod(
+    q: Tensor,
+    k: Tensor,
+    mask: Tensor | None,
+    config: AttentionConfig,
+    causal: bool,
+    tau: Tensor | float,
+) -> Any:
+    clip = config.clip
+    assert clip is not None
+    temperatures = torch.as_tensor(tau, device=q.device).expand(*q.shape[:2], 1, 1)
+    visible = None if mask is None else mask.expand(*q.shape[:3], k.shape[2])
+
+    def score_mod(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        clipped = score.clamp(-clip, clip) if config.clip_mode == "clamp" else _cap(score, clip)
+        clipped = clipped / temperatures[b, h, 0, 0]
+        if visible is not None:
+            clipped = torch.where(visible[b, h, i, j], clipped, -float("inf"))
+        return torch.where(i >= j, clipped, -float("inf")) if causal else clipped
+
+    return score_mod
+
+
+def _cap(score: Tensor, clip: float) -> Tensor:
+    return torch.tanh(score / clip) * clip

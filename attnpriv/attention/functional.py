@@ -1,0 +1,306 @@
+"""Attention as pure functions of queries, keys and values, and the choice of who computes it.
+
+Shapes: B batch, H heads, Tq queries, Tk keys, Dh head width, Dv value width.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from attnpriv.attention.blockwise import Rule, blockwise_attention
+from attnpriv.attention.flex import flex_attend
+from attnpriv.attention.scores import bound_vector, clipped_logits, norm_radius, shorten
+from attnpriv.config import AttentionConfig
+from attnpriv.errors import InputError
+
+FLOAT_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+HALF_DTYPES = (torch.bfloat16, torch.float16)
+FUSED_KEYS = 128  # from so many keys on, PyTorch's float32 kernel is faster under ``norm`` on a CPU
+LOG2E = math.log2(math.e)
+# Exponents to the base 2 up to this need no maximum subtracted: float32 ends at 127.
+LARGEST_EXPONENT = 60.0
+
+Backend = Literal["eager", "fused", "blockwise", "flex"]
+
+
+def choose_backend(
+    config: AttentionConfig,
+    device: torch.device,
+    need_weights: bool,
+    dtype: torch.dtype = torch.float32,
+    keys: int = FUSED_KEYS,
+) -> Backend:
+    """Who computes the attention; a function of the arguments alone.
+
+    * ``eager``: whenever the weights are asked for, since only this one has them.
+    * ``fused``, PyTorch's ``scaled_dot_product_attention``: dot products without a clip, or under
+      ``norm``, which touches no logit. The exception: on a CPU, few keys or half precision under
+      ``norm``, where ``blockwise`` was measured to be faster (docs/benchmarks.md).
+    * ``flex``, PyTorch's FlexAttention: dot products under ``clamp`` and ``tanh`` on CUDA. On a CPU
+      it has no backward pass, and its bfloat16 results are wrong in torch 2.13.
+    * ``blockwise``, this package's own kernel: everything else.
+
+    The answers are the same up to rounding. All but ``eager`` keep memory linear in the keys.
+
+    Args:
+        config: score and clipping.
+        device: where the tensors are.
+        need_weights: whether the weights are to be returned.
+        dtype: of the tensors.
+        keys: Tk.
+
+    >>> choose_backend(AttentionConfig(clip=2.0), torch.device("cpu"), need_weights=False)
+    'blockwise'
+    """
+    if need_weights:
+        return "eager"
+    if config.score == "additive":
+        return "blockwise"
+    if config.clip is None:
+        return "fused"
+    if config.clip_mode == "norm":
+        short = device.type == "cpu" and (keys < FUSED_KEYS or dtype in HALF_DTYPES)
+        return "blockwise" if short else "fused"
+    return "flex" if device.type == "cuda" else "blockwise"
+
+
+def attention_weights(
+    q: Tensor,
+    k: Tensor,
+    mask: Tensor | None,
+    config: AttentionConfig,
+    *,
+    causal: bool = False,
+    temperature: Tensor | None = None,
+    score_vector: Tensor | None = None,
+) -> Tensor:
+    """The attention weights, each row a distribution over the visible keys.
+
+    Half-precision inputs are computed in float32 and rounded once at the end, so a returned weight
+    exceeds the bounds of ``attnpriv.guarantees`` by at most one rounding of its dtype. In float16
+    that rounding can take a weight below 6e-8 to zero.
+
+    Args:
+        q: queries, [B, H, Tq, Dh].
+        k: keys, [B, H, Tk, Dh].
+        mask: True where a key may be seen: [B, Tk], or four dimensions that broadcast to
+            [B, H, Tq, Tk]; None shows every key.
+        config: score, temperature and clipping.
+        causal: query i sees the keys up to i only, besides the mask.
+        temperature: τ of every head, [H] or [B, H], in place of ``config.temperature``.
+        score_vector: w of additive scores, [H, Dh] or [B, H, Dh].
+
+    Returns:
+        Weights [B, H, Tq, Tk] in the dtype of ``q``; the edge cases stand in the package's table.
+
+    Raises:
+        InputError: shapes or dtypes do not fit, or a score vector is missing or too much.
+
+    Claim: with a clip, every weight lies within ``guarantees.weight_bounds(c, τ, n)`` for n visible
+    keys. Not covered: anything else the network computes from the same input.
+    """
+    mask = _visible(_checked_mask(q, k, mask), q, k, causal)
+    tau, vector = _per_head(temperature, score_vector, q, config)
+    wide = torch.promote_types(q.dtype, torch.float32)
+    vector = None if vector is None else vector.to(wide)
+    logits = clipped_logits(q.to(wide), k.to(wide), vector, config) / tau
+    if mask is None:
+        return torch.softmax(logits, dim=-1).to(q.dtype)
+    visible = mask.any(dim=-1, keepdim=True)
+    # A row without keys gets finite logits first: softmax over -inf alone would be NaN, also in
+    # the gradient.
+    logits = logits.masked_fill(~mask & visible, -math.inf)
+    weights = torch.softmax(logits, dim=-1).masked_fill(~visible, 0.0)
+    return weights.to(q.dtype)
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    config: AttentionConfig,
+    need_weights: bool = False,
+    *,
+    causal: bool = False,
+    temperature: Tensor | None = None,
+    score_vector: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Weighted sums of the values, with the weights on request.
+
+    Without weights no [B, H, Tq, Tk] tensor is made, forward or backward; a mask beside ``causal``
+    makes one boolean [B, 1, Tq, Tk] where the fused kernel runs. See ``choose_backend``.
+
+    Args:
+        q: queries, [B, H, Tq, Dh].
+        k: keys, [B, H, Tk, Dh].
+        v: values, [B, H, Tk, Dv].
+        mask: as in ``attention_weights``.
+        config: score, temperature and clipping.
+        need_weights: also return the weights, which costs their memory.
+        causal: as in ``attention_weights``.
+        temperature: as in ``attention_weights``.
+        score_vector: as in ``attention_weights``.
+
+    Returns:
+        Output [B, H, Tq, Dv], and the weights [B, H, Tq, Tk] or None.
+
+    Raises:
+        InputError: shapes or dtypes do not fit, or a score vector is missing or too much.
+
+    Claim: the weights that the output stands for keep the bounds of ``attnpriv.guarantees`` up to
+    a factor ``1 + 2·eps`` of the dtype (docs/guarantees.md, "Rounding"). Not covered: as there.
+    """
+    if v.ndim != 4 or v.shape[:-1] != k.shape[:-1] or v.dtype != k.dtype:
+        raise InputError(
+            f"expected v as [B, H, Tk, Dv] in {k.dtype} beside k {list(k.shape)}, "
+            f"got {list(v.shape)} in {v.dtype}"
+        )
+    backend = choose_backend(config, q.device, need_weights, q.dtype, k.shape[2])
+    if backend == "eager":
+        weights = attention_weights(
+            q, k, mask, config, causal=causal, temperature=temperature, score_vector=score_vector
+        )
+        return weights @ v, weights
+    mask = _checked_mask(q, k, mask)
+    if k.shape[2] == 0:
+        return q.new_zeros(*q.shape[:3], v.shape[-1]), None
+    tau, vector = _per_head(temperature, score_vector, q, config)
+    match backend:
+        case "fused":
+            return _fused(q, k, v, mask, config, causal, tau), None
+        case "flex":
+            return flex_attend(q, k, v, mask, config, causal, tau), None
+        case "blockwise":
+            return _blockwise(q, k, v, mask, config, causal, tau, vector), None
+
+
+def _fused(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    config: AttentionConfig,
+    causal: bool,
+    tau: Tensor | float,
+) -> Tensor:
+    scale = 1 / math.sqrt(q.shape[-1])
+    if config.clip is not None:
+        radius = norm_radius(config.clip, q)
+        q, k = shorten(q, radius), shorten(k, radius)
+    if isinstance(tau, Tensor):
+        q = (q / tau).to(q.dtype)
+    else:
+        scale /= tau
+    if mask is None:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
+    visible = _visible(mask, q, k, causal)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=visible, scale=scale)
+
+
+def _blockwise(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    config: AttentionConfig,
+    causal: bool,
+    tau: Tensor | float,
+    vector: Tensor | None,
+) -> Tensor:
+    if q.dtype == torch.float16:  # its range is too small for exponentials
+        vector = None if vector is None else vector.float()
+        wide = (q.float(), k.float(), v.float())
+        return _blockwise(*wide, mask, config, causal, tau, vector).to(q.dtype)
+    if vector is not None and config.clip is not None and config.clip_mode == "norm":
+        vector = bound_vector(vector, config.clip)
+    rule, gain = _rule(q, config, causal, tau)
+    gain = None if gain is None else gain.expand(*q.shape[:2], 1, 1)
+    return blockwise_attention(q, k, v, gain, vector, mask, rule)
+
+
+def _rule(
+    q: Tensor, config: AttentionConfig, causal: bool, tau: Tensor | float
+) -> tuple[Rule, Tensor | None]:
+    """How a score becomes an exponent to the base 2, and the per-head gain where one is needed.
+
+    A fixed temperature goes into the scale of the scores, which costs nothing.
+    """
+    learned = isinstance(tau, Tensor)
+    smallest = float(tau.detach().min()) if isinstance(tau, Tensor) else tau
+    overflows = 2 * config.logit_bound / smallest * LOG2E > LARGEST_EXPONENT
+    scale = 1.0 if config.score == "additive" else 1 / math.sqrt(q.shape[-1])
+    mode = None if config.clip is None else config.clip_mode
+    if mode == "tanh":
+        # c·tanh(z/c) = 2c·sigmoid(2z/c) - c, and a softmax does not see the shift.
+        gain: Tensor | None = torch.as_tensor(
+            2 * config.logit_bound * LOG2E / tau, dtype=q.dtype, device=q.device
+        )
+        return Rule(scale * 2 / config.logit_bound, "sigmoid", 0.0, overflows, causal), gain
+    factor = 1.0 if learned else LOG2E / smallest
+    gain = (LOG2E / tau).to(q.dtype) if isinstance(tau, Tensor) else None
+    if mode == "clamp":
+        bound = config.logit_bound * factor * (1 - torch.finfo(q.dtype).eps / 2)
+        return Rule(scale * factor, "clamp", bound, overflows, causal), gain
+    if mode == "norm" and config.score == "dot_product":
+        radius = norm_radius(config.logit_bound, q)
+        return Rule(scale * factor, "norm", radius, overflows, causal), gain
+    return Rule(scale * factor, None, 0.0, overflows, causal), gain
+
+
+def _per_head(
+    temperature: Tensor | None, score_vector: Tensor | None, q: Tensor, config: AttentionConfig
+) -> tuple[Tensor | float, Tensor | None]:
+    """τ as a number or [B|1, H, 1, 1]; w as None or [B, H, 1, Dh]."""
+    B, H, _, Dh = q.shape
+    if (score_vector is not None) != (config.score == "additive"):
+        got = "none" if score_vector is None else "one"
+        raise InputError(f"expected a score vector exactly for additive scores, got {got}")
+    tau: Tensor | float = config.temperature
+    if temperature is not None:
+        if temperature.shape[-1:] != (H,) or temperature.shape not in ((H,), (B, H)):
+            raise InputError(f"expected temperature [{H}] or [{B}, {H}], got {temperature.shape}")
+        tau = temperature.reshape(-1, H, 1, 1)
+    if score_vector is not None:
+        if score_vector.shape not in ((H, Dh), (B, H, Dh)):
+            raise InputError(
+                f"expected score_vector [{H}, {Dh}] or [{B}, {H}, {Dh}], got {score_vector.shape}"
+            )
+        score_vector = score_vector.to(q.dtype).unsqueeze(-2).expand(B, H, 1, Dh)
+    return tau, score_vector
+
+
+def _visible(mask: Tensor | None, q: Tensor, k: Tensor, causal: bool) -> Tensor | None:
+    """The mask and the causal triangle in one."""
+    if not causal:
+        return mask
+    triangle = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+    return triangle[None, None] if mask is None else mask & triangle
+
+
+def _checked_mask(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor | None:
+    """Refuse shapes and dtypes that do not fit; return the mask with four dimensions."""
+    if q.ndim != 4 or k.ndim != 4 or q.shape[:2] != k.shape[:2] or q.shape[3] != k.shape[3]:
+        raise InputError(
+            f"expected q [B, H, Tq, Dh] and k [B, H, Tk, Dh], got {list(q.shape)}, {list(k.shape)}"
+        )
+    if q.dtype not in FLOAT_DTYPES or k.dtype != q.dtype:
+        raise InputError(f"expected q and k in one floating dtype, got {q.dtype} and {k.dtype}")
+    if mask is None:
+        return None
+    full = (*q.shape[:3], k.shape[2])
+    wanted = (full[0], full[3])
+    if mask.dtype == torch.bool and mask.ndim == 2 and tuple(mask.shape) == wanted:
+        return mask[:, None, None, :]
+    fits = mask.ndim == 4 and all(m in (1, f) for m, f in zip(mask.shape, full, strict=True))
+    if mask.dtype != torch.bool or not fits:
+        raise InputError(
+            f"expected a bool mask {list(wanted)} or one that broadcasts to {list(full)}, "
+            f"got {mask.dtype} {list(mask.shape)}"
+        )
+    return mask

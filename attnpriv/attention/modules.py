@@ -1,0 +1,206 @@
+"""Attention layers: projections around the hardened core that all of them share.
+
+Shapes: B batch, H heads, T tokens, Tq queries, Tk keys, D model width, Dh = D/H head width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attnpriv.attention.functional import attend, attention_weights
+from attnpriv.config import AttentionConfig
+from attnpriv.errors import InputError
+
+
+class PerRecord(nn.Module):
+    """A parameter that is handed out once for each record of the batch.
+
+    A leaf module of its own, with the batch in its output, so that engines for per-record gradients
+    can clip it like any layer.
+
+    Args:
+        initial: the parameter's first value, of any shape.
+    """
+
+    def __init__(self, initial: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(initial)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """The parameter as [B, ...], for any tensor ``batch`` with B rows."""
+        return self.weight.expand(len(batch), *self.weight.shape)
+
+
+class HardenedAttention(nn.Module):
+    """The hardened attention of H heads on projected queries, keys and values.
+
+    It has no parameters unless the configuration asks for some: one number a head where the
+    temperature is learned, a vector a head for additive scores.
+
+    Args:
+        config: score, temperature and clipping.
+        heads: number of heads H.
+        head_dim: head width Dh.
+
+    Claim: the weights keep the bounds of ``attnpriv.guarantees`` at ``config.logit_bound`` and the
+    temperatures that ``temperatures`` returns; with a floor also at the floor, whatever training
+    does. Not covered: what the projections around it do.
+    """
+
+    def __init__(self, config: AttentionConfig, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.heads = heads
+        self.raw_temperature: PerRecord | None = None
+        self.score_vector: PerRecord | None = None
+        if config.temperature_floor is not None:
+            start = math.log(math.expm1(config.temperature - config.temperature_floor))
+            self.raw_temperature = PerRecord(torch.full((heads,), start))
+        if config.score == "additive":
+            vectors = torch.empty(heads, head_dim).uniform_(-1, 1)
+            self.score_vector = PerRecord(vectors / math.sqrt(head_dim))
+        self.weights = nn.Identity()  # a place where attribution hooks can see the weights
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None = None,
+        need_weights: bool = False,
+        causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """As ``attend``: q [B, H, Tq, Dh], k and v [B, H, Tk, Dh] to [B, H, Tq, Dh]."""
+        temperature = None if self.raw_temperature is None else self._above_floor(q)
+        vector = None if self.score_vector is None else self.score_vector(q)
+        if need_weights:
+            weights = self.weights(
+                attention_weights(
+                    q, k, mask, self.config,
+                    causal=causal, temperature=temperature, score_vector=vector,
+                )
+            )  # fmt: skip
+            return weights @ v, weights
+        return attend(
+            q, k, v, mask, self.config,
+            causal=causal, temperature=temperature, score_vector=vector,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def temperatures(self) -> list[float]:
+        """τ of each head, as trained."""
+        if self.raw_temperature is None:
+            return [self.config.temperature] * self.heads
+        values: list[float] = self._above_floor(torch.empty(1)).squeeze(0).double().tolist()
+        return values
+
+    def _above_floor(self, batch: Tensor) -> Tensor:
+        assert self.raw_temperature is not None
+        assert self.config.temperature_floor is not None
+        # In float32, and from the next number above: a floor or a sum that was rounded down would
+        # break the certificate.
+        floor = torch.tensor(self.config.temperature_floor).nextafter(torch.tensor(math.inf))
+        return F.softplus(self.raw_temperature(batch).float()) + floor
+
+
+class MultiHeadSelfAttention(nn.Module):
+    """Self-attention with one fused projection for queries, keys and values.
+
+    Args:
+        dim: model width D.
+        heads: number of heads H, a divisor of D.
+        config: score, temperature and clipping, the same in every head.
+        causal: query i sees the tokens up to i only.
+    """
+
+    def __init__(self, dim: int, heads: int, config: AttentionConfig, causal: bool = False) -> None:
+        super().__init__()
+        self.causal = causal
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.core = HardenedAttention(config, heads, _head_dim(dim, heads))
+        self.output = nn.Linear(dim, dim)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None, need_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Map x [B, T, D] under mask [B, T] to ([B, T, D], weights [B, H, T, T] or None)."""
+        q, k, v = (_split(part, self.core.heads) for part in self.qkv(x).chunk(3, dim=-1))
+        attended, weights = self.core(q, k, v, mask, need_weights, self.causal)
+        return self.output(_join(attended)), weights
+
+
+class MultiHeadCrossAttention(nn.Module):
+    """Attention of one sequence to another.
+
+    Args:
+        dim: model width D of the queries and of the output.
+        heads: number of heads H, a divisor of D.
+        config: score, temperature and clipping, the same in every head.
+        context_dim: width of the sequence attended to; None is D.
+    """
+
+    def __init__(
+        self, dim: int, heads: int, config: AttentionConfig, context_dim: int | None = None
+    ) -> None:
+        super().__init__()
+        self.query = nn.Linear(dim, dim)
+        self.key_value = nn.Linear(context_dim or dim, 2 * dim)
+        self.core = HardenedAttention(config, heads, _head_dim(dim, heads))
+        self.output = nn.Linear(dim, dim)
+
+    def forward(
+        self, x: Tensor, context: Tensor, mask: Tensor | None, need_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Map x [B, Tq, D] and context [B, Tk, C] to ([B, Tq, D], weights [B, H, Tq, Tk] or None).
+
+        The mask [B, Tk] says which tokens of the context may be seen.
+        """
+        q = _split(self.query(x), self.core.heads)
+        k, v = (_split(part, self.core.heads) for part in self.key_value(context).chunk(2, dim=-1))
+        attended, weights = self.core(q, k, v, mask, need_weights)
+        return self.output(_join(attended)), weights
+
+
+class AttentionPooling(nn.Module):
+    """One vector a sequence: one learned query a head attends to its tokens.
+
+    Args:
+        dim: model width D.
+        heads: number of heads H, a divisor of D.
+        config: score, temperature and clipping, the same in every head.
+    """
+
+    def __init__(self, dim: int, heads: int, config: AttentionConfig) -> None:
+        super().__init__()
+        head_dim = _head_dim(dim, heads)
+        self.query = PerRecord(torch.randn(heads, 1, head_dim) / math.sqrt(head_dim))
+        self.key_value = nn.Linear(dim, 2 * dim)
+        self.core = HardenedAttention(config, heads, head_dim)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None, need_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Map x [B, T, D] under mask [B, T] to ([B, D], weights [B, H, 1, T] or None)."""
+        k, v = (_split(part, self.core.heads) for part in self.key_value(x).chunk(2, dim=-1))
+        pooled, weights = self.core(self.query(x).to(k.dtype), k, v, mask, need_weights)
+        return _join(pooled).squeeze(1), weights
+
+
+def _head_dim(dim: int, heads: int) -> int:
+    if heads < 1 or dim % heads:
+        raise InputError(f"expected heads to divide dim {dim}, got {heads}")
+    return dim // heads
+
+
+def _split(x: Tensor, heads: int) -> Tensor:
+    """[B, T, D] to [B, H, T, Dh]."""
+    return x.view(*x.shape[:-1], heads, -1).transpose(1, 2)
+
+
+def _join(x: Tensor) -> Tensor:
+    """[B, H, T, Dh] to [B, T, D]."""
+    return x.transpose(1, 2).flatten(2)

@@ -1,0 +1,116 @@
+"""Logits and how they are clipped: by themselves, or through the vectors that make them.
+
+Shapes: B batch, H heads, Tq queries, Tk keys, Dh head width.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from attnpriv.config import AttentionConfig
+from attnpriv.guarantees import clip_radius
+
+
+def clipped_logits(
+    q: Tensor, k: Tensor, score_vector: Tensor | None, config: AttentionConfig
+) -> Tensor:
+    """Logits within ``±config.clip``, not yet divided by the temperature, [B, H, Tq, Tk].
+
+    Args:
+        q: queries, [B, H, Tq, Dh].
+        k: keys, [B, H, Tk, Dh].
+        score_vector: w of additive scores, broadcasts to [B, H, 1, Dh]; None for dot products.
+        config: score and clipping.
+    """
+    if config.clip is not None and config.clip_mode == "norm":
+        if score_vector is not None:
+            return additive_logits(q, k, bound_vector(score_vector, config.clip))
+        radius = norm_radius(config.clip, q)
+        return _dot_product_logits(shorten(q, radius), shorten(k, radius))
+    if score_vector is not None:
+        logits = additive_logits(q, k, score_vector)
+    else:
+        logits = _dot_product_logits(q, k)
+    if config.clip is None:
+        return logits
+    if config.clip_mode == "clamp":
+        return logits.clamp(-config.clip, config.clip)
+    return torch.tanh(logits / config.clip) * config.clip
+
+
+def additive_logits(q: Tensor, k: Tensor, w: Tensor) -> Tensor:
+    """``w·tanh(q + k)`` for every pair, at the price of a [..., Tq, Tk, Dh] tensor.
+
+    Source: Bahdanau et al. 2015 (arXiv:1409.0473), appendix A.1.2; a linear layer over the
+    concatenation of query and key is the same with the projections inside q and k.
+    """
+    pairs = torch.tanh(q.unsqueeze(-2) + k.unsqueeze(-3))
+    return (pairs @ w.mT.unsqueeze(-3)).squeeze(-1)
+
+
+def bound_vector(w: Tensor, clip: float) -> Tensor:
+    """W scaled down to an L1 norm of at most ``clip``: as ``|tanh| <= 1``, so is every logit.
+
+    Source: Hölder's inequality.
+    """
+    wide = w.to(torch.promote_types(w.dtype, torch.float32))
+    limit = clip * (1 - 2 * torch.finfo(w.dtype).eps)
+    return (wide * (limit / wide.abs().sum(-1, keepdim=True).clamp(min=limit))).to(w.dtype)
+
+
+def norm_radius(clip: float, x: Tensor) -> float:
+    """The norm to shorten queries and keys to, a little lower than the formula's.
+
+    Rounding the scaled entries can lengthen a vector by half an eps.
+    """
+    return clip_radius(clip, x.shape[-1]) * (1 - 2 * torch.finfo(x.dtype).eps)
+
+
+def shorten(x: Tensor, radius: float) -> Tensor:
+    """Scale the vectors [..., Dh] down to a norm; a shorter one is left as it is."""
+    shortened: Tensor = _Shorten.apply(x, radius)  # type: ignore[no-untyped-call]
+    return shortened
+
+
+class _Shorten(torch.autograd.Function):
+    """Written out, because autograd would keep and pass over several tensors of the size of x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, radius: float) -> Tensor:
+        shortened, factor = shorten_forward(x, radius)
+        ctx.save_for_backward(shortened, factor)
+        ctx.radius = radius
+        return shortened
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        shortened, factor = ctx.saved_tensors
+        return shorten_backward(grad, shortened, factor, ctx.radius), None
+
+
+def shorten_forward(x: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+    """As ``shorten``, with the factors [..., 1]."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
+    # The larger of norm and radius rather than min(1, r/norm): no division by zero.
+    factor = norm.clamp_(min=radius).reciprocal_().mul_(radius).to(x.dtype)
+    return x * factor, factor
+
+
+def shorten_backward(grad: Tensor, shortened: Tensor, factor: Tensor, radius: float) -> Tensor:
+    """The gradient by what ``shorten_forward`` took, from that by what it gave."""
+    # A vector at the radius can only turn: what points along it is taken off.
+    along = torch.linalg.vecdot(grad, shortened).unsqueeze(-1).mul_(factor < 1)
+    along.mul_(factor).div_(-radius * radius)
+    return (grad * factor).addcmul_(shortened, along)
+
+
+def _dot_product_logits(q: Tensor, k: Tensor) -> Tensor:
+    logits: Tensor = q @ k.mT / math.sqrt(q.shape[-1])
+    return logits
