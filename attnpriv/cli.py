@@ -1,4 +1,4 @@
-"""The ``attnpriv`` command: data, train, evaluate, audit.
+"""The ``attnpriv`` command: data, train, evaluate, certify, audit.
 
 Exit codes: 0 done, 1 a gate failed, 2 bad input or usage (one line on stderr), 130 interrupted.
 """
@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from attnpriv import __version__
-from attnpriv.config import AttentionConfig, ClipMode, Pooling, PrivacyConfig, TrainConfig
+from attnpriv.config import AttentionConfig, ClipMode, Pooling, PrivacyConfig, Score, TrainConfig
 from attnpriv.data import SOURCES, Dataset, load_dataset, save_dataset
 from attnpriv.errors import AttnprivError, InputError
 from attnpriv.rounding import round_up
@@ -132,6 +132,11 @@ def train(
     temperature: Annotated[float, typer.Option(help="τ, divides the clipped logits.")] = 1.0,
     clip: Annotated[float | None, typer.Option(help="c, the largest logit; default: none.")] = None,
     clip_mode: Annotated[str, typer.Option(help="clamp, tanh or norm.")] = "clamp",
+    score: Annotated[str, typer.Option(help="dot_product or additive.")] = "dot_product",
+    temperature_floor: Annotated[
+        float | None,
+        typer.Option(help="Let every head learn its τ, never below this; default: τ is fixed."),
+    ] = None,
     pooling: Annotated[str, typer.Option(help="layers, mean or cls.")] = "layers",
     steps: Annotated[
         int | None, typer.Option(help="Optimizer steps; default: 200 for a head alone, else 100.")
@@ -171,7 +176,9 @@ def train(
     """Train a text classifier and write its run folder. Ctrl-C stops early and keeps the work."""
     from attnpriv.training import train as train_model
 
-    attention = AttentionConfig(temperature, clip, cast(ClipMode, clip_mode))
+    attention = AttentionConfig(
+        temperature, clip, cast(ClipMode, clip_mode), cast(Score, score), temperature_floor
+    )
     config = TrainConfig(
         trainable=trainable or ("all" if encoder == "scratch" else "head"),
         steps=steps,
@@ -241,6 +248,40 @@ def evaluate(
         table.add_row(score.label, str(score.support), *map(_interval, values))
     console.print(table)
     console.print(f"accuracy {_interval(result.accuracy)}   macro F1 {_interval(result.macro_f1)}")
+
+
+@app.command()
+def certify(
+    run: RunArgument,
+    keys: Annotated[int, typer.Option(help="n, the keys that a row sees, special ones too.")] = 32,
+    sensitive: Annotated[int, typer.Option(help="k of them, say the tokens of a name.")] = 4,
+    json_: JsonOption = False,
+) -> None:
+    """Print, per layer and head, what the attention weights can never exceed, on any input."""
+    from attnpriv.certificate import LIMITS, worst_case
+    from attnpriv.certificate import certify as certify_model
+    from attnpriv.run_folder import load_run
+
+    loaded = load_run(run)
+    heads = certify_model(loaded.model, keys, sensitive)
+    worst = worst_case(heads)
+    if json_:
+        certificate = {"worst": asdict(worst), "heads": [asdict(head) for head in heads]}
+        size = {"keys": keys, "sensitive": sensitive}
+        _print_json({"run": loaded.name, **size, **certificate, "limits": LIMITS})
+        return
+    bounds = ("weight ≤", "mass ≤", "lift ≤", "TV ≤", "selection ε")
+    title = f"{loaded.name}: a row of {keys} keys, {sensitive} of them sensitive"
+    table = Table("layer", "head", "c", "τ", *bounds, title=title)
+    for head, following in zip(heads, (*heads[1:], None), strict=True):
+        last = following is None or following.layer != head.layer
+        table.add_row(str(head.layer), str(head.head), *_bounds(head), end_section=last)
+    table.add_row("worst", "", *_bounds(worst))
+    console.print(table)
+    if worst.logit_bound is None:
+        console.print("[bold red]NO CERTIFICATE HOLDS WHERE c IS none: LOGITS ARE UNCLIPPED.[/]")
+    for limit in LIMITS:
+        console.print(limit, soft_wrap=True)
 
 
 @app.command()
@@ -358,6 +399,20 @@ def _print_training(card: dict[str, Any], out: Path, skipped_records: int) -> No
             f"{skipped_records} gradients were not finite and were zeroed (not covered by ε)"
         )
     console.print(f"run folder: {out}", soft_wrap=True)
+
+
+def _bounds(head: Any) -> list[str]:
+    """c, τ and the bounds of a certificate, these rounded up."""
+    bounds = (
+        (head.largest_weight, 4),
+        (head.mass_bound, 4),
+        (head.lift_bound, 2),
+        (head.total_variation, 4),
+        (head.selection_epsilon, 3),
+    )
+    clip = "none" if head.logit_bound is None else f"{head.logit_bound:g}"
+    shown = ("none" if bound is None else round_up(bound, digits) for bound, digits in bounds)
+    return [clip, f"{head.temperature:.5g}", *shown]
 
 
 def _interval(estimate: Any) -> str:

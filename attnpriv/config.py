@@ -71,6 +71,11 @@ class AttentionConfig:
         """The c to give to the formulas of ``attnpriv.guarantees``: infinite when unclipped."""
         return math.inf if self.clip is None else self.clip
 
+    @property
+    def smallest_temperature(self) -> float:
+        """The τ to give to these formulas for whatever the heads learn."""
+        return self.temperature if self.temperature_floor is None else self.temperature_floor
+
 
 @dataclass(frozen=True)
 class ModelConfig:

@@ -172,7 +172,8 @@ def selection_rho(c: float, tau: float) -> float:
     Raises:
         InputError: c < 0 or tau <= 0.
     """
-    return (4 * _scaled(c, tau)) ** 2 / 8
+    bounded_range = 4 * _scaled(c, tau)
+    return bounded_range * bounded_range / 8  # a power would raise where this gives infinity
 
 
 def row_release_scale(c: float, tau: float, epsilon: float) -> float:

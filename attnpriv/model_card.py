@@ -21,6 +21,7 @@ def build_card(
     *,
     name: str,
     model: ModelConfig,
+    temperatures: list[list[float]],
     label_names: tuple[str, ...],
     config: TrainConfig,
     privacy: PrivacyConfig | None,
@@ -35,6 +36,7 @@ def build_card(
     Args:
         name: of the run folder.
         model: its shape and hardening.
+        temperatures: τ as trained, layer by layer, head by head.
         label_names: the classes.
         config: how it was fitted, batch size filled in.
         privacy: the target, or None.
@@ -59,7 +61,7 @@ def build_card(
         "not_covered": list(not_covered),
         "encoder": model.encoder,
         "trainable": config.trainable,
-        "attention": asdict(model.attention),
+        "attention": {**asdict(model.attention), "temperatures": temperatures},
         "label_names": list(label_names),
         "data": data,
         "metrics": {"held_out": held_out, "covered_by_epsilon": False},

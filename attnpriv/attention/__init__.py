@@ -20,6 +20,7 @@ values at masked keys                     must be finite: 0·NaN is NaN
 ========================================  ======================================================
 """
 
+from attnpriv.attention.drop_in import harden
 from attnpriv.attention.functional import attend, attention_weights, choose_backend
 from attnpriv.attention.modules import (
     AttentionPooling,
@@ -38,4 +39,5 @@ __all__ = [
     "attend",
     "attention_weights",
     "choose_backend",
+    "harden",
 ]

@@ -79,25 +79,23 @@ class _Blockwise(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         q, k, v, gain, vector, mask, rule = inputs
         out: Tensor = q.new_empty(*q.shape[:3], v.shape[-1])
-        total = torch.empty(*q.shape[:3], 1, dtype=_wide(q), device=q.device)
         for where in _groups(q, k, vector):
-            group = _Group(where, q, k, v, gain, vector, mask, rule)
+            group = _Group(where, q, k, v, gain, vector, mask, rule, dtype=q.dtype)
             for rows in group.query_blocks():
-                out[*where, rows], total[*where, rows] = group.forward(rows)
-        ctx.save_for_backward(q, k, v, gain, vector, mask, out, total)
+                out[*where, rows] = group.forward(rows)
+        ctx.save_for_backward(q, k, v, gain, vector, mask)
         ctx.rule = rule
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, gain, vector, mask, out, total = ctx.saved_tensors
+        q, k, v, gain, vector, mask = ctx.saved_tensors
         grads = [None if x is None else torch.zeros_like(x) for x in (q, k, v, gain, vector)]
         for where in _groups(q, k, vector):
-            group = _Group(where, q, k, v, gain, vector, mask, ctx.rule)
+            group = _Group(where, q, k, v, gain, vector, mask, ctx.rule, dtype=_wide(q))
             for rows in group.query_blocks():
-                at = (*where, rows)
-                group.backward(rows, grad[at] / total[at], out[at], ctx.needs_input_grad[3])
+                group.backward(rows, grad[*where, rows], ctx.needs_input_grad[3])
             for whole, part in zip(grads, group.gradients(), strict=True):
                 if whole is not None and part is not None:
                     whole[where] = part.view_as(whole[where])
@@ -105,7 +103,11 @@ class _Blockwise(torch.autograd.Function):
 
 
 class _Group:
-    """Some heads of some texts, flattened to G, with the gradients of their inputs."""
+    """Some heads of some texts, flattened to G, with the gradients of their inputs.
+
+    Half precision goes forward as it is, and backward in float32: a gradient is a difference of
+    numbers of similar size, of which it would leave little.
+    """
 
     def __init__(
         self,
@@ -117,11 +119,12 @@ class _Group:
         vector: Tensor | None,
         mask: Tensor | None,
         rule: Rule,
+        dtype: torch.dtype,
     ) -> None:
         self.shape = (*q[where].shape[:2],)
-        self.q, self.k, self.v = _flat(q[where]), _flat(k[where]), _flat(v[where])
-        self.gain = None if gain is None else _flat(gain[where])
-        self.vector = None if vector is None else _flat(vector[where])
+        self.q, self.k, self.v = (_flat(x[where]).to(dtype) for x in (q, k, v))
+        self.gain = None if gain is None else _flat(gain[where]).to(dtype)
+        self.vector = None if vector is None else _flat(vector[where]).to(dtype)
         self.mask = None if mask is None else mask.expand(*q.shape[:2], -1, -1)[where]
         self.rule = rule
         if rule.clip == "norm":
@@ -134,28 +137,31 @@ class _Group:
         for start in range(0, self.q.shape[1], step):
             yield slice(start, min(start + step, self.q.shape[1]))
 
-    def forward(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """Output [b, h, t, Dv] and row sums [b, h, t, 1] of a query block."""
+    def forward(self, rows: slice) -> Tensor:
+        """The output [b, h, t, Dv] of a query block."""
         u = self._scores(rows)
         e = self._exponentials(self._clip(u, out=u), rows, keep=False)
-        total = e.sum(-1, keepdim=True, dtype=_wide(e))
-        if self.mask is not None:
-            total.masked_fill_(total == 0, 1.0)
-        out = torch.bmm(e, self.v[:, self._keys(rows)]).div_(total)
-        return out.view(*self.shape, *out.shape[1:]), total.view(*self.shape, *total.shape[1:])
+        out = torch.bmm(e, self.v[:, self._keys(rows)]).div_(self._row_sums(e))
+        return out.view(*self.shape, *out.shape[1:])
 
-    def backward(self, rows: slice, grad: Tensor, out: Tensor, learns_gain: bool) -> None:
-        """Add a query block's share, given the gradient by its output over its row sums."""
+    def backward(self, rows: slice, grad: Tensor, learns_gain: bool) -> None:
+        """Add a query block's share, given the gradient by its output [b, h, t, Dv]."""
         u = self._scores(rows)
         clipped = self._clip(u)
         e = self._exponentials(clipped, rows, keep=True)
-        g = _flat(grad).to(e.dtype)
+        total = self._row_sums(e)
+        g = _flat(grad).to(e.dtype) / total
         self._add("v", self._keys(rows), e.mT @ g)
-        shift = (g * _flat(out)).sum(-1, keepdim=True)
-        dz = torch.bmm(g, self.v[:, self._keys(rows)].mT).sub_(shift).mul_(e)
+        dz = torch.bmm(g, self.v[:, self._keys(rows)].mT).mul_(e)
+        dz.addcmul_(e, dz.sum(-1, keepdim=True) / -total)
         if learns_gain:
             self._add("gain", slice(None), (dz * clipped).sum((1, 2), keepdim=True) * LN2)
         self._scores_backward(self._clip_backward(dz, u, clipped), rows)
+
+    def _row_sums(self, e: Tensor) -> Tensor:
+        """[G, t, 1], and 1 for a row without visible keys, whose e are all 0."""
+        total = e.sum(-1, keepdim=True, dtype=_wide(e))
+        return total if self.mask is None else total.masked_fill_(total == 0, 1.0)
 
     def gradients(self) -> tuple[Tensor | None, ...]:
         """In the order of the inputs, flattened to G."""
@@ -171,7 +177,7 @@ class _Group:
         elif value.shape == whole.shape:
             self.sums[name] = value
         else:
-            self.sums[name] = torch.zeros_like(whole, dtype=_wide(whole))
+            self.sums[name] = torch.zeros_like(whole)
             self.sums[name][:, where] = value
 
     def _keys(self, rows: slice) -> slice:

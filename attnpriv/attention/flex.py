@@ -58,7 +58,8 @@ def _score_mod(
 ) -> Any:
     clip = config.clip
     assert clip is not None
-    temperatures = torch.as_tensor(tau, device=q.device).expand(*q.shape[:2], 1, 1)
+    wide = torch.promote_types(q.dtype, torch.float32)
+    temperatures = torch.as_tensor(tau, dtype=wide, device=q.device).expand(*q.shape[:2], 1, 1)
     visible = None if mask is None else mask.expand(*q.shape[:3], k.shape[2])
 
     def score_mod(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:

@@ -154,7 +154,8 @@ def attend(
         InputError: shapes or dtypes do not fit, or a score vector is missing or too much.
 
     Claim: the weights that the output stands for keep the bounds of ``attnpriv.guarantees`` up to
-    a factor ``1 + 2·eps`` of the dtype (docs/guarantees.md, "Rounding"). Not covered: as there.
+    rounding: a factor below ``1 + 2·eps`` in half precision, and close to 1 otherwise, as
+    docs/guarantees.md spells out under "Rounding". Not covered: as there.
     """
     if v.ndim != 4 or v.shape[:-1] != k.shape[:-1] or v.dtype != k.dtype:
         raise InputError(
@@ -232,6 +233,7 @@ def _rule(
     A fixed temperature goes into the scale of the scores, which costs nothing.
     """
     learned = isinstance(tau, Tensor)
+    down = 1 - torch.finfo(q.dtype).eps  # so that rounding to the dtype exceeds no bound
     smallest = float(tau.detach().min()) if isinstance(tau, Tensor) else tau
     overflows = 2 * config.logit_bound / smallest * LOG2E > LARGEST_EXPONENT
     scale = 1.0 if config.score == "additive" else 1 / math.sqrt(q.shape[-1])
@@ -239,13 +241,13 @@ def _rule(
     if mode == "tanh":
         # c·tanh(z/c) = 2c·sigmoid(2z/c) - c, and a softmax does not see the shift.
         gain: Tensor | None = torch.as_tensor(
-            2 * config.logit_bound * LOG2E / tau, dtype=q.dtype, device=q.device
+            2 * config.logit_bound * LOG2E * down / tau, dtype=q.dtype, device=q.device
         )
         return Rule(scale * 2 / config.logit_bound, "sigmoid", 0.0, overflows, causal), gain
     factor = 1.0 if learned else LOG2E / smallest
-    gain = (LOG2E / tau).to(q.dtype) if isinstance(tau, Tensor) else None
+    gain = (LOG2E * down / tau).to(q.dtype) if isinstance(tau, Tensor) else None
     if mode == "clamp":
-        bound = config.logit_bound * factor * (1 - torch.finfo(q.dtype).eps / 2)
+        bound = config.logit_bound * factor * down
         return Rule(scale * factor, "clamp", bound, overflows, causal), gain
     if mode == "norm" and config.score == "dot_product":
         radius = norm_radius(config.logit_bound, q)
@@ -265,7 +267,8 @@ def _per_head(
     if temperature is not None:
         if temperature.shape[-1:] != (H,) or temperature.shape not in ((H,), (B, H)):
             raise InputError(f"expected temperature [{H}] or [{B}, {H}], got {temperature.shape}")
-        tau = temperature.reshape(-1, H, 1, 1)
+        wide = torch.promote_types(q.dtype, torch.float32)
+        tau = temperature.to(wide).reshape(-1, H, 1, 1)
     if score_vector is not None:
         if score_vector.shape not in ((H, Dh), (B, H, Dh)):
             raise InputError(

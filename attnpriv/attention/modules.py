@@ -31,7 +31,10 @@ class PerRecord(nn.Module):
         self.weight = nn.Parameter(initial)
 
     def forward(self, batch: Tensor) -> Tensor:
-        """The parameter as [B, ...], for any tensor ``batch`` with B rows."""
+        """The parameter as [B, ...], for a detached tensor ``batch`` with B rows.
+
+        Nothing flows back to ``batch``; a hook on the gradient of an attached one would never fire.
+        """
         return self.weight.expand(len(batch), *self.weight.shape)
 
 
@@ -58,7 +61,8 @@ class HardenedAttention(nn.Module):
         self.raw_temperature: PerRecord | None = None
         self.score_vector: PerRecord | None = None
         if config.temperature_floor is not None:
-            start = math.log(math.expm1(config.temperature - config.temperature_floor))
+            above = config.temperature - config.temperature_floor
+            start = above + math.log(-math.expm1(-above))  # the inverse of softplus
             self.raw_temperature = PerRecord(torch.full((heads,), start))
         if config.score == "additive":
             vectors = torch.empty(heads, head_dim).uniform_(-1, 1)
@@ -75,8 +79,9 @@ class HardenedAttention(nn.Module):
         causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """As ``attend``: q [B, H, Tq, Dh], k and v [B, H, Tk, Dh] to [B, H, Tq, Dh]."""
-        temperature = None if self.raw_temperature is None else self._above_floor(q)
-        vector = None if self.score_vector is None else self.score_vector(q)
+        batch = q.detach()
+        temperature = None if self.raw_temperature is None else self._above_floor(batch)
+        vector = None if self.score_vector is None else self.score_vector(batch)
         if need_weights:
             weights = self.weights(
                 attention_weights(
@@ -186,7 +191,8 @@ class AttentionPooling(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Map x [B, T, D] under mask [B, T] to ([B, D], weights [B, H, 1, T] or None)."""
         k, v = (_split(part, self.core.heads) for part in self.key_value(x).chunk(2, dim=-1))
-        pooled, weights = self.core(self.query(x).to(k.dtype), k, v, mask, need_weights)
+        q = self.query(x.detach()).to(k.dtype)
+        pooled, weights = self.core(q, k, v, mask, need_weights)
         return _join(pooled).squeeze(1), weights
 
 

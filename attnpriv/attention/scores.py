@@ -99,7 +99,10 @@ def shorten_forward(x: Tensor, radius: float) -> tuple[Tensor, Tensor]:
     wide = torch.promote_types(x.dtype, torch.float32)
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
     # The larger of norm and radius rather than min(1, r/norm): no division by zero.
-    factor = norm.clamp_(min=radius).reciprocal_().mul_(radius).to(x.dtype)
+    factor = norm.clamp_(min=radius).reciprocal_().mul_(radius)
+    if x.dtype == torch.float16:  # a small factor has few digits there, a product has them
+        return (x.float() * factor).to(x.dtype), factor.to(x.dtype)
+    factor = factor.to(x.dtype)
     return x * factor, factor
 
 

@@ -125,7 +125,7 @@ class AttentionAccumulator:
         return [float(flags.mean()) for flags in self.documents.sensitive]
 
     def _certificate(self, config: AttentionConfig) -> Certificate:
-        c, tau = config.logit_bound, config.temperature
+        c, tau = config.logit_bound, config.smallest_temperature
         weight, mass = np.transpose(
             [
                 (

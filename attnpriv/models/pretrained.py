@@ -65,8 +65,11 @@ def load_pretrained(
         pooling: how token vectors become one text vector.
 
     Raises:
-        InputError: a file is missing or is not of a BERT model.
+        InputError: a file is missing or is not of a BERT model, or scores are to be additive, which
+            these weights were not trained for.
     """
+    if attention.score != "dot_product":
+        raise InputError(f"expected score dot_product with an encoder, got {attention.score!r}")
     values = _read_config(folder)
     state = _read_weights(folder / "model.safetensors")
     try:
@@ -84,7 +87,7 @@ def load_pretrained(
             attention=attention,
         )
         model = TextClassifier(config)
-        model.load_state_dict({**_translate(state, config), **_head_state(model)})
+        model.load_state_dict({**_translate(state, config), **_new_state(model)})
     except (KeyError, RuntimeError) as error:
         raise InputError(f"{folder} does not hold a BERT encoder: {error}") from error
     return model
@@ -143,8 +146,10 @@ def _translate(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tenso
     return ours
 
 
-def _head_state(model: TextClassifier) -> dict[str, Tensor]:
-    return {f"head.{name}": tensor for name, tensor in model.head.state_dict().items()}
+def _new_state(model: TextClassifier) -> dict[str, Tensor]:
+    """What no BERT has: the head, and learned temperatures."""
+    state = model.state_dict()
+    return {name: state[name] for name in state if name.startswith("head.") or ".core." in name}
 
 
 def _sha256(path: Path) -> str:

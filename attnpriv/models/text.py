@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnpriv.attention import MultiHeadSelfAttention
+from attnpriv.attention import HardenedAttention, MultiHeadSelfAttention
 from attnpriv.config import ModelConfig, parse_trainable
 from attnpriv.data.tokenisation import Encoding
 from attnpriv.errors import InputError
@@ -116,6 +116,11 @@ class TextClassifier(nn.Module):
         """Class logits [B, K] and the attention weights of every layer, L times [B, H, T, T]."""
         states, weights = self.encode(self.embed(ids), mask, need_weights=True)
         return self.head(self.pool(states, mask)), weights or []
+
+    def temperatures(self) -> list[list[float]]:
+        """τ of every head of every layer, as trained."""
+        cores = (m for m in self.modules() if isinstance(m, HardenedAttention))
+        return [core.temperatures() for core in cores]
 
     def select_trainable(self, trainable: str) -> None:
         """Freeze all but what is named.

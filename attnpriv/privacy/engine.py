@@ -7,11 +7,21 @@ from collections.abc import Callable, Iterable
 
 import torch
 from opacus import GradSampleModule
+from opacus.grad_sample import register_grad_sampler
 from opacus.optimizers import DPOptimizer
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
+from attnpriv.attention import PerRecord
 from attnpriv.errors import InputError
+
+
+@register_grad_sampler(PerRecord)  # type: ignore[untyped-decorator]
+def _per_record_gradients(
+    layer: PerRecord, activations: list[Tensor], backprops: Tensor
+) -> dict[nn.Parameter, Tensor]:
+    """Each record used its own copy, so that the gradients by the copies are what is wanted."""
+    return {layer.weight: backprops}
 
 
 class PrivateStepper:

@@ -99,6 +99,7 @@ def train(
         card = build_card(
             name=out.name,
             model=model.config,
+            temperatures=model.temperatures(),
             label_names=dataset.label_names,
             config=config,
             privacy=privacy,

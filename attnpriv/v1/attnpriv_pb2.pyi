@@ -518,24 +518,38 @@ class Attention(_message.Message):
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     CLIP_FIELD_NUMBER: _builtins.int
     CLIP_MODE_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FLOOR_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
+    """Where heads learn their temperatures, the one they started from."""
     clip: _builtins.float
     """Absent where logits are not clipped; then no bound is certified."""
     clip_mode: _builtins.str
     """How clipping is done: `clamp`, `tanh` or `norm`. Names may be added."""
+    score: _builtins.str
+    """How logits are made: `dot_product` or `additive`. Names may be added."""
+    temperature_floor: _builtins.float
+    """Present where heads learn their temperatures: none is below it, and bounds are certified there."""
     def __init__(
         self,
         *,
         temperature: _builtins.float = ...,
         clip: _builtins.float | None = ...,
         clip_mode: _builtins.str = ...,
+        score: _builtins.str = ...,
+        temperature_floor: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_clip", b"_clip", "clip", b"clip"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_clip", b"_clip", "_temperature_floor", b"_temperature_floor", "clip", b"clip", "temperature_floor", b"temperature_floor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clip", b"_clip", "clip", b"clip", "clip_mode", b"clip_mode", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clip", b"_clip", "_temperature_floor", b"_temperature_floor", "clip", b"clip", "clip_mode", b"clip_mode", "score", b"score", "temperature", b"temperature", "temperature_floor", b"temperature_floor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__clip: _TypeAlias = _typing.Literal["clip"]  # noqa: Y015
     _WhichOneofArgType__clip: _TypeAlias = _typing.Literal["_clip", b"_clip"]  # noqa: Y015
+    _WhichOneofReturnType__temperature_floor: _TypeAlias = _typing.Literal["temperature_floor"]  # noqa: Y015
+    _WhichOneofArgType__temperature_floor: _TypeAlias = _typing.Literal["_temperature_floor", b"_temperature_floor"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__clip) -> _WhichOneofReturnType__clip | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature_floor) -> _WhichOneofReturnType__temperature_floor | None: ...
 
 Global___Attention: _TypeAlias = Attention  # noqa: Y015

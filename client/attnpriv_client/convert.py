@@ -72,6 +72,10 @@ def models(response: pb.ListModelsResponse) -> tuple[ModelSummary, ...]:
     return tuple(map(_summary, response.models))
 
 
+def _floor(attention: pb.Attention) -> float | None:
+    return attention.temperature_floor if attention.HasField("temperature_floor") else None
+
+
 def model_card(response: pb.GetModelResponse) -> ModelCard:
     """The card of one model."""
     card = response.model
@@ -81,6 +85,8 @@ def model_card(response: pb.GetModelResponse) -> ModelCard:
         temperature=card.attention.temperature,
         clip=card.attention.clip if card.attention.HasField("clip") else None,
         clip_mode=card.attention.clip_mode,
+        score=card.attention.score,
+        temperature_floor=_floor(card.attention),
         statement=card.statement,
         not_covered=tuple(card.not_covered),
         warnings=tuple(card.warnings),

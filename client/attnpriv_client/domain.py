@@ -99,6 +99,8 @@ class ModelCard:
         temperature: τ, divides the clipped attention logits.
         clip: largest absolute attention logit; None where not clipped.
         clip_mode: how it is enforced.
+        score: how the logits are made.
+        temperature_floor: what no learned τ is below; None where τ is fixed.
         statement: the claim in plain words.
         not_covered: what stands outside the claim.
         warnings: what to know before relying on it.
@@ -110,6 +112,8 @@ class ModelCard:
     temperature: float
     clip: float | None
     clip_mode: str
+    score: str
+    temperature_floor: float | None
     statement: str
     not_covered: tuple[str, ...]
     warnings: tuple[str, ...]

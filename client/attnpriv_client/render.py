@@ -60,6 +60,7 @@ def models_table(models: Iterable[ModelSummary]) -> Table:
 def card_table(card: ModelCard) -> Table:
     """The card's main points, one a row."""
     clip = "none" if card.clip is None else f"{card.clip:g} ({card.clip_mode})"
+    learned = "" if card.temperature_floor is None else f", learned, >= {card.temperature_floor:g}"
     table = Table(show_header=False, show_lines=True)
     for name, lines in (
         ("model", [card.summary.name]),
@@ -71,7 +72,7 @@ def card_table(card: ModelCard) -> Table:
         ("warnings", card.warnings),
         ("labels", [", ".join(card.summary.label_names)]),
         ("encoder", [card.encoder]),
-        ("attention", [f"temperature {card.temperature:g}, clip {clip}"]),
+        ("attention", [f"temperature {card.temperature:g}{learned}, clip {clip}"]),
     ):
         table.add_row(name, _plain("\n".join(lines)))
     return table

@@ -25,6 +25,9 @@ from attnpriv_server.domain import (
     Token,
 )
 
+# Of a card's attention; the temperatures of every head are in the card's JSON.
+HARDENING = {field.name for field in pb.Attention.DESCRIPTOR.fields}
+
 
 def to_domain(message: Message) -> Request:
     """What a request message asks for.
@@ -119,7 +122,7 @@ def _card(card: Mapping[str, Any]) -> pb.ModelCard:
     return pb.ModelCard(
         summary=_summary(card),
         encoder=card["encoder"],
-        attention=pb.Attention(**card["attention"]),
+        attention=pb.Attention(**{k: v for k, v in card["attention"].items() if k in HARDENING}),
         statement=card["statement"],
         not_covered=card["not_covered"],
         warnings=card["warnings"],

@@ -151,7 +151,7 @@ class Core:
         attention = run.model.config.attention
         if attention.clip is None or not self.policy.reveal_attention:
             return None
-        return weight_bounds(attention.clip, attention.temperature, entries)[1]
+        return weight_bounds(attention.clip, attention.smallest_temperature, entries)[1]
 
     def _predictions(
         self, run: Run, texts: Sequence[str], encodings: Sequence[Encoding]

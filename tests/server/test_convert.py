@@ -113,7 +113,14 @@ def test_explanations(answer, target, tokens, special, redaction, bound) -> None
             "label_names": TEXTS.map(list),
             "encoder": TEXT,
             "attention": st.fixed_dictionaries(
-                {"temperature": DOUBLE, "clip": maybe(DOUBLE), "clip_mode": TEXT}
+                {
+                    "temperature": DOUBLE,
+                    "clip": maybe(DOUBLE),
+                    "clip_mode": TEXT,
+                    "score": TEXT,
+                    "temperature_floor": maybe(DOUBLE),
+                    "temperatures": st.lists(st.lists(DOUBLE)),
+                }
             ),
             "data": st.fixed_dictionaries({"name": TEXT, "fingerprint": st.just("f" * 64)}),
             "statement": TEXT,
@@ -133,7 +140,8 @@ def test_cards(card) -> None:
     summary = ("name", "private", "epsilon", "delta")
     assert {key: getattr(read.summary, key) for key in summary} == {k: card[k] for k in summary}
     assert list(read.summary.label_names) == card["label_names"]
-    assert {key: getattr(read, key) for key in card["attention"]} == card["attention"]
+    attention = {key: v for key, v in card["attention"].items() if key != "temperatures"}
+    assert {key: getattr(read, key) for key in attention} == attention
     assert (read.encoder, read.statement) == (card["encoder"], card["statement"])
     assert [list(read.not_covered), list(read.warnings)] == [card["not_covered"], card["warnings"]]
     assert read.raw == json.loads(json.dumps({**card, "data": {"name": card["data"]["name"]}}))

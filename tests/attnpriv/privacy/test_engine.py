@@ -17,8 +17,11 @@ from attnpriv.models.text import TextClassifier
 from attnpriv.privacy.engine import PrivateStepper
 from attnpriv.privacy.sampling import make_generator
 
+HARDENED = AttentionConfig(2.0, 1.0, "norm")
+LEARNED = AttentionConfig(2.0, 1.0, "clamp", "additive", temperature_floor=0.5)
 
-def make_model(trainable: str) -> TextClassifier:
+
+def make_model(trainable: str, attention: AttentionConfig = HARDENED) -> TextClassifier:
     torch.manual_seed(0)
     config = ModelConfig(
         encoder="scratch",
@@ -29,7 +32,7 @@ def make_model(trainable: str) -> TextClassifier:
         hidden_dim=7,
         max_length=11,
         num_labels=5,
-        attention=AttentionConfig(2.0, 1.0, "norm"),
+        attention=attention,
     )
     model = TextClassifier(config)
     nn.init.normal_(model.head.weight)
@@ -82,12 +85,13 @@ def clipped_mean_by_loop(
 
 
 @pytest.mark.parametrize("trainable", ["head", "last:1", "all"])
+@pytest.mark.parametrize("attention", [HARDENED, LEARNED], ids=str)
 @pytest.mark.parametrize("clip", [0.05, 100.0])
 @pytest.mark.parametrize("cuts", [(0, 13), (0, 1, 6, 13)])
 def test_a_step_without_noise_is_the_mean_of_clipped_gradients(
-    trainable: str, clip: float, cuts: tuple[int, ...]
+    trainable: str, attention: AttentionConfig, clip: float, cuts: tuple[int, ...]
 ) -> None:
-    model, batch = make_model(trainable), make_batch(13)
+    model, batch = make_model(trainable, attention), make_batch(13)
     expected = clipped_mean_by_loop(model, batch, clip, 10.0)
     before = trained_weights(model)
     stepper = make_stepper(model, clip=clip)

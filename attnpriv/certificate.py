@@ -1,0 +1,181 @@
+"""What the formulas guarantee about a trained model, head by head.
+
+The temperatures are read off the parameters, so that a certificate is about the model at hand and
+not about the configuration it started from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from attnpriv import guarantees
+from attnpriv.attention import HardenedAttention
+from attnpriv.errors import InputError
+
+LIMITS = (
+    "A deterministic forward pass is not differentially private, whatever its certificate.",
+    "Each bound holds for one layer alone; layers compose, and their values are not bounded.",
+    "Total variation and selection ε hold for two inputs of the same number of keys.",
+    "Any key can take the mass, special tokens included.",
+    "Arithmetic is taken as exact; what rounding adds is in docs/guarantees.md.",
+)
+
+
+@dataclass(frozen=True)
+class HeadCertificate:
+    """The bounds of one head, for rows of ``keys`` visible keys.
+
+    A bound is None where it says nothing: infinite, or of unclipped logits.
+
+    Attributes:
+        module: the layer's name inside the model, say ``blocks.0.attention.core``.
+        layer: number of the layer, from 0, in the order in which the model registers them.
+        head: number of the head, from 0.
+        logit_bound: c; None where the logits are unclipped.
+        temperature: τ as trained.
+        temperature_floor: what τ never falls below, whatever the training; None where τ is fixed.
+        keys: n.
+        sensitive: k.
+        largest_weight: of one key.
+        smallest_weight: of one key; the only bound from below.
+        mass_bound: largest total weight of k given keys.
+        lift_bound: largest ratio of that to k/n.
+        total_variation: largest between two rows, whatever the inputs.
+        single_logit_total_variation: largest between two rows that differ in one logit.
+        selection_epsilon: ε of drawing one key index from a row.
+        selection_rho: ρ of the same, as zero-concentrated differential privacy.
+        softmax_jacobian: largest spectral norm of the derivative of a row by its clipped logits;
+            the only bound that holds without a clip.
+    """
+
+    module: str
+    layer: int
+    head: int
+    logit_bound: float | None
+    temperature: float
+    temperature_floor: float | None
+    keys: int
+    sensitive: int
+    largest_weight: float | None
+    smallest_weight: float | None
+    mass_bound: float | None
+    lift_bound: float | None
+    total_variation: float | None
+    single_logit_total_variation: float | None
+    selection_epsilon: float | None
+    selection_rho: float | None
+    softmax_jacobian: float | None
+
+
+def certify(model: nn.Module, keys: int, sensitive: int) -> tuple[HeadCertificate, ...]:
+    """Certify every head of every ``HardenedAttention`` inside a model.
+
+    >>> from attnpriv.config import AttentionConfig
+    >>> layer = HardenedAttention(AttentionConfig(temperature=2.0, clip=2.0), heads=2, head_dim=8)
+    >>> [f"{head.lift_bound:.2f}" for head in certify(layer, keys=32, sensitive=4)]
+    ['4.11', '4.11']
+
+    Args:
+        model: any module; layers of other kinds are passed over, attention or not.
+        keys: n, the visible keys of a row, special tokens counted.
+        sensitive: k of them, whichever they are.
+
+    Raises:
+        InputError: keys < 1, sensitive outside [1, keys], no such layer, or a temperature that is
+            not finite.
+
+    Claim: each bound of ``attnpriv.guarantees`` for this head as trained, for any input of which a
+    row sees n keys. Condition: exact arithmetic; what rounding adds is in docs/guarantees.md.
+
+    Not covered:
+
+    * Differential privacy: a deterministic forward pass has none, whatever its certificate.
+    * The network: each bound holds for one layer alone, and layers compose. Weights that go round
+      a hardened layer, by the residual connection or in other attention, are not bounded.
+    * Rows of different lengths: total variation and the ε of selection hold for one n.
+    * The values: the certificate bounds how much a key weighs, not what it says.
+    * Sinks: the bounds hold for any k keys, so special tokens can take the mass as well as others.
+    """
+    if keys < 1:
+        raise InputError(f"expected keys >= 1, got {keys}")
+    if not 1 <= sensitive <= keys:
+        raise InputError(f"expected sensitive in [1, {keys}], got {sensitive}")
+    heads = tuple(
+        _certificate(name, layer, head, tau, module, keys, sensitive)
+        for layer, (name, module) in enumerate(_hardened_layers(model))
+        for head, tau in enumerate(_temperatures(name, module))
+    )
+    if not heads:
+        raise InputError(f"expected a model with hardened attention, got {type(model).__name__}")
+    return heads
+
+
+def worst_case(certificates: Sequence[HeadCertificate]) -> HeadCertificate:
+    """The head that can concentrate most: each of its bounds is the loosest among the heads.
+
+    Not covered: ``softmax_jacobian``, which another head of lower temperature can exceed.
+    """
+
+    def ratio(head: HeadCertificate) -> float:
+        return math.inf if head.logit_bound is None else head.logit_bound / head.temperature
+
+    return max(certificates, key=ratio)
+
+
+def _hardened_layers(model: nn.Module) -> Iterator[tuple[str, HardenedAttention]]:
+    for name, module in model.named_modules():
+        if isinstance(module, HardenedAttention):
+            yield name, module
+
+
+def _temperatures(name: str, module: HardenedAttention) -> list[float]:
+    temperatures = module.temperatures()
+    if not all(map(math.isfinite, temperatures)):
+        raise InputError(f"expected finite temperatures in {name!r}, got {temperatures}")
+    return temperatures
+
+
+def _certificate(
+    name: str,
+    layer: int,
+    head: int,
+    tau: float,
+    module: HardenedAttention,
+    keys: int,
+    sensitive: int,
+) -> HeadCertificate:
+    config, c = module.config, module.config.logit_bound
+
+    def unless_vacuous(bound: float) -> float | None:
+        return None if config.clip is None else _finite(bound)
+
+    smallest, largest = guarantees.weight_bounds(c, tau, keys)
+    return HeadCertificate(
+        module=name,
+        layer=layer,
+        head=head,
+        logit_bound=config.clip,
+        temperature=tau,
+        temperature_floor=config.temperature_floor,
+        keys=keys,
+        sensitive=sensitive,
+        largest_weight=unless_vacuous(largest),
+        smallest_weight=unless_vacuous(smallest),
+        mass_bound=unless_vacuous(guarantees.mass_bound(c, tau, keys, sensitive)),
+        lift_bound=unless_vacuous(guarantees.lift_bound(c, tau, keys, sensitive)),
+        total_variation=unless_vacuous(guarantees.total_variation_bound(c, tau)),
+        single_logit_total_variation=unless_vacuous(
+            guarantees.single_logit_total_variation_bound(c, tau)
+        ),
+        selection_epsilon=unless_vacuous(guarantees.selection_epsilon(c, tau, keys)),
+        selection_rho=unless_vacuous(guarantees.selection_rho(c, tau)),
+        softmax_jacobian=_finite(guarantees.softmax_jacobian_bound(c, tau, keys)),
+    )
+
+
+def _finite(bound: float) -> float | None:
+    return bound if math.isfinite(bound) else None

@@ -1,0 +1,143 @@
+"""Time of hardened attention as a multiple of PyTorch's plain fused attention.
+
+All contenders take turns on the same tensors in one process, and what is compared is the median of
+their times. ``eager`` is what one would write without this package: matrix product, clamp, softmax,
+matrix product. ``flex`` is FlexAttention with the clamp as its ``score_mod``, compiled; on a CPU it
+has no backward pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from attnpriv.attention import attend
+from attnpriv.attention.flex import flex_attend
+from attnpriv.config import AttentionConfig, ClipMode
+
+SHAPES = ((32, 64), (8, 256), (4, 512))  # B and T
+HEADS, HEAD_DIM = 12, 32
+CLIP, TEMPERATURE = 2.0, 2.0
+MODES: tuple[ClipMode, ...] = ("norm", "clamp", "tanh")
+LIMITS = {"norm": (1.25, 1.10, 1.10), "clamp": (1.5,) * 3, "tanh": (1.5,) * 3}  # in that order
+
+Contender = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def main() -> None:
+    """Measure every shape, type and pass; print a line for each and JSON at the end."""
+    parser = argparse.ArgumentParser(description=__doc__, prog="benchmarks.attention")
+    parser.add_argument("--rounds", type=int, default=25, help="times each contender runs")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--no-flex", action="store_true", help="flex takes a compiler, and a while")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rows = []
+    for batch, tokens in SHAPES:
+        for dtype in (torch.float32, torch.bfloat16):
+            for backward in (False, True):
+                qkv = [_random(batch, tokens, dtype, device, backward) for _ in range(4)]
+                contenders = _contenders(device, backward, not arguments.no_flex)
+                times = _interleaved(contenders, qkv, arguments.rounds, backward)
+                rows.append(_row(batch, tokens, dtype, backward, times))
+                print(rows[-1], flush=True)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor()
+    result = {"benchmark": "attention", "device": f"{device.type} {name}".strip()}
+    held = all(row["within_limits"] for row in rows)
+    print(json.dumps({**result, "threads": arguments.threads, "held": held, "rows": rows}))
+
+
+def _contenders(device: torch.device, backward: bool, flex: bool) -> dict[str, Contender]:
+    contenders: dict[str, Contender] = {"fused": F.scaled_dot_product_attention}
+    for mode in MODES:
+        contenders[mode] = partial(_ours, config=AttentionConfig(TEMPERATURE, CLIP, mode))
+    contenders["eager"] = _eager_clamp
+    if flex and (device.type == "cuda" or not backward):
+        contenders["flex"] = _flex_clamp
+    return contenders
+
+
+def _ours(q: Tensor, k: Tensor, v: Tensor, config: AttentionConfig) -> Tensor:
+    return attend(q, k, v, None, config)[0]
+
+
+def _eager_clamp(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    logits = (q @ k.mT / math.sqrt(q.shape[-1])).clamp(-CLIP, CLIP) / TEMPERATURE
+    return torch.softmax(logits, dim=-1) @ v
+
+
+def _flex_clamp(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return flex_attend(q, k, v, None, AttentionConfig(TEMPERATURE, CLIP), False, TEMPERATURE)
+
+
+def _random(
+    batch: int, tokens: int, dtype: torch.dtype, device: torch.device, backward: bool
+) -> Tensor:
+    shape = (batch, HEADS, tokens, HEAD_DIM)
+    return torch.randn(shape, dtype=dtype, device=device, requires_grad=backward)
+
+
+def _interleaved(
+    contenders: dict[str, Contender], tensors: list[Tensor], rounds: int, backward: bool
+) -> dict[str, float]:
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(rounds + 2):
+        for name, contender in contenders.items():
+            seconds = _seconds(contender, tensors, backward)
+            if number >= 2:  # the first two compile and warm up
+                times[name].append(seconds)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _seconds(contender: Contender, tensors: list[Tensor], backward: bool) -> float:
+    q, k, v, direction = tensors
+    for tensor in tensors:
+        tensor.grad = None
+    _synchronise(q)
+    started = time.perf_counter()
+    with warnings.catch_warnings(), torch.set_grad_enabled(backward):
+        warnings.simplefilter("ignore")  # of compilers
+        out = contender(q, k, v)
+        if backward:
+            out.backward(direction.detach())  # type: ignore[no-untyped-call]
+    _synchronise(q)
+    return time.perf_counter() - started
+
+
+def _synchronise(tensor: Tensor) -> None:
+    if tensor.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _row(
+    batch: int, tokens: int, dtype: torch.dtype, backward: bool, times: dict[str, float]
+) -> dict[str, object]:
+    ratios = {name: round(seconds / times["fused"], 3) for name, seconds in times.items()}
+    limits = {mode: values[SHAPES.index((batch, tokens))] for mode, values in LIMITS.items()}
+    return {
+        "B": batch,
+        "T": tokens,
+        "dtype": str(dtype).removeprefix("torch."),
+        "pass": "forward and backward" if backward else "forward",
+        "fused_milliseconds": round(times["fused"] * 1e3, 2),
+        "ratios": ratios,
+        "limits": limits,
+        "within_limits": all(ratios[mode] <= limit for mode, limit in limits.items()),
+    }
+
+
+if __name__ == "__main__":
+    main()
