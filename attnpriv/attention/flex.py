@@ -37,7 +37,7 @@ def flex_attend(
         tau: the temperature, a number or [B or 1, H, 1, 1].
         compiled: False runs PyTorch's reference implementation, which makes the weights: for tests.
     """
-    score_mod = _score_mod(q, k, mask, config, causal, tau)
+    score_mod = _score_mod(q, mask, config, causal, tau)
     attend: Any = _compiled() if compiled else flex_attention
     out: Tensor = attend(q, k, v, score_mod=score_mod)
     return out
@@ -50,27 +50,23 @@ def _compiled() -> Any:
 
 def _score_mod(
     q: Tensor,
-    k: Tensor,
     mask: Tensor | None,
     config: AttentionConfig,
     causal: bool,
     tau: Tensor | float,
 ) -> Any:
-    clip = config.clip
-    assert clip is not None
-    wide = torch.promote_types(q.dtype, torch.float32)
-    temperatures = torch.as_tensor(tau, dtype=wide, device=q.device).expand(*q.shape[:2], 1, 1)
-    visible = None if mask is None else mask.expand(*q.shape[:3], k.shape[2])
+    clip, bent = config.logit_bound, config.clip_mode == "tanh"
+    per_head = None
+    if isinstance(tau, Tensor):
+        wide = torch.promote_types(q.dtype, torch.float32)
+        per_head = tau.to(wide).expand(*q.shape[:2], 1, 1).flatten(1).contiguous()
 
     def score_mod(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        clipped = score.clamp(-clip, clip) if config.clip_mode == "clamp" else _cap(score, clip)
-        clipped = clipped / temperatures[b, h, 0, 0]
-        if visible is not None:
-            clipped = torch.where(visible[b, h, i, j], clipped, -float("inf"))
+        clipped = torch.tanh(score / clip) * clip if bent else score.clamp(-clip, clip)
+        clipped = clipped / (tau if per_head is None else per_head[b, h])
+        if mask is not None:
+            where = (x if size > 1 else 0 for x, size in zip((b, h, i, j), mask.shape, strict=True))
+            clipped = torch.where(mask[tuple(where)], clipped, -float("inf"))
         return torch.where(i >= j, clipped, -float("inf")) if causal else clipped
 
     return score_mod
-
-
-def _cap(score: Tensor, clip: float) -> Tensor:
-    return torch.tanh(score / clip) * clip

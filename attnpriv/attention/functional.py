@@ -19,8 +19,9 @@ from attnpriv.config import AttentionConfig
 from attnpriv.errors import InputError
 
 FLOAT_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-HALF_DTYPES = (torch.bfloat16, torch.float16)
-FUSED_KEYS = 128  # from so many keys on, PyTorch's float32 kernel is faster under ``norm`` on a CPU
+# From so many keys on PyTorch's kernel is the faster one under ``norm`` on a CPU.
+FUSED_KEYS, FUSED_KEYS_HALF = 128, 512
+PIECE_BYTES = 1 << 20  # of queries that are shortened at a time
 LOG2E = math.log2(math.e)
 # Exponents to the base 2 up to this need no maximum subtracted: float32 ends at 127.
 LARGEST_EXPONENT = 60.0
@@ -39,8 +40,8 @@ def choose_backend(
 
     * ``eager``: whenever the weights are asked for, since only this one has them.
     * ``fused``, PyTorch's ``scaled_dot_product_attention``: dot products without a clip, or under
-      ``norm``, which touches no logit. The exception: on a CPU, few keys or half precision under
-      ``norm``, where ``blockwise`` was measured to be faster (docs/benchmarks.md).
+      ``norm``, which touches no logit. The exception: few keys under ``norm`` on a CPU, where
+      ``blockwise`` was measured to be faster (docs/benchmarks.md).
     * ``flex``, PyTorch's FlexAttention: dot products under ``clamp`` and ``tanh`` on CUDA. On a CPU
       it has no backward pass, and its bfloat16 results are wrong in torch 2.13.
     * ``blockwise``, this package's own kernel: everything else.
@@ -64,8 +65,8 @@ def choose_backend(
     if config.clip is None:
         return "fused"
     if config.clip_mode == "norm":
-        short = device.type == "cpu" and (keys < FUSED_KEYS or dtype in HALF_DTYPES)
-        return "blockwise" if short else "fused"
+        enough = FUSED_KEYS if dtype.itemsize > 2 else FUSED_KEYS_HALF
+        return "blockwise" if device.type == "cpu" and keys < enough else "fused"
     return "flex" if device.type == "cuda" else "blockwise"
 
 
@@ -174,11 +175,39 @@ def attend(
     tau, vector = _per_head(temperature, score_vector, q, config)
     match backend:
         case "fused":
-            return _fused(q, k, v, mask, config, causal, tau), None
+            return _fused_in_pieces(q, k, v, mask, config, causal, tau), None
         case "flex":
             return flex_attend(q, k, v, mask, config, causal, tau), None
         case "blockwise":
             return _blockwise(q, k, v, mask, config, causal, tau, vector), None
+
+
+def _fused_in_pieces(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    config: AttentionConfig,
+    causal: bool,
+    tau: Tensor | float,
+) -> Tensor:
+    """``_fused``, some texts at a time where nothing is kept for a backward pass.
+
+    The shortened queries and keys then stay in the cache, and need no memory from the system.
+    """
+    rows = max(1, PIECE_BYTES // max(1, q[:1].numel() * q.element_size()))
+    learns = torch.is_grad_enabled() and any(
+        isinstance(x, Tensor) and x.requires_grad for x in (q, k, v, tau)
+    )
+    if config.clip is None or learns or rows >= len(q):
+        return _fused(q, k, v, mask, config, causal, tau)
+    out = q.new_empty(*q.shape[:3], v.shape[-1])
+    for start in range(0, len(q), rows):
+        piece = slice(start, start + rows)
+        own_mask = mask if mask is None or len(mask) == 1 else mask[piece]
+        own_tau = tau[piece] if isinstance(tau, Tensor) and len(tau) > 1 else tau
+        out[piece] = _fused(q[piece], k[piece], v[piece], own_mask, config, causal, own_tau)
+    return out
 
 
 def _fused(

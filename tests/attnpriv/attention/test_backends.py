@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
 import warnings
 
 import pytest
 import torch
 from torch import Tensor
 
-from attnpriv.attention import attend, blockwise, choose_backend
+from attnpriv.attention import attend, blockwise, choose_backend, functional
 from attnpriv.attention.flex import flex_attend
 from attnpriv.config import AttentionConfig, ClipMode, Score
 from attnpriv.errors import InputError
@@ -184,6 +185,24 @@ def test_flex_equals_the_reference(config: AttentionConfig, mask: str, causal: b
         assert_close([out], expected, learned, torch.float32)
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="FlexAttention compiles with g++ on a CPU")
+def test_compiled_flex_equals_the_reference() -> None:
+    """On a CPU: float32 and forward only, which is all that PyTorch gets right there."""
+    config = AttentionConfig(0.7, 1.3, "tanh", temperature_floor=0.3)
+    inputs = make_inputs(config, (17, 19), "full")
+    q, k, v, visible, tau, _ = (
+        x.float() if x is not None and x.is_floating_point() else x for x in inputs.values()
+    )
+    assert q is not None
+    assert k is not None
+    assert v is not None
+    assert tau is not None
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the compiler
+        out = flex_attend(q, k, v, visible, config, True, tau[:, :, None, None])
+    assert_close([out], [reference(inputs, config, True)], config, torch.float32)
+
+
 def test_the_blockwise_kernel_passes_gradcheck() -> None:
     for mode, score in itertools.product(MODES, SCORES):
         config = AttentionConfig(0.7, 1.3, mode, score, 0.3)
@@ -194,6 +213,24 @@ def test_the_blockwise_kernel_passes_gradcheck() -> None:
             return attend(q, k, v, None, config, temperature=tau, score_vector=vector)[0]  # noqa: B023
 
         assert torch.autograd.gradcheck(call, leaves), inputs
+
+
+@pytest.mark.parametrize("floor", [None, 0.3])
+@pytest.mark.parametrize("mask", MASKS)
+def test_pieces_of_a_batch_give_what_the_batch_gives(floor: float | None, mask: str) -> None:
+    """Without gradients the fused kernel gets some texts at a time."""
+    config = AttentionConfig(0.7, 1.3, "norm", temperature_floor=floor)
+    inputs, _ = leaves_of(make_inputs(config, (131, 131), mask), torch.float32)
+    q, k, v, visible, tau, _ = inputs.values()
+    assert q is not None
+    q, k, v = (x.repeat(120, 1, 1, 1) for x in (q, k, v) if x is not None)
+    visible = None if visible is None else visible.repeat(120, *[1] * (visible.ndim - 1))
+    tau = None if tau is None else tau.repeat(120, 1)
+    assert q.numel() * 4 > 1.5 * functional.PIECE_BYTES
+    whole, _ = attend(q, k, v, visible, config, causal=True, temperature=tau)
+    with torch.no_grad():
+        pieces, _ = attend(q, k, v, visible, config, causal=True, temperature=tau)
+    torch.testing.assert_close(pieces, whole.detach(), rtol=0, atol=0)
 
 
 def test_a_dropped_gain_gradient_costs_nothing_else() -> None:
@@ -219,7 +256,8 @@ def test_a_dropped_gain_gradient_costs_nothing_else() -> None:
         (CLIPPED[1], CUDA, torch.float32, 64, "flex"),
         (CLIPPED[2], CPU, torch.float32, 512, "fused"),
         (CLIPPED[2], CPU, torch.float32, 64, "blockwise"),
-        (CLIPPED[2], CPU, torch.bfloat16, 512, "blockwise"),
+        (CLIPPED[2], CPU, torch.bfloat16, 511, "blockwise"),
+        (CLIPPED[2], CPU, torch.bfloat16, 512, "fused"),
         (CLIPPED[2], CUDA, torch.bfloat16, 64, "fused"),
         (AttentionConfig(score="additive"), CUDA, torch.float32, 64, "blockwise"),
         (CLIPPED[0], torch.device("mps"), torch.float32, 64, "blockwise"),
