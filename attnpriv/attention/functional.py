@@ -14,14 +14,20 @@ from torch.nn import functional as F
 
 from attnpriv.attention.blockwise import Rule, blockwise_attention
 from attnpriv.attention.flex import flex_attend
-from attnpriv.attention.scores import bound_vector, clipped_logits, norm_radius, shorten
+from attnpriv.attention.scores import (
+    bound_vector,
+    clipped_logits,
+    norm_radius,
+    shorten,
+    shorten_forward,
+)
 from attnpriv.config import AttentionConfig
 from attnpriv.errors import InputError
 
 FLOAT_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # From so many keys on PyTorch's kernel is the faster one under ``norm`` on a CPU.
 FUSED_KEYS, FUSED_KEYS_HALF = 128, 512
-PIECE_BYTES = 1 << 20  # of queries that are shortened at a time
+PIECE_BYTES = 1 << 19  # of queries that are shortened at a time
 LOG2E = math.log2(math.e)
 # Exponents to the base 2 up to this need no maximum subtracted: float32 ends at 127.
 LARGEST_EXPONENT = 60.0
@@ -175,39 +181,11 @@ def attend(
     tau, vector = _per_head(temperature, score_vector, q, config)
     match backend:
         case "fused":
-            return _fused_in_pieces(q, k, v, mask, config, causal, tau), None
+            return _fused(q, k, v, mask, config, causal, tau), None
         case "flex":
             return flex_attend(q, k, v, mask, config, causal, tau), None
         case "blockwise":
             return _blockwise(q, k, v, mask, config, causal, tau, vector), None
-
-
-def _fused_in_pieces(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
-    config: AttentionConfig,
-    causal: bool,
-    tau: Tensor | float,
-) -> Tensor:
-    """``_fused``, some texts at a time where nothing is kept for a backward pass.
-
-    The shortened queries and keys then stay in the cache, and need no memory from the system.
-    """
-    rows = max(1, PIECE_BYTES // max(1, q[:1].numel() * q.element_size()))
-    learns = torch.is_grad_enabled() and any(
-        isinstance(x, Tensor) and x.requires_grad for x in (q, k, v, tau)
-    )
-    if config.clip is None or learns or rows >= len(q):
-        return _fused(q, k, v, mask, config, causal, tau)
-    out = q.new_empty(*q.shape[:3], v.shape[-1])
-    for start in range(0, len(q), rows):
-        piece = slice(start, start + rows)
-        own_mask = mask if mask is None or len(mask) == 1 else mask[piece]
-        own_tau = tau[piece] if isinstance(tau, Tensor) and len(tau) > 1 else tau
-        out[piece] = _fused(q[piece], k[piece], v[piece], own_mask, config, causal, own_tau)
-    return out
 
 
 def _fused(
@@ -219,10 +197,34 @@ def _fused(
     causal: bool,
     tau: Tensor | float,
 ) -> Tensor:
+    if config.clip is None:
+        return _fused_kernel(q, k, v, mask, causal, tau)
+    radius = norm_radius(config.clip, q)
+    if torch.is_grad_enabled():
+        return _fused_kernel(shorten(q, radius), shorten(k, radius), v, mask, causal, tau)
+    # Some texts at a time, into the same memory, which so stays in the cache.
+    rows = max(1, PIECE_BYTES // max(1, q[:1].numel() * q.element_size()))
+    short_q, short_k = torch.empty_like(q[:rows]), torch.empty_like(k[:rows])
+    out = q.new_empty(*q.shape[:3], v.shape[-1])
+    for start in range(0, len(q), rows):
+        piece = slice(start, start + rows)
+        a = shorten_forward(q[piece], radius, short_q)[0]
+        b = shorten_forward(k[piece], radius, short_k)[0]
+        own_mask = mask if mask is None or len(mask) == 1 else mask[piece]
+        own_tau = tau[piece] if isinstance(tau, Tensor) and len(tau) > 1 else tau
+        out[piece] = _fused_kernel(a, b, v[piece], own_mask, causal, own_tau)
+    return out
+
+
+def _fused_kernel(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    tau: Tensor | float,
+) -> Tensor:
     scale = 1 / math.sqrt(q.shape[-1])
-    if config.clip is not None:
-        radius = norm_radius(config.clip, q)
-        q, k = shorten(q, radius), shorten(k, radius)
     if isinstance(tau, Tensor):
         q = (q / tau).to(q.dtype)
     else:

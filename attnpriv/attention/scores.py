@@ -94,16 +94,16 @@ class _Shorten(torch.autograd.Function):
         return shorten_backward(grad, shortened, factor, ctx.radius), None
 
 
-def shorten_forward(x: Tensor, radius: float) -> tuple[Tensor, Tensor]:
-    """As ``shorten``, with the factors [..., 1]."""
+def shorten_forward(x: Tensor, radius: float, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """As ``shorten``, and the factors [..., 1]; into the first rows of ``out`` if it is given."""
     wide = torch.promote_types(x.dtype, torch.float32)
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
     # The larger of norm and radius rather than min(1, r/norm): no division by zero.
     factor = norm.clamp_(min=radius).reciprocal_().mul_(radius)
-    if x.dtype == torch.float16:  # a small factor has few digits there, a product has them
-        return (x.float() * factor).to(x.dtype), factor.to(x.dtype)
-    factor = factor.to(x.dtype)
-    return x * factor, factor
+    if x.dtype != torch.float16:  # in which a small factor has few digits, but a product has them
+        factor = factor.to(x.dtype)
+    out = torch.empty_like(x) if out is None else out[: len(x)]
+    return torch.mul(x, factor, out=out), factor.to(x.dtype)
 
 
 def shorten_backward(grad: Tensor, shortened: Tensor, factor: Tensor, radius: float) -> Tensor:
