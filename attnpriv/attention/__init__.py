@@ -16,7 +16,7 @@ NaN in a visible query or key             NaN in the rows that see it, never a p
 infinite logits                           ``clamp`` and ``tanh`` take them to ±c; infinite q or k
                                           under ``norm``, or an unclipped infinite logit, give
                                           NaN rows
-values at masked keys                     must be finite: 0·NaN is NaN
+keys and values at masked places          must be finite: 0·NaN is NaN
 ========================================  ======================================================
 """
 

@@ -49,7 +49,7 @@ def choose_backend(
       ``norm``, which touches no logit. The exception: few keys under ``norm`` on a CPU, where
       ``blockwise`` was measured to be faster (docs/benchmarks.md).
     * ``flex``, PyTorch's FlexAttention: dot products under ``clamp`` and ``tanh`` on CUDA. On a CPU
-      it has no backward pass, and its bfloat16 results are wrong in torch 2.13.
+      it has no backward pass, and under a clamp wrong results in bfloat16 (torch 2.13).
     * ``blockwise``, this package's own kernel: everything else.
 
     The answers are the same up to rounding. All but ``eager`` keep memory linear in the keys.

@@ -114,6 +114,8 @@ BAD_TRAINING = {
     "clip of zero": (["--clip", "0"], "clip"),
     "negative temperature": (["--temperature", "-1"], "temperature"),
     "unknown clip mode": (["--clip-mode", "hard"], "'hard'"),
+    "unknown score": (["--score", "cosine"], "'cosine'"),
+    "floor above the temperature": (["--temperature-floor", "2"], "temperature_floor"),
     "unknown accountant": (["--accountant", "gdp"], "'gdp'"),
     "unknown trainable": (["--trainable", "tail"], "'tail'"),
     "no steps": (["--steps", "0"], "steps"),

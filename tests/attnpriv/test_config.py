@@ -32,6 +32,9 @@ SHAPE: dict[str, Any] = {
         ({"clip": math.nan}, "clip"),
         ({"clip": math.inf}, "clip"),
         ({"clip_mode": "probabilities"}, "clip_mode"),
+        ({"score": "general"}, "score"),
+        ({"temperature_floor": 0.0}, "temperature_floor"),
+        ({"temperature_floor": 1.0}, "temperature_floor"),
     ],
 )
 def test_attention_refuses(values: dict[str, Any], named: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import Dataset, Span
 from attnpriv.errors import InputError
+from attnpriv.models.pretrained import load_pretrained
 from attnpriv.privacy import epsilon_spent
 from attnpriv.run_folder import load_run
 from attnpriv.training import TrainingResult, train
@@ -154,3 +155,24 @@ def test_one_class_and_an_existing_folder_are_refused(tickets: Dataset, tmp_path
     (tmp_path / "run").mkdir()
     with pytest.raises(InputError, match="exists already"):
         run_training(tickets, tmp_path / "run")
+
+
+def test_the_card_has_the_temperatures_as_trained(tickets: Dataset, tmp_path: Path) -> None:
+    learned = AttentionConfig(2.0, 2.0, "norm", temperature_floor=0.5)
+    config = TrainConfig(trainable="last:1", steps=2, batch_size=30, learning_rate=0.1)
+    result = run_training(tickets, tmp_path / "run", attention=learned, config=config)
+    frozen, trained = result.card["attention"]["temperatures"]
+    assert frozen == pytest.approx([2.0] * len(frozen), rel=1e-6)
+    assert all(tau >= 0.5 and abs(tau - 2.0) > 1e-3 for tau in trained)
+    assert load_run(tmp_path / "run").model.temperatures() == [frozen, trained]
+
+
+def test_additive_scores_train_from_scratch_and_not_on_a_pretrained_encoder(
+    tickets: Dataset, tmp_path: Path
+) -> None:
+    additive = AttentionConfig(2.0, 2.0, "tanh", "additive")
+    config = TrainConfig(trainable="last:1", steps=2, batch_size=30)
+    result = run_training(tickets, tmp_path / "run", attention=additive, config=config)
+    assert result.card["attention"]["score"] == "additive"
+    with pytest.raises(InputError, match="expected score dot_product with an encoder"):
+        load_pretrained(tmp_path, 2, additive)

@@ -197,6 +197,36 @@ def test_nan_reaches_the_rows_that_see_it_and_no_others(config: AttentionConfig)
     assert attention_weights(q, k, masked, config)[1].isfinite().all()
 
 
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_nan_reaches_the_outputs_that_see_it_and_no_others(
+    config: AttentionConfig, need_weights: bool
+) -> None:
+    q, k, v = random_qkv()
+    q[0, 0, 2] = math.nan
+    k[1, 2, 3] = math.nan
+    out, _ = attend(q, k, v, None, config, need_weights)
+    assert out[0, 0, 2].isnan().all()
+    assert out[1, 2].isnan().all()
+    out[0, 0, 2] = out[1, 2] = 0
+    assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("mode", ["clamp", "tanh"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_infinite_logits_are_clipped_without_weights_too(
+    mode: ClipMode, dtype: torch.dtype
+) -> None:
+    q, k = torch.full((1, 1, 1, 4), 3e38), torch.full((1, 1, 3, 4), -3e38)
+    k[0, 0, 0] = 3e38
+    one_hot = torch.eye(3)[None, None]
+    inputs = (x.to(dtype) for x in (q, k, one_hot))
+    out, _ = attend(*inputs, None, AttentionConfig(1.0, 2.0, mode))
+    slack = 2 * torch.finfo(dtype).eps
+    assert out.double().max() <= g.weight_bounds(2.0, 1.0, 3)[1] * (1 + slack)
+    assert out.double().max() >= g.weight_bounds(2.0, 1.0, 3)[1] * (1 - 5 * slack)
+
+
 @pytest.mark.parametrize("mode", ["clamp", "tanh"])
 def test_infinite_logits_are_clipped(mode: ClipMode) -> None:
     q, k = torch.full((1, 1, 1, 4), 3e38), torch.full((1, 1, 3, 4), -3e38)
