@@ -96,7 +96,7 @@ class Certificate:
 
     Attributes:
         logit_bound: c, or None when the logits are not clipped and nothing is certified.
-        temperature: τ.
+        temperature: τ; its floor where heads learn their own.
         largest_weight: the largest weight measured anywhere.
         largest_weight_bound: the bound for the document in which it was measured.
         weight_ratio: the largest measured weight over the bound of its own document.

@@ -735,9 +735,10 @@ def test_minilm_without_a_clip_is_that_of_transformers() -> None:
 def test_transformers_is_needed_for_its_own_models_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)  # importing it is an error now
     monkeypatch.delitem(sys.modules, "transformers.modeling_utils")
-    spec = importlib.util.find_spec("attnpriv.attention.drop_in")
+    spec = importlib.util.find_spec("attnpriv.attention.drop_in.transformers_models")
     assert spec is not None
     assert spec.loader is not None
     fresh = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fresh)
-    assert type(fresh.harden(nn.MultiheadAttention(4, 2), PLAIN)).__module__ == fresh.__name__
+    assert fresh.registered_attention(nn.MultiheadAttention(4, 2)) == []
+    assert harden(nn.MultiheadAttention(4, 2), PLAIN)
