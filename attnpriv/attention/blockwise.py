@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from attnpriv.attention.scores import shorten_backward, shorten_forward
+from attnpriv.attention.scores import shorten_backward, shorten_forward, without_autocast
 
 LN2 = math.log(2)
 BLOCK_BYTES = 1 << 20  # of one block: a core's second-level cache holds a few of them
@@ -92,13 +92,14 @@ class _Blockwise(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, gain, vector, mask = ctx.saved_tensors
         grads = [None if x is None else torch.zeros_like(x) for x in (q, k, v, gain, vector)]
-        for where in _groups(q, k, vector):
-            group = _Group(where, q, k, v, gain, vector, mask, ctx.rule, dtype=_wide(q))
-            for rows in group.query_blocks():
-                group.backward(rows, grad[*where, rows], ctx.needs_input_grad[3])
-            for whole, part in zip(grads, group.gradients(), strict=True):
-                if whole is not None and part is not None:
-                    whole[where] = part.view_as(whole[where])
+        with without_autocast(q):
+            for where in _groups(q, k, vector):
+                group = _Group(where, q, k, v, gain, vector, mask, ctx.rule, dtype=_wide(q))
+                for rows in group.query_blocks():
+                    group.backward(rows, grad[*where, rows], ctx.needs_input_grad[3])
+                for whole, part in zip(grads, group.gradients(), strict=True):
+                    if whole is not None and part is not None:
+                        whole[where] = part.view_as(whole[where])
         return (*grads, None, None)
 
 

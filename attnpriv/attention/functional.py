@@ -20,6 +20,7 @@ from attnpriv.attention.scores import (
     norm_radius,
     shorten,
     shorten_forward,
+    without_autocast,
 )
 from attnpriv.config import AttentionConfig
 from attnpriv.errors import InputError
@@ -115,7 +116,8 @@ def attention_weights(
     tau, vector = _per_head(temperature, score_vector, q, config)
     wide = torch.promote_types(q.dtype, torch.float32)
     vector = None if vector is None else vector.to(wide)
-    logits = clipped_logits(q.to(wide), k.to(wide), vector, config) / tau
+    with without_autocast(q):
+        logits = clipped_logits(q.to(wide), k.to(wide), vector, config) / tau
     if mask is None:
         return torch.softmax(logits, dim=-1).to(q.dtype)
     visible = mask.any(dim=-1, keepdim=True)
@@ -179,13 +181,14 @@ def attend(
     if k.shape[2] == 0:
         return q.new_zeros(*q.shape[:3], v.shape[-1]), None
     tau, vector = _per_head(temperature, score_vector, q, config)
-    match backend:
-        case "fused":
-            return _fused(q, k, v, mask, config, causal, tau), None
-        case "flex":
-            return flex_attend(q, k, v, mask, config, causal, tau), None
-        case "blockwise":
-            return _blockwise(q, k, v, mask, config, causal, tau, vector), None
+    with without_autocast(q):
+        match backend:
+            case "fused":
+                return _fused(q, k, v, mask, config, causal, tau), None
+            case "flex":
+                return flex_attend(q, k, v, mask, config, causal, tau), None
+            case "blockwise":
+                return _blockwise(q, k, v, mask, config, causal, tau, vector), None
 
 
 def _fused(

@@ -6,6 +6,7 @@ Shapes: B batch, H heads, Tq queries, Tk keys, Dh head width.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +15,14 @@ from torch.autograd.function import once_differentiable
 
 from attnpriv.config import AttentionConfig
 from attnpriv.guarantees import clip_radius
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """Keep ``torch.autocast`` from rounding a logit after its clip, or what makes it."""
+    kind = x.device.type
+    if not torch.amp.is_autocast_available(kind):
+        return nullcontext()
+    return torch.autocast(kind, enabled=False)
 
 
 def clipped_logits(

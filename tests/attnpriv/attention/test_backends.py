@@ -233,6 +233,30 @@ def test_pieces_of_a_batch_give_what_the_batch_gives(floor: float | None, mask: 
     torch.testing.assert_close(pieces, whole.detach(), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_autocast_does_not_round_what_is_clipped(
+    config: AttentionConfig, need_weights: bool
+) -> None:
+    inputs, leaves = leaves_of(make_inputs(config, (5, 11), "padding"), torch.float32)
+    q, k, v, visible, tau, w = inputs.values()
+    assert q is not None
+    assert k is not None
+    assert v is not None
+
+    def call() -> Tensor:
+        out, weights = attend(
+            q, k, v, visible, config, need_weights, temperature=tau, score_vector=w
+        )
+        return out if weights is None else weights
+
+    plain = with_gradients(call(), leaves[:2])
+    with torch.autocast("cpu", torch.bfloat16):
+        out = call()
+    for ours, theirs in zip(with_gradients(out, leaves[:2]), plain, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
 def test_a_dropped_gain_gradient_costs_nothing_else() -> None:
     """A fixed temperature handed in per head gives the result of the number."""
     config = AttentionConfig(0.7, 1.3, "tanh")
