@@ -1,0 +1,1 @@
+"""What hardening attention costs in utility, and what it buys: ``python -m`` this package."""

@@ -1,0 +1,217 @@
+"""The three ways to come by a classifier with hardened attention.
+
+* ``frozen``: a pretrained encoder whose attention is replaced, and only a head trained on it.
+* ``tuned``: the pretrained encoder fine-tuned whole, without privacy.
+* ``scratch``: the library's small encoder, trained whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attnpriv.audit.statistics import Floats
+from attnpriv.config import AttentionConfig, ModelConfig, PrivacyConfig, TrainConfig
+from attnpriv.data import Encoding, HashTokenizer, Tokenizer, WordPieceTokenizer
+from attnpriv.models.pretrained import encoder_folder, load_pretrained
+from attnpriv.models.text import TextClassifier, pooled_features
+from attnpriv.run_folder import TOKENIZER
+from attnpriv.training.batches import FEATURE_ROWS, Loss, Records, TextRecords
+from attnpriv.training.loop import Schedule, fit
+from attnpriv.training.train import SCRATCH
+from benchmarks.hardening_frontier.cells import Cell
+from benchmarks.hardening_frontier.tasks import Task, load_task
+
+EPSILON, DELTA = 3.0, 1e-5
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a regime trains; steps of None are ``epochs`` of the training rows."""
+
+    batch_size: int
+    learning_rate: float
+    head_learning_rate: float
+    micro_batch_size: int
+    steps: int | None = None
+    epochs: int = 2
+
+    def schedule(self, rows: int) -> Schedule:
+        """The steps on that many training rows."""
+        return Schedule(rows, self.batch_size, self.steps or self.epochs * rows // self.batch_size)
+
+
+TUNED = Recipe(32, 1e-4, 0.01, 8)
+SCRATCH_PLAIN = Recipe(64, 1e-3, 0.01, 64, steps=250)
+SCRATCH_PRIVATE = Recipe(512, 3e-3, 0.05, 64, steps=60)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained classifier, and the class probabilities [N, K] it gives to rows of its task."""
+
+    model: TextClassifier
+    tokenizer: Tokenizer
+    predict: Callable[[Sequence[int]], Floats]
+
+
+class FeatureRecords:
+    """Cached features of training rows, for a head alone; implements ``Records``."""
+
+    def __init__(self, head: nn.Module, features: Tensor, labels: Tensor) -> None:
+        self.module = head
+        self._features = features
+        self._labels = labels
+
+    def losses(self, batch: Tensor) -> Iterator[Loss]:
+        """As in ``Records``."""
+        for start in range(0, len(batch), FEATURE_ROWS):
+            rows = batch[start : start + FEATURE_ROWS]
+            yield partial(_head_loss, features=self._features[rows], labels=self._labels[rows])
+
+
+class HalfRecords:
+    """Records whose forward pass runs in bfloat16 where that is safe; implements ``Records``."""
+
+    def __init__(self, records: Records) -> None:
+        self.module = records.module
+        self._records = records
+
+    def losses(self, batch: Tensor) -> Iterator[Loss]:
+        """As in ``Records``."""
+        for loss in self._records.losses(batch):
+            yield partial(_half_loss, loss=loss)
+
+
+def train_cell(cell: Cell) -> Trained:
+    """Train what the cell asks for."""
+    torch.manual_seed(cell.seed)
+    task = load_task(cell.dataset)
+    match cell.regime:
+        case "frozen":
+            return _train_frozen(cell, task)
+        case "tuned":
+            return _train_tuned(cell, task)
+    return _train_scratch(cell, task)
+
+
+def _train_frozen(cell: Cell, task: Task) -> Trained:
+    model = _pretrained(task, cell.point.attention)
+    features = _features(task.name, cell.point.attention)
+    rows, _ = task.split(cell.seed)
+    records = FeatureRecords(model.head, features[rows], torch.tensor(task.data.labels)[rows])
+    defaults = TrainConfig()
+    optimizer = torch.optim.Adam(model.head.parameters(), lr=defaults.head_learning_rate)
+    _fit(cell, records, optimizer, Schedule(len(rows), min(4096, len(rows) // 2), 200))
+    tokenizer = _tokenizer("minilm")
+    return Trained(model, tokenizer, lambda wanted: _probabilities(model, features[list(wanted)]))
+
+
+def _train_tuned(cell: Cell, task: Task) -> Trained:
+    return _train_whole(cell, task, _pretrained(task, cell.point.attention), TUNED)
+
+
+def _train_scratch(cell: Cell, task: Task) -> Trained:
+    shape = ModelConfig(
+        encoder="scratch",
+        num_labels=len(task.data.label_names),
+        attention=cell.point.attention,
+        pooling="layers",
+        **SCRATCH,
+    )
+    recipe = SCRATCH_PRIVATE if cell.private else SCRATCH_PLAIN
+    return _train_whole(cell, task, TextClassifier(shape), recipe)
+
+
+def _train_whole(cell: Cell, task: Task, model: TextClassifier, recipe: Recipe) -> Trained:
+    encoder = "scratch" if cell.regime == "scratch" else "minilm"
+    encodings, tokenizer = _encodings(task.name, encoder), _tokenizer(encoder)
+    rows, _ = task.split(cell.seed)
+    records: Records = TextRecords(
+        model,
+        [encodings[row] for row in rows],
+        torch.tensor([task.data.labels[row] for row in rows]),
+        tokenizer.pad_id,
+        recipe.micro_batch_size,
+    )
+    if cell.regime == "tuned":
+        records = HalfRecords(records)
+    _fit(cell, records, _optimizer(model, recipe), recipe.schedule(len(rows)))
+
+    def predict(wanted: Sequence[int]) -> Floats:
+        chosen = [encodings[row] for row in wanted]
+        return _probabilities(model, pooled_features(model, chosen, tokenizer.pad_id))
+
+    return Trained(model, tokenizer, predict)
+
+
+def _fit(
+    cell: Cell, records: Records, optimizer: torch.optim.Optimizer, schedule: Schedule
+) -> None:
+    # A known seed voids ε for a model in use. Here it gives the same draws and noise to every
+    # point, so that differences between points of one seed are not differences of luck.
+    privacy = PrivacyConfig(EPSILON, DELTA, noise_seed=cell.seed) if cell.private else None
+    fit(
+        records,
+        optimizer,
+        schedule,
+        privacy=privacy,
+        seed=cell.seed,
+        ema_decay=TrainConfig().ema_decay,
+        on_step=None,
+    )
+
+
+def _optimizer(model: TextClassifier, recipe: Recipe) -> torch.optim.Optimizer:
+    head = set(model.head.parameters())
+    encoder = [p for p in model.parameters() if p not in head]
+    return torch.optim.Adam(
+        [
+            {"params": list(model.head.parameters()), "lr": recipe.head_learning_rate},
+            {"params": encoder, "lr": recipe.learning_rate},
+        ]
+    )
+
+
+def _pretrained(task: Task, attention: AttentionConfig) -> TextClassifier:
+    return load_pretrained(encoder_folder("minilm"), len(task.data.label_names), attention)
+
+
+@lru_cache(maxsize=1)
+def _features(dataset: str, attention: AttentionConfig) -> Tensor:
+    """Pooled features of all rows of a data set: they depend on no seed and no label."""
+    encodings, pad_id = _encodings(dataset, "minilm"), _tokenizer("minilm").pad_id
+    return pooled_features(_pretrained(load_task(dataset), attention), encodings, pad_id)
+
+
+@lru_cache
+def _encodings(dataset: str, encoder: str) -> tuple[Encoding, ...]:
+    texts = load_task(dataset).data.texts
+    return tuple(_tokenizer(encoder).encode_batch(texts, SCRATCH["max_length"]))
+
+
+@lru_cache
+def _tokenizer(encoder: str) -> Tokenizer:
+    if encoder == "scratch":
+        return HashTokenizer(SCRATCH["vocab_size"])
+    return WordPieceTokenizer.from_file(encoder_folder(encoder) / TOKENIZER)
+
+
+@torch.no_grad()
+def _probabilities(model: TextClassifier, features: Tensor) -> Floats:
+    return np.asarray(torch.softmax(model.head(features), -1).double().numpy())
+
+
+def _head_loss(head: nn.Module, features: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(head(features), labels, reduction="sum")
+
+
+def _half_loss(module: nn.Module, loss: Loss) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        return loss(module)
