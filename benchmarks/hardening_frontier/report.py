@@ -132,6 +132,7 @@ def plot(summary: dict[str, Any], path: Path) -> None:
 
 
 def _panel(axes: Axes, tables: list[dict[str, Any]], title: str) -> None:
+    axes.set_visible(bool(tables))
     axes.set_title(title, fontsize=10)
     axes.axhline(0, color="grey", linewidth=0.8)
     axes.axvline(4, color="grey", linewidth=0.8, linestyle=":")
