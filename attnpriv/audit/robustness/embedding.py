@@ -32,6 +32,8 @@ SCALES = (0.01, 0.02, 0.05)
 PGD_STEPS = 6
 STEP = 2.5 / PGD_STEPS  # of the radius: the steps can cross the ball and come back
 BATCH = 32
+# Captum takes gradients below 1e-6 for zero, and so would leave confident documents where they are.
+ANY_GRADIENT = 0.0
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ def embedding_attacks(
 def fgsm(model: _Attackable, batch: _Batch, radius: float) -> Tensor:
     """One step of the given size along the sign of the loss's gradient, [B, T, D]."""
     attack = FGSM(model.forward_embedded, nn.CrossEntropyLoss(reduction="none"))
+    attack.zero_thresh = ANY_GRADIENT
     with _captum_warnings_ignored():
         moved: Tensor = attack.perturb(
             batch.x, radius, batch.labels, additional_forward_args=(batch.mask,), mask=batch.movable
@@ -125,6 +128,7 @@ def fgsm(model: _Attackable, batch: _Batch, radius: float) -> Tensor:
 def pgd(model: _Attackable, batch: _Batch, radius: float) -> Tensor:
     """Projected gradient steps within the ball of the given radius, [B, T, D]."""
     attack = PGD(model.forward_embedded, nn.CrossEntropyLoss(reduction="none"))
+    attack.fgsm.zero_thresh = ANY_GRADIENT
     with _captum_warnings_ignored():
         moved: Tensor = attack.perturb(
             batch.x,

@@ -30,6 +30,22 @@ def test_perturbations_stay_in_the_ball_and_off_the_special_tokens(
 
 
 @pytest.mark.parametrize("attack", [embedding.fgsm, embedding.pgd])
+def test_confident_documents_are_attacked_like_any_other(
+    model: TextClassifier, batch: embedding._Batch, attack: embedding._Attack
+) -> None:
+    with torch.no_grad():
+        logits = model.forward_embedded(batch.x, batch.mask)
+        margin = float((logits[:, 0] - logits[:, 1:].amax(-1)).abs().min())
+        confident = copy.deepcopy(model)
+        confident.head.weight *= 30 / margin
+        confident.head.bias *= 30 / margin
+        labels = confident.forward_embedded(batch.x, batch.mask).argmax(-1)
+    sure = dataclasses.replace(batch, labels=labels)
+    moved = attack(confident, sure, 0.03) - batch.x
+    assert (moved[batch.movable > 0] != 0).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("attack", [embedding.fgsm, embedding.pgd])
 def test_attacks_raise_the_loss(
     model: TextClassifier, batch: embedding._Batch, attack: embedding._Attack
 ) -> None:
