@@ -20,7 +20,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from attnpriv.attention.scores import shorten_backward, shorten_forward, without_autocast
+from attnpriv.attention.scores import (
+    additive_pairs,
+    shorten_backward,
+    shorten_forward,
+    wide_dtype,
+    without_autocast,
+)
 
 LN2 = math.log(2)
 BLOCK_BYTES = 1 << 20  # of one block: a core's second-level cache holds a few of them
@@ -94,7 +100,7 @@ class _Blockwise(torch.autograd.Function):
         grads = [None if x is None else torch.zeros_like(x) for x in (q, k, v, gain, vector)]
         with without_autocast(q):
             for where in _groups(q, k, vector):
-                group = _Group(where, q, k, v, gain, vector, mask, ctx.rule, dtype=_wide(q))
+                group = _Group(where, q, k, v, gain, vector, mask, ctx.rule, dtype=wide_dtype(q))
                 for rows in group.query_blocks():
                     group.backward(rows, grad[*where, rows], ctx.needs_input_grad[3])
                 for whole, part in zip(grads, group.gradients(), strict=True):
@@ -161,7 +167,7 @@ class _Group:
 
     def _row_sums(self, e: Tensor) -> Tensor:
         """[G, t, 1], and 1 for a row without visible keys, whose e are all 0."""
-        total = e.sum(-1, keepdim=True, dtype=_wide(e))
+        total = e.sum(-1, keepdim=True, dtype=wide_dtype(e))
         return total if self.mask is None else total.masked_fill_(total == 0, 1.0)
 
     def gradients(self) -> tuple[Tensor | None, ...]:
@@ -189,7 +195,7 @@ class _Group:
         q, k, scale = self.q[:, rows], self.k[:, self._keys(rows)], self.rule.scale
         if self.vector is None:  # the scale inside the matrix product costs nothing
             return torch.baddbmm(q.new_empty(1, 1, 1), q, k.mT, beta=0, alpha=scale)
-        return (_pairs(q, k) @ self.vector.mT.unsqueeze(1)).squeeze(-1).mul_(scale)
+        return (additive_pairs(q, k) @ self.vector.mT.unsqueeze(1)).squeeze(-1).mul_(scale)
 
     def _scores_backward(self, du: Tensor, rows: slice) -> None:
         keys = self._keys(rows)
@@ -202,7 +208,7 @@ class _Group:
             self._add("q", rows, torch.bmm(du, k).mul_(scale))
             self._add("k", keys, torch.bmm(du.mT, q).mul_(scale))
             return
-        pairs, du = _pairs(q, k), du.unsqueeze(-1)
+        pairs, du = additive_pairs(q, k), du.unsqueeze(-1)
         self._add("vector", slice(None), (du * pairs).sum((1, 2)).unsqueeze(1) * scale)
         through = (1 - pairs * pairs).mul_(du).mul_(self.vector.unsqueeze(1))
         self._add("q", rows, through.sum(2) * scale)
@@ -252,10 +258,6 @@ class _Group:
         return hidden
 
 
-def _pairs(q: Tensor, k: Tensor) -> Tensor:
-    return torch.tanh(q.unsqueeze(2) + k.unsqueeze(1))
-
-
 def _groups(q: Tensor, k: Tensor, vector: Tensor | None) -> Iterator[tuple[slice, slice]]:
     """Cut batch and heads so that a group, or a query block of one head, is a block."""
     B, H, Tq, _ = q.shape
@@ -275,7 +277,3 @@ def _rows_of_block(k: Tensor, vector: Tensor | None) -> int:
 def _flat(x: Tensor) -> Tensor:
     """[b, h, ...] to [G, ...]."""
     return x.flatten(0, 1)
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import flex_attention
 
+from attnpriv.attention.scores import wide_dtype
 from attnpriv.config import AttentionConfig
 
 
@@ -58,7 +59,7 @@ def _score_mod(
     clip, bent = config.logit_bound, config.clip_mode == "tanh"
     per_head = None
     if isinstance(tau, Tensor):
-        wide = torch.promote_types(q.dtype, torch.float32)
+        wide = wide_dtype(q)
         per_head = tau.to(wide).expand(*q.shape[:2], 1, 1).flatten(1).contiguous()
 
     def score_mod(score: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from attnpriv.attention.scores import (
     norm_radius,
     shorten,
     shorten_forward,
+    wide_dtype,
     without_autocast,
 )
 from attnpriv.config import AttentionConfig
@@ -114,7 +115,7 @@ def attention_weights(
     """
     mask = _visible(_checked_mask(q, k, mask), q, k, causal)
     tau, vector = _per_head(temperature, score_vector, q, config)
-    wide = torch.promote_types(q.dtype, torch.float32)
+    wide = wide_dtype(q)
     vector = None if vector is None else vector.to(wide)
     with without_autocast(q):
         logits = clipped_logits(q.to(wide), k.to(wide), vector, config) / tau
@@ -301,7 +302,7 @@ def _per_head(
     if temperature is not None:
         if temperature.shape[-1:] != (H,) or temperature.shape not in ((H,), (B, H)):
             raise InputError(f"expected temperature [{H}] or [{B}, {H}], got {temperature.shape}")
-        wide = torch.promote_types(q.dtype, torch.float32)
+        wide = wide_dtype(q)
         tau = temperature.to(wide).reshape(-1, H, 1, 1)
     if score_vector is not None:
         if score_vector.shape not in ((H, Dh), (B, H, Dh)):

@@ -58,8 +58,17 @@ def additive_logits(q: Tensor, k: Tensor, w: Tensor) -> Tensor:
     Source: Bahdanau et al. 2015 (arXiv:1409.0473), appendix A.1.2; a linear layer over the
     concatenation of query and key is the same with the projections inside q and k.
     """
-    pairs = torch.tanh(q.unsqueeze(-2) + k.unsqueeze(-3))
-    return (pairs @ w.mT.unsqueeze(-3)).squeeze(-1)
+    return (additive_pairs(q, k) @ w.mT.unsqueeze(-3)).squeeze(-1)
+
+
+def additive_pairs(q: Tensor, k: Tensor) -> Tensor:
+    """``tanh(q + k)`` for every pair, [..., Tq, Tk, Dh]."""
+    return torch.tanh(q.unsqueeze(-2) + k.unsqueeze(-3))
+
+
+def wide_dtype(x: Tensor) -> torch.dtype:
+    """What to compute in where half precision would not do: float32 at least."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def bound_vector(w: Tensor, clip: float) -> Tensor:
@@ -67,7 +76,7 @@ def bound_vector(w: Tensor, clip: float) -> Tensor:
 
     Source: Hölder's inequality.
     """
-    wide = w.to(torch.promote_types(w.dtype, torch.float32))
+    wide = w.to(wide_dtype(w))
     limit = clip * (1 - 2 * torch.finfo(w.dtype).eps)
     return (wide * (limit / wide.abs().sum(-1, keepdim=True).clamp(min=limit))).to(w.dtype)
 
@@ -105,8 +114,7 @@ class _Shorten(torch.autograd.Function):
 
 def shorten_forward(x: Tensor, radius: float, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """As ``shorten``, and the factors [..., 1]; into the first rows of ``out`` if it is given."""
-    wide = torch.promote_types(x.dtype, torch.float32)
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide_dtype(x))
     # The larger of norm and radius rather than min(1, r/norm): no division by zero.
     factor = norm.clamp_(min=radius).reciprocal_().mul_(radius)
     if x.dtype != torch.float16:  # in which a small factor has few digits, but a product has them
