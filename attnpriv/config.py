@@ -12,11 +12,35 @@ ClipMode = Literal["clamp", "tanh", "norm"]
 Score = Literal["dot_product", "additive"]
 Pooling = Literal["mean", "cls", "layers"]
 Accountant = Literal["prv", "rdp"]
+TrainableKind = Literal["head", "bias", "last", "lora", "all"]
+Clipping = Literal["flat", "automatic"]
+ClippingEngine = Literal["book_keeping", "hooks", "ghost"]
+Sampler = Literal["poisson"]
+Precision = Literal["float32", "bfloat16"]
+Decay = Literal["constant", "linear", "cosine"]
+
+# Ways of drawing batches for which the accountants' ε does not hold, and why.
+UNSOUND_SAMPLERS = {
+    "shuffled": "the accountant's amplification does not hold for shuffled batches of fixed size, "
+    "which can leak up to 10 times the ε of Poisson sampling (Chua et al. 2024, arXiv:2403.17673; "
+    "arXiv:2411.10614)",
+    "weighted": "each row has a rate of its own, and the largest one would have to be accounted "
+    "for every row",
+    "drop_last": "the batches have a fixed size and the rows of the last one are left out, "
+    "so that no row joins by its own coin",
+    "fixed": "a batch of fixed size drawn without replacement has another amplification, which "
+    "holds for replacing a record, not for adding or removing one",
+}
 
 
 def _require(condition: bool, name: str, expected: str, got: object) -> None:
     if not condition:
         raise InputError(f"expected {name} {expected}, got {got!r}")
+
+
+def _require_choice(name: str, got: str, literal: Any) -> None:
+    choices = get_args(literal)
+    _require(got in choices, name, f"one of {', '.join(choices)}", got)
 
 
 def _is_positive(value: float) -> bool:
@@ -62,9 +86,8 @@ class AttentionConfig:
         if floor is not None:
             expected = f"> 0 and below the temperature {self.temperature}, or none"
             _require(0 < floor < self.temperature, "temperature_floor", expected, floor)
-        for name, choices in (("clip_mode", get_args(ClipMode)), ("score", get_args(Score))):
-            value = getattr(self, name)
-            _require(value in choices, name, f"one of {', '.join(choices)}", value)
+        _require_choice("clip_mode", self.clip_mode, ClipMode)
+        _require_choice("score", self.score, Score)
 
     @property
     def logit_bound(self) -> float:
@@ -85,7 +108,7 @@ class ModelConfig:
         encoder: ``scratch``, ``minilm``, or the name under which a local encoder was loaded.
         vocab_size: number of token ids.
         dim: width D of a token vector.
-        layers: number of encoder blocks.
+        layers: number of encoder layers, each one application of a block.
         heads: attention heads H; divides ``dim``.
         hidden_dim: width of the feed-forward layer.
         max_length: longest sequence in tokens; longer texts are cut.
@@ -94,6 +117,9 @@ class ModelConfig:
             one third, two thirds and all of the blocks, side by side.
         norm_eps: ε of every layer norm.
         attention: the hardening, the same in every layer.
+        share_layers: every layer applies the same block, so that the encoder is a recursion
+            (Universal Transformer, Dehghani et al. 2019; ALBERT, Lan et al. 2020). It divides the
+            weights of the blocks by ``layers``, and no computation.
     """
 
     encoder: str
@@ -107,18 +133,18 @@ class ModelConfig:
     pooling: Pooling = "mean"
     norm_eps: float = 1e-12
     attention: AttentionConfig = field(default_factory=AttentionConfig)
+    share_layers: bool = False
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "dim", "layers", "heads", "hidden_dim", "max_length"):
             _require(getattr(self, name) >= 1, name, ">= 1", getattr(self, name))
         _require(self.num_labels >= 2, "num_labels", ">= 2", self.num_labels)
         _require(self.dim % self.heads == 0, "dim", f"divisible by heads={self.heads}", self.dim)
-        choices = get_args(Pooling)
-        _require(self.pooling in choices, "pooling", f"one of {', '.join(choices)}", self.pooling)
+        _require_choice("pooling", self.pooling, Pooling)
 
     @property
     def pooled_layers(self) -> tuple[int, ...]:
-        """After which blocks, counted from 1, the hidden states are pooled for the head."""
+        """After which layers, counted from 1, the hidden states are pooled for the head."""
         if self.pooling == "layers":
             return tuple(sorted({-(-self.layers * third // 3) for third in (1, 2, 3)}))
         return (self.layers,)
@@ -146,7 +172,14 @@ class PrivacyConfig:
         max_grad_norm: C, the L2 norm to which each record's gradient is clipped. The small default
             clips nearly every record, which suits Adam: it undoes the scale again.
         accountant: ``prv`` (tight) or ``rdp`` (looser).
-        noise_seed: None draws the seed of sampling and noise from the operating system. A number
+        noise_multiplier: σ; None takes the smallest with which all steps stay within ε. Where it is
+            given, the run stops before the step that would exceed ε.
+        clipping: ``flat`` shortens gradients longer than C; ``automatic`` brings every gradient
+            near norm C (Bu et al. 2023, arXiv:2206.07136).
+        clipping_engine: who sums clipped gradients: ``book_keeping`` (ours), or Opacus's ``hooks``
+            or ``ghost``. They agree, and differ in time, memory and the layers they know.
+        sampler: ``poisson`` is the only way of drawing batches for which the accountants' ε holds.
+        noise_seed: None draws the key of sampling and noise from the operating system. A number
             makes the run repeatable, and voids ε against anyone who knows or guesses it.
     """
 
@@ -154,6 +187,10 @@ class PrivacyConfig:
     delta: float = 1e-5
     max_grad_norm: float = 0.1
     accountant: Accountant = "prv"
+    noise_multiplier: float | None = None
+    clipping: Clipping = "flat"
+    clipping_engine: ClippingEngine = "book_keeping"
+    sampler: Sampler = "poisson"
     noise_seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -162,13 +199,21 @@ class PrivacyConfig:
         _require(
             _is_positive(self.max_grad_norm), "max_grad_norm", "> 0 and finite", self.max_grad_norm
         )
-        choices = get_args(Accountant)
-        _require(
-            self.accountant in choices,
-            "accountant",
-            f"one of {', '.join(choices)}",
-            self.accountant,
-        )
+        if self.noise_multiplier is not None:
+            expected = "> 0 and finite, or none"
+            _require(
+                _is_positive(self.noise_multiplier),
+                "noise_multiplier",
+                expected,
+                self.noise_multiplier,
+            )
+        _require_choice("accountant", self.accountant, Accountant)
+        _require_choice("clipping", self.clipping, Clipping)
+        _require_choice("clipping_engine", self.clipping_engine, ClippingEngine)
+        if self.sampler in UNSOUND_SAMPLERS:
+            reason = UNSOUND_SAMPLERS[self.sampler]
+            raise InputError(f"expected sampler poisson, got {self.sampler!r}: {reason}")
+        _require_choice("sampler", self.sampler, Sampler)
 
 
 @dataclass(frozen=True)
@@ -176,7 +221,9 @@ class TrainConfig:
     """How a model is fitted.
 
     Attributes:
-        trainable: ``head``, ``last:K`` (head and the last K blocks), or ``all``.
+        trainable: ``all``, or the head alone (``head``) or with a part of the encoder: every bias
+            (``bias``), the last K blocks (``last:K``), or adapters of rank R on every block
+            (``lora:R``) or on the last K (``lora:R:last:K``).
         steps: number of optimizer steps, each a Poisson draw; None takes 200 for a head alone,
             whose steps are cheap, and 100 otherwise.
         batch_size: expected batch size B; the sampling rate is q = B/N. None takes half of the
@@ -184,8 +231,13 @@ class TrainConfig:
         learning_rate: Adam's step size for the encoder.
         head_learning_rate: Adam's step size for the classifier head, whose inputs have norm 1.
         ema_decay: decay of the exponential moving average of the weights, which is what is saved.
-        micro_batch_size: most records in one forward and backward pass through the encoder; bounds
-            memory only.
+        warmup: share of the steps over which the learning rates rise to their value.
+        decay: how they fall to 0 afterwards: along a line (``linear``) or half a cosine
+            (``cosine``), or not (``constant``).
+        precision: of the encoder's forward and backward pass; norms, clipping, noise and weights
+            are float32 in any case.
+        micro_batch_tokens: most tokens in one forward and backward pass through the encoder; bounds
+            memory, and changes nothing else but rounding.
         seed: split, initial weights, and (without privacy) the sampling.
         train_size: share (0, 1) or number of the rows to train on; the rest is held out.
     """
@@ -196,7 +248,10 @@ class TrainConfig:
     learning_rate: float = 1e-3
     head_learning_rate: float = 0.15
     ema_decay: float = 0.95
-    micro_batch_size: int = 32
+    warmup: float = 0.0
+    decay: Decay = "constant"
+    precision: Precision = "float32"
+    micro_batch_tokens: int = 512
     seed: int = 0
     train_size: float = 0.8
 
@@ -204,27 +259,54 @@ class TrainConfig:
         parse_trainable(self.trainable)
         for name in ("learning_rate", "head_learning_rate"):
             _require(_is_positive(getattr(self, name)), name, "> 0 and finite", getattr(self, name))
-        for name in ("steps", "batch_size", "micro_batch_size"):
+        for name in ("steps", "batch_size", "micro_batch_tokens"):
             value = getattr(self, name)
             _require(value is None or value >= 1, name, ">= 1", value)
-        _require(0 <= self.ema_decay < 1, "ema_decay", "in [0, 1)", self.ema_decay)
+        for name in ("ema_decay", "warmup"):
+            _require(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
+        _require_choice("decay", self.decay, Decay)
+        _require_choice("precision", self.precision, Precision)
         _require(_is_positive(self.train_size), "train_size", "> 0 and finite", self.train_size)
 
 
-def parse_trainable(value: str) -> int | None:
-    """The number of trailing blocks to train: 0 for ``head``, K for ``last:K``, None for ``all``.
+@dataclass(frozen=True)
+class Trainable:
+    """What is trained of a model; the head always is.
 
-    >>> parse_trainable("last:2")
-    2
+    Attributes:
+        kind: ``head``, ``bias``, ``last``, ``lora`` or ``all``.
+        rank: R of the adapters; None without them.
+        last: how many trailing blocks are trained or adapted; None where blocks are not counted.
+    """
+
+    kind: TrainableKind
+    rank: int | None = None
+    last: int | None = None
+
+
+def parse_trainable(value: str) -> Trainable:
+    """Read ``head``, ``bias``, ``last:K``, ``lora:R``, ``lora:R:last:K`` or ``all``.
+
+    >>> parse_trainable("lora:8:last:2")
+    Trainable(kind='lora', rank=8, last=2)
 
     Raises:
-        InputError: the value has another form.
+        InputError: the value has another form, or K or R is not a number of at least 1.
     """
-    if value == "all":
-        return None
-    if value == "head":
-        return 0
-    prefix, _, count = value.partition(":")
-    if prefix == "last" and count.isdecimal() and int(count) >= 1:
-        return int(count)
-    raise InputError(f"expected trainable head, last:K with K >= 1, or all, got {value!r}")
+    match value.split(":"):
+        case ["head" | "bias" | "all" as kind]:
+            return Trainable(kind)
+        case ["last", last] if _is_count(last):
+            return Trainable("last", last=int(last))
+        case ["lora", rank] if _is_count(rank):
+            return Trainable("lora", rank=int(rank))
+        case ["lora", rank, "last", last] if _is_count(rank) and _is_count(last):
+            return Trainable("lora", rank=int(rank), last=int(last))
+    raise InputError(
+        "expected trainable head, bias, last:K, lora:R, lora:R:last:K or all, "
+        f"with K >= 1 and R >= 1, got {value!r}"
+    )
+
+
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and int(text) >= 1

@@ -105,6 +105,50 @@ def noise_multiplier_for(
     return enough
 
 
+def steps_within(
+    epsilon: float,
+    noise_multiplier: float,
+    delta: float,
+    sample_rate: float,
+    most: int,
+    accountant: Accountant = "prv",
+) -> int:
+    """The number of steps, up to ``most``, that spend at most ``epsilon`` at this noise.
+
+    Args:
+        epsilon: the target, > 0.
+        noise_multiplier: σ.
+        delta: δ in (0, 1).
+        sample_rate: q in (0, 1].
+        most: where to stop counting.
+        accountant: as in ``epsilon_spent``.
+
+    Raises:
+        InputError: an argument is out of range, or the first step spends more already; the message
+            says what noise one step would need.
+    """
+
+    def fits(steps: int) -> bool:
+        spent = epsilon_spent(noise_multiplier, delta, sample_rate, steps, accountant)
+        return spent <= epsilon
+
+    if not fits(1):
+        needed = noise_multiplier_for(epsilon, delta, sample_rate, 1, accountant)
+        raise InputError(
+            f"one step with noise multiplier {noise_multiplier} spends more than epsilon {epsilon} "
+            f"at sample rate {sample_rate:.4g} and delta {delta}: expected a noise multiplier of "
+            f"at least {needed:.4g}, or a smaller batch"
+        )
+    fit, too_many = 1, most + 1
+    while too_many - fit > 1:
+        middle = (fit + too_many) // 2
+        if fits(middle):
+            fit = middle
+        else:
+            too_many = middle
+    return fit
+
+
 @lru_cache(maxsize=512)
 def _epsilon(
     noise_multiplier: float, delta: float, sample_rate: float, steps: int, accountant: Accountant

@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator
-
-import torch
 from torch import Tensor
 
 from attnpriv.errors import InputError
+from attnpriv.privacy.randomness import Stream
 
 
-def make_generator(seed: int | None) -> torch.Generator:
-    """A random generator, seeded by the operating system unless a seed is given.
+def poisson_batch(size: int, sample_rate: float, stream: Stream) -> Tensor:
+    """Draw the row numbers of one step's batch; each row joins with chance ``sample_rate``.
 
-    Not covered: the generator is a Mersenne twister, not a cryptographically secure one; ε holds
-    against an attacker who cannot predict or reconstruct its output.
-    """
-    generator = torch.Generator()
-    generator.manual_seed(secrets.randbits(63) if seed is None else seed)
-    return generator
+    Args:
+        size: number of rows.
+        sample_rate: q in (0, 1], the one that the accountant is given.
+        stream: source of the coins, one for each row; a stream of its own for each step.
 
-
-def poisson_batches(
-    size: int, sample_rate: float, steps: int, generator: torch.Generator
-) -> Iterator[Tensor]:
-    """Draw ``steps`` batches of row numbers; each row is in each batch with chance ``sample_rate``.
-
-    Batches vary in size and may be empty; an empty batch is still a step that must add noise.
+    Returns:
+        Row numbers in rising order. There may be none: such a step must add noise all the same.
 
     Raises:
-        InputError: the sample rate is outside (0, 1].
+        InputError: the sample rate is out of range.
+
+    Claim: the coins are independent, and each one's chance is ``sample_rate`` to within 2^-53.
     """
     if not 0 < sample_rate <= 1:
         raise InputError(f"expected sample_rate in (0, 1], got {sample_rate}")
-    for _ in range(steps):
-        # float64 keeps the coin's bias below 2^-53; float32 would round small rates visibly.
-        coins = torch.rand(size, generator=generator, dtype=torch.float64)
-        yield (coins < sample_rate).nonzero().flatten()
+    return (stream.uniform(size) < sample_rate).nonzero().flatten()

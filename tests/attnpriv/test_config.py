@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
 import pytest
 
-from attnpriv.config import AttentionConfig, ModelConfig, PrivacyConfig, TrainConfig
+from attnpriv.config import (
+    AttentionConfig,
+    ModelConfig,
+    PrivacyConfig,
+    Trainable,
+    TrainConfig,
+    parse_trainable,
+)
 from attnpriv.errors import InputError
 
 SHAPE: dict[str, Any] = {
@@ -66,7 +74,16 @@ def test_privacy_refuses(values: dict[str, Any]) -> None:
     [
         {"trainable": "last:0"},
         {"trainable": "last:"},
+        {"trainable": "last:1:lora:1"},
         {"trainable": "tail"},
+        {"trainable": "head:1"},
+        {"trainable": "lora"},
+        {"trainable": "lora:0"},
+        {"trainable": "lora:x"},
+        {"trainable": "lora:-1"},
+        {"trainable": "lora:4:last"},
+        {"trainable": "lora:4:last:0"},
+        {"trainable": "lora:4:head"},
         {"steps": 0},
         {"batch_size": 0},
         {"micro_batch_size": 0},
@@ -83,6 +100,22 @@ def test_training_refuses(values: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("head", Trainable("head")),
+        ("bias", Trainable("bias")),
+        ("last:2", Trainable("last", last=2)),
+        ("lora:8", Trainable("lora", rank=8)),
+        ("lora:16:last:3", Trainable("lora", rank=16, last=3)),
+        ("all", Trainable("all")),
+    ],
+)
+def test_what_to_train_is_read(value: str, expected: Trainable) -> None:
+    assert parse_trainable(value) == expected
+    assert TrainConfig(trainable=value).trainable == value
+
+
+@pytest.mark.parametrize(
     "change", [{"heads": 5}, {"layers": 0}, {"num_labels": 1}, {"pooling": "max"}]
 )
 def test_model_refuses(change: dict[str, Any]) -> None:
@@ -91,8 +124,15 @@ def test_model_refuses(change: dict[str, Any]) -> None:
 
 
 def test_model_configuration_survives_json() -> None:
-    config = ModelConfig(**SHAPE, attention=AttentionConfig(2.0, 4.0, "norm"))
-    assert ModelConfig.from_dict(config.to_dict()) == config
+    config = ModelConfig(**SHAPE, attention=AttentionConfig(2.0, 4.0, "norm"), share_layers=True)
+    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     for broken in ({}, {**config.to_dict(), "surprise": 1}, {**SHAPE, "attention": {"tau": 1}}):
         with pytest.raises(InputError, match="not usable"):
             ModelConfig.from_dict(broken)
+
+
+def test_a_configuration_from_before_layers_were_shared_still_loads() -> None:
+    config = ModelConfig(**SHAPE)
+    saved = config.to_dict()
+    assert saved.pop("share_layers") is False
+    assert ModelConfig.from_dict(saved) == config
