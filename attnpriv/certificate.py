@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 from torch import nn
 
@@ -33,7 +34,8 @@ class HeadCertificate:
 
     Attributes:
         module: the layer's name inside the model, say ``blocks.0.attention.core``.
-        layer: number of the layer, from 0, in the order in which the model registers them.
+        layer: number of the layer, from 0, in the order in which the model registers them; a module
+            that serves several layers counts once for each.
         head: number of the head, from 0.
         logit_bound: c; None where the logits are unclipped.
         temperature: τ as trained.
@@ -129,7 +131,7 @@ def worst_case(certificates: Sequence[HeadCertificate]) -> HeadCertificate:
 def _hardened_layers(model: nn.Module) -> Iterator[tuple[str, HardenedAttention]]:
     for name, module in model.named_modules():
         if isinstance(module, HardenedAttention):
-            yield name, module
+            yield from repeat((name, module), module.applications)
 
 
 def _temperatures(name: str, module: HardenedAttention) -> list[float]:

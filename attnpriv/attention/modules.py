@@ -49,6 +49,10 @@ class HardenedAttention(nn.Module):
         heads: number of heads H.
         head_dim: head width Dh.
 
+    Attributes:
+        applications: how many layers of the model this one serves; above 1 where they share their
+            weights, and then the model sets it.
+
     Claim: the weights keep the bounds of ``attnpriv.guarantees`` at ``config.logit_bound`` and the
     temperatures that ``temperatures`` returns; with a floor also at the floor, whatever training
     does. Not covered: what the projections around it do.
@@ -58,6 +62,7 @@ class HardenedAttention(nn.Module):
         super().__init__()
         self.config = config
         self.heads = heads
+        self.applications = 1
         self.raw_temperature: PerRecord | None = None
         self.score_vector: PerRecord | None = None
         if config.temperature_floor is not None:

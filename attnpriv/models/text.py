@@ -6,6 +6,7 @@ Shapes: B batch, T tokens, D model width, H heads, L layers, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import assert_never
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from attnpriv.attention import HardenedAttention, MultiHeadSelfAttention
 from attnpriv.config import ModelConfig, parse_trainable
 from attnpriv.data.tokenisation import Encoding
 from attnpriv.errors import InputError
+from attnpriv.models.lora import LowRankLinear, add_adapters, merge_adapters
 
 INITIAL_STD = 0.02  # of every weight matrix, as in BERT (Devlin et al. 2019)
 
@@ -25,6 +27,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.attention = MultiHeadSelfAttention(config.dim, config.heads, config.attention)
+        self.attention.core.applications = config.layers if config.share_layers else 1
         self.attention_norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
         self.expand = nn.Linear(config.dim, config.hidden_dim)
         self.contract = nn.Linear(config.hidden_dim, config.dim)
@@ -44,6 +47,9 @@ class TextClassifier(nn.Module):
 
     No dropout: under differential privacy the noise regularises already, and a forward pass that
     is deterministic can be audited.
+
+    Attributes:
+        blocks: one for each layer, or a single one where ``config.share_layers``.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -52,10 +58,16 @@ class TextClassifier(nn.Module):
         self.words = nn.Embedding(config.vocab_size, config.dim)
         self.positions = nn.Embedding(config.max_length, config.dim)
         self.embedding_norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        blocks = 1 if config.share_layers else config.layers
+        self.blocks = nn.ModuleList(Block(config) for _ in range(blocks))
         self.head = nn.Linear(config.dim * len(config.pooled_layers), config.num_labels)
         self.apply(_initialise)
         nn.init.zeros_(self.head.weight)  # an unbiased start: every class equally likely
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The block that each of the L layers applies: L times the same one where it is shared."""
+        return [*self.blocks] * (self.config.layers // len(self.blocks))
 
     def embed(self, ids: Tensor) -> Tensor:
         """Word plus position embeddings after their layer norm: ids [B, T] to [B, T, D].
@@ -73,16 +85,22 @@ class TextClassifier(nn.Module):
         return embedded
 
     def encode(
-        self, x: Tensor, mask: Tensor, need_weights: bool = False
+        self, x: Tensor, mask: Tensor, need_weights: bool = False, start: int = 0
     ) -> tuple[list[Tensor], list[Tensor] | None]:
-        """Run the blocks on x [B, T, D] under mask [B, T], True where a token is.
+        """Run the layers on x [B, T, D] under mask [B, T], True where a token is.
+
+        Args:
+            x: token embeddings, or the hidden states after ``start`` layers.
+            mask: of the tokens.
+            need_weights: whether to return attention weights.
+            start: layers to leave out.
 
         Returns:
-            Hidden states [B, T, D] after each block that is pooled, and L weights [B, H, T, T] or
+            Hidden states [B, T, D] after each layer that is pooled, and L weights [B, H, T, T] or
             None.
         """
         states, weights = [], []
-        for number, block in enumerate(self.blocks, start=1):
+        for number, block in enumerate(self.layers[start:], start=start + 1):
             x, layer_weights = block(x, mask, need_weights)
             weights.append(layer_weights)
             if number in self.config.pooled_layers:
@@ -96,12 +114,16 @@ class TextClassifier(nn.Module):
         section 5.3). The unit norm keeps the head's gradients of one size, so that clipping
         distorts little.
         """
+        return F.normalize(self.pool_each(states, mask), dim=-1)
+
+    def pool_each(self, states: list[Tensor], mask: Tensor) -> Tensor:
+        """The parts of ``pool``, one of norm 1 for each state, side by side [B, D·S]."""
         if self.config.pooling == "cls":
             vectors = [hidden[:, 0] for hidden in states]
         else:
             # The sum has the direction of the mean, and normalising takes care of the rest.
             vectors = [(hidden * mask.unsqueeze(-1)).sum(1) for hidden in states]
-        return F.normalize(torch.cat([F.normalize(v, dim=-1) for v in vectors], dim=-1), dim=-1)
+        return torch.cat([F.normalize(v, dim=-1) for v in vectors], dim=-1)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Class logits [B, K] for ids [B, T] under mask [B, T]."""
@@ -120,27 +142,76 @@ class TextClassifier(nn.Module):
     def temperatures(self) -> list[list[float]]:
         """τ of every head of every layer, as trained."""
         cores = (m for m in self.modules() if isinstance(m, HardenedAttention))
-        return [core.temperatures() for core in cores]
+        return [core.temperatures() for core in cores for _ in range(core.applications)]
 
     def select_trainable(self, trainable: str) -> None:
-        """Freeze all but what is named.
+        """Freeze all but the head and what is named.
+
+        ==================  ======================================================================
+        form                trained besides the head
+        ==================  ======================================================================
+        ``head``            nothing
+        ``bias``            every bias, those of the layer norms too (Ben Zaken et al. 2022)
+        ``last:K``          the last K blocks
+        ``lora:R``          adapters of rank R on every linear layer of every block (Hu et al. 2022)
+        ``lora:R:last:K``   the same in the last K blocks
+        ``all``             everything
+        ==================  ======================================================================
+
+        Embeddings are trained under ``all`` alone; learned temperatures and the vectors of additive
+        scores under ``all``, and in the blocks of ``last:K``.
+
+        ``lora`` adds its adapters here, at random from torch's global generator, which the caller
+        seeds; fold them in with ``merge_adapters`` after training. Those of an earlier call are
+        folded in first, whatever the form.
 
         Args:
-            trainable: ``head``, ``last:K`` or ``all``.
+            trainable: one of these forms.
 
         Raises:
-            InputError: another form, or K exceeds the number of blocks.
+            InputError: another form, K exceeds the number of blocks or there is but a shared one,
+                or R exceeds a side of a linear layer.
         """
-        count = parse_trainable(trainable)
-        if count is None:
-            chosen: list[nn.Module] = [self]
-        elif count <= len(self.blocks):
-            chosen = [*self.blocks[len(self.blocks) - count :], self.head]
+        chosen = parse_trainable(trainable)
+        blocks = self.last_blocks(chosen.last)
+        if chosen.rank is not None:
+            add_adapters(self, chosen.rank, chosen.last)
         else:
-            raise InputError(f"expected at most last:{len(self.blocks)}, got {trainable!r}")
+            merge_adapters(self)
         self.requires_grad_(False)
-        for module in chosen:
-            module.requires_grad_(True)
+        self.head.requires_grad_(True)
+        match chosen.kind:
+            case "head":
+                pass
+            case "bias":
+                for name, parameter in self.named_parameters():
+                    if name.endswith(".bias"):
+                        parameter.requires_grad_(True)
+            case "last":
+                blocks.requires_grad_(True)
+            case "lora":
+                for module in blocks.modules():
+                    if isinstance(module, LowRankLinear):
+                        module.down.requires_grad_(True)
+                        module.up.requires_grad_(True)
+            case "all":
+                self.requires_grad_(True)
+            case _:
+                assert_never(chosen.kind)
+
+    def last_blocks(self, count: int | None) -> nn.ModuleList:
+        """The last ``count`` blocks, or all of them for None.
+
+        Raises:
+            InputError: there are fewer blocks, or all layers share one.
+        """
+        if count is None:
+            return self.blocks
+        if self.config.share_layers:
+            raise InputError(f"expected no last:K where layers share one block, got 'last:{count}'")
+        if count > len(self.blocks):
+            raise InputError(f"expected at most last:{len(self.blocks)}, got 'last:{count}'")
+        return self.blocks[len(self.blocks) - count :]
 
 
 def pad_batch(encodings: Sequence[Encoding], pad_id: int) -> tuple[Tensor, Tensor]:

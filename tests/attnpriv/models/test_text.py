@@ -1,17 +1,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from attnpriv.certificate import certify
 from attnpriv.config import AttentionConfig, ModelConfig
 from attnpriv.data import Encoding
 from attnpriv.errors import InputError
 from attnpriv.models.text import TextClassifier, pad_batch, pooled_features
+from attnpriv.run_folder import CARD, LEDGER, load_run, staged_run, write_file, write_model
+
+LEARNED = AttentionConfig(2.0, 1.0, "norm", "additive", temperature_floor=0.5)
 
 
-def make_model(pooling: str = "mean", attention: AttentionConfig | None = None) -> TextClassifier:
+def make_model(
+    pooling: str = "mean", attention: AttentionConfig | None = None, share_layers: bool = False
+) -> TextClassifier:
     torch.manual_seed(0)
     config = ModelConfig(
         encoder="scratch",
@@ -24,6 +31,7 @@ def make_model(pooling: str = "mean", attention: AttentionConfig | None = None) 
         num_labels=5,
         pooling=pooling,  # type: ignore[arg-type]
         attention=attention or AttentionConfig(),
+        share_layers=share_layers,
     )
     model = TextClassifier(config)
     torch.nn.init.normal_(model.head.weight)
@@ -113,8 +121,9 @@ def test_which_layers_are_pooled() -> None:
         ),
     ],
 )
-def test_select_trainable(trainable: str, prefixes: set[str]) -> None:
-    model = make_model()
+@pytest.mark.parametrize("attention", [AttentionConfig(), LEARNED], ids=str)
+def test_select_trainable(trainable: str, prefixes: set[str], attention: AttentionConfig) -> None:
+    model = make_model(attention=attention)
     model.select_trainable(trainable)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     expected = {
@@ -129,3 +138,91 @@ def test_what_does_not_fit_is_refused() -> None:
         model.select_trainable("last:4")
     with pytest.raises(InputError, match="at most 16 tokens, got 17"):
         model.embed(torch.zeros(1, 17, dtype=torch.int64))
+
+
+def copies_of(shared: TextClassifier) -> TextClassifier:
+    """The model whose layers have weights of their own, equal to the shared ones."""
+    model = TextClassifier(replace(shared.config, share_layers=False))
+    weights = shared.state_dict()
+    model.load_state_dict(
+        {
+            name: weights[".".join(["blocks", "0", *name.split(".")[2:]])]
+            if name.startswith("blocks.")
+            else weights[name]
+            for name in model.state_dict()
+        }
+    )
+    return model
+
+
+@pytest.mark.parametrize("attention", [AttentionConfig(), LEARNED], ids=str)
+def test_a_recursive_encoder_equals_layers_that_are_copies(attention: AttentionConfig) -> None:
+    shared = make_model("layers", attention, share_layers=True)
+    copies = copies_of(shared)
+    ids, mask = pad_batch(ENCODINGS, 0)
+    states, weights = shared.encode(shared.embed(ids), mask, need_weights=True)
+    expected_states, expected_weights = copies.encode(copies.embed(ids), mask, need_weights=True)
+    assert len(states) == len(weights or []) == 3
+    assert all(map(torch.equal, states, expected_states))
+    assert all(map(torch.equal, weights or [], expected_weights or []))
+    assert not torch.equal(states[0], states[1])
+    assert torch.equal(shared(ids, mask), copies(ids, mask))
+    assert shared.temperatures() == copies.temperatures()
+
+    for model in (shared, copies):
+        model(ids, mask).logsumexp(1).sum().backward()
+    for name, parameter in shared.blocks[0].named_parameters():
+        gradients = [block.get_parameter(name).grad for block in copies.blocks]
+        assert parameter.grad is not None
+        torch.testing.assert_close(
+            parameter.grad, sum(g for g in gradients if g is not None), rtol=1e-5, atol=1e-6
+        )
+
+
+def test_shared_layers_have_the_weights_of_one() -> None:
+    def count(model: torch.nn.Module) -> int:
+        return sum(p.numel() for p in model.parameters())
+
+    shared, separate = make_model(share_layers=True), make_model()
+    block = (36 + 12 + 17) * 12 + 12 * 17 + (36 + 12 + 17 + 12) + 4 * 12
+    assert len(shared.blocks) == 1
+    assert shared.layers == [shared.blocks[0]] * 3
+    assert separate.layers == list(separate.blocks)
+    assert count(shared.blocks) == block
+    assert count(separate) - count(shared) == 2 * block
+    assert count(make_model("layers", share_layers=True).head) == (3 * 12 + 1) * 5
+
+
+def test_the_certificate_of_shared_layers_lists_each_of_them() -> None:
+    model = make_model(attention=LEARNED, share_layers=True)
+    torch.nn.init.normal_(model.get_parameter("blocks.0.attention.core.raw_temperature.weight"))
+    heads = certify(model, 7, 2)
+    assert [(head.module, head.layer, head.head) for head in heads] == [
+        ("blocks.0.attention.core", layer, head) for layer in range(3) for head in range(3)
+    ]
+    for head in heads:
+        assert head.temperature == model.temperatures()[head.layer][head.head]
+    assert heads[0].temperature != heads[1].temperature
+    assert heads[0].mass_bound == heads[3].mass_bound == heads[6].mass_bound
+
+
+def test_a_run_folder_keeps_shared_layers(tmp_path: Path) -> None:
+    model = make_model("layers", LEARNED, share_layers=True)
+    with staged_run(tmp_path / "run") as staging:
+        write_model(staging, model, tuple("abcde"), {}, None)
+        write_file(staging / CARD, b"{}")
+        write_file(staging / LEDGER, b"")
+    read = load_run(tmp_path / "run").model
+    assert read.config == model.config
+    assert len(read.blocks) == 1
+    assert torch.equal(read(*pad_batch(ENCODINGS, 0)), model(*pad_batch(ENCODINGS, 0)))
+    assert certify(read, 7, 2) == certify(model, 7, 2)
+
+
+@pytest.mark.parametrize("trainable", ["last:1", "last:3", "lora:2:last:1"])
+def test_a_part_of_shared_layers_is_not_trained(trainable: str) -> None:
+    model = make_model(share_layers=True)
+    before = {name for name, p in model.named_parameters() if p.requires_grad}
+    with pytest.raises(InputError, match=f"no last:K .* got '{trainable[-6:]}'"):
+        model.select_trainable(trainable)
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == before
