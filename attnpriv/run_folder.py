@@ -5,7 +5,8 @@ file                    holds
 ======================  ==========================================================
 model.safetensors       every weight, float32
 config.json             the model's shape, its classes, how it was trained
-model_card.json         the privacy statement, for people and for ``GetModel``
+model_card.json         the privacy statement, for programs and for ``GetModel``
+model_card.md           the same for people
 privacy_ledger.jsonl    what looked at the private data, and the ε it cost
 tokenizer.json          the public vocabulary; pretrained encoders only
 manifest.json           the SHA-256 of each of these
@@ -20,10 +21,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,9 +33,11 @@ from attnpriv.data.records import Dataset, split_indices
 from attnpriv.data.tokenisation import HashTokenizer, Tokenizer, WordPieceTokenizer
 from attnpriv.errors import InputError, RunFolderError
 from attnpriv.models.text import TextClassifier
+from attnpriv.replacing import replace_file
 
 FORMAT = 1
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "model_card.json"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+CARD, CARD_TEXT = "model_card.json", "model_card.md"
 LEDGER, TOKENIZER, MANIFEST = "privacy_ledger.jsonl", "tokenizer.json", "manifest.json"
 REQUIRED = (WEIGHTS, CONFIG, CARD, LEDGER)
 
@@ -68,12 +67,20 @@ class Run:
 
         Data with another fingerprint than the training data's counts as held out as a whole, and
         the first value is None. Not covered: other data that shares some rows with the training
-        data passes for held out.
+        data passes for held out. The held-out rows of a search are those that its runs were scored
+        on, with noise.
         """
         recorded = self.card["data"]
         if recorded["fingerprint"] != data.fingerprint():
             return None, list(range(len(data)))
-        return split_indices(len(data), **recorded["split"])
+        split = recorded["split"]
+        if "salt" not in split:
+            return split_indices(len(data), **split)
+        from attnpriv.privacy.selection import assign_validation  # slow: it imports Opacus
+
+        held_out = assign_validation(data.texts, split["validation_share"], split["salt"])
+        rows = range(len(data))
+        return [i for i in rows if not held_out[i]], [i for i in rows if held_out[i]]
 
 
 def load_run(path: str | Path) -> Run:
@@ -115,29 +122,26 @@ def list_runs(folder: str | Path) -> list[Path]:
     return sorted(path.parent for path in Path(folder).glob(f"*/{MANIFEST}"))
 
 
-@contextmanager
-def staged_run(target: Path) -> Iterator[Path]:
-    """A temporary folder beside ``target`` that becomes it when the block ends, or vanishes.
+def publish(staging: Path, target: Path) -> None:
+    """Give a folder that holds all files of a run its manifest and its name.
+
+    Anything else in the folder, such as what a crash left of a file, is removed before.
 
     Raises:
-        InputError: ``target`` exists already, or its parent cannot be written.
+        OSError: the folder cannot be written or renamed; it is still where it was then.
     """
-    if target.exists():
-        raise InputError(f"expected a new run folder, {target} exists already")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise InputError(f"cannot write a run folder at {target}: {error.strerror}") from error
-    try:
-        yield staging
-        _write_manifest(staging)
-        staging.chmod(0o755)  # mkdtemp's own mode would hide the run from the server's user
-        staging.rename(target)
-        _sync_folder(target.parent)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+    files = [name for name in (*REQUIRED, TOKENIZER, CARD_TEXT) if (staging / name).exists()]
+    for path in staging.iterdir():
+        if path.name not in files:
+            path.unlink()
+    hashes = {name: hashlib.sha256((staging / name).read_bytes()).hexdigest() for name in files}
+    write_json(staging / MANIFEST, {"sha256": hashes})
+    for name in (*files, MANIFEST):
+        (staging / name).chmod(0o644)
+    staging.chmod(0o755)
+    _sync_folder(staging)
+    staging.rename(target)
+    _sync_folder(target.parent)
 
 
 def write_model(
@@ -147,9 +151,9 @@ def write_model(
     training: dict[str, Any],
     tokenizer_file: Path | None,
 ) -> None:
-    """Write weights, configuration and vocabulary into a staged run folder."""
+    """Write weights, configuration and vocabulary into a folder that is to be a run folder."""
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
-    write_file(staging / WEIGHTS, safetensors.torch.save(tensors))
+    replace_file(staging / WEIGHTS, safetensors.torch.save(tensors), mode=0o644)
     config = {
         "format": FORMAT,
         "model": model.config.to_dict(),
@@ -158,21 +162,13 @@ def write_model(
     }
     write_json(staging / CONFIG, config)
     if tokenizer_file is not None:
-        write_file(staging / TOKENIZER, tokenizer_file.read_bytes())
+        replace_file(staging / TOKENIZER, tokenizer_file.read_bytes(), mode=0o644)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as readable JSON, on disk when the call returns."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    write_file(path, (text + "\n").encode())
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a new file, on disk when the call returns."""
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    replace_file(path, (text + "\n").encode(), mode=0o644)
 
 
 def _verified_files(folder: Path) -> dict[str, bytes]:
@@ -190,15 +186,6 @@ def _verified_files(folder: Path) -> dict[str, bytes]:
     if missing:
         raise RunFolderError(f"{folder} is not a complete run folder: no {missing[0]} in manifest")
     return files
-
-
-def _write_manifest(staging: Path) -> None:
-    hashes = {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(staging.iterdir())
-    }
-    write_json(staging / MANIFEST, {"sha256": hashes})
-    _sync_folder(staging)
 
 
 def _sync_folder(folder: Path) -> None:

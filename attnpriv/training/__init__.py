@@ -1,5 +1,9 @@
 """From labelled texts to a run folder, with or without differential privacy."""
 
-from attnpriv.training.train import TrainingResult, train
+from attnpriv.training.candidates import Candidate
+from attnpriv.training.processes import is_first_process
+from attnpriv.training.release import TrainingResult
+from attnpriv.training.train import train
+from attnpriv.training.tune import tune
 
-__all__ = ["TrainingResult", "train"]
+__all__ = ["Candidate", "TrainingResult", "is_first_process", "train", "tune"]

@@ -8,13 +8,15 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
+from attnpriv.config import Precision
 from attnpriv.data.tokenisation import Encoding
-from attnpriv.models.text import TextClassifier, pad_batch, pooled_features
+from attnpriv.models.text import TextClassifier, batches_by_length, pad_batch
 
 FEATURE_ROWS = 1024  # cached features are small: that many of them make one micro-batch
 
-Loss = Callable[[nn.Module], Tensor]
+Losses = Callable[[nn.Module], Tensor]
 
 
 class Records(Protocol):
@@ -26,28 +28,42 @@ class Records(Protocol):
 
     module: nn.Module
 
-    def losses(self, batch: Tensor) -> Iterator[Loss]:
-        """Cut a batch of row numbers into micro-batches: functions to the sum of their losses."""
+    def losses(self, batch: Tensor) -> Iterator[Losses]:
+        """Cut a batch of row numbers into micro-batches: functions to their losses, one each."""
 
 
 class HeadRecords:
-    """For training the head alone: the frozen encoder has run once, and never runs again."""
+    """For training the head alone: the frozen encoder has run once, and never runs again.
 
-    def __init__(
-        self, model: TextClassifier, encodings: Sequence[Encoding], labels: Tensor, pad_id: int
-    ) -> None:
-        self.module: nn.Module = model.head
-        self._features = pooled_features(model, encodings, pad_id)
+    Args:
+        head: what is trained.
+        features: what it sees of N texts, [N, D·S], as of ``models.text.pooled_features``.
+        labels: their classes, [N].
+    """
+
+    def __init__(self, head: nn.Module, features: Tensor, labels: Tensor) -> None:
+        self.module = head
+        self._features = features
         self._labels = labels
 
-    def losses(self, batch: Tensor) -> Iterator[Loss]:
+    def losses(self, batch: Tensor) -> Iterator[Losses]:
         """As in ``Records``."""
-        for rows in _pieces(batch, FEATURE_ROWS):
-            yield _loss(self._labels[rows], self._features[rows])
+        for rows in torch.split(batch, FEATURE_ROWS):
+            yield _losses(self._labels[rows], self._features[rows])
 
 
 class TextRecords:
-    """For training encoder blocks: token ids, in micro-batches of similar length."""
+    """For training encoder blocks: token ids, in micro-batches of similar length.
+
+    Args:
+        model: what is trained.
+        encodings: N tokenised texts.
+        labels: their classes, [N].
+        pad_id: fills shorter texts up.
+        micro_batch_tokens: most tokens in a micro-batch, padding included; a longer text makes one
+            alone.
+        precision: in which the forward pass computes.
+    """
 
     def __init__(
         self,
@@ -55,27 +71,120 @@ class TextRecords:
         encodings: Sequence[Encoding],
         labels: Tensor,
         pad_id: int,
-        micro_batch_size: int,
+        micro_batch_tokens: int,
+        precision: Precision = "float32",
     ) -> None:
         self.module: nn.Module = model
         self._encodings = encodings
         self._lengths = torch.tensor([len(encoding.ids) for encoding in encodings])
         self._labels = labels
         self._pad_id = pad_id
-        self._micro_batch_size = micro_batch_size
+        self._micro_batch_tokens = micro_batch_tokens
+        self._precision = precision
 
-    def losses(self, batch: Tensor) -> Iterator[Loss]:
+    def losses(self, batch: Tensor) -> Iterator[Losses]:
         """As in ``Records``."""
-        by_length = batch[self._lengths[batch].argsort()]
-        for rows in _pieces(by_length, self._micro_batch_size):
+        for rows in _by_length(batch, self._lengths, self._micro_batch_tokens):
             inputs = pad_batch([self._encodings[row] for row in rows.tolist()], self._pad_id)
-            yield _loss(self._labels[rows], *inputs)
+            yield _losses(self._labels[rows], *inputs, precision=self._precision)
 
 
-def _pieces(batch: Tensor, size: int) -> Iterator[Tensor]:
-    for start in range(0, len(batch), size):
-        yield batch[start : start + size]
+class UpperRecords:
+    """For training the last blocks: the frozen ones below have run once, and never run again.
+
+    Args:
+        model: what is trained.
+        start: how many of its layers are frozen.
+        encodings: N tokenised texts.
+        labels: their classes, [N].
+        pad_id: fills shorter texts up.
+        micro_batch_tokens: as in ``TextRecords``.
+        precision: as in ``TextRecords``.
+    """
+
+    def __init__(
+        self,
+        model: TextClassifier,
+        start: int,
+        encodings: Sequence[Encoding],
+        labels: Tensor,
+        pad_id: int,
+        micro_batch_tokens: int,
+        precision: Precision = "float32",
+    ) -> None:
+        self.module: nn.Module = _UpperLayers(model, start)
+        self._lengths = torch.tensor([len(encoding.ids) for encoding in encodings])
+        self._hidden, self._lower_parts = _run_lower(model, start, encodings, pad_id)
+        self._labels = labels
+        self._micro_batch_tokens = micro_batch_tokens
+        self._precision = precision
+
+    def losses(self, batch: Tensor) -> Iterator[Losses]:
+        """As in ``Records``."""
+        for rows in _by_length(batch, self._lengths, self._micro_batch_tokens):
+            hidden = pad_sequence([self._hidden[row] for row in rows.tolist()], batch_first=True)
+            mask = torch.arange(hidden.shape[1]) < self._lengths[rows].unsqueeze(1)
+            inputs = (hidden, mask, self._lower_parts[rows])
+            yield _losses(self._labels[rows], *inputs, precision=self._precision)
 
 
-def _loss(labels: Tensor, *inputs: Tensor) -> Loss:
-    return lambda module: F.cross_entropy(module(*inputs), labels, reduction="sum")
+def states_size(encodings: Sequence[Encoding], dim: int) -> int:
+    """Bytes that the hidden states of these texts take."""
+    return 4 * dim * sum(len(encoding.ids) for encoding in encodings)
+
+
+class _UpperLayers(nn.Module):
+    """A classifier from the hidden states after its frozen layers on."""
+
+    def __init__(self, model: TextClassifier, start: int) -> None:
+        super().__init__()
+        self.model = model
+        self.start = start
+
+    def forward(self, hidden: Tensor, mask: Tensor, lower_parts: Tensor) -> Tensor:
+        """Logits [B, K] for states [B, T, D], their mask and what was pooled below them."""
+        states, _ = self.model.encode(hidden, mask, start=self.start)
+        parts = torch.cat([lower_parts, self.model.pool_each(states, mask)], dim=-1)
+        logits: Tensor = self.model.head(F.normalize(parts, dim=-1))
+        return logits
+
+
+@torch.no_grad()
+def _run_lower(
+    model: TextClassifier, start: int, encodings: Sequence[Encoding], pad_id: int
+) -> tuple[list[Tensor], Tensor]:
+    """The states after ``start`` layers, [T, D] for each text, and what is pooled until then."""
+    lower = model.layers[:start]
+    pooled = [number for number in model.config.pooled_layers if number <= start]
+    hidden: list[Tensor] = [torch.empty(0)] * len(encodings)
+    parts = torch.empty(len(encodings), model.config.dim * len(pooled))
+    for rows in batches_by_length(encodings, 32):
+        ids, mask = pad_batch([encodings[row] for row in rows], pad_id)
+        x, states = model.embed(ids), []
+        for number, block in enumerate(lower, start=1):
+            x, _ = block(x, mask)
+            if number in pooled:
+                states.append(x)
+        if states:
+            parts[rows] = model.pool_each(states, mask)
+        for row, state, length in zip(rows, x, mask.sum(1).tolist(), strict=True):
+            hidden[row] = state[:length].clone()
+    return hidden, parts
+
+
+def _by_length(batch: Tensor, lengths: Tensor, most_tokens: int) -> Iterator[Tensor]:
+    """Cut a batch into micro-batches of similar length."""
+    longest_first = batch[lengths[batch].argsort(descending=True, stable=True)]
+    while len(longest_first):
+        size = max(1, most_tokens // max(1, int(lengths[longest_first[0]])))
+        yield longest_first[:size]
+        longest_first = longest_first[size:]
+
+
+def _losses(labels: Tensor, *inputs: Tensor, precision: Precision = "float32") -> Losses:
+    def losses(module: nn.Module) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            logits = module(*inputs)
+        return F.cross_entropy(logits.float(), labels, reduction="none")
+
+    return losses

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import assert_never
 
 import torch
 from torch import Tensor, nn
 
-from attnpriv.config import PrivacyConfig
-from attnpriv.privacy.accounting import epsilon_spent, noise_multiplier_for
-from attnpriv.privacy.engine import PrivateStepper
-from attnpriv.privacy.ledger import NoisedSteps
-from attnpriv.privacy.sampling import make_generator, poisson_batches
-from attnpriv.training.batches import Loss, Records
+from attnpriv.config import PrivacyConfig, TrainConfig
+from attnpriv.privacy.randomness import StepKeys, Stream
+from attnpriv.privacy.sampling import poisson_batch
+from attnpriv.privacy.stepper import PrivateStepper
+from attnpriv.training.batches import Losses, Records
+from attnpriv.training.processes import Processes
 
-EPSILON_UPDATES = 20  # how often a run looks up what it has spent; an accountant takes its time
-
-OnStep = Callable[[int, int, float | None], None]
+STRETCHES = 20  # how often a run looks up what it spends, and saves its state
 
 
 @dataclass(frozen=True)
@@ -33,56 +33,145 @@ class Schedule:
         """The q of the Poisson draw, B/N."""
         return self.batch_size / self.rows
 
-
-@dataclass(frozen=True)
-class Fitted:
-    """What fitting ended with: noised steps (None without privacy), and how it went."""
-
-    spent: NoisedSteps | None
-    interrupted: bool
-    skipped_records: int
+    def stretch_end(self, step: int) -> int:
+        """Where the stretch of steps ends that begins after, or goes on after, ``step`` steps."""
+        length = max(1, self.steps // STRETCHES)
+        return min((step // length + 1) * length, self.steps)
 
 
-def fit(
-    records: Records,
-    optimizer: torch.optim.Optimizer,
-    schedule: Schedule,
-    *,
-    privacy: PrivacyConfig | None,
-    seed: int,
-    ema_decay: float,
-    on_step: OnStep | None,
-) -> Fitted:
-    """Train ``records.module`` in place and leave the average of its weights in it.
+class Training:
+    """A training in progress: everything that a step changes.
 
-    A KeyboardInterrupt ends the steps early, once there is a step to keep. A step that had begun
-    counts as spent.
+    The weights, the optimizer's state, the average and the keys of the steps to come are all of its
+    state: ``state`` and ``load_state`` carry it over, bit for bit.
+
+    Args:
+        records: what to train on; its module is trained in place.
+        optimizer: its learning rates are those of the steady phase.
+        schedule: the rows and how they are drawn.
+        config: warm-up and decay of the learning rates, decay of the average.
+        privacy: clipping and its engine, or None for plain steps.
+        noise_multiplier: σ; not used without privacy.
+        keys: the secret behind coins and noise.
+        processes: those that train together, each on its share of every batch.
     """
-    noise = 0.0 if privacy is None else _noise_multiplier(privacy, schedule)
-    generator = make_generator(seed if privacy is None else privacy.noise_seed)
-    stepper = _stepper(records.module, optimizer, schedule, privacy, noise, generator)
-    average = _WeightAverage(records.module, ema_decay)
-    begun, interrupted = 0, False
-    try:
-        for batch in poisson_batches(
-            schedule.rows, schedule.sample_rate, schedule.steps, generator
-        ):
-            begun += 1
-            stepper.step(records.losses(batch))
-            average.update()
+
+    def __init__(
+        self,
+        records: Records,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        config: TrainConfig,
+        *,
+        privacy: PrivacyConfig | None,
+        noise_multiplier: float,
+        keys: StepKeys,
+        processes: Processes,
+    ) -> None:
+        self.schedule = schedule
+        self.steps_taken = 0
+        self._records = records
+        self._optimizer = optimizer
+        self._config = config
+        self._keys = keys
+        self._processes = processes
+        self._learning_rates = [group["lr"] for group in optimizer.param_groups]
+        self._parameters = [p for p in records.module.parameters() if p.requires_grad]
+        self._stepper = _stepper(records.module, optimizer, schedule, privacy, noise_multiplier)
+        self._average = _WeightAverage(self._parameters, config.ema_decay)
+
+    @property
+    def skipped_records(self) -> int:
+        """How many times a record's gradient was not finite, in the steps of this process."""
+        return self._stepper.skipped_records
+
+    def step(self) -> None:
+        """Draw a batch and make one step from it."""
+        keys = self._keys.advance()
+        sampling = Stream(keys.sampling)
+        batch = poisson_batch(self.schedule.rows, self.schedule.sample_rate, sampling)
+        scale = learning_rate_scale(self._config, self.steps_taken, self.schedule.steps)
+        for group, rate in zip(self._optimizer.param_groups, self._learning_rates, strict=True):
+            group["lr"] = rate * scale
+        losses = self._records.losses(self._processes.share(batch))
+        self._stepper.step(losses, Stream(keys.noise), self._processes.sum)
+        self._average.update()
+        self.steps_taken += 1
+
+    def finish(self) -> None:
+        """Leave the averaged weights in an ordinary module."""
+        self._stepper.close()
+        self._average.apply()
+
+    def state(self) -> tuple[dict[str, Tensor], bytes]:
+        """The tensors that steps change, by name, and the key of the steps to come."""
+        tensors = {f"weight.{i}": p.detach() for i, p in enumerate(self._parameters)}
+        tensors |= {f"average.{i}": a for i, a in enumerate(self._average.averages)}
+        for i, state in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{name}": value for name, value in state.items()}
+        return tensors, self._keys.key
+
+    def load_state(self, tensors: dict[str, Tensor], key: bytes, steps_taken: int) -> None:
+        """Go on from a state that the same training had after ``steps_taken`` steps."""
+        self.steps_taken = self._average.updates = steps_taken
+        self._keys = StepKeys(key)
+        state: dict[int, dict[str, Tensor]] = {}
+        averages: dict[int, Tensor] = {}
+        for name, tensor in tensors.items():
+            kind, number, *rest = name.split(".")
+            if kind == "weight":
+                with torch.no_grad():
+                    self._parameters[int(number)].copy_(tensor)
+            elif kind == "average":
+                averages[int(number)] = tensor
+            else:
+                state.setdefault(int(number), {})[rest[0]] = tensor
+        self._average.averages = [averages[i] for i in sorted(averages)]
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def run(
+    training: Training,
+    begin_stretch: Callable[[int], None],
+    on_step: Callable[[int], None] | None,
+) -> None:
+    """Take the steps that are left.
+
+    Args:
+        training: its state is what steps were taken from.
+        begin_stretch: called with the number of steps that the next stretch will end with, before
+            its first step.
+        on_step: called with the number of steps taken, after each.
+    """
+    while training.steps_taken < training.schedule.steps:
+        end = training.schedule.stretch_end(training.steps_taken)
+        begin_stretch(end)
+        while training.steps_taken < end:
+            training.step()
             if on_step is not None:
-                shown = None if privacy is None else _spent_at_most(privacy, schedule, noise, begun)
-                on_step(begun, schedule.steps, shown)
-    except KeyboardInterrupt:
-        if average.updates == 0:
-            raise
-        interrupted = True
-    stepper.close()
-    average.apply()
-    spent = None
-    if privacy is not None:
-        spent = NoisedSteps(noise, schedule.sample_rate, begun, privacy.max_grad_norm)
-    return Fitted(spent, interrupted, stepper.skipped_records)
+                on_step(training.steps_taken)
+
+
+def learning_rate_scale(config: TrainConfig, step: int, steps: int) -> float:
+    """What the learning rates are multiplied by in a step, counted from 0.
+
+    It rises over the first ``warmup`` share of the steps, and then falls to 0 by the last, along a
+    line or half a cosine, or stays.
+    """
+    warmup = math.ceil(config.warmup * steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    match config.decay:
+        case "constant":
+            return 1.0
+        case "linear":
+            return 1.0 - progress
+        case "cosine":
+            return (1.0 + math.cos(math.pi * progress)) / 2
+        case unknown:
+            assert_never(unknown)
 
 
 class _PlainStepper:
@@ -95,11 +184,21 @@ class _PlainStepper:
         self.optimizer = optimizer
         self.expected_batch_size = batch
 
-    def step(self, losses: Iterable[Loss]) -> None:
-        self.optimizer.zero_grad()
-        for loss_of in losses:
-            loss = loss_of(self.module) / self.expected_batch_size
+    def step(
+        self,
+        losses: Iterable[Losses],
+        noise: Stream,
+        reduce: Callable[[list[Tensor]], None],
+    ) -> None:
+        self.optimizer.zero_grad(set_to_none=False)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        for losses_of in losses:
+            loss = losses_of(self.module).sum() / self.expected_batch_size
             loss.backward()  # type: ignore[no-untyped-call]
+        reduce([parameter.grad for parameter in parameters])
         self.optimizer.step()
 
     def close(self) -> None:
@@ -112,7 +211,6 @@ def _stepper(
     schedule: Schedule,
     privacy: PrivacyConfig | None,
     noise_multiplier: float,
-    generator: torch.Generator,
 ) -> PrivateStepper | _PlainStepper:
     if privacy is None:
         return _PlainStepper(module, optimizer, schedule.batch_size)
@@ -122,24 +220,8 @@ def _stepper(
         noise_multiplier=noise_multiplier,
         max_grad_norm=privacy.max_grad_norm,
         expected_batch_size=schedule.batch_size,
-        generator=generator,
-    )
-
-
-def _noise_multiplier(privacy: PrivacyConfig, schedule: Schedule) -> float:
-    return noise_multiplier_for(
-        privacy.epsilon, privacy.delta, schedule.sample_rate, schedule.steps, privacy.accountant
-    )
-
-
-def _spent_at_most(
-    privacy: PrivacyConfig, schedule: Schedule, noise_multiplier: float, step: int
-) -> float:
-    """The ε at the end of the current twentieth of the run, so that what is shown is never less."""
-    stretch = max(1, schedule.steps // EPSILON_UPDATES)
-    end = min(-(-step // stretch) * stretch, schedule.steps)
-    return epsilon_spent(
-        noise_multiplier, privacy.delta, schedule.sample_rate, end, privacy.accountant
+        clipping=privacy.clipping,
+        clipping_engine=privacy.clipping_engine,
     )
 
 
@@ -149,8 +231,8 @@ class _WeightAverage:
     Averaging noised weights is post-processing: it costs no ε.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
+    def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
+        self.parameters = parameters
         self.averages: list[Tensor] = []
         self.decay = decay
         self.updates = 0

@@ -2,51 +2,45 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from attnpriv.config import AttentionConfig, ModelConfig, Pooling, PrivacyConfig, TrainConfig
+from attnpriv.config import AttentionConfig, Pooling, PrivacyConfig, TrainConfig
 from attnpriv.data.records import Dataset, split_indices
-from attnpriv.data.tokenisation import HashTokenizer, Tokenizer, WordPieceTokenizer
-from attnpriv.errors import InputError
 from attnpriv.model_card import NOT_COVERED, build_card
-from attnpriv.models.pretrained import encoder_folder, load_pretrained
-from attnpriv.models.text import TextClassifier, pooled_features
-from attnpriv.privacy.ledger import Ledger
-from attnpriv.run_folder import CARD, LEDGER, TOKENIZER, staged_run, write_json, write_model
-from attnpriv.training.batches import HeadRecords, Records, TextRecords
-from attnpriv.training.loop import Fitted, OnStep, Schedule, fit
+from attnpriv.models.lora import merge_adapters
+from attnpriv.privacy.accounting import noise_multiplier_for, steps_within
+from attnpriv.privacy.ledger import Ledger, NoisedSteps
+from attnpriv.privacy.randomness import StepKeys
+from attnpriv.run_folder import publish
+from attnpriv.training.loop import Schedule, Training, run
+from attnpriv.training.preparation import (
+    Classifier,
+    build_classifier,
+    check_classes,
+    check_delta,
+    make_optimizer,
+    make_records,
+    make_schedule,
+    seeded,
+)
+from attnpriv.training.processes import Processes, join_processes
+from attnpriv.training.release import (
+    TrainingResult,
+    count_correct,
+    write_release,
+    writing_is_possible,
+)
+from attnpriv.training.work_folder import Checkpoint, WorkFolder, open_work_folder, work_path
 
-# The encoder from scratch: small enough for two cores, wide enough for a few thousand texts.
-SCRATCH = {
-    "vocab_size": 8192,
-    "dim": 128,
-    "layers": 2,
-    "heads": 4,
-    "hidden_dim": 256,
-    "max_length": 256,
-}
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a training run ended with.
-
-    Attributes:
-        path: the run folder.
-        card: its model card.
-        interrupted: whether it was stopped before its last step.
-        skipped_records: how many times a record's gradient was not finite and was zeroed; a
-            function of the private data, covered by no ε, and not in the run folder.
-    """
-
-    path: Path
-    card: dict[str, Any]
-    interrupted: bool
-    skipped_records: int
+OnStep = Callable[[int, int, float | None], None]
+RESUMABLE = "what was on disk before is still there, and --resume goes on from it"
 
 
 def train(
@@ -58,6 +52,8 @@ def train(
     config: TrainConfig,
     privacy: PrivacyConfig | None,
     pooling: Pooling = "layers",
+    share_layers: bool = False,
+    resume: bool = False,
     on_step: OnStep | None = None,
 ) -> TrainingResult:
     """Train a text classifier and write its run folder.
@@ -70,130 +66,208 @@ def train(
         config: how to fit.
         privacy: the target, or None for training without privacy, which the card then says.
         pooling: how token vectors become one text vector.
+        share_layers: the layers of an encoder from scratch apply one block.
+        resume: go on with the unfinished training of this run folder.
         on_step: called with (step, steps, ε spent at most by then) after each step.
 
     Raises:
-        InputError: the data, the target or the options cannot be used. Nothing is written then.
+        InputError: the data, the target or the options cannot be used, or the unfinished training
+            is another one. Nothing is written then.
 
     Claim: with ``privacy``, the weights are (ε, δ)-differentially private with respect to adding or
     removing one training record, ε as on the card. Not covered: what the card and the ledger list
-    under ``not_covered``. An interrupt (Ctrl-C) ends the training early and still writes the
-    folder, with the ε of the steps that had begun.
+    under ``not_covered``. Whatever ends the training early, KeyboardInterrupt included, leaves a
+    work folder beside ``out`` whose ledger states at least what was spent; resumed, the training
+    ends with the same bits as if it had never stopped.
     """
-    with staged_run(out) as staging:
-        train_rows, held_out_rows = split_indices(len(dataset), config.train_size, config.seed)
-        rows, held_out = dataset.subset(train_rows), dataset.subset(held_out_rows)
-        schedule = _schedule(config, privacy, rows)
-        config = replace(config, steps=schedule.steps, batch_size=schedule.batch_size)
-        model, tokenizer_file = _build_model(encoder, attention, config.seed, pooling, rows)
-        tokenizer = _tokenizer(model, tokenizer_file)
-        fitted = fit(
-            _records(model, tokenizer, rows, config),
-            _optimizer(model, config),
-            schedule,
-            privacy=privacy,
-            seed=config.seed,
-            ema_decay=config.ema_decay,
-            on_step=on_step,
+    with join_processes() as processes:
+        plan = _plan(dataset, encoder, attention, config, privacy, pooling, share_layers)
+        identity = _identity(plan)
+        with (
+            writing_is_possible(out, RESUMABLE),
+            open_work_folder(out, identity, resume=resume)
+            if processes.rank == 0
+            else nullcontext(WorkFolder(work_path(out), identity)) as work,
+        ):
+            processes.wait()  # until rank 0 has the folder
+            training = _begin(plan, work, processes, resume)
+            _run(plan, training, work, processes, on_step)
+            training.finish()
+            merge_adapters(plan.classifier.model)
+            card = _card(plan, out.name)
+            if processes.rank == 0:
+                write_release(work.run, plan.classifier, plan.config, card)
+                publish(work.run, out)
+    return TrainingResult(out, card, training.skipped_records)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """All that is decided before the first step."""
+
+    dataset: Dataset
+    rows: Dataset
+    held_out: Dataset
+    config: TrainConfig
+    privacy: PrivacyConfig | None
+    schedule: Schedule
+    noise_multiplier: float
+    classifier: Classifier
+
+    def spent(self, steps: int) -> NoisedSteps | None:
+        """What that many steps spend; None without privacy."""
+        if self.privacy is None:
+            return None
+        return NoisedSteps(
+            self.noise_multiplier, self.schedule.sample_rate, steps, self.privacy.max_grad_norm
         )
-        card = build_card(
-            name=out.name,
-            model=model.config,
-            temperatures=model.temperatures(),
-            label_names=dataset.label_names,
-            config=config,
-            privacy=privacy,
-            spent=fitted.spent,
-            data={
-                "name": dataset.name,
-                "rows_train": len(rows),
-                "fingerprint": dataset.fingerprint(),
-                "split": {"train_size": config.train_size, "seed": config.seed},
-            },
-            held_out={"rows": len(held_out), "accuracy": _accuracy(model, tokenizer, held_out)},
-            not_covered=(*NOT_COVERED, *dataset.data_dependent),
-            interrupted=fitted.interrupted,
-        )
-        # The expense is on disk before the weights that it paid for.
-        _write_ledger(Ledger(staging / LEDGER), card, fitted)
-        write_model(staging, model, dataset.label_names, asdict(config), tokenizer_file)
-        write_json(staging / CARD, card)
-    return TrainingResult(out, card, fitted.interrupted, fitted.skipped_records)
+
+    def epsilon(self, steps: int) -> float | None:
+        """The ε of that many steps; None without privacy."""
+        spent = self.spent(steps)
+        if spent is None or self.privacy is None:
+            return None
+        return spent.epsilon(self.privacy.delta, self.privacy.accountant)
 
 
-def _schedule(config: TrainConfig, privacy: PrivacyConfig | None, rows: Dataset) -> Schedule:
-    """Fill in steps and batch size, and check what depends on the data."""
-    size = len(rows)
-    if len(set(rows.labels)) < 2:
-        raise InputError("expected at least two classes among the training rows, got one")
-    head_only = config.trainable == "head"
-    largest = min(4096, size // 2) if head_only else min(1024, size // 4)
-    batch_size = config.batch_size or max(1, largest)
-    if batch_size > size:
-        raise InputError(f"expected batch_size at most the {size} training rows, got {batch_size}")
-    if privacy is not None and privacy.delta >= 1 / size:
-        raise InputError(
-            f"expected delta below 1/N = {1 / size:.3g} for {size} training rows, "
-            f"got {privacy.delta:g}"
-        )
-    return Schedule(size, batch_size, config.steps or (200 if head_only else 100))
+def _plan(
+    dataset: Dataset,
+    encoder: str,
+    attention: AttentionConfig,
+    config: TrainConfig,
+    privacy: PrivacyConfig | None,
+    pooling: Pooling,
+    share_layers: bool,
+) -> _Plan:
+    train_rows, held_out_rows = split_indices(len(dataset), config.train_size, config.seed)
+    rows = dataset.subset(train_rows)
+    schedule, noise_multiplier = _schedule(config, privacy, rows)
+    config = replace(config, steps=schedule.steps, batch_size=schedule.batch_size)
+    with seeded(config.seed):
+        num_labels = len(dataset.label_names)
+        classifier = build_classifier(encoder, attention, pooling, share_layers, num_labels)
+        classifier.model.select_trainable(config.trainable)
+    return _Plan(
+        dataset=dataset,
+        rows=rows,
+        held_out=dataset.subset(held_out_rows),
+        config=config,
+        privacy=privacy,
+        schedule=schedule,
+        noise_multiplier=noise_multiplier,
+        classifier=classifier,
+    )
 
 
-def _build_model(
-    encoder: str, attention: AttentionConfig, seed: int, pooling: Pooling, rows: Dataset
-) -> tuple[TextClassifier, Path | None]:
-    """The untrained classifier, and the vocabulary file of a pretrained encoder."""
-    num_labels = len(rows.label_names)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if encoder != "scratch":
-            folder = encoder_folder(encoder)
-            model = load_pretrained(folder, num_labels, attention, pooling)
-            return model, folder / TOKENIZER
-        config = ModelConfig(
-            encoder=encoder, num_labels=num_labels, attention=attention, pooling=pooling, **SCRATCH
-        )
-        return TextClassifier(config), None
+def _schedule(
+    config: TrainConfig, privacy: PrivacyConfig | None, rows: Dataset
+) -> tuple[Schedule, float]:
+    """Fill in steps, batch size and noise, and check what depends on the data."""
+    check_classes(rows)
+    schedule = make_schedule(config, len(rows))
+    if privacy is None:
+        return schedule, 0.0
+    check_delta(privacy.delta, len(rows))
+    target = (privacy.epsilon, privacy.delta, schedule.sample_rate, schedule.steps)
+    if privacy.noise_multiplier is None:
+        return schedule, noise_multiplier_for(*target, privacy.accountant)
+    steps = steps_within(
+        privacy.epsilon,
+        privacy.noise_multiplier,
+        privacy.delta,
+        schedule.sample_rate,
+        schedule.steps,
+        privacy.accountant,
+    )
+    return replace(schedule, steps=steps), privacy.noise_multiplier
 
 
-def _tokenizer(model: TextClassifier, tokenizer_file: Path | None) -> Tokenizer:
-    if tokenizer_file is None:
-        return HashTokenizer(model.config.vocab_size)
-    return WordPieceTokenizer.from_file(tokenizer_file)
+def _identity(plan: _Plan) -> dict[str, Any]:
+    """What must be the same for a training to go on."""
+    model, weights = plan.classifier.model, hashlib.sha256()
+    for tensor in model.state_dict().values():
+        weights.update(tensor.numpy().tobytes())
+    return {
+        "data": plan.dataset.fingerprint(),
+        **{f"model {name}": value for name, value in model.config.to_dict().items()},
+        **{f"training {name}": value for name, value in asdict(plan.config).items()},
+        **{
+            f"privacy {name}": value
+            for name, value in (asdict(plan.privacy) if plan.privacy else {}).items()
+        },
+        "noise_multiplier": plan.noise_multiplier,
+        "initial weights": weights.hexdigest(),  # last: what else differs explains them
+    }
 
 
-def _records(
-    model: TextClassifier, tokenizer: Tokenizer, rows: Dataset, config: TrainConfig
-) -> Records:
-    model.select_trainable(config.trainable)
-    encodings = tokenizer.encode_batch(rows.texts, model.config.max_length)
-    labels = torch.tensor(rows.labels)
-    if config.trainable == "head":
-        return HeadRecords(model, encodings, labels, tokenizer.pad_id)
-    return TextRecords(model, encodings, labels, tokenizer.pad_id, config.micro_batch_size)
+def _begin(plan: _Plan, work: WorkFolder, processes: Processes, resume: bool) -> Training:
+    """The training before its next step, whether that is its first or not."""
+    seed = plan.config.seed if plan.privacy is None else plan.privacy.noise_seed
+    keys = StepKeys.from_system() if seed is None else StepKeys.from_seed(seed)
+    checkpoint = work.load() if resume else None
+    encodings = plan.classifier.encode(plan.rows.texts)
+    labels = torch.tensor(plan.rows.labels)
+    training = Training(
+        make_records(plan.classifier, encodings, labels, plan.config),
+        make_optimizer(plan.classifier.model, plan.config),
+        plan.schedule,
+        plan.config,
+        privacy=plan.privacy,
+        noise_multiplier=plan.noise_multiplier,
+        keys=StepKeys(processes.agree_on(keys.key)),
+        processes=processes,
+    )
+    if checkpoint is not None:
+        training.load_state(checkpoint.tensors, checkpoint.key, checkpoint.steps_taken)
+    return training
 
 
-def _optimizer(model: TextClassifier, config: TrainConfig) -> torch.optim.Optimizer:
-    head = set(model.head.parameters())
-    encoder = [p for p in model.parameters() if p.requires_grad and p not in head]
-    groups = [
-        {"params": list(model.head.parameters()), "lr": config.head_learning_rate},
-        {"params": encoder, "lr": config.learning_rate},
-    ]
-    return torch.optim.Adam(group for group in groups if group["params"])
+def _run(
+    plan: _Plan,
+    training: Training,
+    work: WorkFolder,
+    processes: Processes,
+    on_step: OnStep | None,
+) -> None:
+    ledger = Ledger(work.ledger)
+    spent_at_most: float | None = None
+
+    def begin_stretch(end: int) -> None:
+        nonlocal spent_at_most
+        spent_at_most = plan.epsilon(end)
+        if processes.rank != 0:
+            return
+        tensors, key = training.state()
+        work.save(Checkpoint(training.steps_taken, key, tensors))
+        spent = plan.spent(end)
+        if spent is not None and plan.privacy is not None and spent_at_most is not None:
+            ledger.record_steps(spent, plan.privacy.delta, spent_at_most)
+
+    def report(step: int) -> None:
+        if on_step is not None and processes.rank == 0:
+            on_step(step, plan.schedule.steps, spent_at_most)
+
+    run(training, begin_stretch, report)
 
 
-def _accuracy(model: TextClassifier, tokenizer: Tokenizer, held_out: Dataset) -> float:
-    encodings = tokenizer.encode_batch(held_out.texts, model.config.max_length)
-    with torch.no_grad():
-        predicted = model.head(pooled_features(model, encodings, tokenizer.pad_id)).argmax(1)
-    return float((predicted == torch.tensor(held_out.labels)).double().mean())
-
-
-def _write_ledger(ledger: Ledger, card: dict[str, Any], fitted: Fitted) -> None:
-    for what in card["not_covered"]:
-        ledger.record_not_covered(what)
-    if fitted.spent is None:
-        ledger.record_not_covered("the whole training: no gradient was clipped or noised")
-    else:
-        ledger.record_steps(fitted.spent, card["delta"], card["epsilon"])
+def _card(plan: _Plan, name: str) -> dict[str, Any]:
+    model, held_out = plan.classifier.model, plan.held_out
+    features = plan.classifier.features(plan.classifier.encode(held_out.texts))
+    correct = count_correct(model, features, held_out.labels)
+    return build_card(
+        name=name,
+        model=model.config,
+        temperatures=model.temperatures(),
+        label_names=plan.dataset.label_names,
+        config=plan.config,
+        privacy=plan.privacy,
+        spent=plan.spent(plan.schedule.steps),
+        data={
+            "name": plan.dataset.name,
+            "rows_train": len(plan.rows),
+            "fingerprint": plan.dataset.fingerprint(),
+            "split": {"train_size": plan.config.train_size, "seed": plan.config.seed},
+        },
+        held_out={"rows": len(held_out), "accuracy": correct / len(held_out)},
+        not_covered=(*NOT_COVERED, *plan.dataset.data_dependent),
+    )

@@ -1,0 +1,46 @@
+"""The ``attnpriv`` command: data, train, tune, evaluate, certify, audit.
+
+Exit codes: 0 done, 1 a gate failed, 2 bad input or usage (one line on stderr), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from attnpriv import __version__
+from attnpriv.cli.data import data_app
+from attnpriv.cli.output import console
+from attnpriv.cli.runs import audit, certify, evaluate
+from attnpriv.cli.train import train
+from attnpriv.cli.tune import tune
+from attnpriv.errors import AttnprivError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(data_app, name="data")
+for command in (train, tune, evaluate, certify, audit):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command, and turn an expected error into one line and exit code 2."""
+    try:
+        app()
+    except AttnprivError as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Train attention models under differential privacy, and audit what they give away."""
+    if version:
+        console.print(f"attnpriv {__version__}")
+        raise typer.Exit

@@ -1,0 +1,58 @@
+"""How commands print: results on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+console = Console()
+progress_console = Console(stderr=True)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """Bars on stderr, so that stdout stays for results."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=progress_console, transient=True) as progress:
+        yield progress
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """JSON for machines."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def print_training(card: dict[str, Any], out: Path, skipped_records: int) -> None:
+    """What the run folder holds, in a few lines."""
+    privacy = card["privacy"]
+    if privacy is not None:
+        console.print(
+            f"q = {privacy['sample_rate']:.4g} (expected batch {privacy['expected_batch_size']} of "
+            f"{card['data']['rows_train']} rows), {privacy['steps']} steps, "
+            f"σ = {privacy['noise_multiplier']:.4g}, C = {privacy['max_grad_norm']:g}"
+        )
+    for warning in card["warnings"]:
+        console.print(f"[bold red]{warning}[/]")
+    console.print(card["statement"])
+    held_out = card["metrics"]["held_out"]
+    console.print(
+        f"held-out accuracy {held_out['accuracy']:.3f} on {held_out['rows']} rows "
+        "(not covered by ε)"
+    )
+    if skipped_records:
+        console.print(
+            f"{skipped_records} gradients were not finite and were zeroed (not covered by ε)"
+        )
+    console.print(f"run folder: {out}", soft_wrap=True)

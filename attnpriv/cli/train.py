@@ -1,0 +1,162 @@
+"""``attnpriv train``: one training."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, cast
+
+import typer
+
+from attnpriv.cli.options import (
+    BatchSizeOption,
+    ClipModeOption,
+    ClipOption,
+    ClippingEngineOption,
+    ClippingOption,
+    DeltaOption,
+    EncoderOption,
+    LabelColumn,
+    MaxGradNormOption,
+    MicroBatchTokensOption,
+    NoiseSeedOption,
+    OutOption,
+    PoolingOption,
+    PrecisionOption,
+    ScoreOption,
+    ShareLayersOption,
+    SourceOption,
+    SpansColumn,
+    TemperatureFloorOption,
+    TemperatureOption,
+    TextColumn,
+    TrainableOption,
+    load,
+    parse_epsilon,
+    trained_part,
+)
+from attnpriv.cli.output import print_training, progress_bars
+from attnpriv.config import AttentionConfig, ClipMode, Pooling, PrivacyConfig, Score, TrainConfig
+from attnpriv.rounding import round_up
+
+
+def train(
+    data: SourceOption,
+    epsilon: Annotated[str, typer.Option(help="The target ε, or none to train without privacy.")],
+    out: OutOption,
+    encoder: EncoderOption = "scratch",
+    trainable: TrainableOption = "",
+    delta: DeltaOption = PrivacyConfig.delta,
+    temperature: TemperatureOption = 1.0,
+    clip: ClipOption = None,
+    clip_mode: ClipModeOption = "clamp",
+    score: ScoreOption = "dot_product",
+    temperature_floor: TemperatureFloorOption = None,
+    pooling: PoolingOption = "layers",
+    share_layers: ShareLayersOption = False,
+    steps: Annotated[
+        int | None, typer.Option(help="Optimizer steps; default: 200 for a head alone, else 100.")
+    ] = None,
+    batch_size: BatchSizeOption = None,
+    max_grad_norm: MaxGradNormOption = PrivacyConfig.max_grad_norm,
+    clipping: ClippingOption = PrivacyConfig.clipping,
+    clipping_engine: ClippingEngineOption = PrivacyConfig.clipping_engine,
+    noise_multiplier: Annotated[
+        float | None,
+        typer.Option(
+            help="σ; the run then stops before the step that would exceed ε. Default: the smallest "
+            "with which all steps stay within ε."
+        ),
+    ] = None,
+    sampler: Annotated[
+        str, typer.Option(help="poisson; others are refused, with the reason.")
+    ] = PrivacyConfig.sampler,
+    learning_rate: Annotated[
+        float, typer.Option(help="Of the encoder.")
+    ] = TrainConfig.learning_rate,
+    head_learning_rate: Annotated[
+        float, typer.Option(help="Of the head.")
+    ] = TrainConfig.head_learning_rate,
+    warmup: Annotated[
+        float, typer.Option(help="Share of the steps over which the learning rates rise.")
+    ] = TrainConfig.warmup,
+    decay: Annotated[
+        str, typer.Option(help="How they fall afterwards: constant, linear or cosine.")
+    ] = TrainConfig.decay,
+    ema_decay: Annotated[
+        float, typer.Option(help="Of the average of the weights, which is what is kept.")
+    ] = TrainConfig.ema_decay,
+    precision: PrecisionOption = TrainConfig.precision,
+    micro_batch_tokens: MicroBatchTokensOption = TrainConfig.micro_batch_tokens,
+    accountant: Annotated[str, typer.Option(help="prv or rdp.")] = "prv",
+    seed: Annotated[int, typer.Option(help="Of the split and the initial weights.")] = 0,
+    noise_seed: NoiseSeedOption = None,
+    train_size: Annotated[
+        float, typer.Option(help="Rows to train on: a share below 1, or a number.")
+    ] = TrainConfig.train_size,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the unfinished training of this folder.")
+    ] = False,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    spans_column: SpansColumn = None,
+) -> None:
+    """Train a text classifier and write its run folder.
+
+    Whatever stops it, Ctrl-C or a crash: the same command with --resume goes on. Under torchrun,
+    the processes share the work.
+    """
+    from attnpriv.training import is_first_process
+    from attnpriv.training import train as train_model
+
+    attention = AttentionConfig(
+        temperature, clip, cast(ClipMode, clip_mode), cast(Score, score), temperature_floor
+    )
+    config = TrainConfig(
+        trainable=trained_part(trainable, encoder),
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        head_learning_rate=head_learning_rate,
+        ema_decay=ema_decay,
+        warmup=warmup,
+        decay=cast(Any, decay),
+        precision=cast(Any, precision),
+        micro_batch_tokens=micro_batch_tokens,
+        seed=seed,
+        train_size=train_size,
+    )
+    target = parse_epsilon(epsilon)
+    privacy = None
+    if target is not None:
+        privacy = PrivacyConfig(
+            epsilon=target,
+            delta=delta,
+            max_grad_norm=max_grad_norm,
+            accountant=cast(Any, accountant),
+            noise_multiplier=noise_multiplier,
+            clipping=cast(Any, clipping),
+            clipping_engine=cast(Any, clipping_engine),
+            sampler=cast(Any, sampler),
+            noise_seed=noise_seed,
+        )
+    dataset = load(data, text_column, label_column, spans_column)
+    with progress_bars() as progress:
+        task = progress.add_task("preparing", total=None)
+
+        def on_step(step: int, total: int, spent: float | None) -> None:
+            stage = "training" if spent is None else f"training, ε ≤ {round_up(spent, 2)} spent"
+            progress.update(task, description=stage, completed=step, total=total)
+
+        result = train_model(
+            dataset,
+            out,
+            encoder=encoder,
+            attention=attention,
+            config=config,
+            privacy=privacy,
+            pooling=cast(Pooling, pooling),
+            share_layers=share_layers,
+            resume=resume,
+            on_step=on_step,
+        )
+    if is_first_process():
+        print_training(result.card, out, result.skipped_records)

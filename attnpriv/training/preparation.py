@@ -1,0 +1,156 @@
+"""What a training has before its first step: a model, its tokenizer, records, a schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from attnpriv.config import AttentionConfig, ModelConfig, Pooling, TrainConfig, parse_trainable
+from attnpriv.data.records import Dataset
+from attnpriv.data.tokenisation import Encoding, HashTokenizer, Tokenizer, WordPieceTokenizer
+from attnpriv.errors import InputError
+from attnpriv.models.pretrained import encoder_folder, load_pretrained
+from attnpriv.models.text import TextClassifier, pooled_features
+from attnpriv.run_folder import TOKENIZER
+from attnpriv.training.batches import HeadRecords, Records, TextRecords, UpperRecords, states_size
+from attnpriv.training.loop import Schedule
+
+# The encoder from scratch: small enough for two cores, wide enough for a few thousand texts.
+SCRATCH = {
+    "vocab_size": 8192,
+    "dim": 128,
+    "layers": 2,
+    "heads": 4,
+    "hidden_dim": 256,
+    "max_length": 256,
+}
+LARGEST_CACHE = 2**30  # bytes of hidden states that are kept rather than computed in every step
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model and what reads texts for it.
+
+    Attributes:
+        model: the classifier.
+        tokenizer: the model's own.
+        tokenizer_file: the vocabulary file of a pretrained encoder.
+    """
+
+    model: TextClassifier
+    tokenizer: Tokenizer
+    tokenizer_file: Path | None
+
+    def encode(self, texts: Sequence[str]) -> list[Encoding]:
+        """Tokenise texts, cut to what the model can read."""
+        return self.tokenizer.encode_batch(texts, self.model.config.max_length)
+
+    def features(self, encodings: Sequence[Encoding]) -> Tensor:
+        """The vectors that the head sees."""
+        return pooled_features(self.model, encodings, self.tokenizer.pad_id)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's generator starts from a seed here, and is as it was afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def build_classifier(
+    encoder: str, attention: AttentionConfig, pooling: Pooling, share_layers: bool, num_labels: int
+) -> Classifier:
+    """The untrained classifier; what is new of it is drawn from torch's generator.
+
+    Raises:
+        InputError: there is no such encoder, or it does not go with the other options.
+    """
+    if encoder == "scratch":
+        shape = ModelConfig(
+            encoder=encoder,
+            num_labels=num_labels,
+            attention=attention,
+            pooling=pooling,
+            share_layers=share_layers,
+            **SCRATCH,
+        )
+        return Classifier(TextClassifier(shape), HashTokenizer(shape.vocab_size), None)
+    if share_layers:
+        raise InputError(f"expected encoder scratch to share layers, got {encoder!r}")
+    folder = encoder_folder(encoder)
+    model = load_pretrained(folder, num_labels, attention, pooling)
+    file = folder / TOKENIZER
+    return Classifier(model, WordPieceTokenizer.from_file(file), file)
+
+
+def make_schedule(config: TrainConfig, size: int) -> Schedule:
+    """The configuration's steps and batch size, filled in where it leaves them open.
+
+    Raises:
+        InputError: a batch would have more rows than there are.
+    """
+    head_only = config.trainable == "head"
+    largest = min(4096, size // 2) if head_only else min(1024, size // 4)
+    batch_size = config.batch_size or max(1, largest)
+    if batch_size > size:
+        raise InputError(f"expected batch_size at most the {size} training rows, got {batch_size}")
+    return Schedule(size, batch_size, config.steps or (200 if head_only else 100))
+
+
+def check_classes(rows: Dataset) -> None:
+    """Raise InputError where there is nothing to tell apart."""
+    if len(set(rows.labels)) < 2:
+        raise InputError("expected at least two classes among the training rows, got one")
+
+
+def check_delta(delta: float, size: int, rows: str = "training rows") -> None:
+    """Raise InputError where δ would allow to publish a record at random."""
+    if delta >= 1 / size:
+        raise InputError(
+            f"expected delta below 1/N = {1 / size:.3g} for {size} {rows}, got {delta:g}"
+        )
+
+
+def make_records(
+    classifier: Classifier,
+    encodings: Sequence[Encoding],
+    labels: Tensor,
+    config: TrainConfig,
+    features: Tensor | None = None,
+) -> Records:
+    """Training records in the form that suits what is trained.
+
+    Args:
+        classifier: what is trained.
+        encodings: the tokenised texts.
+        labels: their classes.
+        config: names the trained part.
+        features: what the head sees of the encodings, where it is alone to be trained and somebody
+            has run the frozen encoder already.
+    """
+    model, pad_id = classifier.model, classifier.tokenizer.pad_id
+    if config.trainable == "head":
+        features = classifier.features(encodings) if features is None else features
+        return HeadRecords(model.head, features, labels)
+    passes = (encodings, labels, pad_id, config.micro_batch_tokens, config.precision)
+    last = parse_trainable(config.trainable).last
+    if last is None or states_size(encodings, model.config.dim) > LARGEST_CACHE:
+        return TextRecords(model, *passes)
+    return UpperRecords(model, model.config.layers - last, *passes)
+
+
+def make_optimizer(model: TextClassifier, config: TrainConfig) -> torch.optim.Optimizer:
+    """Adam, with a learning rate for the head and one for the rest of what is trained."""
+    head = set(model.head.parameters())
+    encoder = [p for p in model.parameters() if p.requires_grad and p not in head]
+    groups = [
+        {"params": list(model.head.parameters()), "lr": config.head_learning_rate},
+        {"params": encoder, "lr": config.learning_rate},
+    ]
+    return torch.optim.Adam(group for group in groups if group["params"])

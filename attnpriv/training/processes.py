@@ -1,0 +1,104 @@
+"""The processes that train one model together, as torchrun starts them.
+
+All of them draw the same batch from the same key, and each computes the clipped gradients of its
+share. One sum over the processes a step puts these together; then every process adds the same noise
+and takes the same step, so that nothing else is ever exchanged. The processes meet once a step and
+never within it, so that shares of different sizes, empty ones included, need no padding.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+from torch import Tensor, distributed
+
+from attnpriv.errors import InputError
+
+PATIENCE = timedelta(minutes=30)  # for the slowest process, whose share may take long
+
+
+class Processes:
+    """One process alone, or one of several.
+
+    Attributes:
+        rank: number of this process; 0 is the one that writes files and speaks.
+        count: how many there are.
+    """
+
+    rank = 0
+    count = 1
+
+    def share(self, batch: Tensor) -> Tensor:
+        """This process's rows of a batch of row numbers, every count-th of them."""
+        return batch[self.rank :: self.count]
+
+    def sum(self, tensors: list[Tensor]) -> None:
+        """Sum tensors over the processes, in place.
+
+        Raises:
+            InputError: another process has ended.
+        """
+
+    def agree_on(self, key: bytes) -> bytes:
+        """The key of rank 0."""
+        return key
+
+    def wait(self) -> None:
+        """Go on when all processes have come here."""
+
+
+class _Several(Processes):
+    def __init__(self) -> None:
+        self.rank = distributed.get_rank()
+        self.count = distributed.get_world_size()
+
+    def sum(self, tensors: list[Tensor]) -> None:
+        flat = torch.cat([tensor.view(-1) for tensor in tensors])
+        with _lost_process_is_an_error():
+            distributed.all_reduce(flat)
+        for tensor, part in zip(
+            tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True
+        ):
+            tensor.copy_(part.view_as(tensor))
+
+    def agree_on(self, key: bytes) -> bytes:
+        shared = torch.tensor(list(key), dtype=torch.uint8)
+        with _lost_process_is_an_error():
+            distributed.broadcast(shared, 0)
+        return bytes(shared.tolist())
+
+    def wait(self) -> None:
+        with _lost_process_is_an_error():
+            distributed.barrier()
+
+
+def is_first_process() -> bool:
+    """Whether this process is alone, or the one of several that speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def join_processes() -> Iterator[Processes]:
+    """This process among those that torchrun started, or alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Processes()
+        return
+    distributed.init_process_group("gloo", timeout=PATIENCE)
+    try:
+        yield _Several()
+    finally:
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def _lost_process_is_an_error() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise InputError(
+            "another process of this training has ended: run the command again with --resume"
+        ) from error

@@ -1,0 +1,120 @@
+"""Trainings that are killed, with kill -9, at any moment: no expense is lost, and no bit."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from collections import Counter
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from attnpriv.run_folder import WEIGHTS, load_run
+from attnpriv.training.work_folder import CHECKPOINT, WorkFolder, work_path
+
+STEPS = 40
+TRAINABLE = ("all", "head", "lora:2")
+KILLS = 54
+
+
+def check_what_is_left(trainings: Any, out: Path, begun: int) -> None:
+    """After a kill in a training of which so many steps had begun."""
+    if out.exists():
+        assert sorted(path.name for path in out.iterdir()) == [
+            "config.json",
+            "manifest.json",
+            "model.safetensors",
+            "model_card.json",
+            "model_card.md",
+            "privacy_ledger.jsonl",
+            "tokenizer.json",
+        ]
+        assert load_run(out).card["privacy"]["steps"] == STEPS
+        return
+    assert trainings.spent(out) >= begun
+    if not is_begun(out):
+        assert begun == 0
+        return
+    work = work_path(out)
+    assert work.stat().st_mode & 0o777 == 0o700
+    assert (work / CHECKPOINT).stat().st_mode & 0o777 == 0o600
+    assert trainings.saved(out) <= trainings.spent(out)
+    for path in WorkFolder(work, {}).run.iterdir():
+        if path.name.startswith("."):
+            continue  # half of a file, which no one will read
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.suffix == ".safetensors":
+            load_file(path)
+
+
+def is_begun(out: Path) -> bool:
+    return WorkFolder(work_path(out), {}).has_begun
+
+
+def is_in_a_write(out: Path) -> bool:
+    return any(path.name.startswith(".") for path in work_path(out).rglob("*"))
+
+
+def test_fifty_kills_at_random_moments(
+    trainings: Any, uninterrupted: Any, tmp_path: Path
+) -> None:
+    chance = random.Random(0)
+    moments: Counter[str] = Counter()
+    started = time.monotonic()
+    trainings.start(tmp_path / "measured" / "run").wait()
+    duration = time.monotonic() - started
+    for number in count():
+        if moments["killed"] >= KILLS:
+            break
+        out, trainable = tmp_path / str(number) / "run", TRAINABLE[number % len(TRAINABLE)]
+        begun = 0
+        while not out.exists():
+            child = trainings.start(out, trainable, resume=is_begun(out), reports=True)
+            # While it starts, a few steps on, or after the last step.
+            wanted = min(STEPS, chance.choice((0, begun + 1, begun + 2, begun + 9, STEPS)))
+            with child.steps() as steps:
+                for step in steps if wanted else ():
+                    begun = max(begun, step)
+                    if step >= wanted:
+                        break
+                time.sleep(chance.uniform(0, duration * chance.choice((0.02, 0.25))))
+                child.send(signal.SIGKILL)
+                begun = max([begun, *steps])
+            code = child.wait()
+            assert code in (0, -signal.SIGKILL), child.errors
+            moments["killed"] += code != 0
+            moments["after a step"] += code != 0 and begun > 0
+            moments["leftovers"] += code != 0 and is_in_a_write(out)
+            check_what_is_left(trainings, out, begun)
+        assert (out / WEIGHTS).read_bytes() == (uninterrupted(trainable) / WEIGHTS).read_bytes()
+        moments["finished"] += 1
+    print(dict(moments), round(duration,2))
+    assert moments["after a step"] >= 30
+
+
+@pytest.mark.parametrize("interrupt_at", [None, STEPS], ids=["new", "in the last stretch"])
+def test_a_kill_before_every_change_of_a_file(
+    trainings: Any, uninterrupted: Any, tmp_path: Path, interrupt_at: int | None
+) -> None:
+    """Each process gets one change further than the one before, until there is a run folder."""
+    out = tmp_path / "run"
+    if interrupt_at is not None:
+        assert trainings.start(out, "head", interrupt_at=interrupt_at).wait() == 130
+    for changes in count(1):
+        child = trainings.start(
+            out, "head", resume=is_begun(out), dies_before_change=changes, reports=True
+        )
+        with child.steps() as steps:
+            begun = max(steps, default=0)
+        assert child.wait() in (0, -signal.SIGKILL), child.errors
+        check_what_is_left(trainings, out, begun)
+        if out.exists():
+            break
+    assert changes > 20
+    assert (out / WEIGHTS).read_bytes() == (uninterrupted("head") / WEIGHTS).read_bytes()

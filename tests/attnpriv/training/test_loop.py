@@ -1,0 +1,76 @@
+"""The schedule of the steps: rates, stretches, shares."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from attnpriv.config import Decay, TrainConfig
+from attnpriv.training.loop import STRETCHES, Schedule, learning_rate_scale
+from attnpriv.training.processes import Processes
+
+
+@pytest.mark.parametrize(
+    ("decay", "warmup", "expected"),
+    [
+        ("constant", 0.0, [1, 1, 1, 1, 1]),
+        ("linear", 0.0, [1, 0.8, 0.6, 0.4, 0.2]),
+        ("cosine", 0.0, [1, 0.9045084972, 0.6545084972, 0.3454915028, 0.0954915028]),
+        ("constant", 0.4, [0.5, 1, 1, 1, 1]),
+        ("linear", 0.4, [0.5, 1, 1, 2 / 3, 1 / 3]),
+        ("cosine", 0.2, [1, 1, 0.8535533906, 0.5, 0.1464466094]),
+        ("linear", 0.99, [0.2, 0.4, 0.6, 0.8, 1]),
+        ("cosine", 0.01, [1, 1, 0.8535533906, 0.5, 0.1464466094]),
+    ],
+)
+def test_learning_rates(decay: Decay, warmup: float, expected: list[float]) -> None:
+    config = TrainConfig(decay=decay, warmup=warmup)
+    scales = [learning_rate_scale(config, step, 5) for step in range(5)]
+    assert scales == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("decay", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5, 0.99])
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 100])
+def test_no_step_is_without_effect_and_none_exceeds_the_rate(
+    decay: Decay, warmup: float, steps: int
+) -> None:
+    config = TrainConfig(decay=decay, warmup=warmup)
+    scales = [learning_rate_scale(config, step, steps) for step in range(steps)]
+    assert all(0 < scale <= 1 for scale in scales)
+    peak = scales.index(max(scales))
+    assert scales[:peak] == sorted(scales[:peak])
+    assert scales[peak:] == sorted(scales[peak:], reverse=True)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 19, 20, 21, 39, 40, 41, 97, 200, 12345])
+def test_stretches_cover_every_step_once_from_wherever_they_go_on(steps: int) -> None:
+    schedule = Schedule(rows=240, batch_size=30, steps=steps)
+    ends = [0]
+    while ends[-1] < steps:
+        ends.append(schedule.stretch_end(ends[-1]))
+        assert ends[-1] > ends[-2]
+    assert ends[-1] == steps
+    assert len(ends) - 1 <= 2 * STRETCHES
+    for step in range(steps):
+        end = schedule.stretch_end(step)
+        assert end in ends
+        assert step < end <= steps
+        assert not any(step < other < end for other in ends)
+
+
+def test_the_sample_rate_is_that_of_the_accountant() -> None:
+    assert Schedule(rows=240, batch_size=30, steps=1).sample_rate == 0.125
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+@pytest.mark.parametrize("size", [0, 1, 2, 5, 11])
+def test_shares_partition_a_batch(count: int, size: int) -> None:
+    batch = torch.arange(size) * 13
+    processes = [Processes() for _ in range(count)]
+    for rank, process in enumerate(processes):
+        process.rank, process.count = rank, count
+    shares = [process.share(batch) for process in processes]
+    assert sorted(torch.cat(shares).tolist()) == batch.tolist()
+    sizes = [len(share) for share in shares]
+    assert max(sizes) - min(sizes) <= 1
