@@ -7,24 +7,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from attnpriv.audit.statistics import Floats
 from attnpriv.config import AttentionConfig, ModelConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import Encoding, HashTokenizer, Tokenizer, WordPieceTokenizer
 from attnpriv.models.pretrained import encoder_folder, load_pretrained
 from attnpriv.models.text import TextClassifier, pooled_features
+from attnpriv.privacy import noise_multiplier_for
+from attnpriv.privacy.randomness import StepKeys
 from attnpriv.run_folder import TOKENIZER
-from attnpriv.training.batches import FEATURE_ROWS, Loss, Records, TextRecords
-from attnpriv.training.loop import Schedule, fit
-from attnpriv.training.train import SCRATCH
+from attnpriv.training.batches import HeadRecords, Records, TextRecords
+from attnpriv.training.loop import Schedule, Training, run
+from attnpriv.training.preparation import SCRATCH
+from attnpriv.training.processes import Processes
 from benchmarks.hardening_frontier.cells import Cell
 from benchmarks.hardening_frontier.tasks import Task, load_task
 
@@ -38,7 +40,7 @@ class Recipe:
     batch_size: int
     learning_rate: float
     head_learning_rate: float
-    micro_batch_size: int
+    micro_batch_tokens: int
     steps: int | None = None
     epochs: int = 2
 
@@ -47,9 +49,9 @@ class Recipe:
         return Schedule(rows, self.batch_size, self.steps or self.epochs * rows // self.batch_size)
 
 
-TUNED = Recipe(32, 1e-4, 0.01, 8)
-SCRATCH_PLAIN = Recipe(64, 1e-3, 0.01, 64, steps=250)
-SCRATCH_PRIVATE = Recipe(512, 3e-3, 0.05, 64, steps=60)
+TUNED = Recipe(32, 1e-4, 0.01, 512)
+SCRATCH_PLAIN = Recipe(64, 1e-3, 0.01, 2048, steps=250)
+SCRATCH_PRIVATE = Recipe(512, 3e-3, 0.05, 2048, steps=60)
 
 
 @dataclass(frozen=True)
@@ -59,34 +61,6 @@ class Trained:
     model: TextClassifier
     tokenizer: Tokenizer
     predict: Callable[[Sequence[int]], Floats]
-
-
-class FeatureRecords:
-    """Cached features of training rows, for a head alone; implements ``Records``."""
-
-    def __init__(self, head: nn.Module, features: Tensor, labels: Tensor) -> None:
-        self.module = head
-        self._features = features
-        self._labels = labels
-
-    def losses(self, batch: Tensor) -> Iterator[Loss]:
-        """As in ``Records``."""
-        for start in range(0, len(batch), FEATURE_ROWS):
-            rows = batch[start : start + FEATURE_ROWS]
-            yield partial(_head_loss, features=self._features[rows], labels=self._labels[rows])
-
-
-class HalfRecords:
-    """Records whose forward pass runs in bfloat16 where that is safe; implements ``Records``."""
-
-    def __init__(self, records: Records) -> None:
-        self.module = records.module
-        self._records = records
-
-    def losses(self, batch: Tensor) -> Iterator[Loss]:
-        """As in ``Records``."""
-        for loss in self._records.losses(batch):
-            yield partial(_half_loss, loss=loss)
 
 
 def train_cell(cell: Cell) -> Trained:
@@ -105,7 +79,7 @@ def _train_frozen(cell: Cell, task: Task) -> Trained:
     model = _pretrained(task, cell.point.attention)
     features = _features(task.name, cell.point.attention)
     rows, _ = task.split(cell.seed)
-    records = FeatureRecords(model.head, features[rows], torch.tensor(task.data.labels)[rows])
+    records = HeadRecords(model.head, features[rows], torch.tensor(task.data.labels)[rows])
     defaults = TrainConfig()
     optimizer = torch.optim.Adam(model.head.parameters(), lr=defaults.head_learning_rate)
     _fit(cell, records, optimizer, Schedule(len(rows), min(4096, len(rows) // 2), 200))
@@ -138,10 +112,9 @@ def _train_whole(cell: Cell, task: Task, model: TextClassifier, recipe: Recipe) 
         [encodings[row] for row in rows],
         torch.tensor([task.data.labels[row] for row in rows]),
         tokenizer.pad_id,
-        recipe.micro_batch_size,
+        recipe.micro_batch_tokens,
+        "bfloat16" if cell.regime == "tuned" else "float32",
     )
-    if cell.regime == "tuned":
-        records = HalfRecords(records)
     _fit(cell, records, _optimizer(model, recipe), recipe.schedule(len(rows)))
 
     def predict(wanted: Sequence[int]) -> Floats:
@@ -157,15 +130,19 @@ def _fit(
     # A known seed voids ε for a model in use. Here it gives the same draws and noise to every
     # point, so that differences between points of one seed are not differences of luck.
     privacy = PrivacyConfig(EPSILON, DELTA, noise_seed=cell.seed) if cell.private else None
-    fit(
+    rate, steps = schedule.sample_rate, schedule.steps
+    training = Training(
         records,
         optimizer,
         schedule,
+        TrainConfig(),
         privacy=privacy,
-        seed=cell.seed,
-        ema_decay=TrainConfig().ema_decay,
-        on_step=None,
+        noise_multiplier=noise_multiplier_for(EPSILON, DELTA, rate, steps) if privacy else 0.0,
+        keys=StepKeys.from_seed(cell.seed),
+        processes=Processes(),
     )
+    run(training, lambda _: None, None)
+    training.finish()
 
 
 def _optimizer(model: TextClassifier, recipe: Recipe) -> torch.optim.Optimizer:
@@ -206,12 +183,3 @@ def _tokenizer(encoder: str) -> Tokenizer:
 @torch.no_grad()
 def _probabilities(model: TextClassifier, features: Tensor) -> Floats:
     return np.asarray(torch.softmax(model.head(features), -1).double().numpy())
-
-
-def _head_loss(head: nn.Module, features: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(head(features), labels, reduction="sum")
-
-
-def _half_loss(module: nn.Module, loss: Loss) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
-        return loss(module)

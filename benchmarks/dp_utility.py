@@ -1,0 +1,210 @@
+"""What privacy costs in accuracy: the whole ε curve, with hardened attention, on real data.
+
+One cell is a data set, an ε and a seed, which sets the split (where there is none), the initial
+weights, the draws and the noise. Cells are appended to a file of results as they are measured, and
+are not measured again. Known seeds void ε for a model in use; here they make figures repeatable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import time
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
+from attnpriv.models.text import pooled_features
+from attnpriv.privacy import noise_multiplier_for
+from attnpriv.privacy.randomness import StepKeys
+from attnpriv.training.loop import Training, run
+from attnpriv.training.preparation import (
+    Classifier,
+    build_classifier,
+    make_optimizer,
+    make_records,
+    make_schedule,
+    seeded,
+)
+from attnpriv.training.processes import Processes
+from benchmarks.hardening_frontier.tasks import Task, load_task
+
+DELTA = 1e-5
+EPSILONS = (0.5, 1.0, 2.0, 3.0, 8.0, math.inf)
+SEEDS = (0, 1, 2)
+TARGETS = {("sms", 3.0): 0.93, ("sms", 1.0): 0.90, ("sst2", 3.0): 0.84}
+HARDENED = AttentionConfig(temperature=1.0, clip=0.97, clip_mode="clamp")
+ATTENTIONS = {"hardened": HARDENED, "plain": AttentionConfig()}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: which data and attention, how private, from which seed."""
+
+    dataset: str
+    attention: str
+    epsilon: float
+    seed: int
+
+
+def main() -> None:
+    """Measure the cells that are missing, and print the table of means."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=Path("docs/dp_utility.jsonl"))
+    parser.add_argument("--datasets", default="sms,sst2")
+    parser.add_argument("--attentions", default="hardened,plain")
+    parser.add_argument("--plot", type=Path, help="draw the curves into this file")
+    options = parser.parse_args()
+    done = read(options.results)
+    for dataset in options.datasets.split(","):
+        for attention in options.attentions.split(","):
+            for epsilon in EPSILONS:
+                for seed in SEEDS:
+                    cell = Cell(dataset, attention, epsilon, seed)
+                    if cell not in done:
+                        done[cell] = measure(cell)
+                        append(options.results, cell, done[cell])
+    summary = summarise(done)
+    if options.plot:
+        plot(summary, options.plot)
+    print(json.dumps({"benchmark": "dp_utility", "delta": DELTA, "rows": summary}))
+
+
+def measure(cell: Cell) -> dict[str, Any]:
+    """Train the head of frozen MiniLM with the command line's defaults, and score it."""
+    started = time.monotonic()
+    task, config = load_task(cell.dataset), TrainConfig(seed=cell.seed)
+    attention = ATTENTIONS[cell.attention]
+    features = all_features(cell.dataset, cell.attention)
+    rows, held_out = task.split(cell.seed)
+    with seeded(cell.seed):
+        classifier = new_classifier(task, attention)
+    classifier.model.select_trainable("head")
+    labels = torch.tensor(task.data.labels)[rows]
+    schedule = make_schedule(config, len(rows))
+    private = math.isfinite(cell.epsilon)
+    noise = 0.0
+    if private:
+        noise = noise_multiplier_for(cell.epsilon, DELTA, schedule.sample_rate, schedule.steps)
+    training = Training(
+        make_records(classifier, [], labels, config, features[rows]),
+        make_optimizer(classifier.model, config),
+        schedule,
+        config,
+        privacy=PrivacyConfig(cell.epsilon, DELTA) if private else None,
+        noise_multiplier=noise,
+        keys=StepKeys.from_seed(cell.seed),
+        processes=Processes(),
+    )
+    run(training, lambda _: None, None)
+    training.finish()
+    with torch.no_grad():
+        probabilities = classifier.model.head(features[held_out]).softmax(-1).double().numpy()
+    score = task.score(held_out, probabilities)
+    print(f"{cell}: {score:.4f}", file=sys.stderr, flush=True)
+    seconds = round(time.monotonic() - started, 1)
+    return {"metric": task.metric, "score": score, "noise_multiplier": noise, "seconds": seconds}
+
+
+def new_classifier(task: Task, attention: AttentionConfig) -> Classifier:
+    """MiniLM with a new head."""
+    return build_classifier("minilm", attention, "layers", False, len(task.data.label_names))
+
+
+@lru_cache(maxsize=1)
+def all_features(dataset: str, attention: str) -> Tensor:
+    """What the head sees of every row: it depends on no seed and no label."""
+    task = load_task(dataset)
+    classifier = new_classifier(task, ATTENTIONS[attention])
+    encodings = classifier.encode(task.data.texts)
+    return pooled_features(classifier.model, encodings, classifier.tokenizer.pad_id)
+
+
+def read(path: Path) -> dict[Cell, dict[str, Any]]:
+    """The cells that were measured before."""
+    if not path.is_file():
+        return {}
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {
+        Cell(r["dataset"], r["attention"], float(r["epsilon"]), r["seed"]): r["result"]
+        for r in rows
+    }
+
+
+def append(path: Path, cell: Cell, result: dict[str, Any]) -> None:
+    """Keep a measured cell; JSON has no infinity, so ε is a string."""
+    row = {**asdict(cell), "epsilon": str(cell.epsilon), "result": result}
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def summarise(done: dict[Cell, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and spread over seeds, beside the target and the same without privacy."""
+    groups: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
+    for cell, result in done.items():
+        key = (cell.dataset, cell.attention, cell.epsilon)
+        groups.setdefault(key, []).append(result)
+    means = {key: statistics.mean(r["score"] for r in results) for key, results in groups.items()}
+    rows = []
+    for (dataset, attention, epsilon), results in groups.items():
+        scores = [r["score"] for r in results]
+        target = TARGETS.get((dataset, epsilon))
+        without = means.get((dataset, attention, math.inf))
+        mean = means[dataset, attention, epsilon]
+        rows.append(
+            {
+                "dataset": dataset,
+                "attention": attention,
+                "epsilon": str(epsilon),
+                "metric": results[0]["metric"],
+                "mean": mean,
+                "scores": scores,
+                "ratio_to_not_private": mean / without if without else None,
+                "target": target,
+                "target_met": None if target is None else mean >= target,
+            }
+        )
+    return rows
+
+
+def plot(summary: list[dict[str, Any]], path: Path) -> None:
+    """Draw score against ε, a panel for each data set; the end of the axis is ε = ∞."""
+    mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = "attnpriv"
+    datasets = list(dict.fromkeys(row["dataset"] for row in summary))
+    places = {str(epsilon): place for place, epsilon in enumerate(EPSILONS)}
+    figure = Figure(figsize=(4.6 * len(datasets), 3.6), layout="constrained")
+    axes = figure.subplots(1, len(datasets), squeeze=False)[0]
+    for panel, dataset in zip(axes, datasets, strict=True):
+        for attention, colour in (("hardened", "tab:blue"), ("plain", "tab:orange")):
+            rows = [r for r in summary if (r["dataset"], r["attention"]) == (dataset, attention)]
+            rows.sort(key=lambda row: places[row["epsilon"]])
+            x = [places[row["epsilon"]] for row in rows]
+            panel.plot(x, [row["mean"] for row in rows], color=colour, label=f"{attention}, mean")
+            for place, row in zip(x, rows, strict=True):
+                scores = row["scores"]
+                panel.plot([place] * len(scores), scores, ".", color=colour, alpha=0.5)
+        for (name, epsilon), target in TARGETS.items():
+            if name == dataset:
+                panel.plot(places[str(epsilon)], target, "_", color="black", markersize=16)
+        panel.set_title(
+            f"{dataset}: {next(r for r in summary if r['dataset'] == dataset)['metric']}"
+        )
+        panel.set_xticks(range(len(EPSILONS)), [f"{e:g}".replace("inf", "∞") for e in EPSILONS])
+        panel.set_xlabel("ε at δ = 1e-5 (dots: seeds; bars: targets)")
+        panel.legend(fontsize=8)
+    figure.savefig(path, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
