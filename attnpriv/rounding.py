@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, Context, Decimal
 
 
 def round_up(bound: float, digits: int) -> str:
@@ -15,3 +15,13 @@ def round_up(bound: float, digits: int) -> str:
     if not exact.is_finite():
         return str(bound)
     return str(exact.quantize(Decimal(1).scaleb(-digits), ROUND_CEILING))
+
+
+def digits_up(bound: float, digits: int) -> str:
+    """The bound with at most so many significant digits, rounded towards infinity.
+
+    >>> digits_up(1e-5, 6), digits_up(4.8765432e-06, 2)
+    ('1e-05', '4.9e-06')
+    """
+    context = Context(prec=digits, rounding=ROUND_CEILING)
+    return f"{float(context.create_decimal(repr(bound))):.{digits}g}"

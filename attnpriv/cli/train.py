@@ -89,6 +89,12 @@ def train(
     accountant: Annotated[str, typer.Option(help="prv or rdp.")] = "prv",
     seed: Annotated[int, typer.Option(help="Of the split and the initial weights.")] = 0,
     noise_seed: NoiseSeedOption = None,
+    secure_rng: Annotated[
+        bool,
+        typer.Option(
+            "--secure-rng", help="Always so: coins and noise come from ChaCha20. Changes nothing."
+        ),
+    ] = True,
     train_size: Annotated[
         float, typer.Option(help="Rows to train on: a share below 1, or a number.")
     ] = TrainConfig.train_size,

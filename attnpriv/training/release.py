@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attnpriv.config import TrainConfig
 from attnpriv.errors import InputError
-from attnpriv.model_card import card_text
+from attnpriv.model_card_text import card_text
 from attnpriv.models.text import TextClassifier
 from attnpriv.privacy.ledger import Ledger
 from attnpriv.replacing import replace_file

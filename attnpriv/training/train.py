@@ -40,7 +40,7 @@ from attnpriv.training.release import (
 from attnpriv.training.work_folder import Checkpoint, WorkFolder, open_work_folder, work_path
 
 OnStep = Callable[[int, int, float | None], None]
-RESUMABLE = "what was on disk before is still there, and --resume goes on from it"
+RESUMABLE = "--resume goes on from the last saved state, where there is one"
 
 
 def train(

@@ -119,7 +119,8 @@ def tune(
 
     Whatever ends the search early, KeyboardInterrupt included, leaves no file. Nothing was released
     then and nothing spent, so that the search can start again from nothing; there is no resuming.
-    The run folder is written when all runs are over, and its times tell nothing of them.
+    (A process that is killed leaves an empty work folder, which the next command takes over.) The
+    run folder is written when all runs are over, and the times of its files tell nothing of them.
     """
     processes = os.environ.get("WORLD_SIZE", "1")
     if processes != "1":

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from attnpriv.config import Accountant, AttentionConfig, ModelConfig, PrivacyConfig, TrainConfig
-from attnpriv.model_card import NOT_COVERED, build_card, card_text
+from attnpriv.model_card import NOT_COVERED, build_card
+from attnpriv.model_card_text import card_text
 from attnpriv.privacy import epsilon_spent
 from attnpriv.privacy.ledger import NoisedSteps
 
