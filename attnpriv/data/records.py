@@ -32,6 +32,9 @@ class Dataset:
         spans: gold spans of personal data, one tuple a record, or None where nobody marked them.
         data_dependent: what was decided by looking at the records, in words. No ε covers it, so it
             belongs on the privacy ledger as "not covered".
+
+    Raises:
+        InputError: a label has no name.
     """
 
     name: str
@@ -40,6 +43,15 @@ class Dataset:
     label_names: tuple[str, ...]
     spans: tuple[tuple[Span, ...], ...] | None = None
     data_dependent: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        classes = len(self.label_names)
+        for row, label in enumerate(self.labels):
+            if not 0 <= label < classes:
+                raise InputError(
+                    f"expected labels from 0 to {classes - 1}, the numbers of the classes, "
+                    f"got labels[{row}] = {label}"
+                )
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -12,6 +12,7 @@ from opacus.accountants import PRVAccountant, RDPAccountant
 
 from attnpriv.config import Accountant
 from attnpriv.errors import InputError
+from attnpriv.rounding import round_up
 
 LARGEST_NOISE = 1e4
 TOLERANCE = 0.002  # of ε that the search leaves unspent at most
@@ -132,14 +133,16 @@ def steps_within(
         spent = epsilon_spent(noise_multiplier, delta, sample_rate, steps, accountant)
         return spent <= epsilon
 
+    if fits(most):
+        return most
     if not fits(1):
         needed = noise_multiplier_for(epsilon, delta, sample_rate, 1, accountant)
         raise InputError(
             f"one step with noise multiplier {noise_multiplier} spends more than epsilon {epsilon} "
             f"at sample rate {sample_rate:.4g} and delta {delta}: expected a noise multiplier of "
-            f"at least {needed:.4g}, or a smaller batch"
+            f"at least {round_up(needed, 4)}, or a smaller batch"
         )
-    fit, too_many = 1, most + 1
+    fit, too_many = 1, most
     while too_many - fit > 1:
         middle = (fit + too_many) // 2
         if fits(middle):

@@ -128,14 +128,16 @@ class Ledger:
         return self._last("selection", _selection_of)
 
     def record_not_covered(self, what: str) -> None:
-        """Append something that looked at the private data and that no ε covers."""
-        self._append({"entry": "not_covered", "what": what})
+        """Append something that looked at the private data and that no ε covers, but only once."""
+        entry = {"entry": "not_covered", "what": what}
+        if _line(entry) not in self._whole_lines().splitlines(keepends=True):
+            self._append(entry)
 
     def _append(self, entry: dict[str, Any]) -> None:
         with self.path.open("a+b") as file:
             # What a crash left of a line never took effect: the steps begin after it is on disk.
             file.truncate(len(self._whole_lines()))
-            file.write((json.dumps(entry, ensure_ascii=False) + "\n").encode())
+            file.write(_line(entry))
             file.flush()
             os.fsync(file.fileno())
 
@@ -157,6 +159,10 @@ class Ledger:
         except FileNotFoundError:
             return b""
         return content[: content.rfind(b"\n") + 1]
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    return (json.dumps(entry, ensure_ascii=False) + "\n").encode()
 
 
 def _steps_of(entry: dict[str, Any]) -> NoisedSteps:

@@ -156,8 +156,8 @@ def run(
 def learning_rate_scale(config: TrainConfig, step: int, steps: int) -> float:
     """What the learning rates are multiplied by in a step, counted from 0.
 
-    It rises over the first ``warmup`` share of the steps, and then falls to 0 by the last, along a
-    line or half a cosine, or stays.
+    It rises over the first ``warmup`` share of the steps, and then falls along a line or half a
+    cosine, which would reach 0 in the step after the last, or stays.
     """
     warmup = math.ceil(config.warmup * steps)
     if step < warmup:

@@ -83,11 +83,18 @@ def is_first_process() -> bool:
 
 @contextmanager
 def join_processes() -> Iterator[Processes]:
-    """This process among those that torchrun started, or alone."""
+    """This process among those that torchrun started, or alone.
+
+    Raises:
+        InputError: the environment says that there are others, and they cannot be reached.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Processes()
         return
-    distributed.init_process_group("gloo", timeout=PATIENCE)
+    try:
+        distributed.init_process_group("gloo", timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"cannot reach the other processes of this training: {error}") from error
     try:
         yield _Several()
     finally:
@@ -100,5 +107,6 @@ def _lost_process_is_an_error() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise InputError(
-            "another process of this training has ended: run the command again with --resume"
+            "another process of this training has ended: what it says comes first; then the same "
+            "command with --resume goes on"
         ) from error

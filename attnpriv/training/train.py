@@ -37,7 +37,13 @@ from attnpriv.training.release import (
     write_release,
     writing_is_possible,
 )
-from attnpriv.training.work_folder import Checkpoint, WorkFolder, open_work_folder, work_path
+from attnpriv.training.work_folder import (
+    Checkpoint,
+    WorkFolder,
+    open_work_folder,
+    require_new,
+    work_path,
+)
 
 OnStep = Callable[[int, int, float | None], None]
 RESUMABLE = "--resume goes on from the last saved state, where there is one"
@@ -80,6 +86,7 @@ def train(
     work folder beside ``out`` whose ledger states at least what was spent; resumed, the training
     ends with the same bits as if it had never stopped.
     """
+    require_new(out)
     with join_processes() as processes:
         plan = _plan(dataset, encoder, attention, config, privacy, pooling, share_layers)
         identity = _identity(plan)
@@ -98,6 +105,7 @@ def train(
             if processes.rank == 0:
                 write_release(work.run, plan.classifier, plan.config, card)
                 publish(work.run, out)
+        processes.wait()  # until there is the run folder
     return TrainingResult(out, card, training.skipped_records)
 
 

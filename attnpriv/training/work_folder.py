@@ -129,7 +129,7 @@ def open_work_folder(
             unfinished training and ``resume`` is false, or none and it is true; or the folder
             cannot be written.
     """
-    _require_new(target)
+    require_new(target)
     path = work_path(target)
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -146,7 +146,7 @@ def open_work_folder(
                 "go on with --resume, or remove that folder"
             )
         try:
-            _require_new(target)  # it may have become one before the lock was free
+            require_new(target)  # it may have become one before the lock was free
             if resume and not work.has_begun:
                 raise InputError(f"expected an unfinished training of {target}, there is none")
             yield work
@@ -157,7 +157,8 @@ def open_work_folder(
         shutil.rmtree(path)
 
 
-def _require_new(target: Path) -> None:
+def require_new(target: Path) -> None:
+    """Raise InputError where there is something at the path of a run folder to be made."""
     if target.exists():
         raise InputError(f"expected a new run folder, {target} exists already")
 

@@ -119,6 +119,8 @@ BAD_TRAINING = {
     "unknown accountant": (["--accountant", "gdp"], "'gdp'"),
     "unknown trainable": (["--trainable", "tail"], "'tail'"),
     "no steps": (["--steps", "0"], "steps"),
+    "too little noise": (["--noise-multiplier", "0.1"], "a noise multiplier of at least"),
+    "nothing to resume": (["--resume"], "expected an unfinished training"),
 }
 
 
@@ -177,14 +179,16 @@ def test_usage_errors_have_exit_code_2(run: Run) -> None:
     assert run("--version").out.startswith("attnpriv ")
 
 
-def test_control_c_leaves_a_usable_folder_with_the_epsilon_spent(run: Run, tmp_path: Path) -> None:
+def test_control_c_leaves_a_training_that_goes_on_with_resume(run: Run, tmp_path: Path) -> None:
     """A real process on a terminal, and a real signal once its progress bar shows a step."""
     out = tmp_path / "run"
-    arguments = ["train", "--data", "tickets:rows=400", "--epsilon", "3", "--accountant", "rdp"]
-    schedule = ["--steps", "100000", "--trainable", "head", "--out", str(out)]
+    command = [
+        "train", "--data", "tickets:rows=400", "--epsilon", "8", "--noise-multiplier", "5",
+        "--steps", "60", "--trainable", "head", "--out", str(out),
+    ]  # fmt: skip
     terminal, stderr = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", "from attnpriv.cli import main; main()", *arguments, *schedule],
+        [Path(sys.executable).with_name("attnpriv"), *command],
         stdout=subprocess.PIPE,
         stderr=stderr,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
@@ -194,11 +198,25 @@ def test_control_c_leaves_a_usable_folder_with_the_epsilon_spent(run: Run, tmp_p
     while "ε ≤".encode() not in shown:
         shown += os.read(terminal, 1024)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=60)
     os.close(terminal)
     assert process.returncode == 130
+    assert said == b""
+    assert [path.name for path in tmp_path.iterdir()] == [".run.partial"]
+    ledger = (tmp_path / ".run.partial" / "run" / "privacy_ledger.jsonl").read_text()
+    begun = json.loads(ledger.splitlines()[-1])
+    assert 3 <= begun["steps"] < 60
+    assert begun["epsilon"] < 8
+    refused = run(*command)
+    assert refused.code == 2
+    assert "go on with --resume" in refused.err
+    other = run(*command, "--resume", "--decay", "cosine")
+    assert other.code == 2
+    assert "its training decay is 'constant', this command's is 'cosine'" in other.err
+    resumed = run(*command, "--resume")
+    assert resumed.code == 0, resumed.err
+    assert "60 steps" in resumed.out
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
     card = json.loads((out / "model_card.json").read_text(encoding="utf-8"))
-    assert 1 <= card["privacy"]["steps"] < 100_000
-    assert card["epsilon"] < 3
-    assert "TRAINING WAS INTERRUPTED BEFORE ITS LAST STEP" in card["warnings"]
+    assert begun["epsilon"] < card["epsilon"] <= 8
     assert run("evaluate", out, "--data", "tickets:rows=400", "--json").code == 0

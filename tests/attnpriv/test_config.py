@@ -51,6 +51,20 @@ def test_attention_refuses(values: dict[str, Any], named: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("sampler", "reason"),
+    [
+        ("shuffled", "up to 10 times"),
+        ("weighted", "each row has a rate of its own"),
+        ("drop_last", "the rows of the last one are left out"),
+        ("fixed", "without replacement"),
+    ],
+)
+def test_unsound_samplers_are_refused_with_the_reason(sampler: Any, reason: str) -> None:
+    with pytest.raises(InputError, match=f"^expected sampler poisson, got '{sampler}': .*{reason}"):
+        PrivacyConfig(1.0, sampler=sampler)
+
+
+@pytest.mark.parametrize(
     "values",
     [
         {"epsilon": 0},
@@ -61,6 +75,11 @@ def test_attention_refuses(values: dict[str, Any], named: str) -> None:
         {"epsilon": 1, "delta": 1},
         {"epsilon": 1, "max_grad_norm": 0},
         {"epsilon": 1, "accountant": "gdp"},
+        {"epsilon": 1, "noise_multiplier": 0.0},
+        {"epsilon": 1, "noise_multiplier": math.inf},
+        {"epsilon": 1, "clipping": "none"},
+        {"epsilon": 1, "clipping_engine": "functorch"},
+        {"epsilon": 1, "sampler": "sequential"},
     ],
 )
 def test_privacy_refuses(values: dict[str, Any]) -> None:
@@ -86,7 +105,10 @@ def test_privacy_refuses(values: dict[str, Any]) -> None:
         {"trainable": "lora:4:head"},
         {"steps": 0},
         {"batch_size": 0},
-        {"micro_batch_size": 0},
+        {"micro_batch_tokens": 0},
+        {"warmup": 1.0},
+        {"decay": "steps"},
+        {"precision": "float16"},
         {"learning_rate": 0},
         {"head_learning_rate": math.nan},
         {"ema_decay": 1},

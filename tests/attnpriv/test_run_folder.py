@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from attnpriv.data import Dataset
-from attnpriv.errors import InputError, RunFolderError
+from attnpriv.errors import RunFolderError
 from attnpriv.prediction import predict_probabilities
-from attnpriv.run_folder import list_runs, load_run, staged_run, write_file
+from attnpriv.run_folder import CARD, LEDGER, list_runs, load_run, publish, write_json, write_model
 
 
 @pytest.fixture
@@ -107,24 +107,54 @@ def test_runs_are_listed_by_name_and_other_folders_are_not(runs: Path) -> None:
     assert [path.name for path in list_runs(runs)] == ["private", "tiny"]
 
 
-def test_a_staged_run_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    target = tmp_path / "deep" / "run"
-    with pytest.raises(RuntimeError), staged_run(target) as staging:
-        write_file(staging / "config.json", b"{}")
-        raise RuntimeError
-    assert list(target.parent.iterdir()) == []
-    with staged_run(target) as staging:
-        write_file(staging / "config.json", b"{}")
-        assert not target.exists()
-    assert sorted(path.name for path in target.iterdir()) == ["config.json", "manifest.json"]
-    with pytest.raises(InputError, match="exists already"), staged_run(target):
-        pass
+@pytest.fixture
+def staging(tiny_run: Path, tmp_path: Path) -> Path:
+    """A run that is about to be published."""
+    run, folder = load_run(tiny_run), tmp_path / "staging"
+    folder.mkdir(mode=0o700)
+    write_model(folder, run.model, run.label_names, {}, None)
+    write_json(folder / CARD, run.card)
+    shutil.copy(tiny_run / LEDGER, folder / LEDGER)
+    return folder
 
 
-def test_an_unwritable_target_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with (
-        pytest.raises(InputError, match="cannot write a run folder"),
-        staged_run(tmp_path / "file" / "run"),
-    ):
-        pass
+def test_publishing_gives_a_manifest_a_name_and_rights_to_read(
+    staging: Path, tmp_path: Path
+) -> None:
+    (staging / LEDGER).chmod(0o600)
+    (staging / ".model.safetensors.x7").write_bytes(b"half of a file")
+    publish(staging, tmp_path / "run")
+    assert not staging.exists()
+    published = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "run").iterdir()}
+    assert published == dict.fromkeys(
+        (
+            "config.json",
+            "manifest.json",
+            "model.safetensors",
+            "model_card.json",
+            "privacy_ledger.jsonl",
+        ),
+        0o644,
+    )
+    assert (tmp_path / "run").stat().st_mode & 0o777 == 0o755
+    run = load_run(tmp_path / "run")
+    manifest = json.loads((run.path / "manifest.json").read_text())["sha256"]
+    assert set(manifest) == set(published) - {"manifest.json"}
+
+
+def test_a_run_folder_that_is_there_is_not_replaced(staging: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    with pytest.raises(OSError, match="not empty"):
+        publish(staging, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
+    publish(staging, tmp_path / "other")  # it was where it was, and is complete
+    assert load_run(tmp_path / "other").model is not None
+
+
+def test_a_number_that_is_no_json_is_refused_and_leaves_the_file(tmp_path: Path) -> None:
+    write_json(tmp_path / "card.json", {"epsilon": 3.0})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "card.json", {"epsilon": float("nan")})
+    assert json.loads((tmp_path / "card.json").read_text()) == {"epsilon": 3.0}
+    assert [path.name for path in tmp_path.iterdir()] == ["card.json"]

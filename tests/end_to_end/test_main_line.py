@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from attnpriv.data import load_dataset
 from attnpriv.prediction import predict_probabilities
@@ -94,3 +97,25 @@ def test_the_server_and_evaluate_agree_on_real_messages(shared_data: Path, tmp_p
     labels = [prediction["label"] for prediction in answer["predictions"]]
     assert labels == [loaded.label_names[number] for number in expected]
     assert len(labels) == MESSAGES
+
+
+def test_two_processes_of_torchrun_train_what_one_trains(tmp_path: Path) -> None:
+    training = [
+        "train", "--data", "tickets:rows=400", "--epsilon", 3, "--noise-multiplier", 2,
+        "--noise-seed", 0, "--trainable", "head", "--steps", 4,
+    ]  # fmt: skip
+    alone = run("attnpriv", *training, "--out", tmp_path / "alone" / "tickets")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    together = run(
+        "torchrun", "--nproc-per-node", 2, "--master-addr", "127.0.0.1", "--master-port", port,
+        "-m", "attnpriv.cli", *training, "--out", tmp_path / "tickets",
+    )  # fmt: skip
+    assert together.count("run folder:") == alone.count("run folder:") == 1
+    one, two = load_run(tmp_path / "alone" / "tickets"), load_run(tmp_path / "tickets")
+    torch.testing.assert_close(two.model.head.weight, one.model.head.weight, rtol=1e-5, atol=1e-6)
+    assert one.model.head.weight.abs().max() > 0.01
+    assert two.card == one.card
+    ledgers = [(loaded.path / "privacy_ledger.jsonl").read_text() for loaded in (one, two)]
+    assert ledgers[0] == ledgers[1]

@@ -165,6 +165,6 @@ def test_bad_input(tiny_run: Path, tickets: Dataset) -> None:
     with pytest.raises(InputError, match="give a detector"):
         audit_runs([run], dataclasses.replace(tickets, spans=None))
     with pytest.raises(InputError, match="classes of tiny"):
-        audit_runs([run], dataclasses.replace(tickets, label_names=("a", "b")))
+        audit_runs([run], dataclasses.replace(tickets, label_names=tuple("abcdefghij")))
     with pytest.raises(InputError, match="resamples"):
         AuditOptions(resamples=0)

@@ -11,7 +11,7 @@ from attnpriv.config import AttentionConfig, ModelConfig
 from attnpriv.data import Encoding
 from attnpriv.errors import InputError
 from attnpriv.models.text import TextClassifier, pad_batch, pooled_features
-from attnpriv.run_folder import CARD, LEDGER, load_run, staged_run, write_file, write_model
+from attnpriv.run_folder import CARD, LEDGER, load_run, publish, write_json, write_model
 
 LEARNED = AttentionConfig(2.0, 1.0, "norm", "additive", temperature_floor=0.5)
 
@@ -208,10 +208,12 @@ def test_the_certificate_of_shared_layers_lists_each_of_them() -> None:
 
 def test_a_run_folder_keeps_shared_layers(tmp_path: Path) -> None:
     model = make_model("layers", LEARNED, share_layers=True)
-    with staged_run(tmp_path / "run") as staging:
-        write_model(staging, model, tuple("abcde"), {}, None)
-        write_file(staging / CARD, b"{}")
-        write_file(staging / LEDGER, b"")
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    write_model(staging, model, tuple("abcde"), {}, None)
+    write_json(staging / CARD, {})
+    (staging / LEDGER).touch()
+    publish(staging, tmp_path / "run")
     read = load_run(tmp_path / "run").model
     assert read.config == model.config
     assert len(read.blocks) == 1

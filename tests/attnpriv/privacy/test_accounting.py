@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 
 import dp_accounting
 import pytest
@@ -11,8 +12,10 @@ from dp_accounting.pld import PLDAccountant
 from scipy.optimize import brentq
 from scipy.stats import norm
 
+from attnpriv.config import Accountant
 from attnpriv.errors import InputError
 from attnpriv.privacy import epsilon_spent, noise_multiplier_for
+from attnpriv.privacy.accounting import steps_within
 
 GRID = list(itertools.product((0.8, 1.5, 4.0), (0.004, 0.05, 0.25), (1, 100, 1000)))
 
@@ -65,6 +68,35 @@ def test_noise_multiplier_meets_the_target_and_hardly_less_would(
     spent = epsilon_spent(noise, *schedule, accountant)  # type: ignore[arg-type]
     assert spent <= epsilon
     assert epsilon_spent(noise * 0.97, *schedule, accountant) > epsilon  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("accountant", ["prv", "rdp"])
+@pytest.mark.parametrize(("noise", "sample_rate"), [(0.7, 0.01), (1.5, 0.125), (4.0, 1.0)])
+@pytest.mark.parametrize("most", [1, 17, 300])
+def test_steps_within_epsilon_are_as_many_as_fit(
+    accountant: Accountant, noise: float, sample_rate: float, most: int
+) -> None:
+    steps = steps_within(3.0, noise, 1e-5, sample_rate, most, accountant)
+    assert 1 <= steps <= most
+    assert epsilon_spent(noise, 1e-5, sample_rate, steps, accountant) <= 3.0
+    if steps < most:
+        assert epsilon_spent(noise, 1e-5, sample_rate, steps + 1, accountant) > 3.0
+
+
+@pytest.mark.parametrize("accountant", ["prv", "rdp"])
+@pytest.mark.parametrize("epsilon", [0.05, 7.0])
+@pytest.mark.parametrize("sample_rate", [0.01, 1.0])
+def test_the_noise_that_is_named_where_one_step_is_too_expensive_would_do(
+    accountant: Accountant, epsilon: float, sample_rate: float
+) -> None:
+    call = (1e-5, sample_rate, 100, accountant)
+    with pytest.raises(InputError, match="one step .* spends more") as refused:
+        steps_within(epsilon, 0.1, *call)
+    found = re.search(r"a noise multiplier of at least ([\d.]+)", str(refused.value))
+    assert found
+    assert steps_within(epsilon, float(found.group(1)), *call) >= 1
+    with pytest.raises(InputError, match="one step .* spends more"):
+        steps_within(epsilon, 0.95 * float(found.group(1)), *call)
 
 
 def test_epsilon_grows_with_steps_and_falls_with_noise() -> None:

@@ -27,7 +27,7 @@ from attnpriv.privacy.ledger import Ledger
 from attnpriv.training import TrainingResult, train
 from attnpriv.training.work_folder import CHECKPOINT, WorkFolder, work_path
 
-DATA = "tickets:rows=300"  # that of the fixture
+DATA, ROWS = "tickets:rows=300", 240  # that of the fixture, and how many are trained on
 SCHEDULE: dict[str, Any] = {"steps": 40, "batch_size": 30, "micro_batch_tokens": 1024}
 PRIVACY: dict[str, Any] = {"epsilon": 3.0, "noise_multiplier": 1.5, "noise_seed": 0}
 SERVER = Path(__file__).with_name("fork_server.py")
@@ -139,6 +139,12 @@ class ForkServer:
         answer: dict[str, Any] = json.loads(self._process.stdout.readline())
         return answer
 
+    def account(self, steps: int, batch_size: int, privacy: dict[str, Any]) -> None:
+        """Let the server compute ε, which its children then need not."""
+        known = {name: value for name, value in privacy.items() if name != "noise_seed"}
+        schedule = {"delta": 1e-5, "sample_rate": batch_size / ROWS, "steps": steps}
+        self.ask({"account": {**known, **schedule}})
+
     def start(
         self, *, environment: dict[str, str] | None = None, reports: bool = False, **request: Any
     ) -> Child:
@@ -218,14 +224,16 @@ class Trainings:
 
     def start_together(self, out: Path, *arguments: Any, **options: Any) -> list[Child]:
         """Train in two processes that share the work, as torchrun would start them."""
-        environment = {
-            "WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(free_port()),
-        }
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        shared["MASTER_PORT"] = str(self.free_port())
+        reports = options.pop("reports", False)
         return [
             self.start(
-                out, *arguments, environment={**environment, "RANK": str(rank)}, **options
+                out,
+                *arguments,
+                environment={**shared, "RANK": str(rank)},
+                reports=reports and rank == 0,  # the only one that has something to report
+                **options,
             )
             for rank in range(2)
         ]
@@ -241,26 +249,31 @@ class Trainings:
             assert all(file.get_tensor(name).isfinite().all() for name in file.keys())  # noqa: SIM118
             return int(json.loads(file.metadata()["state"])["steps_taken"])
 
-    def command(self, out: Path, *arguments: object, **request: Any) -> Child:
-        """The same training by ``attnpriv train`` in another process."""
+    def arguments(self, out: Path) -> list[str]:
+        """Those of the ``attnpriv`` command for the same training."""
         options: dict[str, Any] = {
             "--data": DATA,
             "--out": out,
             "--encoder": self.encoder,
+            "--trainable": "all",
             "--epsilon": PRIVACY["epsilon"],
             "--noise-multiplier": PRIVACY["noise_multiplier"],
             "--noise-seed": PRIVACY["noise_seed"],
             "--steps": SCHEDULE["steps"],
             "--batch-size": SCHEDULE["batch_size"],
+            "--micro-batch-tokens": SCHEDULE["micro_batch_tokens"],
         }
-        given = [str(part) for option in options.items() for part in option]
-        return self.server.start(arguments=["train", *given, *map(str, arguments)], **request)
+        return ["train", *(str(part) for option in options.items() for part in option)]
 
+    def command(self, out: Path, *options: str, **request: Any) -> Child:
+        """The ``attnpriv`` command in another process; further options overrule."""
+        return self.server.start(arguments=[*self.arguments(out), *options], **request)
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    def free_port(self) -> int:
+        """A port that nobody listens at, for processes to meet."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")
@@ -271,15 +284,9 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory, tickets: Dataset) -> 
 @pytest.fixture(scope="session")
 def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
     server = ForkServer(tmp_path_factory.mktemp("processes"))
-    rows = 240
-    schedule = {"sample_rate": SCHEDULE["batch_size"] / rows, "steps": SCHEDULE["steps"]}
-    server.ask({"account": {**schedule, "delta": 1e-5, **without_seed(PRIVACY)}})
+    server.account(SCHEDULE["steps"], SCHEDULE["batch_size"], PRIVACY)
     yield server
     server.close()
-
-
-def without_seed(privacy: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in privacy.items() if name != "noise_seed"}
 
 
 @pytest.fixture(scope="session")

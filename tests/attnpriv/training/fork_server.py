@@ -188,6 +188,7 @@ def run_training(
         resume=resume,
         on_step=on_step,
     )
+    assert Path(out, "manifest.json").exists(), "a run folder, whichever process has written it"
     Path(f"{log}.rows").write_text(str(rows))
 
 
@@ -206,7 +207,8 @@ def die_before_change(count: int, folder: str) -> None:
 
     def concerns(path: object) -> bool:
         # shutil.rmtree, and nothing else here, names files relative to a folder's descriptor.
-        return isinstance(path, str | Path) and (str(path)[0] != "/" or str(path).startswith(folder))
+        text = str(path)
+        return isinstance(path, str | Path) and (text[0] != "/" or text.startswith(folder))
 
     sys.addaudithook(hook)
 

@@ -45,7 +45,7 @@ def assert_same(run: Path, expected: Path) -> None:
 
 
 @pytest.mark.parametrize("private", [True, False], ids=["private", "plain"])
-@pytest.mark.parametrize("trainable", ["head", "all", "lora:2", "bias"])
+@pytest.mark.parametrize("trainable", ["head", "all", "last:1", "lora:2", "bias"])
 def test_four_interrupts_leave_no_trace(
     trainings: Any, uninterrupted: Any, tmp_path: Path, trainable: str, private: bool
 ) -> None:

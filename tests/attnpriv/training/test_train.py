@@ -1,17 +1,25 @@
 from __future__ import annotations
 
 import json
+import math
+import re
+import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
-from attnpriv.data import Dataset, Span
+from attnpriv.data import Dataset, Span, WordPieceTokenizer
+from attnpriv.data.records import split_indices
 from attnpriv.errors import InputError
 from attnpriv.models.pretrained import load_pretrained
 from attnpriv.privacy import epsilon_spent
-from attnpriv.run_folder import load_run
+from attnpriv.privacy.randomness import StepKeys, Stream
+from attnpriv.privacy.sampling import poisson_batch
+from attnpriv.run_folder import TOKENIZER, WEIGHTS, load_run
 from attnpriv.training import TrainingResult, train
 
 QUICK = TrainConfig(trainable="head", steps=4, batch_size=60)
@@ -49,8 +57,9 @@ def test_card_and_ledger_state_the_mechanism_and_the_target_is_kept(
     assert privacy["steps"] == 4
     assert privacy["epsilon"] == epsilon_spent(privacy["noise_multiplier"], 1e-5, 0.25, 4)
     assert privacy["epsilon_rdp"] >= privacy["epsilon"]
-    (spent,) = [entry for entry in ledger_of(tmp_path / "run") if entry["entry"] == "noised_steps"]
-    assert spent["epsilon"] == card["epsilon"]
+    entries = [entry for entry in ledger_of(tmp_path / "run") if entry["entry"] == "noised_steps"]
+    assert [entry["steps"] for entry in entries] == [1, 2, 3, 4], "each before it was taken"
+    assert entries[-1]["epsilon"] == card["epsilon"]
     assert [step for step, _, _ in steps_seen] == [1, 2, 3, 4]
     shown = [epsilon for _, _, epsilon in steps_seen]
     assert shown == sorted(shown)
@@ -98,22 +107,6 @@ def test_training_learns(tickets: Dataset, tmp_path: Path) -> None:
     assert result.card["metrics"]["held_out"]["accuracy"] > 0.3
 
 
-def test_an_interrupt_keeps_the_steps_that_were_taken_and_their_epsilon(
-    tickets: Dataset, tmp_path: Path
-) -> None:
-    def interrupt(step: int, steps: int, epsilon: float | None) -> None:
-        if step == 2:
-            raise KeyboardInterrupt
-
-    result = run_training(tickets, tmp_path / "run", on_step=interrupt)
-    assert result.interrupted
-    run = load_run(tmp_path / "run")
-    assert "INTERRUPTED" in run.card["warnings"][-1]
-    assert run.card["privacy"]["steps"] == 2
-    noise = run.card["privacy"]["noise_multiplier"]
-    assert run.card["epsilon"] == epsilon_spent(noise, 1e-5, 0.25, 2) < 3.0
-
-
 def test_no_text_or_span_of_the_data_is_in_the_run_folder(tickets: Dataset, tmp_path: Path) -> None:
     canary = "Zebulon-7731"
     texts = (f"my name is {canary}, please help", *tickets.texts[1:])
@@ -134,9 +127,13 @@ def one_class(tickets: Dataset) -> Dataset:
     ("changes", "message"),
     [
         ({"config": TrainConfig(steps=1, batch_size=241)}, "batch_size at most the 240.*got 241"),
+        (
+            {"config": TrainConfig(steps=1, batch_size=31, train_size=30)},
+            "batch_size at most the 30 training rows, got 31",
+        ),
         ({"privacy": PrivacyConfig(1.0, delta=1 / 240)}, r"delta below 1/N = 0.00417.*got 0.0041"),
         ({"encoder": "bert-huge"}, "scratch, minilm or a folder, got 'bert-huge'"),
-        ({"config": TrainConfig(trainable="last:9", steps=1)}, "at most last:2, got 'last:9'"),
+        ({"config": TrainConfig(trainable="last:9", steps=4, batch_size=60)}, "at most last:2, got 'last:9'"),
         ({"config": TrainConfig(steps=1, train_size=300)}, "leave rows on both sides of 300"),
         ({"config": TrainConfig(steps=1, train_size=1.5)}, "leave rows on both sides of 300"),
     ],
@@ -159,7 +156,7 @@ def test_one_class_and_an_existing_folder_are_refused(tickets: Dataset, tmp_path
 
 def test_the_card_has_the_temperatures_as_trained(tickets: Dataset, tmp_path: Path) -> None:
     learned = AttentionConfig(2.0, 2.0, "norm", temperature_floor=0.5)
-    config = TrainConfig(trainable="last:1", steps=2, batch_size=30, learning_rate=0.1)
+    config = TrainConfig(trainable="last:1", steps=4, batch_size=60, learning_rate=0.1)
     result = run_training(tickets, tmp_path / "run", attention=learned, config=config)
     frozen, trained = result.card["attention"]["temperatures"]
     assert frozen == pytest.approx([2.0] * len(frozen), rel=1e-6)
@@ -171,8 +168,81 @@ def test_additive_scores_train_from_scratch_and_not_on_a_pretrained_encoder(
     tickets: Dataset, tmp_path: Path
 ) -> None:
     additive = AttentionConfig(2.0, 2.0, "tanh", "additive")
-    config = TrainConfig(trainable="last:1", steps=2, batch_size=30)
+    config = TrainConfig(trainable="last:1", steps=4, batch_size=60)
     result = run_training(tickets, tmp_path / "run", attention=additive, config=config)
     assert result.card["attention"]["score"] == "additive"
     with pytest.raises(InputError, match="expected score dot_product with an encoder"):
         load_pretrained(tmp_path, 2, additive)
+
+
+@pytest.mark.parametrize("label", [10, -1, 99])
+def test_a_label_without_a_name_is_refused(tickets: Dataset, label: int) -> None:
+    labels = (*tickets.labels[:7], label, *tickets.labels[8:])
+    with pytest.raises(InputError, match=rf"labels from 0 to 9, .*labels\[7\] = {label}$"):
+        Dataset(tickets.name, tickets.texts, labels, tickets.label_names)
+
+
+def test_given_noise_stops_before_the_step_that_would_exceed_epsilon(
+    trainings: Any, tmp_path: Path
+) -> None:
+    privacy = {"epsilon": 1.7, "noise_multiplier": 1.5, "noise_seed": 0}
+    taken: list[float] = []
+    run = trainings.run(
+        tmp_path / "run",
+        "head",
+        privacy=privacy,
+        on_step=lambda step, steps, epsilon: taken.append(epsilon),
+    )
+    spent = run.card["privacy"]
+    assert spent["steps"] == run.card["training"]["steps"] == len(taken) < 40
+    assert spent["epsilon"] == taken[-1] <= 1.7
+    assert epsilon_spent(1.5, 1e-5, 0.125, len(taken) + 1) > 1.7
+    assert ledger_of(run.path)[-1 - len(run.card["not_covered"])]["steps"] == len(taken)
+
+
+def test_a_step_that_is_too_expensive_says_which_noise_would_do(
+    trainings: Any, tmp_path: Path
+) -> None:
+    privacy = {"epsilon": 0.5, "noise_multiplier": 0.3, "noise_seed": 0}
+    with pytest.raises(InputError, match="one step with noise multiplier 0.3 spends") as refused:
+        trainings.run(tmp_path / "run", "head", privacy=privacy)
+    assert list(tmp_path.iterdir()) == []
+    found = re.search(r"a noise multiplier of at least ([\d.]+)", str(refused.value))
+    assert found
+    privacy["noise_multiplier"] = float(found.group(1))
+    card = trainings.run(tmp_path / "run", "head", privacy=privacy, steps=1).card
+    assert 0.4 < card["epsilon"] <= 0.5
+
+
+def batches(steps: int) -> list[list[int]]:
+    """The rows that the noise seed 0 draws."""
+    keys = StepKeys.from_seed(0)
+    streams = (Stream(keys.advance().sampling) for _ in range(steps))
+    return [poisson_batch(240, 0.125, stream).tolist() for stream in streams]
+
+
+@pytest.mark.parametrize("trainable", ["head", "last:1", "all"])
+def test_records_without_a_finite_gradient_are_left_out_and_counted(
+    trainings: Any, tickets: Dataset, tmp_path: Path, trainable: str
+) -> None:
+    """One word of the encoder's vocabulary is not a number."""
+    encoder = Path(shutil.copytree(trainings.encoder, tmp_path / "encoder"))
+    weights, words = load_file(encoder / WEIGHTS), "embeddings.word_embeddings.weight"
+    tokenizer = WordPieceTokenizer.from_file(encoder / TOKENIZER)
+    rows = tickets.subset(split_indices(300, 0.8, 0)[0])
+    encodings = tokenizer.encode_batch(rows.texts, 23)
+    texts_with = Counter(id_ for encoding in encodings for id_ in set(encoding.ids))
+    word = next(id_ for id_, texts in texts_with.items() if texts == 5)
+    weights[words][word] = math.nan
+    save_file(weights, encoder / WEIGHTS)
+    broken = {row for row, encoding in enumerate(encodings) if word in encoding.ids}
+    expected = sum(len(broken & set(batch)) for batch in batches(16))
+    assert expected > 3
+
+    result = trainings.run(tmp_path / "run", trainable, encoder=encoder, steps=16)
+    assert result.skipped_records == expected
+    trained = load_run(result.path).model
+    for name, parameter in trained.named_parameters():
+        assert parameter.isfinite().all() or name == "words.weight", name
+    assert trained.words.weight.isfinite().all(1).sum() == len(trained.words.weight) - 1
+    assert trained.head.weight.abs().max() > 0.1

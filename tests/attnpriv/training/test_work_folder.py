@@ -119,6 +119,14 @@ def test_an_existing_run_folder_is_left_alone(trainings: Any, tmp_path: Path, re
     assert files(tmp_path) == before
 
 
+def test_an_existing_run_folder_is_seen_before_anything_else(
+    trainings: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    with pytest.raises(InputError, match="exists already"):
+        trainings.run(tmp_path / "run", "last:9", encoder=tmp_path / "nowhere")
+
+
 @pytest.mark.parametrize("place", ["file/run", "file"])
 def test_an_unwritable_target(trainings: Any, tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("")
