@@ -133,7 +133,10 @@ def one_class(tickets: Dataset) -> Dataset:
         ),
         ({"privacy": PrivacyConfig(1.0, delta=1 / 240)}, r"delta below 1/N = 0.00417.*got 0.0041"),
         ({"encoder": "bert-huge"}, "scratch, minilm or a folder, got 'bert-huge'"),
-        ({"config": TrainConfig(trainable="last:9", steps=4, batch_size=60)}, "at most last:2, got 'last:9'"),
+        (
+            {"config": TrainConfig(trainable="last:9", steps=4, batch_size=60)},
+            "at most last:2, got 'last:9'",
+        ),
         ({"config": TrainConfig(steps=1, train_size=300)}, "leave rows on both sides of 300"),
         ({"config": TrainConfig(steps=1, train_size=1.5)}, "leave rows on both sides of 300"),
     ],
