@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from attnpriv.data.records import Dataset, split_indices
 from attnpriv.data.tokenisation import HashTokenizer, Tokenizer, WordPieceTokenizer
 from attnpriv.errors import InputError, RunFolderError
 from attnpriv.models.text import TextClassifier
-from attnpriv.replacing import replace_file
+from attnpriv.replacing import replace_file, sync_folder
 
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -139,9 +138,9 @@ def publish(staging: Path, target: Path) -> None:
     for name in (*files, MANIFEST):
         (staging / name).chmod(0o644)
     staging.chmod(0o755)
-    _sync_folder(staging)
+    sync_folder(staging)
     staging.rename(target)
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def write_model(
@@ -186,11 +185,3 @@ def _verified_files(folder: Path) -> dict[str, bytes]:
     if missing:
         raise RunFolderError(f"{folder} is not a complete run folder: no {missing[0]} in manifest")
     return files
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

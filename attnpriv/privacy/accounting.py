@@ -16,6 +16,9 @@ from attnpriv.rounding import round_up
 
 LARGEST_NOISE = 1e4
 TOLERANCE = 0.002  # of ε that the search leaves unspent at most
+# The last digits of a Fourier transform depend on where its numbers lie in memory, and so differ
+# from process to process; ε is rounded up past them.
+DIGITS = 1e9
 # The PRV accountant adds its error to stay an upper bound; small losses get a finer mesh.
 PRV_EPSILON_ERRORS = (0.01, 0.001, 0.0001)
 RDP_ORDERS = [*RDPAccountant.DEFAULT_ALPHAS, *(2.0**power for power in range(6, 14))]
@@ -164,7 +167,7 @@ def _epsilon(
         if accountant == "prv":
             epsilon = _prv_epsilon(history, delta)
             if math.isfinite(epsilon) and epsilon > 0:
-                return epsilon
+                return math.ceil(epsilon * DIGITS) / DIGITS
         rdp = RDPAccountant()
         rdp.history = history
         epsilon = float(rdp.get_epsilon(delta=delta, alphas=RDP_ORDERS))

@@ -25,6 +25,7 @@ from attnpriv.privacy.selection import (
     epsilon_of_selection,
     rdp_of_run,
 )
+from attnpriv.replacing import sync_folder
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ class Ledger:
             file.write(_line(entry))
             file.flush()
             os.fsync(file.fileno())
+        sync_folder(self.path.parent)
 
     def _last(self, kind: str, read: Callable[[dict[str, Any]], Record]) -> Record | None:
         found = None

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from attnpriv.config import PrivacyConfig, TrainConfig
+from attnpriv.errors import InputError
 from attnpriv.privacy.randomness import StepKeys, Stream
 from attnpriv.privacy.sampling import poisson_batch
 from attnpriv.privacy.stepper import PrivateStepper
@@ -199,6 +200,8 @@ class _PlainStepper:
             loss = losses_of(self.module).sum() / self.expected_batch_size
             loss.backward()  # type: ignore[no-untyped-call]
         reduce([parameter.grad for parameter in parameters])
+        if not all(bool(parameter.grad.isfinite().all()) for parameter in parameters):
+            raise InputError("a gradient is not finite: a record or a learning rate is at fault")
         self.optimizer.step()
 
     def close(self) -> None:

@@ -100,18 +100,23 @@ def test_a_line_that_is_no_entry_is_refused_wherever_it_stands(ledger: Ledger, l
 def test_an_entry_is_on_disk_when_the_call_returns(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the kernel is asked to write is all of the file."""
+    """What the kernel is asked to write is all of the file, and its name."""
     synced: list[bytes] = []
+    folders: list[int] = []
     fsync = os.fsync
 
     def watch(descriptor: int) -> None:
         fsync(descriptor)
-        assert os.fstat(descriptor).st_ino == ledger.path.stat().st_ino
-        synced.append(ledger.path.read_bytes())
+        inode = os.fstat(descriptor).st_ino
+        if inode == ledger.path.stat().st_ino:
+            synced.append(ledger.path.read_bytes())
+        else:
+            folders.append(inode)
 
     monkeypatch.setattr(os, "fsync", watch)
     record(ledger, 8)
     assert synced == [ledger.path.read_bytes()]
+    assert folders == [ledger.path.parent.stat().st_ino]
 
 
 def test_a_full_disk_costs_no_entry(ledger: Ledger) -> None:

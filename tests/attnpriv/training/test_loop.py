@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from torch import nn
 
 from attnpriv.config import Decay, TrainConfig
-from attnpriv.training.loop import STRETCHES, Schedule, learning_rate_scale
+from attnpriv.errors import InputError
+from attnpriv.privacy.randomness import StepKeys
+from attnpriv.training.batches import HeadRecords
+from attnpriv.training.loop import STRETCHES, Schedule, Training, learning_rate_scale
 from attnpriv.training.processes import Processes
 
 
@@ -74,3 +80,23 @@ def test_shares_partition_a_batch(count: int, size: int) -> None:
     assert sorted(torch.cat(shares).tolist()) == batch.tolist()
     sizes = [len(share) for share in shares]
     assert max(sizes) - min(sizes) <= 1
+
+
+def test_plain_training_ends_where_a_gradient_is_not_finite() -> None:
+    head = nn.Linear(3, 2)
+    before = [p.detach().clone() for p in head.parameters()]
+    features = torch.tensor([[1.0, 2.0, 3.0], [math.nan, 0.0, 1.0]])
+    training = Training(
+        HeadRecords(head, features, torch.tensor([0, 1])),
+        torch.optim.Adam(head.parameters()),
+        Schedule(rows=2, batch_size=2, steps=1),
+        TrainConfig(),
+        privacy=None,
+        noise_multiplier=0.0,
+        keys=StepKeys.from_seed(0),
+        processes=Processes(),
+    )
+    with pytest.raises(InputError, match="a gradient is not finite"):
+        training.step()
+    for parameter, old in zip(head.parameters(), before, strict=True):
+        assert torch.equal(parameter, old)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -20,6 +21,15 @@ from attnpriv.training.work_folder import CHECKPOINT, WorkFolder, work_path
 SEEDED = {"epsilon": 3.0, "noise_multiplier": 1.5, "noise_seed": 0}
 STEPS = 16  # under torchrun, where the accountant starts from nothing in every process
 LOST = "another process of this training has ended"
+
+
+def rounded(value: Any) -> Any:
+    """The same with nine digits: the accountant's last ones differ from process to process."""
+    if isinstance(value, dict):
+        return {name: rounded(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return float(f"{value:.9g}") if isinstance(value, float) else value
 
 
 def assert_same_run(run: Path, expected: Path) -> None:
@@ -43,7 +53,7 @@ def assert_same_run(run: Path, expected: Path) -> None:
         # One row more or less may be predicted correctly where two classes are as likely.
         accuracy = card["metrics"]["held_out"].pop("accuracy")
         assert abs(accuracy - cards[0]["metrics"]["held_out"].get("accuracy", accuracy)) < 0.02
-    assert cards[0] == cards[1]
+    assert rounded(cards[0]) == rounded(cards[1])
 
 
 def end(children: list[Any], code: int = 0) -> None:
@@ -62,8 +72,11 @@ def test_two_processes_train_what_one_trains(
     assert all(child.rows > alone.rows // 3 for child in together), "each did its share"
     assert sum(child.rows for child in together) == alone.rows
     assert_same_run(tmp_path / "run", uninterrupted("all", private))
-    ledgers = [folder / LEDGER for folder in (tmp_path / "run", uninterrupted("all", private))]
-    assert ledgers[0].read_text() == ledgers[1].read_text()
+    entries = [
+        [json.loads(line) for line in (folder / LEDGER).read_text().splitlines()]
+        for folder in (tmp_path / "run", uninterrupted("all", private))
+    ]
+    assert rounded(entries[0]) == rounded(entries[1])
 
 
 @pytest.mark.parametrize("privacy", [SEEDED, None], ids=["private", "plain"])
