@@ -32,7 +32,7 @@ def main() -> None:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         sys.exit(2)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
+        sys.stderr.write("interrupted; a training goes on with --resume\n")
         sys.exit(130)
 
 
