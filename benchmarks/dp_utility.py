@@ -106,7 +106,7 @@ def measure(cell: Cell) -> dict[str, Any]:
         keys=StepKeys.from_seed(cell.seed),
         processes=Processes(),
     )
-    run(training, lambda _: None, None)
+    run(training)
     training.finish()
     with torch.no_grad():
         probabilities = classifier.model.head(features[held_out]).softmax(-1).double().numpy()

@@ -85,27 +85,45 @@ class TextClassifier(nn.Module):
         return embedded
 
     def encode(
-        self, x: Tensor, mask: Tensor, need_weights: bool = False, start: int = 0
+        self, x: Tensor, mask: Tensor, need_weights: bool = False
     ) -> tuple[list[Tensor], list[Tensor] | None]:
         """Run the layers on x [B, T, D] under mask [B, T], True where a token is.
-
-        Args:
-            x: token embeddings, or the hidden states after ``start`` layers.
-            mask: of the tokens.
-            need_weights: whether to return attention weights.
-            start: layers to leave out.
 
         Returns:
             Hidden states [B, T, D] after each layer that is pooled, and L weights [B, H, T, T] or
             None.
         """
+        _, states, weights = self.run_layers(x, mask, need_weights=need_weights)
+        return states, weights if need_weights else None
+
+    def run_layers(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        start: int = 0,
+        stop: int | None = None,
+        need_weights: bool = False,
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Run the layers from ``start``, counted from 0, up to and without ``stop``.
+
+        Args:
+            x: token embeddings, or the hidden states after ``start`` layers, [B, T, D].
+            mask: [B, T], True where a token is.
+            start: layers to leave out.
+            stop: where to end; None runs the last one too.
+            need_weights: whether the layers shall make their weights.
+
+        Returns:
+            The hidden states after the last of these layers and after each that is pooled, and
+            what they returned as weights.
+        """
         states, weights = [], []
-        for number, block in enumerate(self.layers[start:], start=start + 1):
+        for number, block in enumerate(self.layers[start:stop], start=start + 1):
             x, layer_weights = block(x, mask, need_weights)
             weights.append(layer_weights)
             if number in self.config.pooled_layers:
                 states.append(x)
-        return states, weights if need_weights else None
+        return x, states, weights
 
     def pool(self, states: list[Tensor], mask: Tensor) -> Tensor:
         """One vector of norm 1 a text, [B, D·S] for S pooled states [B, T, D].

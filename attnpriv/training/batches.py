@@ -143,7 +143,7 @@ class _UpperLayers(nn.Module):
 
     def forward(self, hidden: Tensor, mask: Tensor, lower_parts: Tensor) -> Tensor:
         """Logits [B, K] for states [B, T, D], their mask and what was pooled below them."""
-        states, _ = self.model.encode(hidden, mask, start=self.start)
+        _, states, _ = self.model.run_layers(hidden, mask, start=self.start)
         parts = torch.cat([lower_parts, self.model.pool_each(states, mask)], dim=-1)
         logits: Tensor = self.model.head(F.normalize(parts, dim=-1))
         return logits
@@ -154,17 +154,12 @@ def _run_lower(
     model: TextClassifier, start: int, encodings: Sequence[Encoding], pad_id: int
 ) -> tuple[list[Tensor], Tensor]:
     """The states after ``start`` layers, [T, D] for each text, and what is pooled until then."""
-    lower = model.layers[:start]
     pooled = [number for number in model.config.pooled_layers if number <= start]
     hidden: list[Tensor] = [torch.empty(0)] * len(encodings)
     parts = torch.empty(len(encodings), model.config.dim * len(pooled))
     for rows in batches_by_length(encodings, 32):
         ids, mask = pad_batch([encodings[row] for row in rows], pad_id)
-        x, states = model.embed(ids), []
-        for number, block in enumerate(lower, start=1):
-            x, _ = block(x, mask)
-            if number in pooled:
-                states.append(x)
+        x, states, _ = model.run_layers(model.embed(ids), mask, stop=start)
         if states:
             parts[rows] = model.pool_each(states, mask)
         for row, state, length in zip(rows, x, mask.sum(1).tolist(), strict=True):

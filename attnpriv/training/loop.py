@@ -134,8 +134,8 @@ class Training:
 
 def run(
     training: Training,
-    begin_stretch: Callable[[int], None],
-    on_step: Callable[[int], None] | None,
+    begin_stretch: Callable[[int], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> None:
     """Take the steps that are left.
 
@@ -147,7 +147,8 @@ def run(
     """
     while training.steps_taken < training.schedule.steps:
         end = training.schedule.stretch_end(training.steps_taken)
-        begin_stretch(end)
+        if begin_stretch is not None:
+            begin_stretch(end)
         while training.steps_taken < end:
             training.step()
             if on_step is not None:

@@ -343,7 +343,7 @@ def _run(search: _Search, source: random.Random, on_step: OnRunStep | None) -> _
         if on_step is not None:
             on_step(step, steps)
 
-    run(training, lambda end: None, report)
+    run(training, on_step=report)
     training.finish()
     merge_adapters(classifier.model)
     score = torch.tensor([float(search.count_correct(number, classifier))])

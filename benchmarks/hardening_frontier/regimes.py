@@ -141,7 +141,7 @@ def _fit(
         keys=StepKeys.from_seed(cell.seed),
         processes=Processes(),
     )
-    run(training, lambda _: None, None)
+    run(training)
     training.finish()
 
 

@@ -12,35 +12,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import pytest
 
-from attnpriv import cli
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Call the command in this process, as its console script does."""
-
-    def call(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["attnpriv", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-            sys.exit(0)
-        captured = capsys.readouterr()
-        return Outcome(int(exit_.value.code or 0), captured.out, captured.err)
-
-    return call
+Run = Callable[..., Any]
 
 
 def write_rows(path: Path, rows: int = 40) -> Path:
@@ -49,44 +25,46 @@ def write_rows(path: Path, rows: int = 40) -> Path:
     return path
 
 
-def test_data_list_make_and_show(run: Run, tmp_path: Path) -> None:
-    assert "tickets" in run("data", "list").out
+def test_data_list_make_and_show(command: Run, tmp_path: Path) -> None:
+    assert "tickets" in command("data", "list").out
     file = tmp_path / "tickets.jsonl"
-    assert run("data", "make", "tickets:rows=60,seed=1", "--out", file).code == 0
-    shown = run("data", "show", file)
+    assert command("data", "make", "tickets:rows=60,seed=1", "--out", file).code == 0
+    shown = command("data", "show", file)
     assert "60 rows" in shown.out
     assert "gold spans of personal data" in shown.out
     text = json.loads(file.read_text(encoding="utf-8").splitlines()[0])["text"]
     assert text[:15] not in shown.out
-    assert text[:15] in run("data", "show", file, "--rows", 1).out
-    refused = run("data", "make", "tickets:rows=60", "--out", file)
+    assert text[:15] in command("data", "show", file, "--rows", 1).out
+    refused = command("data", "make", "tickets:rows=60", "--out", file)
     assert refused.code == 2
-    assert run("data", "make", "tickets:rows=60", "--out", file, "--overwrite").code == 0
+    assert command("data", "make", "tickets:rows=60", "--out", file, "--overwrite").code == 0
 
 
-def test_train_and_evaluate_a_file(run: Run, tmp_path: Path) -> None:
+def test_train_and_evaluate_a_file(command: Run, tmp_path: Path) -> None:
     data = write_rows(tmp_path / "mail.tsv", 120)
-    trained = run(
+    trained = command(
         "train", "--data", data, "--epsilon", 3, "--out", tmp_path / "run", "--trainable", "head",
         "--steps", 3, "--temperature", 2, "--clip", 4, "--clip-mode", "norm",
     )  # fmt: skip
     assert trained.code == 0, trained.err
     assert re.search(r"q = 0\.5 .*expected batch 48 of 96 rows.*3 steps", trained.out, re.DOTALL)
     assert "differential privacy" in trained.out
-    ours = run("evaluate", tmp_path / "run", "--data", data, "--json")
+    ours = command("evaluate", tmp_path / "run", "--data", data, "--json")
     result = json.loads(ours.out)
     assert result["rows"] == "held-out rows of the training data"
     assert result["n"] == 24
     assert [score["label"] for score in result["classes"]] == ["ham", "spam"]
     other = write_rows(tmp_path / "other.tsv", 30)
-    assert json.loads(run("evaluate", tmp_path / "run", "--data", other, "--json").out)["n"] == 30
-    table = run("evaluate", tmp_path / "run", "--data", other)
+    assert (
+        json.loads(command("evaluate", tmp_path / "run", "--data", other, "--json").out)["n"] == 30
+    )
+    table = command("evaluate", tmp_path / "run", "--data", other)
     assert "F1" in table.out
     assert "all rows" in table.out
 
 
-def test_training_without_privacy_is_announced_in_capitals(run: Run, tmp_path: Path) -> None:
-    trained = run(
+def test_training_without_privacy_is_announced_in_capitals(command: Run, tmp_path: Path) -> None:
+    trained = command(
         "train", "--data", "tickets:rows=60", "--epsilon", "none", "--out", tmp_path / "run",
         "--trainable", "head", "--steps", 1,
     )  # fmt: skip
@@ -138,12 +116,12 @@ def bad_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("case", BAD_TRAINING)
 def test_bad_training_input_is_one_line_and_exit_code_2(
-    run: Run, bad_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+    command: Run, bad_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     options, named = BAD_TRAINING[case]
     monkeypatch.chdir(bad_files)
     given = ["--data", "good.tsv", "--epsilon", "1", "--trainable", "head", "--steps", "1"]
-    outcome = run("train", *given, "--out", tmp_path / "run", *options)
+    outcome = command("train", *given, "--out", tmp_path / "run", *options)
     assert outcome.code == 2
     errors = [line for line in outcome.err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
@@ -153,42 +131,42 @@ def test_bad_training_input_is_one_line_and_exit_code_2(
 
 
 def test_a_tampered_run_and_a_missing_run_are_refused(
-    run: Run, tiny_run: Path, tmp_path: Path
+    command: Run, tiny_run: Path, tmp_path: Path
 ) -> None:
     copy = Path(shutil.copytree(tiny_run, tmp_path / "copy"))
     with (copy / "model.safetensors").open("r+b") as file:
         file.seek(5000)
         file.write(b"\xff")
     for folder, named in ((copy, "does not match the manifest"), (tmp_path / "no", "run folder")):
-        outcome = run("evaluate", folder, "--data", "tickets:rows=60")
+        outcome = command("evaluate", folder, "--data", "tickets:rows=60")
         assert outcome.code == 2
         assert named in outcome.err
 
 
 def test_labels_that_the_model_does_not_know_are_refused(
-    run: Run, tiny_run: Path, bad_files: Path
+    command: Run, tiny_run: Path, bad_files: Path
 ) -> None:
-    outcome = run("evaluate", tiny_run, "--data", bad_files / "good.tsv")
+    outcome = command("evaluate", tiny_run, "--data", bad_files / "good.tsv")
     assert outcome.code == 2
     assert "error: " in outcome.err
 
 
-def test_usage_errors_have_exit_code_2(run: Run) -> None:
-    assert run("train").code == 2
-    assert run("nonsense").code == 2
-    assert run("--version").out.startswith("attnpriv ")
+def test_usage_errors_have_exit_code_2(command: Run) -> None:
+    assert command("train").code == 2
+    assert command("nonsense").code == 2
+    assert command("--version").out.startswith("attnpriv ")
 
 
-def test_control_c_leaves_a_training_that_goes_on_with_resume(run: Run, tmp_path: Path) -> None:
+def test_control_c_leaves_a_training_that_goes_on_with_resume(command: Run, tmp_path: Path) -> None:
     """A real process on a terminal, and a real signal once its progress bar shows a step."""
     out = tmp_path / "run"
-    command = [
+    arguments = [
         "train", "--data", "tickets:rows=400", "--epsilon", "8", "--noise-multiplier", "5",
         "--steps", "60", "--trainable", "head", "--out", str(out),
     ]  # fmt: skip
     terminal, stderr = pty.openpty()
     process = subprocess.Popen(
-        [Path(sys.executable).with_name("attnpriv"), *command],
+        [Path(sys.executable).with_name("attnpriv"), *arguments],
         stdout=subprocess.PIPE,
         stderr=stderr,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
@@ -207,16 +185,16 @@ def test_control_c_leaves_a_training_that_goes_on_with_resume(run: Run, tmp_path
     begun = json.loads(ledger.splitlines()[-1])
     assert 3 <= begun["steps"] < 60
     assert begun["epsilon"] < 8
-    refused = run(*command)
+    refused = command(*arguments)
     assert refused.code == 2
     assert "go on with --resume" in refused.err
-    other = run(*command, "--resume", "--decay", "cosine")
+    other = command(*arguments, "--resume", "--decay", "cosine")
     assert other.code == 2
     assert "its training decay is 'constant', this command's is 'cosine'" in other.err
-    resumed = run(*command, "--resume")
+    resumed = command(*arguments, "--resume")
     assert resumed.code == 0, resumed.err
     assert "60 steps" in resumed.out
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     card = json.loads((out / "model_card.json").read_text(encoding="utf-8"))
     assert begun["epsilon"] < card["epsilon"] <= 8
-    assert run("evaluate", out, "--data", "tickets:rows=400", "--json").code == 0
+    assert command("evaluate", out, "--data", "tickets:rows=400", "--json").code == 0
