@@ -13,16 +13,19 @@ manifest.json           the SHA-256 of each of these
 ======================  ==========================================================
 
 Nothing is pickled. The manifest finds damage and careless edits; it is not a signature, and whoever
-can write the folder can rewrite the manifest too.
+can write the folder can rewrite the manifest too. So what the files claim is checked as well,
+before memory is taken for it, and nothing in the folder makes the reader wait or follow a link.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -39,6 +42,10 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 CARD, CARD_TEXT = "model_card.json", "model_card.md"
 LEDGER, TOKENIZER, MANIFEST = "privacy_ledger.jsonl", "tokenizer.json", "manifest.json"
 REQUIRED = (WEIGHTS, CONFIG, CARD, LEDGER)
+FILES = (*REQUIRED, TOKENIZER, CARD_TEXT)  # all that a manifest may name
+LARGEST_WEIGHTS, LARGEST_OTHER = 8 * 2**30, 64 * 2**20  # bytes of a file; more is not read
+
+UNUSABLE = (ValueError, KeyError, TypeError, OverflowError, RuntimeError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,7 @@ class Run:
         tokenizer: the model's own.
         label_names: the K classes.
         card: the model card.
+        hashes: the SHA-256 of each of its files, as in the manifest.
     """
 
     path: Path
@@ -60,6 +68,7 @@ class Run:
     tokenizer: Tokenizer
     label_names: tuple[str, ...]
     card: dict[str, Any]
+    hashes: dict[str, str]
 
     def split(self, data: Dataset) -> tuple[list[int] | None, list[int]]:
         """The rows of ``data`` that the model was trained on, and those it was not.
@@ -83,42 +92,29 @@ class Run:
 
 
 def load_run(path: str | Path) -> Run:
-    """Read a run folder, each file only after its hash was compared with the manifest.
+    """Read a run folder, each file once, and use it only after comparing it with the manifest.
+
+    Claim: all parts of the run are of one manifest, also where somebody replaces the folder or its
+    files meanwhile. Not covered: weights that are not finite load like any others.
 
     Raises:
-        RunFolderError: the folder or a file is missing, differs from the manifest, or does not
-            hold what its name says.
+        RunFolderError: the folder or a file is missing, is a link or too large, differs from the
+            manifest, or does not hold what its name says; or the files contradict each other.
     """
     folder = Path(path)
-    files = _verified_files(folder)
+    files, hashes = _verified_files(folder)
     try:
-        config = json.loads(files[CONFIG])
-        card = json.loads(files[CARD])
+        config, card = _parse(files[CONFIG]), _parse(files[CARD])
         if config["format"] != FORMAT:
             raise InputError(f"expected format {FORMAT}, got {config['format']!r}")
-        model = TextClassifier(ModelConfig.from_dict(config["model"]))
-        model.load_state_dict(safetensors.torch.load(files[WEIGHTS]))
-        label_names = tuple(config["label_names"])
-    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise RunFolderError(f"{folder} is not a usable run folder: {error}") from error
-    model.requires_grad_(False).eval()
-    tokenizer: Tokenizer
-    if TOKENIZER in files:
-        tokenizer = WordPieceTokenizer.from_file(folder / TOKENIZER)
-    else:
-        tokenizer = HashTokenizer(model.config.vocab_size)
-    return Run(folder, folder.resolve().name, model, tokenizer, label_names, card)
-
-
-def list_runs(folder: str | Path) -> list[Path]:
-    """The run folders directly inside a folder, sorted by name.
-
-    Raises:
-        RunFolderError: there is no such folder.
-    """
-    if not Path(folder).is_dir():
-        raise RunFolderError(f"expected a folder of run folders, got {str(folder)!r}")
-    return sorted(path.parent for path in Path(folder).glob(f"*/{MANIFEST}"))
+        model = _build_model(ModelConfig.from_dict(config["model"]), files[WEIGHTS])
+        label_names = _check_label_names(config["label_names"], model.config.num_labels)
+        tokenizer = _build_tokenizer(files.get(TOKENIZER), model.config.vocab_size)
+        if not isinstance(card, dict):
+            raise InputError(f"expected an object in {CARD}")
+    except UNUSABLE as error:
+        raise RunFolderError(f"{folder} is not a usable run folder: {_one_line(error)}") from error
+    return Run(folder, folder.resolve().name, model, tokenizer, label_names, card, hashes)
 
 
 def publish(staging: Path, target: Path) -> None:
@@ -129,7 +125,7 @@ def publish(staging: Path, target: Path) -> None:
     Raises:
         OSError: the folder cannot be written or renamed; it is still where it was then.
     """
-    files = [name for name in (*REQUIRED, TOKENIZER, CARD_TEXT) if (staging / name).exists()]
+    files = [name for name in FILES if (staging / name).exists()]
     for path in staging.iterdir():
         if path.name not in files:
             path.unlink()
@@ -170,18 +166,92 @@ def write_json(path: Path, value: Any) -> None:
     replace_file(path, (text + "\n").encode(), mode=0o644)
 
 
-def _verified_files(folder: Path) -> dict[str, bytes]:
+def _verified_files(folder: Path) -> tuple[dict[str, bytes], dict[str, str]]:
+    """The files that the manifest names, and their hashes, which they have."""
     if not folder.is_dir():
         raise RunFolderError(f"expected a run folder, got {str(folder)!r}")
     try:
-        expected = json.loads((folder / MANIFEST).read_bytes())["sha256"]
-        files = {name: (folder / Path(name).name).read_bytes() for name in expected}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunFolderError(f"{folder} is not a complete run folder: {error}") from error
+        hashes = _hashes(_read_file(folder / MANIFEST))
+        files = {name: _read_file(folder / name) for name in hashes}
+    except (OSError, *UNUSABLE) as error:
+        raise RunFolderError(
+            f"{folder} is not a complete run folder: {_one_line(error)}"
+        ) from error
     for name, content in files.items():
-        if hashlib.sha256(content).hexdigest() != expected[name]:
+        if hashlib.sha256(content).hexdigest() != hashes[name]:
             raise RunFolderError(f"{folder / name} does not match the manifest")
-    missing = [name for name in REQUIRED if name not in files]
-    if missing:
-        raise RunFolderError(f"{folder} is not a complete run folder: no {missing[0]} in manifest")
-    return files
+    return files, hashes
+
+
+def _hashes(manifest: bytes) -> dict[str, str]:
+    hashes = _parse(manifest)["sha256"]
+    if not isinstance(hashes, dict):
+        raise InputError(f"expected an object sha256 in {MANIFEST}")
+    for name in hashes:
+        if name not in FILES:  # no path either
+            raise InputError(f"{name!r} in {MANIFEST} is no file of a run")
+    for name in REQUIRED:
+        if name not in hashes:
+            raise InputError(f"no {name} in manifest")
+    return hashes
+
+
+def _read_file(path: Path) -> bytes:
+    """The bytes of a file; a link may lead anywhere, and the end of a pipe may never come."""
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path.name} is a link or no file")
+    largest = LARGEST_WEIGHTS if path.name == WEIGHTS else LARGEST_OTHER
+    if status.st_size > largest:
+        raise InputError(f"expected at most {largest} bytes in {path.name}, got {status.st_size}")
+    # It may have become another since: what is wrong with that is left to the hash.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(status.st_size)
+
+
+def _parse(content: bytes) -> Any:
+    return json.loads(content, parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InputError(f"expected JSON, got {name}")
+
+
+def _build_model(config: ModelConfig, weights: bytes) -> TextClassifier:
+    """The model with its weights, made only where the file is large enough to hold them."""
+    size = 4 * _matrix_weights(config)
+    if size > len(weights):
+        raise InputError(f"expected at least {size} bytes in {WEIGHTS}, got {len(weights)}")
+    model = TextClassifier(config)
+    model.load_state_dict(safetensors.torch.load(weights))
+    return model.requires_grad_(False).eval()
+
+
+def _matrix_weights(config: ModelConfig) -> int:
+    """Weights of all matrices, which is nearly all that a model has."""
+    dim, blocks = config.dim, 1 if config.share_layers else config.layers
+    embeddings = (config.vocab_size + config.max_length) * dim
+    head = config.num_labels * dim * len(config.pooled_layers)
+    return embeddings + blocks * (4 * dim * dim + 2 * dim * config.hidden_dim) + head
+
+
+def _check_label_names(names: Any, classes: int) -> tuple[str, ...]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError("expected label_names to be a list of strings")
+    if len(names) != classes or len(set(names)) != classes:
+        raise InputError(f"expected {classes} different label_names, got {len(set(names))}")
+    return tuple(names)
+
+
+def _build_tokenizer(vocabulary: bytes | None, vocab_size: int) -> Tokenizer:
+    if vocabulary is None:
+        return HashTokenizer(vocab_size)
+    tokenizer = WordPieceTokenizer.from_bytes(vocabulary, TOKENIZER)
+    if tokenizer.largest_id >= vocab_size:
+        raise InputError(f"expected token ids below {vocab_size}, got {tokenizer.largest_id}")
+    return tokenizer
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

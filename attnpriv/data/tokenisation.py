@@ -124,17 +124,38 @@ class WordPieceTokenizer:
         """Read a Hugging Face tokenizer.json.
 
         Raises:
-            InputError: the file is missing, is no tokeniser, is not WordPiece, or lacks one of
-                [PAD], [CLS], [SEP].
+            InputError: the file is missing, or as ``from_bytes``.
         """
         try:
-            tokenizer = tokenizers.Tokenizer.from_file(str(path))
+            content = Path(path).read_bytes()
+        except OSError as error:
+            raise InputError(f"expected a tokenizer.json at {path}: {error.strerror}") from error
+        return cls.from_bytes(content, path)
+
+    @classmethod
+    def from_bytes(cls, content: bytes, source: str | Path) -> WordPieceTokenizer:
+        """Read the content of a Hugging Face tokenizer.json; ``source`` is for messages.
+
+        Raises:
+            InputError: it is no tokeniser, is not WordPiece, lacks one of [PAD], [CLS], [SEP], or
+                has no token for what it does not know.
+        """
+        try:
+            tokenizer = tokenizers.Tokenizer.from_buffer(content)
         except Exception as error:  # the library raises nothing more specific
-            raise InputError(f"expected a tokenizer.json at {path}: {error}") from error
+            raise InputError(f"expected a tokenizer.json at {source}: {error}") from error
         if not isinstance(tokenizer.model, models.WordPiece):
             kind = type(tokenizer.model).__name__
-            raise InputError(f"expected a WordPiece tokenizer at {path}, got {kind}")
-        return cls(tokenizer)
+            raise InputError(f"expected a WordPiece tokenizer at {source}, got {kind}")
+        made = cls(tokenizer)
+        if tokenizer.token_to_id(tokenizer.model.unk_token) is None:
+            raise InputError(f"expected a token for what {source} does not know, got none")
+        return made
+
+    @property
+    def largest_id(self) -> int:
+        """The largest id that a text may produce."""
+        return max(self._tokenizer.get_vocab().values())
 
     def encode(self, text: str, max_length: int) -> Encoding:
         """Tokenise one text; see ``Tokenizer``."""

@@ -1,16 +1,37 @@
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
+import os
 import shutil
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
+import torch
 
+from attnpriv.config import ModelConfig
 from attnpriv.data import Dataset
 from attnpriv.errors import RunFolderError
+from attnpriv.models.text import TextClassifier
 from attnpriv.prediction import predict_probabilities
-from attnpriv.run_folder import CARD, LEDGER, list_runs, load_run, publish, write_json, write_model
+from attnpriv.run_folder import (
+    CARD,
+    CONFIG,
+    LEDGER,
+    TOKENIZER,
+    WEIGHTS,
+    load_run,
+    publish,
+    write_json,
+    write_model,
+)
 
 
 @pytest.fixture
@@ -76,35 +97,199 @@ def test_a_manifest_that_leaves_a_file_out_is_refused(run_copy: Path) -> None:
         load_run(run_copy)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"sha256": 3}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"sha256": 3}', '{"sha256": ["a"]}', pytest.param("[" * 10**5, id="deep")],
+)
 def test_a_manifest_that_is_none_is_refused(run_copy: Path, content: str) -> None:
     (run_copy / "manifest.json").write_text(content)
     with pytest.raises(RunFolderError, match="not a complete run folder"):
         load_run(run_copy)
 
 
-def test_a_configuration_of_another_shape_is_refused(run_copy: Path) -> None:
-    import hashlib
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "deep/file", "weights.pkl", "."])
+def test_a_manifest_names_files_of_a_run_and_no_others(run_copy: Path, name: str) -> None:
+    (run_copy.parent / "secret").write_text("{}")
+    rewrite_manifest(run_copy, {name: hashlib.sha256(b"{}").hexdigest()})
+    with pytest.raises(RunFolderError, match=f"{name!r} in manifest.json is no file of a run"):
+        load_run(run_copy)
 
-    config = json.loads((run_copy / "config.json").read_text())
-    config["model"]["dim"] = 64
-    (run_copy / "config.json").write_text(json.dumps(config))
-    digest = hashlib.sha256((run_copy / "config.json").read_bytes()).hexdigest()
-    rewrite_manifest(run_copy, {"config.json": digest})
+
+@pytest.mark.parametrize("name", [CONFIG, "manifest.json"])
+def test_links_pipes_and_folders_are_no_files_of_a_run(run_copy: Path, name: str) -> None:
+    file = run_copy / name
+    file.rename(run_copy.parent / name)
+    file.symlink_to(run_copy.parent / name)
+    with pytest.raises(RunFolderError, match=f"{name} is a link or no file"):
+        load_run(run_copy)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(RunFolderError, match=f"{name} is a link or no file"):
+        load_run(run_copy)
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(RunFolderError, match=f"{name} is a link or no file"):
+        load_run(run_copy)
+
+
+def test_a_file_that_is_too_large_is_refused_unread(run_copy: Path) -> None:
+    os.truncate(run_copy / WEIGHTS, 2**40)  # a hole: it takes no room on the disk
+    with pytest.raises(RunFolderError, match=r"at most \d+ bytes in model.safetensors, got 1099"):
+        load_run(run_copy)
+
+
+def reseal(run: Path) -> None:
+    """Make the manifest say what the files are, as somebody would who may write all of them."""
+    names = json.loads((run / "manifest.json").read_text())["sha256"]
+    rewrite_manifest(
+        run, {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in names}
+    )
+
+
+def model_is(**values: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda config: config["model"].update(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (model_is(dim=64), "not a usable run folder"),
+        (model_is(dim="64"), "not a usable run folder"),
+        (model_is(dim=float("nan")), "expected JSON, got NaN"),
+        (model_is(layers=10**15), "expected at least .* bytes in model.safetensors"),
+        (model_is(vocab_size=2**50), "expected at least .* bytes in model.safetensors"),
+        (model_is(hidden_dim=10**400), "expected at least .* bytes in model.safetensors"),
+        (model_is(layers=1), "not a usable run folder"),
+        (model_is(attention=3), "model configuration is not usable"),
+        (lambda config: config.update(format=2), "expected format 1, got 2"),
+        (lambda config: config.pop("model"), "not a usable run folder"),
+        (lambda config: config["label_names"].pop(), "expected 10 different label_names, got 9"),
+        (
+            lambda config: config["label_names"].__setitem__(0, config["label_names"][1]),
+            "different",
+        ),
+        (lambda config: config["label_names"].__setitem__(0, 7), "a list of strings"),
+        (lambda config: config.update(label_names="ab"), "a list of strings"),
+    ],
+)
+def test_a_configuration_that_the_weights_do_not_bear_out_is_refused(
+    run_copy: Path, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    config = json.loads((run_copy / CONFIG).read_text())
+    change(config)
+    (run_copy / CONFIG).write_text(json.dumps(config))
+    reseal(run_copy)
+    with pytest.raises(RunFolderError, match=message) as caught:
+        load_run(run_copy)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (CARD, b"[]"),
+        (CARD, b"\xff"),
+        (CONFIG, b"[]"),
+        (WEIGHTS, b"\x80\x02}q\x00."),
+        (WEIGHTS, b""),
+    ],
+)
+def test_a_file_that_is_not_what_its_name_says_is_refused(
+    run_copy: Path, name: str, content: bytes
+) -> None:
+    (run_copy / name).write_bytes(content)
+    reseal(run_copy)
     with pytest.raises(RunFolderError, match="not a usable run folder"):
         load_run(run_copy)
+
+
+@pytest.fixture
+def word_run(staging: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Makes a small run with a vocabulary of its own: each of its words is a token."""
+
+    def make(name: str, words: tuple[str, ...], vocab_size: int = 8) -> Path:
+        ids = {word: number for number, word in enumerate(("[PAD]", "[CLS]", "[SEP]", *words))}
+        vocabulary = tokenizers.Tokenizer(tokenizers.models.WordPiece(ids, unk_token="[PAD]"))
+        vocabulary.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+        vocabulary.save(str(tmp_path / "vocabulary.json"))
+        config = ModelConfig("words", vocab_size, 4, 1, 1, 4, 6, 2)
+        model = TextClassifier(config)
+        torch.nn.init.constant_(model.head.bias, len(words))
+        folder = Path(shutil.copytree(staging, tmp_path / f"{name}-staging"))
+        write_model(folder, model, ("no", "yes"), {}, tmp_path / "vocabulary.json")
+        publish(folder, tmp_path / name)
+        return tmp_path / name
+
+    return make
+
+
+def test_the_vocabulary_is_verified_like_any_file(word_run: Callable[..., Path]) -> None:
+    run = word_run("run", ("one", "two"))
+    assert load_run(run).tokenizer.encode("two one", 6).ids == (1, 4, 3, 2)
+    for content in (
+        b"{}",
+        b"\xff",
+        tokenizers.Tokenizer(tokenizers.models.BPE()).to_str().encode(),
+    ):
+        (run / TOKENIZER).write_bytes(content)
+        with pytest.raises(RunFolderError, match="tokenizer.json does not match the manifest"):
+            load_run(run)
+        reseal(run)
+        with pytest.raises(RunFolderError, match="not a usable run folder: expected a") as caught:
+            load_run(run)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_vocabulary_without_a_token_for_the_unknown_is_refused(
+    word_run: Callable[..., Path],
+) -> None:
+    run = word_run("run", ("one",))
+    content = json.loads((run / TOKENIZER).read_text())
+    content["model"]["unk_token"] = "[UNK]"
+    (run / TOKENIZER).write_text(json.dumps(content))
+    reseal(run)
+    with pytest.raises(RunFolderError, match="expected a token for what .* does not know"):
+        load_run(run)
+
+
+def test_a_vocabulary_beyond_the_embedding_is_refused(word_run: Callable[..., Path]) -> None:
+    words = ("one", "two", "three")
+    assert load_run(word_run("fits", words, vocab_size=6)).tokenizer.vocab_size == 6
+    with pytest.raises(RunFolderError, match="expected token ids below 5, got 5"):
+        load_run(word_run("short", words, vocab_size=5))
+
+
+def test_a_run_that_is_replaced_while_it_is_read_is_of_one_piece(
+    word_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    folders = [word_run("first", ("one",)), word_run("second", ("two", "one"))]
+    link, done = tmp_path / "current", threading.Event()
+    link.symlink_to(folders[0])
+
+    def replace() -> None:
+        for folder in itertools.cycle(folders[::-1]):
+            (tmp_path / "next").symlink_to(folder)
+            (tmp_path / "next").replace(link)
+            if done.wait(0.002):
+                return
+
+    replacing = threading.Thread(target=replace)
+    replacing.start()
+    found = []
+    try:
+        while len(found) < 30:
+            with suppress(RunFolderError):  # it saw a file of each
+                run = load_run(link)
+                found.append((run.tokenizer.encode("one", 6).ids, run.model.head.bias[0].item()))
+    finally:
+        done.set()
+        replacing.join()
+    assert set(found) <= {((1, 3, 2), 1.0), ((1, 4, 2), 2.0)}
 
 
 def test_missing_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="expected a run folder, got .*nowhere"):
         load_run(tmp_path / "nowhere")
-    with pytest.raises(RunFolderError, match="expected a folder of run folders"):
-        list_runs(tmp_path / "nowhere")
-
-
-def test_runs_are_listed_by_name_and_other_folders_are_not(runs: Path) -> None:
-    (runs / "not-a-run").mkdir(exist_ok=True)
-    assert [path.name for path in list_runs(runs)] == ["private", "tiny"]
 
 
 @pytest.fixture
