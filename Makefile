@@ -2,9 +2,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# protoc finds google/rpc/status.proto where googleapis-common-protos has it: beside its Python.
+PROTOC = $(BIN)/python -m grpc_tools.protoc -I proto \
+  -I $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+PROTOS := $(wildcard proto/attnpriv/*/*.proto)
+DESCRIPTORS := build/protos.binpb
+# Clients that exist already, each in an environment of its own outside the repository.
+INTEROP ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/attnpriv-interop
+CLIENTS := tritonclient kserve grpcurl
 BENCHMARKS := $(filter-out benchmarks/__init__.py,$(wildcard benchmarks/*.py))
 
-.PHONY: setup demo test lint bench proto check-proto clean
+.PHONY: setup demo test interop lint bench proto check-proto lint-proto release-proto clean
 
 setup: $(READY)  ## a virtual environment with everything, from PyPI alone
 
@@ -19,9 +27,17 @@ demo: $(READY)  ## the main job: train privately, audit, serve, ask
 
 test: $(READY)  ## import rules, doctests, unit and end-to-end tests
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal
 
-lint: $(READY) check-proto  ## style and types
+interop: $(READY) $(CLIENTS:%=$(INTEROP)/%/.ready)  ## unmodified clients of the Open Inference Protocol against the server
+	ATTNPRIV_INTEROP=$(INTEROP) $(BIN)/python -m pytest -q tests/interop
+
+$(INTEROP)/%/.ready: tests/interop/%.txt
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/pip install --quiet --no-compile --disable-pip-version-check -r $<
+	touch $@
+
+lint: $(READY) check-proto lint-proto  ## style, types and the protos
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -29,13 +45,23 @@ lint: $(READY) check-proto  ## style and types
 bench: $(READY)  ## every benchmark, one JSON object each
 	@for file in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
-proto: $(READY)  ## regenerate attnpriv/v1 from proto/
-	$(BIN)/python -m grpc_tools.protoc -I proto --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
+proto: $(READY)  ## regenerate attnpriv/v1 and attnpriv/inference from proto/
+	$(PROTOC) --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
 	  --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
-	  --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. proto/attnpriv/v1/*.proto
+	  --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. $(PROTOS)
 
 check-proto: proto  ## the committed generated code is what the .proto files give
-	@git diff --exit-code --stat -- attnpriv/v1 || { echo "generated code is stale: run make proto"; exit 1; }
+	@git diff --exit-code --stat -- attnpriv/v1 attnpriv/inference \
+	  || { echo "generated code is stale: run make proto"; exit 1; }
+
+lint-proto: $(READY)  ## the style of the protos, and that they break no released client
+	mkdir -p build
+	$(PROTOC) --include_imports --include_source_info -o $(DESCRIPTORS) $(PROTOS)
+	$(BIN)/buf lint $(DESCRIPTORS) --config proto/buf.yaml
+	$(BIN)/buf breaking $(DESCRIPTORS) --against proto/released.txtpb --config proto/buf.yaml
+
+release-proto: lint-proto  ## from now on, break nothing that today's protos promise
+	$(BIN)/buf build $(DESCRIPTORS) --exclude-source-info -o proto/released.txtpb
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -13,17 +13,22 @@ Rules that hold for every method:
   * Failures carry a gRPC status and one plain sentence that quotes nothing of the request:
       INVALID_ARGUMENT    malformed bytes, no or too many texts, an empty or too long text,
                           a label that the model does not have
-      NOT_FOUND           no such model
-      PERMISSION_DENIED   the release policy withholds this answer
+      UNAUTHENTICATED     no valid bearer token or client certificate, where the server asks for one
+      PERMISSION_DENIED   the caller lacks the role, or the release policy withholds this answer
+      NOT_FOUND           no such model or version
       DEADLINE_EXCEEDED   the deadline passed; nothing more is computed for the request
       RESOURCE_EXHAUSTED  the message is too large, or too many requests are waiting
+      UNAVAILABLE         the model cannot be loaded now, or the server is stopping
       INTERNAL            a defect of the server, without details
+  * Where they help, details of the google.rpc error model follow: BadRequest names the fields at
+    fault, RetryInfo says when to try again.
 """
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.rpc import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -41,8 +46,11 @@ class PredictRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     TEXTS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """A name from ListModels."""
+    version: _builtins.str
+    """A version of the model; the newest where absent."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """At least one; none empty or of white space alone."""
@@ -52,12 +60,15 @@ class PredictRequest(_message.Message):
         *,
         model: _builtins.str = ...,
         texts: _abc.Iterable[_builtins.str] | None = ...,
+        version: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_version", b"_version", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_version", b"_version", "model", b"model", "texts", b"texts", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__version: _TypeAlias = _typing.Literal["version"]  # noqa: Y015
+    _WhichOneofArgType__version: _TypeAlias = _typing.Literal["_version", b"_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__version) -> _WhichOneofReturnType__version | None: ...
 
 Global___PredictRequest: _TypeAlias = PredictRequest  # noqa: Y015
 
@@ -67,6 +78,9 @@ class PredictResponse(_message.Message):
 
     LABEL_NAMES_FIELD_NUMBER: _builtins.int
     PREDICTIONS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """The version that answered."""
     @_builtins.property
     def label_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The classes, in the order of every `probabilities` below."""
@@ -80,14 +94,71 @@ class PredictResponse(_message.Message):
         *,
         label_names: _abc.Iterable[_builtins.str] | None = ...,
         predictions: _abc.Iterable[Global___Prediction] | None = ...,
+        version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_names", b"label_names", "predictions", b"predictions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_names", b"label_names", "predictions", b"predictions", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PredictResponse: _TypeAlias = PredictResponse  # noqa: Y015
+
+@_typing.final
+class PredictStreamRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Chosen by the client, to tell the answers apart."""
+    @_builtins.property
+    def request(self) -> Global___PredictRequest: ...
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        request: Global___PredictRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PredictStreamRequest: _TypeAlias = PredictStreamRequest  # noqa: Y015
+
+@_typing.final
+class PredictStreamResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """That of the request."""
+    @_builtins.property
+    def response(self) -> Global___PredictResponse: ...
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """As the status of a call of its own would be, with the same details."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        response: Global___PredictResponse | None = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "response", b"response", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "number", b"number", "response", b"response", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___PredictStreamResponse: _TypeAlias = PredictStreamResponse  # noqa: Y015
 
 @_typing.final
 class Prediction(_message.Message):
@@ -126,26 +197,35 @@ class ExplainRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     TARGET_LABEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """A name from ListModels."""
     text: _builtins.str
     """Not empty, nor of white space alone."""
     target_label: _builtins.str
     """The class whose score is attributed to the tokens; the predicted one where absent."""
+    version: _builtins.str
+    """A version of the model; the newest where absent."""
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         text: _builtins.str = ...,
         target_label: _builtins.str | None = ...,
+        version: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_target_label", b"_target_label", "target_label", b"target_label"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_target_label", b"_target_label", "_version", b"_version", "target_label", b"target_label", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_target_label", b"_target_label", "model", b"model", "target_label", b"target_label", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_target_label", b"_target_label", "_version", b"_version", "model", b"model", "target_label", b"target_label", "text", b"text", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__target_label: _TypeAlias = _typing.Literal["target_label"]  # noqa: Y015
     _WhichOneofArgType__target_label: _TypeAlias = _typing.Literal["_target_label", b"_target_label"]  # noqa: Y015
+    _WhichOneofReturnType__version: _TypeAlias = _typing.Literal["version"]  # noqa: Y015
+    _WhichOneofArgType__version: _TypeAlias = _typing.Literal["_version", b"_version"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__target_label) -> _WhichOneofReturnType__target_label | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__version) -> _WhichOneofReturnType__version | None: ...
 
 Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
 
@@ -160,6 +240,7 @@ class ExplainResponse(_message.Message):
     SPECIAL_TOKENS_FIELD_NUMBER: _builtins.int
     REDACTION_FIELD_NUMBER: _builtins.int
     WEIGHT_BOUND_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     target_label: _builtins.str
     """The class that integrated gradients are about."""
     weight_bound: _builtins.float
@@ -169,6 +250,8 @@ class ExplainResponse(_message.Message):
     hidden. It bounds single keys: a redacted entry sums several. Absent where the model's attention
     is not clipped (nothing is certified) or the policy withholds attention.
     """
+    version: _builtins.str
+    """The version that answered."""
     @_builtins.property
     def label_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The classes, in the order of `prediction.probabilities`."""
@@ -199,10 +282,11 @@ class ExplainResponse(_message.Message):
         special_tokens: _abc.Iterable[Global___TokenExplanation] | None = ...,
         redaction: Global___Redaction | None = ...,
         weight_bound: _builtins.float | None = ...,
+        version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_redaction", b"_redaction", "_weight_bound", b"_weight_bound", "prediction", b"prediction", "redaction", b"redaction", "weight_bound", b"weight_bound"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_redaction", b"_redaction", "_weight_bound", b"_weight_bound", "label_names", b"label_names", "prediction", b"prediction", "redaction", b"redaction", "special_tokens", b"special_tokens", "target_label", b"target_label", "tokens", b"tokens", "weight_bound", b"weight_bound"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_redaction", b"_redaction", "_weight_bound", b"_weight_bound", "label_names", b"label_names", "prediction", b"prediction", "redaction", b"redaction", "special_tokens", b"special_tokens", "target_label", b"target_label", "tokens", b"tokens", "version", b"version", "weight_bound", b"weight_bound"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__redaction: _TypeAlias = _typing.Literal["redaction"]  # noqa: Y015
     _WhichOneofArgType__redaction: _TypeAlias = _typing.Literal["_redaction", b"_redaction"]  # noqa: Y015
@@ -389,14 +473,22 @@ class ModelSummary(_message.Message):
     EPSILON_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
     LABEL_NAMES_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     private: _builtins.bool
     """Trained under differential privacy."""
     epsilon: _builtins.float
     """The ε and δ of the training; absent where it was not private."""
     delta: _builtins.float
+    version: _builtins.str
+    """The version that this is about; in a list, the newest."""
     @_builtins.property
     def label_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All versions that are served, oldest first."""
+
     def __init__(
         self,
         *,
@@ -405,10 +497,12 @@ class ModelSummary(_message.Message):
         epsilon: _builtins.float | None = ...,
         delta: _builtins.float | None = ...,
         label_names: _abc.Iterable[_builtins.str] | None = ...,
+        version: _builtins.str = ...,
+        versions: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_delta", b"_delta", "_epsilon", b"_epsilon", "delta", b"delta", "epsilon", b"epsilon"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delta", b"_delta", "_epsilon", b"_epsilon", "delta", b"delta", "epsilon", b"epsilon", "label_names", b"label_names", "name", b"name", "private", b"private"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delta", b"_delta", "_epsilon", b"_epsilon", "delta", b"delta", "epsilon", b"epsilon", "label_names", b"label_names", "name", b"name", "private", b"private", "version", b"version", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__delta: _TypeAlias = _typing.Literal["delta"]  # noqa: Y015
     _WhichOneofArgType__delta: _TypeAlias = _typing.Literal["_delta", b"_delta"]  # noqa: Y015
@@ -426,18 +520,24 @@ class GetModelRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """A name from ListModels."""
+    version: _builtins.str
+    """A version of the model; the newest where absent."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        version: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_version", b"_version", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_version", b"_version", "name", b"name", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__version: _TypeAlias = _typing.Literal["version"]  # noqa: Y015
+    _WhichOneofArgType__version: _TypeAlias = _typing.Literal["_version", b"_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__version) -> _WhichOneofReturnType__version | None: ...
 
 Global___GetModelRequest: _TypeAlias = GetModelRequest  # noqa: Y015
 

@@ -39,6 +39,11 @@ class AttnprivServiceStub:
                 request_serializer=attnpriv_dot_v1_dot_attnpriv__pb2.PredictRequest.SerializeToString,
                 response_deserializer=attnpriv_dot_v1_dot_attnpriv__pb2.PredictResponse.FromString,
                 _registered_method=True)
+        self.PredictStream = channel.stream_stream(
+                '/attnpriv.v1.AttnprivService/PredictStream',
+                request_serializer=attnpriv_dot_v1_dot_attnpriv__pb2.PredictStreamRequest.SerializeToString,
+                response_deserializer=attnpriv_dot_v1_dot_attnpriv__pb2.PredictStreamResponse.FromString,
+                _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/attnpriv.v1.AttnprivService/Explain',
                 request_serializer=attnpriv_dot_v1_dot_attnpriv__pb2.ExplainRequest.SerializeToString,
@@ -61,6 +66,16 @@ class AttnprivServiceServicer:
 
     def Predict(self, request, context):
         """The most probable label of each text.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PredictStream(self, request_iterator, context):
+        """The same for many texts, one request after the other over one stream. Answers come as they are
+        ready, not in the order of the requests; each carries the number of its request. A request that
+        fails is answered with its status and ends nothing else. Where the server is full, the stream
+        waits in place of failing: it reads no further until there is room.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -94,6 +109,11 @@ def add_AttnprivServiceServicer_to_server(servicer, server):
                     servicer.Predict,
                     request_deserializer=attnpriv_dot_v1_dot_attnpriv__pb2.PredictRequest.FromString,
                     response_serializer=attnpriv_dot_v1_dot_attnpriv__pb2.PredictResponse.SerializeToString,
+            ),
+            'PredictStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.PredictStream,
+                    request_deserializer=attnpriv_dot_v1_dot_attnpriv__pb2.PredictStreamRequest.FromString,
+                    response_serializer=attnpriv_dot_v1_dot_attnpriv__pb2.PredictStreamResponse.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
@@ -138,6 +158,33 @@ class AttnprivService:
             '/attnpriv.v1.AttnprivService/Predict',
             attnpriv_dot_v1_dot_attnpriv__pb2.PredictRequest.SerializeToString,
             attnpriv_dot_v1_dot_attnpriv__pb2.PredictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PredictStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/attnpriv.v1.AttnprivService/PredictStream',
+            attnpriv_dot_v1_dot_attnpriv__pb2.PredictStreamRequest.SerializeToString,
+            attnpriv_dot_v1_dot_attnpriv__pb2.PredictStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,11 +13,15 @@ Rules that hold for every method:
   * Failures carry a gRPC status and one plain sentence that quotes nothing of the request:
       INVALID_ARGUMENT    malformed bytes, no or too many texts, an empty or too long text,
                           a label that the model does not have
-      NOT_FOUND           no such model
-      PERMISSION_DENIED   the release policy withholds this answer
+      UNAUTHENTICATED     no valid bearer token or client certificate, where the server asks for one
+      PERMISSION_DENIED   the caller lacks the role, or the release policy withholds this answer
+      NOT_FOUND           no such model or version
       DEADLINE_EXCEEDED   the deadline passed; nothing more is computed for the request
       RESOURCE_EXHAUSTED  the message is too large, or too many requests are waiting
+      UNAVAILABLE         the model cannot be loaded now, or the server is stopping
       INTERNAL            a defect of the server, without details
+  * Where they help, details of the google.rpc error model follow: BadRequest names the fields at
+    fault, RetryInfo says when to try again.
 """
 
 from attnpriv.v1 import attnpriv_pb2 as _attnpriv_pb2
@@ -50,6 +54,12 @@ class AttnprivServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AttnprivServiceAsyncStub: ...
     Predict: _grpc.UnaryUnaryMultiCallable[_attnpriv_pb2.PredictRequest, _attnpriv_pb2.PredictResponse]
     """The most probable label of each text."""
+    PredictStream: _grpc.StreamStreamMultiCallable[_attnpriv_pb2.PredictStreamRequest, _attnpriv_pb2.PredictStreamResponse]
+    """The same for many texts, one request after the other over one stream. Answers come as they are
+    ready, not in the order of the requests; each carries the number of its request. A request that
+    fails is answered with its status and ends nothing else. Where the server is full, the stream
+    waits in place of failing: it reads no further until there is room.
+    """
     Explain: _grpc.UnaryUnaryMultiCallable[_attnpriv_pb2.ExplainRequest, _attnpriv_pb2.ExplainResponse]
     """What one answer rests on, token by token."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_attnpriv_pb2.ListModelsRequest, _attnpriv_pb2.ListModelsResponse]
@@ -62,6 +72,12 @@ class AttnprivServiceAsyncStub(AttnprivServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Predict: _aio.UnaryUnaryMultiCallable[_attnpriv_pb2.PredictRequest, _attnpriv_pb2.PredictResponse]  # type: ignore[assignment]
     """The most probable label of each text."""
+    PredictStream: _aio.StreamStreamMultiCallable[_attnpriv_pb2.PredictStreamRequest, _attnpriv_pb2.PredictStreamResponse]  # type: ignore[assignment]
+    """The same for many texts, one request after the other over one stream. Answers come as they are
+    ready, not in the order of the requests; each carries the number of its request. A request that
+    fails is answered with its status and ends nothing else. Where the server is full, the stream
+    waits in place of failing: it reads no further until there is room.
+    """
     Explain: _aio.UnaryUnaryMultiCallable[_attnpriv_pb2.ExplainRequest, _attnpriv_pb2.ExplainResponse]  # type: ignore[assignment]
     """What one answer rests on, token by token."""
     ListModels: _aio.UnaryUnaryMultiCallable[_attnpriv_pb2.ListModelsRequest, _attnpriv_pb2.ListModelsResponse]  # type: ignore[assignment]
@@ -77,6 +93,18 @@ class AttnprivServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_attnpriv_pb2.PredictResponse, _abc.Awaitable[_attnpriv_pb2.PredictResponse]]:
         """The most probable label of each text."""
+
+    @_abc_1.abstractmethod
+    def PredictStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_attnpriv_pb2.PredictStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_attnpriv_pb2.PredictStreamResponse], _abc.AsyncIterator[_attnpriv_pb2.PredictStreamResponse]]:
+        """The same for many texts, one request after the other over one stream. Answers come as they are
+        ready, not in the order of the requests; each carries the number of its request. A request that
+        fails is answered with its status and ends nothing else. Where the server is full, the stream
+        waits in place of failing: it reads no further until there is room.
+        """
 
     @_abc_1.abstractmethod
     def Explain(

@@ -6,7 +6,9 @@
 'delivery'
 """
 
-from attnpriv_client.client import AsyncClient, Client, ServiceError
+from attnpriv_client.async_client import AsyncClient
+from attnpriv_client.client import Client
+from attnpriv_client.connection import Tls
 from attnpriv_client.domain import (
     Explanation,
     ModelCard,
@@ -15,15 +17,37 @@ from attnpriv_client.domain import (
     Redaction,
     TokenExplanation,
 )
+from attnpriv_client.errors import (
+    DeadlineExceededError,
+    InternalError,
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+    PermissionDeniedError,
+    ServiceError,
+    UnauthenticatedError,
+    UnavailableError,
+    Violation,
+)
 
 __all__ = [
     "AsyncClient",
     "Client",
+    "DeadlineExceededError",
     "Explanation",
+    "InternalError",
+    "InvalidRequestError",
     "ModelCard",
     "ModelSummary",
+    "NotFoundError",
+    "OverloadedError",
+    "PermissionDeniedError",
     "Prediction",
     "Redaction",
     "ServiceError",
+    "Tls",
     "TokenExplanation",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "Violation",
 ]

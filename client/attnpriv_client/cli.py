@@ -1,10 +1,15 @@
-"""The ``attnpriv-client`` command."""
+"""The ``attnpriv-client`` command: predict, explain, models, health.
+
+Exit codes: 0 done, 1 not healthy, 2 bad input or a call that failed (one line on stderr),
+130 interrupted.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,17 +19,13 @@ from rich.console import Console, RenderableType
 
 from attnpriv.errors import AttnprivError, InputError
 from attnpriv_client import render
-from attnpriv_client.client import DEFAULT_TIMEOUT, Client
-
-# Texts in one request: below the server's limit, and a request of long ones still fits a message.
-BATCH = 32
+from attnpriv_client.client import Client
+from attnpriv_client.domain import Prediction
+from attnpriv_client.errors import DeadlineExceededError, ServiceError, UnavailableError
+from attnpriv_client.files import Lines, open_output, predict_lines, progress_bar
+from attnpriv_client.options import Json, Model, Version, with_client
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
-
-Target = Annotated[str, typer.Option(help="HOST:PORT of the server.")]
-Model = Annotated[str, typer.Option(help="Name of the model; `models` lists them.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Timeout = Annotated[float, typer.Option(min=0.001, help="Seconds to wait for an answer.")]
 
 
 def main() -> None:
@@ -32,95 +33,177 @@ def main() -> None:
     try:
         app()
     except AttnprivError as error:
-        typer.echo(f"error: {error}", err=True)
+        _complain(f"error: {error}", error)
         raise SystemExit(2) from None
 
 
 @app.command()
+@with_client
 def predict(
-    target: Target,
+    client: Client,
     model: Model,
     texts: Annotated[
         list[str] | None, typer.Argument(help="Texts; `-` reads stdin, one text a line.")
     ] = None,
     file: Annotated[Path | None, typer.Option(help="A UTF-8 file with one text a line.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Write a line of JSON for each line of stdin or of --file here."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an --output that was interrupted.")
+    ] = False,
+    version: Version = None,
     as_json: Json = False,
-    timeout: Timeout = DEFAULT_TIMEOUT,
 ) -> None:
-    """Print the label of each text."""
-    asked = _read_texts(texts or [], file)
-    with Client(target, timeout) as client:
-        answers = [
-            prediction
-            for start in range(0, len(asked), BATCH)
-            for prediction in client.predict(model, asked[start : start + BATCH])
-        ]
-    value = {"model": model, "predictions": [asdict(answer) for answer in answers]}
-    _print(as_json, value, render.predictions_table(asked, answers))
+    """Print the label of each text, or write the labels of a file of any length to another.
+
+    Without --output, all texts and answers are held in memory. With it, a text that the server
+    refuses has its error in its line, and the others go on; whatever stops the work, Ctrl-C or a
+    server that is gone, the same command with --resume goes on where it stopped.
+    """
+    if output is None:
+        asked = _read_texts(texts or [], file)
+        answers = _predictions(client, model, asked, version)
+        value = {"model": model, "predictions": [asdict(answer) for answer in answers]}
+        _print(as_json, value, render.predictions_table(asked, answers))
+    else:
+        with _interruptible():
+            lines = _predict_file(client, model, version, texts or [], file, output, resume)
+        summary = {"model": model, "lines": lines, "output": str(output)}
+        _print(as_json, summary, render.written(lines, output))
 
 
 @app.command()
+@with_client
 def explain(
-    target: Target,
+    client: Client,
     model: Model,
     text: Annotated[str, typer.Argument(help="The text; `-` reads all of stdin.")],
     label: Annotated[
         str | None, typer.Option(help="The class to explain. Default: the predicted one.")
     ] = None,
+    version: Version = None,
     as_json: Json = False,
-    timeout: Timeout = DEFAULT_TIMEOUT,
 ) -> None:
     """Print what the answer on one text rests on, token by token."""
-    asked = _decode(sys.stdin.buffer.read(), "stdin") if text == "-" else text
-    with Client(target, timeout) as client:
-        answer = client.explain(model, asked, label)
+    asked = _decode(sys.stdin.buffer.read()) if text == "-" else text
+    answer = client.explain(model, asked, label, version)
     _print(as_json, {"model": model, **asdict(answer)}, render.explanation_view(answer))
 
 
 @app.command()
+@with_client
 def models(
-    target: Target,
+    client: Client,
     name: Annotated[str | None, typer.Argument(help="Show the card of this model.")] = None,
+    version: Version = None,
     as_json: Json = False,
-    timeout: Timeout = DEFAULT_TIMEOUT,
 ) -> None:
     """List the models, or show the card of one."""
-    with Client(target, timeout) as client:
-        if name is None:
-            found = client.models()
-            value = {"models": [asdict(each) for each in found]}
-            _print(as_json, value, render.models_table(found))
-        else:
-            card = client.model_card(name)
-            _print(as_json, asdict(card), render.card_table(card))
+    if name is None:
+        found = client.models()
+        _print(as_json, {"models": [asdict(each) for each in found]}, render.models_table(found))
+    else:
+        card = client.model_card(name, version)
+        _print(as_json, asdict(card), render.card_table(card))
+
+
+@app.command()
+@with_client
+def health(
+    client: Client,
+    model: Annotated[str | None, typer.Argument(help="Ask about this model alone.")] = None,
+) -> None:
+    """Say whether the server, or one model, answers; exit code 0 where it does, 1 where not."""
+    try:
+        state = "serving" if client.health(model) else "not serving"
+    except (UnavailableError, DeadlineExceededError) as error:
+        state = f"unreachable: {error}"
+    typer.echo(render.printable(state))
+    if state != "serving":
+        raise typer.Exit(1)
+
+
+def _predictions(
+    client: Client, model: str, texts: Sequence[str], version: str | None
+) -> list[Prediction]:
+    answers = []
+    for number, answer in enumerate(client.predict_stream(model, texts, version), start=1):
+        if isinstance(answer, ServiceError):
+            raise InputError(f"text {number}: {answer}")
+        answers.append(answer)
+    return answers
+
+
+def _predict_file(
+    client: Client,
+    model: str,
+    version: str | None,
+    texts: Sequence[str],
+    file: Path | None,
+    output: Path,
+    resume: bool,
+) -> int:
+    """Write the output, and say how many lines it has; InputError where texts were refused."""
+    if file is not None and output.exists() and output.samefile(file):
+        raise InputError(f"expected another file than {file} for the output")
+    with _open_lines(texts, file) as lines:
+        size = None if file is None else file.stat().st_size
+        with open_output(output, model, resume) as written, progress_bar(lines, size) as on_answer:
+            refusals = predict_lines(client, model, version, lines, written, on_answer)
+    if refusals.count:
+        raise InputError(
+            f"{refusals.count} of {written.lines} lines have an error in place of a prediction "
+            f"in {output}; the first: {refusals.first}"
+        )
+    return written.lines
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C is no defect: one line says what there is to go on with."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        _complain("interrupted", error)
+        raise typer.Exit(130) from None
 
 
 def _read_texts(texts: Sequence[str], file: Path | None) -> list[str]:
-    if bool(texts) == (file is not None):
+    if file is None and texts and list(texts) != ["-"]:
+        return list(texts)
+    with _open_lines(texts, file) as lines:
+        found = list(lines)
+    for number, line in enumerate(found or [""], start=1):
+        if not line.strip():
+            raise InputError(
+                f"expected a text in each line of {lines.name}, line {number} is empty"
+            )
+    return found
+
+
+@contextmanager
+def _open_lines(texts: Sequence[str], file: Path | None) -> Iterator[Lines]:
+    """The lines of the file, or of stdin where a dash stands for the texts."""
+    if file is None and list(texts) == ["-"]:
+        yield Lines(sys.stdin.buffer, "stdin")
+    elif file is None or texts:
         raise InputError("expected texts, or - for stdin, or --file, and only one of these")
-    if file is not None:
+    else:
         try:
-            return _lines(file.read_bytes(), str(file))
+            stream = file.open("rb")
         except OSError as error:
             raise InputError(f"cannot read {file}: {error.strerror}") from error
-    if list(texts) == ["-"]:
-        return _lines(sys.stdin.buffer.read(), "stdin")
-    return list(texts)
+        with stream:
+            yield Lines(stream, str(file))
 
 
-def _lines(content: bytes, source: str) -> list[str]:
-    lines = _decode(content, source).removesuffix("\n").split("\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            raise InputError(f"expected a text in each line of {source}, line {number} is empty")
-    return [line.removesuffix("\r") for line in lines]
-
-
-def _decode(content: bytes, source: str) -> str:
+def _decode(content: bytes) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"expected UTF-8 in {source}, byte {error.start} is not") from None
+        raise InputError(f"expected UTF-8 in stdin, byte {error.start} is not") from None
 
 
 def _print(as_json: bool, value: dict[str, Any], view: RenderableType) -> None:
@@ -128,3 +211,9 @@ def _print(as_json: bool, value: dict[str, Any], view: RenderableType) -> None:
         typer.echo(json.dumps(value, ensure_ascii=False))
     else:
         Console().print(view)
+
+
+def _complain(message: str, error: BaseException) -> None:
+    """One line on stderr: the message, and what was noted on the error on its way."""
+    line = "; ".join((message, *getattr(error, "__notes__", ())))
+    typer.echo(render.printable(" ".join(line.split())), err=True)

@@ -1,41 +1,36 @@
-"""The client, once blocking and once for asyncio.
-
-Texts travel unencrypted: use it towards the same machine, or through a tunnel that encrypts.
-"""
+"""The client that blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
+from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import grpc
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from attnpriv.errors import AttnprivError
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
 from attnpriv_client import convert
+from attnpriv_client.connection import (
+    CHANNEL_OPTIONS,
+    DEFAULT_ATTEMPTS,
+    DEFAULT_TIMEOUT,
+    Connection,
+    Metadata,
+    Tls,
+)
 from attnpriv_client.domain import Explanation, ModelCard, ModelSummary, Prediction
+from attnpriv_client.errors import DeadlineExceededError, ServiceError, UnavailableError
+from attnpriv_client.status import from_call
+from attnpriv_client.window import FINISH_SECONDS, Answer, StreamAnswer, Window, batches
 
-DEFAULT_TIMEOUT = 30.0
-# Nothing is sent twice behind the caller's back, and no text goes to a proxy that the environment
-# happens to name.
-_OPTIONS = (("grpc.enable_retries", 0), ("grpc.enable_http_proxy", 0))
-
-
-class ServiceError(AttnprivError):
-    """A request failed.
-
-    Attributes:
-        code: the name of the gRPC status, such as ``NOT_FOUND`` or ``UNAVAILABLE``.
-        message: the server's sentence, or gRPC's own where no server was reached.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(f"{code}: {message}")
-        self.code = code
-        self.message = message
+_Request = TypeVar("_Request")
+_Response = TypeVar("_Response")
 
 
 class Client:
@@ -43,40 +38,97 @@ class Client:
 
     Args:
         target: ``HOST:PORT``.
-        timeout: seconds after which a call fails with DEADLINE_EXCEEDED.
+        timeout: seconds for a call, with all its attempts and the pauses between them; for a
+            stream, seconds without any answer.
+        token: shown to the server with every call. Without TLS it is refused, since anybody on the
+            way could read it, unless the target is a loopback address.
+        tls: encrypts; without it texts and answers travel readable.
+        insecure: send the token without TLS all the same, as inside a tunnel that encrypts.
+        attempts: how often a call is tried in all where that can help (see ``retries``); 1 turns
+            trying again off.
 
-    Every method raises ServiceError where the call fails, InputError where a string cannot be sent,
-    and never tries again by itself.
+    Every method raises ServiceError, or the class below it that fits, where the call fails, and
+    InputError where a value cannot be sent.
     """
 
-    def __init__(self, target: str, timeout: float = DEFAULT_TIMEOUT) -> None:
-        self._timeout = timeout
-        self._channel = grpc.insecure_channel(target, _OPTIONS)
+    def __init__(
+        self,
+        target: str,
+        timeout: float = DEFAULT_TIMEOUT,
+        *,
+        token: str | None = None,
+        tls: Tls | None = None,
+        insecure: bool = False,
+        attempts: int = DEFAULT_ATTEMPTS,
+    ) -> None:
+        self._connection = Connection(target, timeout, token, tls, insecure, attempts)
+        if tls is None:
+            self._channel = grpc.insecure_channel(target, CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.secure_channel(target, tls.credentials(), CHANNEL_OPTIONS)
         self._stub = AttnprivServiceStub(self._channel)
+        self._health = HealthStub(self._channel)
 
-    def predict(self, model: str, texts: Sequence[str]) -> tuple[Prediction, ...]:
-        """Classify texts; one prediction each, in their order."""
-        request = convert.predict_request(model, texts)
-        with _service_errors():
-            return convert.predictions(self._stub.Predict(request, timeout=self._timeout))
+    def predict(
+        self, model: str, texts: Sequence[str], version: str | None = None
+    ) -> tuple[Prediction, ...]:
+        """Classify texts; one prediction each, in their order.
 
-    def explain(self, model: str, text: str, target_label: str | None = None) -> Explanation:
+        Here as everywhere, the newest version of the model answers where none is named.
+        """
+        request = convert.predict_request(model, texts, version)
+        return convert.predictions(self._ask(self._stub.Predict, request))
+
+    def predict_stream(
+        self, model: str, texts: Iterable[str], version: str | None = None
+    ) -> Generator[Answer, None, None]:
+        """Classify any number of texts, in constant memory; the answers in their order.
+
+        Up to 512 texts are read ahead of their answers, so let them come from something that has
+        them at hand. A stream that breaks is opened again, and goes on where it was.
+
+        Args:
+            model: a name.
+            texts: read in the thread that asks for the answers.
+            version: of the model.
+
+        Yields:
+            A prediction for each text, or the InvalidRequestError of a text that the server
+            refuses: it is empty, say. Whatever else goes wrong is raised and ends the stream.
+        """
+        window, source = Window(), batches(texts)
+        with closing(_Stream(self._stub, self._connection)) as stream:
+            while True:
+                while window.has_room and (batch := next(source, None)):
+                    window.add(batch)
+                if window.empty:
+                    return stream.finish()
+                stream.exchange(window, model, version)
+                yield from window.ready()
+
+    def explain(
+        self,
+        model: str,
+        text: str,
+        target_label: str | None = None,
+        version: str | None = None,
+    ) -> Explanation:
         """Say what the answer on a text rests on; the predicted label is the default target."""
-        request = convert.explain_request(model, text, target_label)
-        with _service_errors():
-            return convert.explanation(self._stub.Explain(request, timeout=self._timeout))
+        request = convert.explain_request(model, text, target_label, version)
+        return convert.explanation(self._ask(self._stub.Explain, request))
 
     def models(self) -> tuple[ModelSummary, ...]:
-        """List the models that the server answers for."""
-        with _service_errors():
-            response = self._stub.ListModels(pb.ListModelsRequest(), timeout=self._timeout)
-            return convert.models(response)
+        """List the models that the server answers for, each by its newest version."""
+        return convert.models(self._ask(self._stub.ListModels, pb.ListModelsRequest()))
 
-    def model_card(self, name: str) -> ModelCard:
+    def model_card(self, name: str, version: str | None = None) -> ModelCard:
         """Read the card of one model."""
-        request = convert.model_request(name)
-        with _service_errors():
-            return convert.model_card(self._stub.GetModel(request, timeout=self._timeout))
+        request = convert.model_request(name, version)
+        return convert.model_card(self._ask(self._stub.GetModel, request))
+
+    def health(self, model: str | None = None) -> bool:
+        """Whether the server, or one model, answers requests now."""
+        return convert.is_serving(self._ask(self._health.Check, convert.health_request(model)))
 
     def close(self) -> None:
         """Close the connection; calls under way fail with CANCELLED."""
@@ -93,62 +145,94 @@ class Client:
     ) -> None:
         self.close()
 
+    def _ask(
+        self, method: grpc.UnaryUnaryMultiCallable[_Request, _Response], request: _Request
+    ) -> _Response:
+        attempts, metadata = self._connection.begin(), self._connection.metadata
+        while True:
+            try:
+                return method(request, timeout=attempts.remaining, metadata=metadata)
+            except grpc.RpcError as error:
+                failure = from_call(error)
+            time.sleep(attempts.pause(failure))
 
-class AsyncClient:
-    """The same as ``Client`` for asyncio. Make it and use it inside a running event loop.
 
-    Cancelling a call cancels it on the server too.
-    """
+class _Stream:
+    """PredictStream, opened when there is something to send and again where it breaks."""
 
-    def __init__(self, target: str, timeout: float = DEFAULT_TIMEOUT) -> None:
-        self._timeout = timeout
-        self._channel = grpc.aio.insecure_channel(target, _OPTIONS)
-        self._stub = AttnprivServiceStub(self._channel)
+    def __init__(self, stub: AttnprivServiceStub, connection: Connection) -> None:
+        self._stub = stub
+        self._connection = connection
+        self._call: _StreamCall | None = None
 
-    async def predict(self, model: str, texts: Sequence[str]) -> tuple[Prediction, ...]:
-        """Classify texts; one prediction each, in their order."""
-        request = convert.predict_request(model, texts)
-        with _service_errors():
-            return convert.predictions(await self._stub.Predict(request, timeout=self._timeout))
+    def exchange(self, window: Window, model: str, version: str | None) -> None:
+        """Send what is to be sent, and take in one answer."""
+        attempts = self._connection.begin()
+        while True:
+            try:
+                return self._exchange_once(window, model, version, attempts.remaining)
+            except ServiceError as error:
+                failure = error
+            pause = attempts.pause(failure)
+            self.close()
+            window.send_again()
+            time.sleep(pause)
 
-    async def explain(self, model: str, text: str, target_label: str | None = None) -> Explanation:
-        """Say what the answer on a text rests on; the predicted label is the default target."""
-        request = convert.explain_request(model, text, target_label)
-        with _service_errors():
-            return convert.explanation(await self._stub.Explain(request, timeout=self._timeout))
+    def finish(self) -> None:
+        """Let the call end in peace: it has nothing more to answer."""
+        if self._call is not None:
+            self._call.finish()
 
-    async def models(self) -> tuple[ModelSummary, ...]:
-        """List the models that the server answers for."""
-        with _service_errors():
-            response = await self._stub.ListModels(pb.ListModelsRequest(), timeout=self._timeout)
-            return convert.models(response)
+    def close(self) -> None:
+        """Cancel what is under way."""
+        if self._call is not None:
+            self._call.close()
+            self._call = None
 
-    async def model_card(self, name: str) -> ModelCard:
-        """Read the card of one model."""
-        request = convert.model_request(name)
-        with _service_errors():
-            return convert.model_card(await self._stub.GetModel(request, timeout=self._timeout))
-
-    async def close(self) -> None:
-        """Close the connection; calls under way are cancelled."""
-        await self._channel.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+    def _exchange_once(
+        self, window: Window, model: str, version: str | None, timeout: float
     ) -> None:
-        await self.close()
+        if self._call is None:
+            self._call = _StreamCall(self._stub, self._connection.metadata)
+        for number, texts in window.to_send():
+            self._call.send(convert.stream_request(number, model, texts, version))
+        window.accept(*self._call.receive(timeout))
 
 
-@contextmanager
-def _service_errors() -> Iterator[None]:
-    try:
-        yield
-    except grpc.RpcError as error:
-        code, details = error.code(), error.details()
-        raise ServiceError(code.name, details or "no details") from None
+class _StreamCall:
+    """One call: a thread reads its answers, so that waiting for one can end."""
+
+    def __init__(self, stub: AttnprivServiceStub, metadata: Metadata) -> None:
+        self._requests: SimpleQueue[pb.PredictStreamRequest | None] = SimpleQueue()
+        self._answers: SimpleQueue[pb.PredictStreamResponse | ServiceError] = SimpleQueue()
+        self._call = stub.PredictStream(iter(self._requests.get, None), metadata=metadata)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def send(self, request: pb.PredictStreamRequest) -> None:
+        self._requests.put(request)
+
+    def receive(self, timeout: float) -> StreamAnswer:
+        try:
+            answer = self._answers.get(timeout=timeout)
+        except Empty:
+            answer = DeadlineExceededError("DEADLINE_EXCEEDED", "no answer within the timeout")
+        if isinstance(answer, ServiceError):
+            raise answer
+        return convert.stream_answer(answer)
+
+    def finish(self) -> None:
+        self._requests.put(None)
+        self._reader.join(FINISH_SECONDS)
+
+    def close(self) -> None:
+        self._call.cancel()
+        self._requests.put(None)
+
+    def _read(self) -> None:
+        try:
+            for response in self._call:
+                self._answers.put(response)
+            self._answers.put(UnavailableError("UNAVAILABLE", "the server ended the stream"))
+        except grpc.RpcError as error:
+            self._answers.put(from_call(error))

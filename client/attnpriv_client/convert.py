@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from grpc_health.v1 import health_pb2
+
 from attnpriv.errors import InputError
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv_client.domain import (
@@ -16,10 +18,12 @@ from attnpriv_client.domain import (
     Redaction,
     TokenExplanation,
 )
+from attnpriv_client.errors import ServiceError
+from attnpriv_client.status import from_status
 
 
-def predict_request(model: str, texts: Sequence[str]) -> pb.PredictRequest:
-    """Ask for the labels of texts.
+def predict_request(model: str, texts: Sequence[str], version: str | None) -> pb.PredictRequest:
+    """Ask for the labels of texts; the newest version answers where none is named.
 
     Raises:
         InputError: one string was given instead of several, or one is not valid Unicode.
@@ -27,38 +31,79 @@ def predict_request(model: str, texts: Sequence[str]) -> pb.PredictRequest:
     if isinstance(texts, str):
         raise InputError("expected a sequence of texts, got one string")
     with _unicode_only():
-        return pb.PredictRequest(model=model, texts=texts)
+        return pb.PredictRequest(model=model, texts=texts, version=version)
 
 
-def explain_request(model: str, text: str, target_label: str | None) -> pb.ExplainRequest:
+def stream_request(
+    number: int, model: str, texts: Sequence[str], version: str | None
+) -> pb.PredictStreamRequest:
+    """The same as one request of a stream."""
+    return pb.PredictStreamRequest(number=number, request=predict_request(model, texts, version))
+
+
+def explain_request(
+    model: str, text: str, target_label: str | None, version: str | None
+) -> pb.ExplainRequest:
     """Ask what the answer on one text rests on.
 
     Raises:
         InputError: a string is not valid Unicode.
     """
     with _unicode_only():
-        return pb.ExplainRequest(model=model, text=text, target_label=target_label)
+        return pb.ExplainRequest(model=model, text=text, target_label=target_label, version=version)
 
 
-def model_request(name: str) -> pb.GetModelRequest:
+def model_request(name: str, version: str | None) -> pb.GetModelRequest:
     """Ask for the card of a model.
 
     Raises:
         InputError: the name is not valid Unicode.
     """
     with _unicode_only():
-        return pb.GetModelRequest(name=name)
+        return pb.GetModelRequest(name=name, version=version)
+
+
+def health_request(model: str | None) -> health_pb2.HealthCheckRequest:
+    """Ask whether a model, or the server, answers; models are known to it by their names.
+
+    Raises:
+        InputError: the name is not valid Unicode.
+    """
+    with _unicode_only():
+        return health_pb2.HealthCheckRequest(service=model or "")
+
+
+def byte_size(text: str) -> int:
+    """Length of a text on the wire.
+
+    Raises:
+        InputError: it is not valid Unicode.
+    """
+    with _unicode_only():
+        return len(text.encode())
 
 
 def predictions(response: pb.PredictResponse) -> tuple[Prediction, ...]:
     """One prediction a text, in the order of the request."""
-    return tuple(_prediction(each, response.label_names) for each in response.predictions)
+    return tuple(
+        _prediction(each, response.label_names, response.version) for each in response.predictions
+    )
+
+
+def stream_answer(
+    response: pb.PredictStreamResponse,
+) -> tuple[int, tuple[Prediction, ...] | ServiceError]:
+    """The number of a request of a stream, and its predictions or what it failed with."""
+    if response.HasField("error"):
+        return response.number, from_status(response.error)
+    return response.number, predictions(response.response)
 
 
 def explanation(response: pb.ExplainResponse) -> Explanation:
     """The explanation of one text."""
     return Explanation(
-        prediction=_prediction(response.prediction, response.label_names),
+        version=response.version,
+        prediction=_prediction(response.prediction, response.label_names, response.version),
         target_label=response.target_label,
         tokens=tuple(map(_token, response.tokens)),
         special_tokens=tuple(map(_token, response.special_tokens)),
@@ -70,10 +115,6 @@ def explanation(response: pb.ExplainResponse) -> Explanation:
 def models(response: pb.ListModelsResponse) -> tuple[ModelSummary, ...]:
     """The models that a server answers for."""
     return tuple(map(_summary, response.models))
-
-
-def _floor(attention: pb.Attention) -> float | None:
-    return attention.temperature_floor if attention.HasField("temperature_floor") else None
 
 
 def model_card(response: pb.GetModelResponse) -> ModelCard:
@@ -94,6 +135,11 @@ def model_card(response: pb.GetModelResponse) -> ModelCard:
     )
 
 
+def is_serving(response: health_pb2.HealthCheckResponse) -> bool:
+    """Whether what was asked about answers requests."""
+    return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
+
+
 @contextmanager
 def _unicode_only() -> Iterator[None]:
     """Lone surrogates, which undecodable bytes of a command line become, cannot be sent."""
@@ -103,12 +149,17 @@ def _unicode_only() -> Iterator[None]:
         raise InputError(f"expected valid Unicode, got otherwise at {error.start}") from None
 
 
-def _prediction(prediction: pb.Prediction, label_names: Sequence[str]) -> Prediction:
+def _floor(attention: pb.Attention) -> float | None:
+    return attention.temperature_floor if attention.HasField("temperature_floor") else None
+
+
+def _prediction(prediction: pb.Prediction, label_names: Sequence[str], version: str) -> Prediction:
     values = prediction.probabilities
     return Prediction(
         label=prediction.label,
         probabilities=dict(zip(label_names, values, strict=True)) if values else None,
         truncated=prediction.truncated,
+        version=version,
     )
 
 
@@ -139,4 +190,6 @@ def _summary(summary: pb.ModelSummary) -> ModelSummary:
         epsilon=summary.epsilon if summary.HasField("epsilon") else None,
         delta=summary.delta if summary.HasField("delta") else None,
         label_names=tuple(summary.label_names),
+        version=summary.version,
+        versions=tuple(summary.versions),
     )

@@ -19,11 +19,13 @@ class Prediction:
         label: the class.
         probabilities: of every class by name, or None where the policy withholds them.
         truncated: the text was longer than the model reads; only its beginning counted.
+        version: of the model that answered.
     """
 
     label: str
     probabilities: Mapping[str, float] | None
     truncated: bool
+    version: str
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Explanation:
     """What one answer rests on.
 
     Attributes:
+        version: of the model that answered.
         prediction: the answer.
         target_label: the class that integrated gradients are about.
         tokens: of the text, in order.
@@ -70,6 +73,7 @@ class Explanation:
             is certified, or attention is withheld.
     """
 
+    version: str
     prediction: Prediction
     target_label: str
     tokens: tuple[TokenExplanation, ...]
@@ -80,13 +84,25 @@ class Explanation:
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """A model's name, its classes, and the ε and δ of its training (None: not private)."""
+    """What a list says of a model.
+
+    Attributes:
+        name: by which it is asked for.
+        private: it was trained under differential privacy.
+        epsilon: ε of the training; None where it was not private.
+        delta: δ of the training, likewise.
+        label_names: its classes.
+        version: that this is about; in a list, the newest.
+        versions: all that are served, oldest first.
+    """
 
     name: str
     private: bool
     epsilon: float | None
     delta: float | None
     label_names: tuple[str, ...]
+    version: str
+    versions: tuple[str, ...]
 
 
 @dataclass(frozen=True)

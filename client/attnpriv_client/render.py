@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -28,15 +29,20 @@ def predictions_table(texts: Sequence[str], predictions: Sequence[Prediction]) -
     return table
 
 
+def written(lines: int, output: Path) -> Text:
+    """What a file of answers holds, and where it is."""
+    return Text(f"{lines} lines: {printable(str(output))}", overflow="fold")
+
+
 def explanation_view(explanation: Explanation) -> RenderableType:
     """The answer, a heat strip and a table of the tokens, and what was hidden or is certified."""
     prediction = explanation.prediction
     head = Text.assemble(
         "label ",
-        (_printable(prediction.label), "bold"),
+        (printable(prediction.label), "bold"),
         f" ({_probability(prediction)})" if prediction.probabilities else "",
         "; integrated gradients are for ",
-        (_printable(explanation.target_label), "bold"),
+        (printable(explanation.target_label), "bold"),
     )
     return Group(
         head, _heat_strip(explanation.tokens), _tokens_table(explanation), _notes(explanation)
@@ -45,10 +51,11 @@ def explanation_view(explanation: Explanation) -> RenderableType:
 
 def models_table(models: Iterable[ModelSummary]) -> Table:
     """One row a model."""
-    table = Table("model", "private", "epsilon", "delta", "labels")
+    table = Table("model", "version", "private", "epsilon", "delta", "labels")
     for model in models:
         table.add_row(
             _plain(model.name),
+            _plain(model.version),
             "yes" if model.private else "NO",
             _epsilon(model.epsilon),
             _number(model.delta),
@@ -64,6 +71,7 @@ def card_table(card: ModelCard) -> Table:
     table = Table(show_header=False, show_lines=True)
     for name, lines in (
         ("model", [card.summary.name]),
+        ("version", [f"{card.summary.version} of {', '.join(card.summary.versions)}"]),
         ("private", ["yes" if card.summary.private else "NO"]),
         ("epsilon", [_epsilon(card.summary.epsilon)]),
         ("delta", [_number(card.summary.delta)]),
@@ -85,7 +93,7 @@ def _heat_strip(tokens: Sequence[TokenExplanation]) -> Text:
     strip = Text()
     for token, score in zip(tokens, scores, strict=True):
         shade = round(255 - 155 * score / top)
-        strip.append(_printable(token.text), f"black on rgb(255,{shade},{shade})").append(" ")
+        strip.append(printable(token.text), f"black on rgb(255,{shade},{shade})").append(" ")
     return strip
 
 
@@ -142,9 +150,9 @@ def _one_line(text: str, width: int) -> Text:
 
 def _plain(text: str) -> Text:
     """Text as it is: no markup is read from it."""
-    return Text(_printable(text))
+    return Text(printable(text))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Control characters could steer the terminal; show them as a replacement character."""
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import json
-import logging
 import os
-import re
-from datetime import UTC, datetime
+import sys
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from attnpriv.errors import InputError
-from attnpriv_server.policy import Limits, Policy, load_policy
+from attnpriv_server.access import Access, new_token
+from attnpriv_server.policy import Limits, Policies, load_limits, load_policies
+from attnpriv_server.queueing import Batching
+from attnpriv_server.telemetry import Telemetry, configure_logging
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+# A thread that waits for the interpreter asks for it back after this long, in place of 5 ms: each
+# step of a forward pass would otherwise wait that long behind the event loop.
+SWITCH_SECONDS = 0.0005
+MEGABYTE = 1024 * 1024
 
 
 def main() -> None:
@@ -29,84 +34,114 @@ def main() -> None:
         raise SystemExit(2) from None
 
 
-@app.command()
+@app.callback(invoke_without_command=True)
 def serve(
-    models: Annotated[Path, typer.Option(help="Folder of run folders; all of them are served.")],
+    context: typer.Context,
+    models: Annotated[
+        Path | None, typer.Option(help="Folder of run folders; all of them are served. Required.")
+    ] = None,
     policy: Annotated[
-        Path | None, typer.Option(help="TOML file: what answers may reveal. Default: the safe one.")
+        Path | None,
+        typer.Option(help="TOML file: what answers reveal, and to whom. Default: the safe one."),
     ] = None,
     listen: Annotated[
         str, typer.Option(help="HOST:PORT; port 0 takes a free one.")
     ] = "127.0.0.1:50051",
+    principals: Annotated[
+        Path | None, typer.Option(help="TOML file: who may ask for what. Default: anybody, all.")
+    ] = None,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM file with the server's certificate chain.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM file with its key.")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="PEM file: clients must show a certificate of these.")
+    ] = None,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow plain text beyond this machine.")
+        bool,
+        typer.Option("--insecure", help="Allow other machines without TLS or authentication."),
     ] = False,
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option(help="Of predictions; auto takes bfloat16 where the CPU computes in it."),
+    ] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="Threads of one forward pass.")] = 1,
-    max_message_bytes: Annotated[
-        int, typer.Option(min=1, help="Largest message that is read.")
-    ] = Limits.message_bytes,
+    token_budget: Annotated[
+        int, typer.Option(min=1, help="Tokens of one batch, padding included.")
+    ] = Batching.token_budget,
+    queue_rows: Annotated[
+        int, typer.Option(min=1, help="Texts that wait before requests are refused.")
+    ] = Batching.capacity,
+    memory_budget: Annotated[
+        int | None, typer.Option(min=1, help="Megabytes of loaded models. Default: no limit.")
+    ] = None,
+    limits: Annotated[
+        Path | None, typer.Option(help="TOML file: how large requests may be, and how many.")
+    ] = None,
+    operations_listen: Annotated[
+        str | None, typer.Option(help="HOST:PORT of /metrics, /livez and /readyz. Default: none.")
+    ] = None,
+    grace: Annotated[
+        float, typer.Option(min=0, help="Seconds to finish what is under way when told to stop.")
+    ] = 30.0,
 ) -> None:
     """Serve models over gRPC until SIGTERM or SIGINT.
 
     Prints one line, `listening on HOST:PORT`, once it answers; logs JSON lines on stderr.
     """
-    host = _check_listen(listen, insecure)
-    _configure_logging()
+    if context.invoked_subcommand is not None:
+        return
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines would show addresses
-    rules = Policy() if policy is None else load_policy(policy)
+    from attnpriv_server.transport import check_exposure, server_credentials
+
+    if models is None:
+        raise InputError("expected --models DIR, got none")
+    if (tls_certificate is None) != (tls_key is None):
+        raise InputError("expected --tls-certificate and --tls-key together, got one of them")
+    if tls_client_ca is not None and tls_certificate is None:
+        raise InputError("expected --tls-certificate with --tls-client-ca, got none")
+    access = Access.anonymous() if principals is None else Access.from_file(principals)
+    policies = Policies() if policy is None else load_policies(policy)
+    known = access.required or tls_client_ca is not None
+    host = check_exposure(listen, tls_certificate is not None, known, insecure)
+    credentials = None
+    if tls_certificate is not None and tls_key is not None:
+        credentials = server_credentials(tls_certificate, tls_key, tls_client_ca)
+    policies.check_principals(access.names)
+    bounds = Limits() if limits is None else load_limits(limits)
+    batching = Batching(token_budget=token_budget, capacity=queue_rows)
+    configure_logging()
+    sys.setswitchinterval(SWITCH_SECONDS)
     # Only now, so that --help and a wrong option answer at once.
     import torch
 
-    from attnpriv_server.core import Core, load_models
-    from attnpriv_server.wire import serve_until_stopped
+    from attnpriv_server.core import Core
+    from attnpriv_server.operations import Operations
+    from attnpriv_server.repository import Repository
+    from attnpriv_server.wire import METHODS, Server, serve_until_stopped
 
     torch.set_num_threads(threads)
-    core = Core(load_models(models), rules, Limits(message_bytes=max_message_bytes))
-    asyncio.run(
-        serve_until_stopped(core, listen, lambda port: typer.echo(f"listening on {host}:{port}"))
-    )
+    telemetry = Telemetry(METHODS)
+    budget = None if memory_budget is None else memory_budget * MEGABYTE
 
-
-def _check_listen(listen: str, insecure: bool) -> str:
-    """The host part of the address; refuses plain text beyond this machine."""
-    found = re.fullmatch(r"(?P<host>\[[^\]]+\]|[^:\[\]]+):(?P<port>\d{1,5})", listen)
-    if found is None or int(found["port"]) > 65535:
-        raise InputError(f"expected --listen HOST:PORT, got {listen!r}")
-    if not (insecure or _is_loopback(found["host"])):
-        raise InputError(
-            f"refusing to listen on {found['host']} without encryption and authentication; "
-            "listen on 127.0.0.1, or pass --insecure to accept that texts travel in the clear"
+    async def run(repository: Repository) -> None:
+        core = Core(repository, access, policies, bounds, batching, telemetry)
+        server = Server(core, listen, credentials)
+        operations = Operations(telemetry, server.ready)
+        if operations_listen is not None:
+            await operations.start(operations_listen)
+        await serve_until_stopped(
+            server, grace, lambda port: typer.echo(f"listening on {host}:{port}")
         )
-    return found["host"]
+        await operations.stop()
+
+    with closing(telemetry), Repository(models, precision, budget, telemetry) as repository:
+        asyncio.run(run(repository))
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-class _JsonLines(logging.Formatter):
-    """One JSON object a record: the fields that our own code set, and never a message.
-
-    A message of another library may quote a text, so of it only its origin is written.
-    """
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            **getattr(record, "fields", {"at": f"{record.filename}:{record.lineno}"}),
-        }
-        return json.dumps(line)
-
-
-def _configure_logging() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(_JsonLines())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("attnpriv_server").setLevel(logging.INFO)
+@app.command()
+def token() -> None:
+    """Make a bearer token: print it once, and the line that lets it in for the principals file."""
+    secret, digest = new_token()
+    typer.echo(secret)
+    typer.echo(f'tokens = [{{ sha256 = "{digest}" }}]')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, assert_never
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -22,8 +22,10 @@ from attnpriv_server.domain import (
     Redaction,
     Request,
     Response,
+    Status,
     Token,
 )
+from attnpriv_server.status import to_message
 
 # Of a card's attention; the temperatures of every head are in the card's JSON.
 HARDENING = {field.name for field in pb.Attention.DESCRIPTOR.fields}
@@ -37,33 +39,55 @@ def to_domain(message: Message) -> Request:
     """
     match message:
         case pb.PredictRequest():
-            return PredictRequest(message.model, tuple(message.texts))
+            return PredictRequest(message.model, tuple(message.texts), _version(message))
         case pb.ExplainRequest():
             target = message.target_label if message.HasField("target_label") else None
-            return ExplainRequest(message.model, message.text, target)
+            return ExplainRequest(message.model, message.text, target, _version(message))
         case pb.ListModelsRequest():
             return ListModelsRequest()
         case pb.GetModelRequest():
-            return GetModelRequest(message.name)
+            return GetModelRequest(message.name, _version(message))
         case _:
             raise TypeError(f"not a request: {type(message).__name__}")
 
 
 def to_wire(response: Response) -> Message:
-    """The message that carries an answer."""
+    """The message that carries an answer.
+
+    Raises:
+        TypeError: no message of the service carries it.
+    """
     match response:
         case Predictions():
-            return pb.PredictResponse(
-                label_names=response.label_names, predictions=map(_prediction, response.predictions)
-            )
+            return _predictions(response)
         case Explanation():
             return _explanation(response)
         case Models():
-            return pb.ListModelsResponse(models=map(_summary, response.cards))
+            return pb.ListModelsResponse(models=map(_summary, response.models))
         case Model():
-            return pb.GetModelResponse(model=_card(response.card))
+            return pb.GetModelResponse(model=_card(response))
         case _:
-            assert_never(response)
+            raise TypeError(f"no message for {type(response).__name__}")
+
+
+def to_streamed(number: int, answer: Response | Status) -> pb.PredictStreamResponse:
+    """The answer to one request of a stream."""
+    if isinstance(answer, Status):
+        return pb.PredictStreamResponse(number=number, error=to_message(answer))
+    assert isinstance(answer, Predictions)
+    return pb.PredictStreamResponse(number=number, response=_predictions(answer))
+
+
+def _version(message: Any) -> str | None:
+    return message.version if message.HasField("version") else None
+
+
+def _predictions(predictions: Predictions) -> pb.PredictResponse:
+    return pb.PredictResponse(
+        label_names=predictions.label_names,
+        predictions=map(_prediction, predictions.predictions),
+        version=predictions.version,
+    )
 
 
 def _prediction(prediction: Prediction) -> pb.Prediction:
@@ -84,6 +108,7 @@ def _explanation(explanation: Explanation) -> pb.ExplainResponse:
         special_tokens=map(_token, explanation.special_tokens),
         redaction=None if redaction is None else _redaction(redaction),
         weight_bound=explanation.weight_bound,
+        version=explanation.version,
     )
 
 
@@ -108,19 +133,23 @@ def _redaction(redaction: Redaction) -> pb.Redaction:
     )
 
 
-def _summary(card: Mapping[str, Any]) -> pb.ModelSummary:
+def _summary(model: Model) -> pb.ModelSummary:
+    card = model.card
     return pb.ModelSummary(
         name=card["name"],
         private=card["private"],
         epsilon=card["epsilon"],
         delta=card["delta"],
         label_names=card["label_names"],
+        version=model.version,
+        versions=model.versions,
     )
 
 
-def _card(card: Mapping[str, Any]) -> pb.ModelCard:
+def _card(model: Model) -> pb.ModelCard:
+    card = model.card
     return pb.ModelCard(
-        summary=_summary(card),
+        summary=_summary(model),
         encoder=card["encoder"],
         attention=pb.Attention(**{k: v for k, v in card["attention"].items() if k in HARDENING}),
         statement=card["statement"],

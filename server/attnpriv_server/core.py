@@ -1,26 +1,31 @@
-"""The transport-free core: checks a request, applies the policy, and computes the answer.
+"""The transport-free core: checks a request, applies the policy, and has the answer computed.
 
-Every adapter (gRPC today) calls ``Core.handle`` and nothing else, so none can leave a check out.
+Every adapter calls ``Core.handle`` and nothing else, so none can leave a check out.
 """
 
 from __future__ import annotations
 
-import logging
-import traceback
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NoReturn, assert_never
+import asyncio
+from collections.abc import Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NoReturn, assert_never
 
 import numpy as np
+from numpy.typing import NDArray
+from torch.nn import functional as F
 
 from attnpriv.data.tokenisation import Encoding
 from attnpriv.errors import InputError
 from attnpriv.guarantees import weight_bounds
-from attnpriv.prediction import encode_texts, predict_probabilities
-from attnpriv.run_folder import Run, list_runs, load_run
+from attnpriv.models.text import pad_batch
+from attnpriv.prediction import encode_texts
+from attnpriv.run_folder import Run
 from attnpriv.sensitive import PresidioDetector
+from attnpriv_server.access import Access
 from attnpriv_server.domain import (
     Code,
+    Credentials,
     Deadline,
     ExplainRequest,
     Explanation,
@@ -32,75 +37,116 @@ from attnpriv_server.domain import (
     Predictions,
     PredictRequest,
     Principal,
+    Readiness,
+    ReadinessRequest,
     Redaction,
     RefusedError,
     Request,
     Response,
+    Role,
     Status,
     Token,
+    Violation,
 )
 from attnpriv_server.explain import detect, redact, score_tokens, split_special
-from attnpriv_server.policy import Limits, Policy
+from attnpriv_server.lane import Lane
+from attnpriv_server.policy import Limits, Policies, Policy
+from attnpriv_server.queueing import Batching, padded_length
+from attnpriv_server.repository import Loaded, Repository, UnknownModelError, Version
+from attnpriv_server.telemetry import Telemetry, log_defect
 
-logger = logging.getLogger(__name__)
+# Texts of this many bytes are tokenised where they arrive: handing them to a thread takes longer.
+# More would hold up every other request.
+QUICK_BYTES = 4096
 
 
-def load_models(folder: Path) -> dict[str, Run]:
-    """Load every run folder in a folder, by name.
+@dataclass(frozen=True)
+class _Question:
+    """What the explaining lane is to compute for one request."""
 
-    Raises:
-        InputError: there is none, one does not match its manifest, or two share a name. A folder
-            that cannot be trusted stops the start; it is never skipped.
-    """
-    runs: dict[str, Run] = {}
-    for path in list_runs(folder):
-        run = load_run(path)
-        if run.name in runs:
-            raise InputError(f"{path} and {runs[run.name].path} both hold a model {run.name!r}")
-        runs[run.name] = run
-    if not runs:
-        raise InputError(f"expected run folders in {folder}, found none")
-    return runs
+    text: str
+    encoding: Encoding
+    target: int
+    policy: Policy
+    deadline: Deadline
 
 
 class Core:
-    """Answers requests on the loaded models, one at a time or from several threads.
+    """Answers requests on the models of a repository.
+
+    Two lanes compute: explanations, which can take seconds, and predictions, which must not wait
+    behind them. Use it from one event loop.
 
     Args:
-        models: run folders by name.
-        policy: what answers may reveal.
+        repository: the models.
+        access: who may ask.
+        policies: what answers may reveal, and to whom.
         limits: how large a request may be.
+        batching: how predictions are put together.
+        telemetry: told of what the lanes do.
     """
 
     def __init__(
-        self, models: dict[str, Run], policy: Policy | None = None, limits: Limits | None = None
+        self,
+        repository: Repository,
+        access: Access,
+        policies: Policies,
+        limits: Limits,
+        batching: Batching,
+        telemetry: Telemetry,
     ) -> None:
-        self.models = models
-        self.policy = policy or Policy()
-        self.limits = limits or Limits()
-        self._detector = PresidioDetector() if self.policy.redact_sensitive_tokens else None
+        self.limits = limits
+        self.repository = repository
+        self.telemetry = telemetry
+        self._access = access
+        self._policies = policies
+        self._detector = PresidioDetector()
+        self._tokenisers = ThreadPoolExecutor(1, "tokenise")
+        self._loader = ThreadPoolExecutor(1, "load")  # the repository loads one at a time
+        alone = Batching(token_budget=1, overhead_tokens=1, capacity=limits.explanations)
+        self._predictions = Lane("predict", _forward, batching, telemetry)
+        self._explanations = Lane("explain", self._scored, alone, telemetry)
 
-    def handle(
-        self, request: Request, principal: Principal, deadline: Deadline
+    def close(self) -> None:
+        """Finish what waits and end the threads."""
+        for lane in (self._predictions, self._explanations):
+            lane.close()
+        for pool in (self._tokenisers, self._loader):
+            pool.shutdown(cancel_futures=True)
+
+    async def handle(
+        self, request: Request, credentials: Credentials, deadline: Deadline
     ) -> Response | Status:
-        """Answer one request, or say why not; never raises.
+        """Answer one request, or say why not; raises nothing but CancelledError.
 
         Args:
             request: what is asked.
-            principal: who asks. All are treated alike until there is authentication.
-            deadline: checked before each step of the work; nothing is begun past it.
+            credentials: who asks.
+            deadline: past it nothing more is begun.
         """
         try:
             deadline.check()
+            principal = self._access.authenticate(credentials)
+            turn = principal.name if self._access.required else credentials.connection
             match request:
                 case PredictRequest():
-                    return self._predict(request, deadline)
+                    principal.check(Role.PREDICT)
+                    return await self._predict(request, principal, turn, deadline)
                 case ExplainRequest():
-                    return self._explain(request, deadline)
+                    principal.check(Role.EXPLAIN)
+                    return await self._explain(request, principal, turn, deadline)
                 case ListModelsRequest():
-                    return Models(tuple(_card(self.models[name]) for name in sorted(self.models)))
+                    principal.check(Role.MODELS)
+                    found = self.repository.models()
+                    return Models(
+                        tuple(_model(versions[-1], versions) for versions in found.values())
+                    )
                 case GetModelRequest():
-                    return Model(_card(self._model(request.name)))
+                    principal.check(Role.MODELS)
+                    version = self._find(request.name, request.version)
+                    return _model(version, self.repository.models()[version.name])
+                case ReadinessRequest():
+                    return Readiness(self._is_ready(request))
                 case _:
                     assert_never(request)
         except RefusedError as refusal:
@@ -109,120 +155,206 @@ class Core:
             log_defect(error)
             return Status(Code.INTERNAL, "internal error")
 
-    def _predict(self, request: PredictRequest, deadline: Deadline) -> Predictions:
-        run = self._model(request.model)
-        self._check_texts(request.texts)
-        encodings = encode_texts(run, request.texts)
-        deadline.check()
-        return Predictions(run.label_names, self._predictions(run, request.texts, encodings))
+    def admit(self, credentials: Credentials, role: Role | None) -> Status | None:
+        """Why a caller may not use a service that the transport itself answers; None: it may."""
+        try:
+            principal = self._access.authenticate(credentials)
+            if role is not None:
+                principal.check(role)
+        except RefusedError as refusal:
+            return refusal.status
+        return None
 
-    def _explain(self, request: ExplainRequest, deadline: Deadline) -> Explanation:
-        run = self._model(request.model)
-        self._check_texts([request.text])
-        self._check_explainable(run)
+    async def _predict(
+        self, request: PredictRequest, principal: Principal, turn: Hashable, deadline: Deadline
+    ) -> Predictions:
+        self._check_texts("texts", request.texts)
+        loaded = await self._loaded(request.model, request.version, deadline)
+        encodings = await self._encodings(loaded.run, request.texts)
+        probabilities = await self._probabilities(loaded, encodings, turn, deadline)
+        policy = self._policies.for_principal(principal)
+        reveal = policy.reveal_probabilities and not _restricted(policy, loaded.run)
+        return Predictions(
+            loaded.version.version,
+            loaded.run.label_names,
+            tuple(
+                _prediction(loaded.run, text, encoding, row, reveal)
+                for text, encoding, row in zip(request.texts, encodings, probabilities, strict=True)
+            ),
+        )
+
+    async def _explain(
+        self, request: ExplainRequest, principal: Principal, turn: Hashable, deadline: Deadline
+    ) -> Explanation:
+        self._check_texts("text", (request.text,))
+        policy = self._policies.for_principal(principal)
+        loaded = await self._loaded(request.model, request.version, deadline)
+        run = loaded.run
+        _check_explainable(policy, run)
         target = _label_index(run, request.target_label)
-        encodings = encode_texts(run, [request.text])
-        prediction = self._predictions(run, [request.text], encodings)[0]
-        deadline.check()
+        encodings = await self._encodings(run, (request.text,))
+        probabilities = await self._probabilities(loaded, encodings, turn, deadline)
         if target is None:
-            target = run.label_names.index(prediction.label)
-        scored = score_tokens(run, request.text, encodings[0], target, self.policy, deadline)
-        tokens, special = split_special(scored)
-        tokens, redaction = self._redacted(tokens, request.text)
+            target = int(probabilities[0].argmax())
+        question = _Question(request.text, encodings[0], target, policy, deadline)
+        size = len(encodings[0].ids)
+        rows = await self._explanations.compute(loaded, [(question, size)], turn, deadline)
+        tokens, special, redaction = rows[0]
+        reveal = policy.reveal_probabilities and not _restricted(policy, run)
         return Explanation(
+            version=loaded.version.version,
             label_names=run.label_names,
-            prediction=prediction,
+            prediction=_prediction(run, request.text, encodings[0], probabilities[0], reveal),
             target_label=run.label_names[target],
             tokens=tuple(tokens),
             special_tokens=tuple(special),
             redaction=redaction,
-            weight_bound=self._weight_bound(run, len(tokens) + len(special)),
+            weight_bound=_weight_bound(policy, run, len(tokens) + len(special)),
         )
 
-    def _redacted(self, tokens: list[Token], text: str) -> tuple[list[Token], Redaction | None]:
+    async def _encodings(self, run: Run, texts: Sequence[str]) -> list[Encoding]:
+        if sum(map(len, texts)) <= QUICK_BYTES:
+            return encode_texts(run, texts)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._tokenisers, encode_texts, run, texts)
+
+    async def _probabilities(
+        self, loaded: Loaded, encodings: Sequence[Encoding], turn: Hashable, deadline: Deadline
+    ) -> list[NDArray[np.float32]]:
+        rows = [(encoding, len(encoding.ids)) for encoding in encodings]
+        return await self._predictions.compute(loaded, rows, turn, deadline)
+
+    def _scored(
+        self, loaded: Loaded, questions: Sequence[_Question]
+    ) -> list[tuple[list[Token], list[Token], Redaction | None]]:
+        return [self._answer(loaded.run, question) for question in questions]
+
+    def _answer(
+        self, run: Run, question: _Question
+    ) -> tuple[list[Token], list[Token], Redaction | None]:
+        scored = score_tokens(
+            run,
+            question.text,
+            question.encoding,
+            question.target,
+            question.policy,
+            question.deadline,
+        )
+        tokens, special = split_special(scored)
+        if not question.policy.redact_sensitive_tokens:
+            return tokens, special, None
         detector = self._detector
-        if detector is None:
-            return tokens, None
         redaction = Redaction(detector.name, detector.entity_types, detector.cannot_see)
-        return redact(tokens, detect(detector, text, tokens)), redaction
+        return redact(tokens, detect(detector, question.text, tokens)), special, redaction
 
-    def _weight_bound(self, run: Run, entries: int) -> float | None:
-        """The certified bound; with a redacted run counted once it is larger, so it still holds."""
-        attention = run.model.config.attention
-        if attention.clip is None or not self.policy.reveal_attention:
-            return None
-        return weight_bounds(attention.clip, attention.smallest_temperature, entries)[1]
-
-    def _predictions(
-        self, run: Run, texts: Sequence[str], encodings: Sequence[Encoding]
-    ) -> tuple[Prediction, ...]:
-        probabilities = predict_probabilities(run, texts)
-        if not np.isfinite(probabilities).all():
-            raise ArithmeticError("a probability is not finite")
-        reveal = self.policy.reveal_probabilities and not self._restricted(run)
-        limit = run.model.config.max_length
-        return tuple(
-            Prediction(
-                label=run.label_names[int(row.argmax())],
-                probabilities=tuple(row.tolist()) if reveal else None,
-                truncated=_is_truncated(text, encoding, limit),
-            )
-            for text, encoding, row in zip(texts, encodings, probabilities, strict=True)
-        )
-
-    def _model(self, name: str) -> Run:
-        run = self.models.get(name)
-        if run is None:
-            raise RefusedError(Code.NOT_FOUND, "unknown model; ListModels names those served")
-        return run
-
-    def _restricted(self, run: Run) -> bool:
-        return self.policy.restrict_non_private_models and not run.card["private"]
-
-    def _check_explainable(self, run: Run) -> None:
-        if self._restricted(run):
+    def _find(self, name: str, version: str | None) -> Version:
+        try:
+            return self.repository.find(name, version)
+        except UnknownModelError:
             raise RefusedError(
-                Code.PERMISSION_DENIED,
-                "the policy withholds explanations of models that were not trained privately",
-            )
-        if not (self.policy.reveal_attention or self.policy.reveal_integrated_gradients):
-            raise RefusedError(Code.PERMISSION_DENIED, "the policy withholds all explanations")
+                Code.NOT_FOUND, "unknown model or version; ListModels names those served"
+            ) from None
 
-    def _check_texts(self, texts: Sequence[str]) -> None:
+    async def _loaded(self, name: str, version: str | None, deadline: Deadline) -> Loaded:
+        """The model, after it was loaded where it has to be; others are answered meanwhile."""
+        found = self._find(name, version)
+        loaded = self.repository.loaded(found)
+        if loaded is not None:
+            return loaded
+        loading = asyncio.get_running_loop().run_in_executor(
+            self._loader, self.repository.load, found
+        )
+        try:
+            async with asyncio.timeout(deadline.remaining()):
+                return await asyncio.shield(loading)
+        except TimeoutError:
+            deadline.check()
+            raise
+        except InputError:
+            raise RefusedError(Code.UNAVAILABLE, "the model cannot be loaded now") from None
+
+    def _is_ready(self, request: ReadinessRequest) -> bool:
+        if request.model is not None:
+            self._find(request.model, request.version)  # what is listed answers, loaded or not
+        return self.repository.ready()
+
+    def _check_texts(self, field: str, texts: Sequence[str]) -> None:
         if not 1 <= len(texts) <= self.limits.texts:
-            _refuse_input(f"expected 1 to {self.limits.texts} texts, got {len(texts)}")
-        for number, text in enumerate(texts, start=1):
+            _refuse_input(field, f"expected 1 to {self.limits.texts} texts, got {len(texts)}")
+        for index, text in enumerate(texts):
+            path = field if field == "text" else f"{field}[{index}]"
             size = len(text.encode())
             if size > self.limits.text_bytes:
-                _refuse_input(
-                    f"expected at most {self.limits.text_bytes} bytes in a text, "
-                    f"got {size} in text {number}"
-                )
+                _refuse_input(path, f"expected at most {self.limits.text_bytes} bytes, got {size}")
             if not text.strip():
-                _refuse_input(f"expected a text, got nothing but white space in text {number}")
+                _refuse_input(path, "expected a text, got nothing but white space")
 
 
-def log_defect(error: Exception) -> None:
-    """Log where an unexpected error was raised; its message could quote a text, so not that."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown"
-    logger.error("defect", extra={"fields": {"error": type(error).__name__, "at": place}})
+def _forward(
+    loaded: Loaded, encodings: Sequence[Encoding]
+) -> list[NDArray[np.float32] | ArithmeticError]:
+    """Class probabilities of a batch; a row that is not finite fails its own request only."""
+    ids, mask = pad_batch(encodings, loaded.run.tokenizer.pad_id)
+    width = min(padded_length(ids.shape[1]), loaded.run.model.config.max_length)
+    padding = (0, width - ids.shape[1])
+    ids = F.pad(ids, padding, value=loaded.run.tokenizer.pad_id)
+    mask = F.pad(mask, padding, value=False)
+    rows = loaded.backend.probabilities(ids, mask)
+    return [
+        row if np.isfinite(row).all() else ArithmeticError("a probability is not finite")
+        for row in rows
+    ]
 
 
-def _refuse_input(message: str) -> NoReturn:
-    raise RefusedError(Code.INVALID_ARGUMENT, message)
+def _prediction(
+    run: Run, text: str, encoding: Encoding, probabilities: NDArray[np.float32], reveal: bool
+) -> Prediction:
+    return Prediction(
+        label=run.label_names[int(probabilities.argmax())],
+        probabilities=tuple(probabilities.tolist()) if reveal else None,
+        truncated=_is_truncated(text, encoding, run.model.config.max_length),
+    )
 
 
-def _card(run: Run) -> dict[str, Any]:
+def _weight_bound(policy: Policy, run: Run, entries: int) -> float | None:
+    """The certified bound; with a redacted run counted once it is larger, so it still holds."""
+    attention = run.model.config.attention
+    if attention.clip is None or not policy.reveal_attention:
+        return None
+    return weight_bounds(attention.clip, attention.smallest_temperature, entries)[1]
+
+
+def _restricted(policy: Policy, run: Run) -> bool:
+    return policy.restrict_non_private_models and not run.card["private"]
+
+
+def _check_explainable(policy: Policy, run: Run) -> None:
+    if _restricted(policy, run):
+        raise RefusedError(
+            Code.PERMISSION_DENIED,
+            "the policy withholds explanations of models that were not trained privately",
+        )
+    if not (policy.reveal_attention or policy.reveal_integrated_gradients):
+        raise RefusedError(Code.PERMISSION_DENIED, "the policy withholds all explanations")
+
+
+def _refuse_input(field: str, description: str) -> NoReturn:
+    raise RefusedError(
+        Code.INVALID_ARGUMENT, f"{field}: {description}", (Violation(field, description),)
+    )
+
+
+def _model(version: Version, versions: Sequence[Version]) -> Model:
     """The card under the name by which the model is served: a folder may have been renamed."""
-    return {**run.card, "name": run.name}
+    card = {**version.card, "name": version.name}
+    return Model(card, version.version, tuple(each.version for each in versions))
 
 
 def _label_index(run: Run, label: str | None) -> int | None:
     if label is None:
         return None
     if label not in run.label_names:
-        _refuse_input("unknown target label; GetModel names those there are")
+        _refuse_input("target_label", "unknown label; GetModel names those there are")
     return run.label_names.index(label)
 
 

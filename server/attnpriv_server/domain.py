@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass
@@ -13,38 +14,100 @@ class Code(StrEnum):
     """Why a request was refused; each name is the name of a gRPC status code."""
 
     INVALID_ARGUMENT = "INVALID_ARGUMENT"
-    NOT_FOUND = "NOT_FOUND"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
     PERMISSION_DENIED = "PERMISSION_DENIED"
+    NOT_FOUND = "NOT_FOUND"
     RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
     CANCELLED = "CANCELLED"
+    UNIMPLEMENTED = "UNIMPLEMENTED"
+    UNAVAILABLE = "UNAVAILABLE"
     INTERNAL = "INTERNAL"
 
 
 @dataclass(frozen=True)
+class Violation:
+    """A field of the request that cannot be used.
+
+    Attributes:
+        field: its path in the request, such as ``texts[3]``; names and numbers only.
+        description: what was expected and what was found, quoting nothing of the request.
+    """
+
+    field: str
+    description: str
+
+
+@dataclass(frozen=True)
 class Status:
-    """A refusal: its code and one sentence that quotes nothing of the request."""
+    """A refusal: its code and one sentence that quotes nothing of the request.
+
+    Attributes:
+        code: the status.
+        message: the sentence.
+        violations: the fields at fault, where the request is.
+        retry_after: seconds after which the same request may succeed; None where it will not.
+    """
 
     code: Code
     message: str
+    violations: tuple[Violation, ...] = ()
+    retry_after: float | None = None
 
 
 class RefusedError(Exception):
     """Raised inside the core to end a request with a status; ``handle`` returns it."""
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(
+        self,
+        code: Code,
+        message: str,
+        violations: tuple[Violation, ...] = (),
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(message)
-        self.status = Status(code, message)
+        self.status = Status(code, message, violations, retry_after)
+
+
+class Role(StrEnum):
+    """What a principal may do."""
+
+    PREDICT = "predict"  # ask for labels and probabilities
+    EXPLAIN = "explain"  # ask what an answer rests on
+    MODELS = "models"  # list models, read their cards and metadata, and the service's reflection
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a caller shows of itself, as the transport found it.
+
+    Attributes:
+        token: the bearer token, if one was sent.
+        certificate_names: the subject's common name and alternative names of a client certificate
+            that the transport verified.
+        connection: tells connections apart, so that turns can be shared out fairly where nobody
+            is authenticated; it is never logged.
+    """
+
+    token: str | None = None
+    certificate_names: tuple[str, ...] = ()
+    connection: str = ""
 
 
 @dataclass(frozen=True)
 class Principal:
-    """Who asks. Nobody is told apart until the server authenticates."""
+    """Who asks, by name, and what it may do."""
 
     name: str
+    roles: frozenset[Role]
+
+    def check(self, role: Role) -> None:
+        """Raise RefusedError where the principal lacks a role."""
+        if role not in self.roles:
+            raise RefusedError(Code.PERMISSION_DENIED, f"this needs the role {role.value}")
 
 
-ANONYMOUS = Principal("anonymous")
+ANONYMOUS = Principal("anonymous", frozenset(Role))
 
 
 class Deadline:
@@ -57,6 +120,15 @@ class Deadline:
     def __init__(self, seconds: float | None = None) -> None:
         self._end = None if seconds is None else time.monotonic() + seconds
         self._cancelled = threading.Event()
+
+    @property
+    def end(self) -> float:
+        """When the answer is of no use any more, by ``time.monotonic``; infinite where never."""
+        return math.inf if self._end is None else self._end
+
+    def remaining(self) -> float | None:
+        """Seconds left, 0 where it has passed; None for as long as it takes."""
+        return None if self._end is None else max(self._end - time.monotonic(), 0.0)
 
     def cancel(self) -> None:
         """Say, from any thread, that nobody waits for the answer any more."""
@@ -72,10 +144,11 @@ class Deadline:
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """Which texts to classify, by which model."""
+    """Which texts to classify, by which model; the newest version where none is named."""
 
     model: str
     texts: tuple[str, ...]
+    version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +158,7 @@ class ExplainRequest:
     model: str
     text: str
     target_label: str | None = None
+    version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -94,9 +168,18 @@ class ListModelsRequest:
 
 @dataclass(frozen=True)
 class GetModelRequest:
-    """The card of one model."""
+    """The card of one model; of its newest version where none is named."""
 
     name: str
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class ReadinessRequest:
+    """Whether a model answers requests; without a name, whether the server does."""
+
+    model: str | None = None
+    version: str | None = None
 
 
 @dataclass(frozen=True)
@@ -116,8 +199,9 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictions:
-    """One prediction a text, and the classes in the order of their probabilities."""
+    """One prediction a text, the classes in the order of their probabilities, and who answered."""
 
+    version: str
     label_names: tuple[str, ...]
     predictions: tuple[Prediction, ...]
 
@@ -154,6 +238,7 @@ class Redaction:
 class Explanation:
     """What the answer on one text rests on; see ``ExplainResponse`` in the proto."""
 
+    version: str
     label_names: tuple[str, ...]
     prediction: Prediction
     target_label: str
@@ -164,18 +249,27 @@ class Explanation:
 
 
 @dataclass(frozen=True)
-class Models:
-    """The model cards, sorted by name."""
+class Model:
+    """One version of a model: its card under the name it is served by, and all its versions."""
 
-    cards: tuple[dict[str, Any], ...]
+    card: dict[str, Any]
+    version: str
+    versions: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Model:
-    """One model card."""
+class Models:
+    """The newest version of every model, sorted by name."""
 
-    card: dict[str, Any]
+    models: tuple[Model, ...]
 
 
-Request = PredictRequest | ExplainRequest | ListModelsRequest | GetModelRequest
-Response = Predictions | Explanation | Models | Model
+@dataclass(frozen=True)
+class Readiness:
+    """Whether what was asked about answers requests now."""
+
+    ready: bool
+
+
+Request = PredictRequest | ExplainRequest | ListModelsRequest | GetModelRequest | ReadinessRequest
+Response = Predictions | Explanation | Models | Model | Readiness

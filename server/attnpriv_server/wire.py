@@ -3,222 +3,207 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import logging
 import signal
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from attnpriv.errors import InputError
-from attnpriv.v1 import attnpriv_pb2
-from attnpriv_server.convert import to_domain, to_wire
-from attnpriv_server.core import Core, log_defect
+from attnpriv.inference import open_inference_pb2
+from attnpriv.v1 import attnpriv_pb2 as pb
+from attnpriv_server import open_inference
+from attnpriv_server.convert import to_domain, to_streamed, to_wire
+from attnpriv_server.core import Core
 from attnpriv_server.domain import (
-    ANONYMOUS,
     Code,
     Deadline,
-    ExplainRequest,
     Request,
     Response,
+    Role,
     Status,
 )
+from attnpriv_server.guard import Guard, abort, credentials_of
+from attnpriv_server.health import Health
+from attnpriv_server.transport import channel_options
 
-logger = logging.getLogger(__name__)
+SERVICE = pb.DESCRIPTOR.services_by_name["AttnprivService"]
+SERVICES = (SERVICE.full_name, open_inference.SERVICE.full_name)
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
+# Every method that is served, as telemetry names them.
+METHODS = tuple(
+    f"/{service.full_name}/{method.name}"
+    for file in (pb, open_inference_pb2, health_pb2, reflection_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+)
+STREAM = "PredictStream"
+# Requests of one stream that are under way at once; it is read no further until one is answered.
+STREAM_WINDOW = 16
+HEALTH_SECONDS = 0.5  # how often the health service is told which models are there
 
-SERVICE = attnpriv_pb2.DESCRIPTOR.services_by_name["AttnprivService"]
-# More requests than this at once are turned away: most would wait past their deadlines.
-MAX_IN_FLIGHT = 64
-GRACE_SECONDS = 10.0
+Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Server:
-    """A gRPC server around a core, with health and reflection.
+    """A gRPC server around a core, with both contracts, health and reflection.
 
-    Worker threads compute, so the event loop stays free to accept, refuse and time out. There are
-    two, each with one request at a time: explanations, which can take seconds, and all the rest,
-    which must not wait behind them. Make it and use it inside a running event loop.
+    Make it and use it inside a running event loop.
 
     Args:
         core: answers the requests.
         listen: ``HOST:PORT``; port 0 takes a free one.
+        credentials: of TLS; None serves plain text.
 
     Raises:
         InputError: the address cannot be bound, for instance because it is in use.
     """
 
-    def __init__(self, core: Core, listen: str) -> None:
+    def __init__(
+        self, core: Core, listen: str, credentials: grpc.ServerCredentials | None = None
+    ) -> None:
         self._core = core
-        self._worker = ThreadPoolExecutor(max_workers=1)
-        self._explainer = ThreadPoolExecutor(max_workers=1)
-        self._in_flight = 0
-        self._health = health.aio.HealthServicer()
+        self._health = Health()
+        self._stopping = False
         self._server = grpc.aio.server(
-            interceptors=[Guard()],
+            interceptors=[
+                Guard(core, {HEALTH.full_name: None, reflection.SERVICE_NAME: Role.MODELS})
+            ],
             options=[
-                ("grpc.max_receive_message_length", core.limits.message_bytes),
+                *channel_options(core.limits),
                 # Without this two servers share a port in silence, each with half of the requests.
                 ("grpc.so_reuseport", 0),
             ],
         )
-        self._server.add_generic_rpc_handlers([self._handlers()])
+        ours, standard = self._handlers(), open_inference.handlers(self._ask)
+        self._server.add_generic_rpc_handlers([ours, standard])
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (SERVICE.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (*SERVICES, HEALTH.full_name, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
-        self.port = self._bind(listen)
+        self.port = self._bind(listen, credentials)
+
+    def ready(self) -> bool:
+        """Whether requests are answered: the models are there, and the server is not stopping."""
+        return not self._stopping and self._core.repository.ready()
 
     async def start(self) -> None:
         """Begin to answer."""
-        await self._health.set(SERVICE.full_name, health_pb2.HealthCheckResponse.SERVING)
+        self._tell_health()
         await self._server.start()
+        self._watch = asyncio.create_task(self._watch_health())
 
     async def stop(self, grace: float) -> None:
         """Take no more requests, finish those begun within ``grace`` seconds, cancel the rest."""
-        await self._health.enter_graceful_shutdown()
+        self._stopping = True
+        self._watch.cancel()
+        self._health.stop()
         await self._server.stop(grace)
-        self._worker.shutdown(cancel_futures=True)
-        self._explainer.shutdown(cancel_futures=True)
+        await asyncio.to_thread(self._core.close)
 
-    def _bind(self, listen: str) -> int:
+    def _bind(self, listen: str, credentials: grpc.ServerCredentials | None) -> int:
         try:
-            return int(self._server.add_insecure_port(listen))
+            if credentials is None:
+                return int(self._server.add_insecure_port(listen))
+            return int(self._server.add_secure_port(listen, credentials))
         except RuntimeError:
             raise InputError(f"cannot listen on {listen}: in use, or not an address here") from None
 
     def _handlers(self) -> grpc.GenericRpcHandler:
-        methods = {
-            method.name: grpc.unary_unary_rpc_method_handler(
-                self._answer,
-                request_deserializer=GetMessageClass(method.input_type).FromString,
-                response_serializer=GetMessageClass(method.output_type).SerializeToString,
-            )
-            for method in SERVICE.methods
-        }
+        methods = {method.name: self._handler(method) for method in SERVICE.methods}
         return grpc.method_handlers_generic_handler(SERVICE.full_name, methods)
 
-    async def _answer(
-        self, message: Message, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> Message:
-        answer = await self._admit(to_domain(message), Deadline(context.time_remaining()))
-        if isinstance(answer, Status):
-            await context.abort(grpc.StatusCode[answer.code.name], answer.message)
-        return to_wire(answer)
+    def _handler(self, method: Any) -> Any:
+        parse = GetMessageClass(method.input_type).FromString
+        serialize = GetMessageClass(method.output_type).SerializeToString
+        if method.name == STREAM:
+            return grpc.stream_stream_rpc_method_handler(self._stream, parse, serialize)
+        return grpc.unary_unary_rpc_method_handler(self._answer, parse, serialize)
 
-    async def _admit(self, request: Request, deadline: Deadline) -> Response | Status:
-        if self._in_flight >= MAX_IN_FLIGHT:
-            return Status(Code.RESOURCE_EXHAUSTED, "too many requests are waiting; try again later")
-        self._in_flight += 1
+    async def _answer(self, message: Message, context: Context) -> Message:
+        return to_wire(await self._ask(to_domain(message), context))
+
+    async def _ask(self, request: Request, context: Context) -> Response:
+        """The core's answer; a refusal ends the call."""
+        answer = await self._handle(request, context)
+        if isinstance(answer, Status):
+            await abort(context, answer)
+        return answer
+
+    async def _handle(self, request: Request, context: Context) -> Response | Status:
+        deadline = Deadline(context.time_remaining())
         try:
-            worker = self._explainer if isinstance(request, ExplainRequest) else self._worker
-            return await asyncio.get_running_loop().run_in_executor(
-                worker, self._core.handle, request, ANONYMOUS, deadline
-            )
+            return await self._core.handle(request, credentials_of(context), deadline)
         except asyncio.CancelledError:
             deadline.cancel()
             raise
+
+    async def _stream(
+        self, requests: AsyncIterator[pb.PredictStreamRequest], context: Context
+    ) -> AsyncIterator[pb.PredictStreamResponse]:
+        answers: asyncio.Queue[pb.PredictStreamResponse | None] = asyncio.Queue()
+        room = asyncio.Semaphore(STREAM_WINDOW)
+        reader = asyncio.create_task(self._read_stream(requests, context, room, answers))
+        try:
+            while (answer := await answers.get()) is not None:
+                yield answer
+                room.release()
+            await reader
         finally:
-            self._in_flight -= 1
+            reader.cancel()
+
+    async def _read_stream(
+        self,
+        requests: AsyncIterator[pb.PredictStreamRequest],
+        context: Context,
+        room: asyncio.Semaphore,
+        answers: asyncio.Queue[pb.PredictStreamResponse | None],
+    ) -> None:
+        async def answer(message: pb.PredictStreamRequest) -> None:
+            answers.put_nowait(await self._answer_streamed(message, context))
+
+        tasks: set[asyncio.Task[None]] = set()
+        try:
+            async for message in requests:
+                await room.acquire()
+                tasks.add(task := asyncio.create_task(answer(message)))
+                task.add_done_callback(tasks.discard)
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tuple(tasks):
+                task.cancel()
+            answers.put_nowait(None)
+
+    async def _answer_streamed(
+        self, message: pb.PredictStreamRequest, context: Context
+    ) -> pb.PredictStreamResponse:
+        """The answer to one request of a stream, which waits where the server is full."""
+        while True:
+            answer = await self._handle(to_domain(message.request), context)
+            if not isinstance(answer, Status) or answer.code is not Code.RESOURCE_EXHAUSTED:
+                return to_streamed(message.number, answer)
+            await asyncio.sleep(answer.retry_after or 0)
+
+    async def _watch_health(self) -> None:
+        while True:
+            await asyncio.sleep(HEALTH_SECONDS)
+            self._tell_health()
+
+    def _tell_health(self) -> None:
+        """Tell it of the server, of each service, and of each model by its name."""
+        names = dict.fromkeys(("", *SERVICES), self._core.repository.ready())
+        self._health.tell(names | dict.fromkeys(self._core.repository.models(), True))
 
 
-async def serve_until_stopped(core: Core, listen: str, ready: Callable[[int], None]) -> None:
-    """Serve until SIGTERM or SIGINT, then stop with grace; ``ready`` is told the port.
-
-    Raises:
-        InputError: the address cannot be bound.
-    """
-    server = Server(core, listen)
+async def serve_until_stopped(server: Server, grace: float, ready: Callable[[int], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then stop with grace; ``ready`` is told the port."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     await server.start()
     ready(server.port)
     await stopping.wait()
-    await server.stop(GRACE_SECONDS)
-
-
-class Guard(grpc.aio.ServerInterceptor):
-    """Stands before every method, health and reflection too, so that no Python text gets out.
-
-    Requests are parsed in here: left to gRPC, malformed bytes would be answered with the name and
-    the text of a Python exception. Each call is logged by method, status and time, nothing else.
-    """
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        """Wrap the handler of a known method; an unknown one is UNIMPLEMENTED by gRPC itself."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        return _guarded(handler, handler_call_details.method)
-
-
-def _guarded(handler: Any, method: str) -> Any:
-    """The same handler, fed with bytes; streams may be written as coroutines or generators."""
-    parse = handler.request_deserializer
-
-    async def unary(raw: bytes, context: Any) -> Any:
-        async with _one_call(method, context):
-            return await handler.unary_unary(parse(raw), context)
-
-    async def unary_stream(raw: bytes, context: Any) -> AsyncIterator[Any]:
-        async with _one_call(method, context):
-            async for response in _responses(handler.unary_stream(parse(raw), context)):
-                yield response
-
-    async def stream_stream(raw: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
-        async with _one_call(method, context):
-            requests = (parse(each) async for each in raw)
-            async for response in _responses(handler.stream_stream(requests, context)):
-                yield response
-
-    serialize = handler.response_serializer
-    if handler.unary_unary:
-        return grpc.unary_unary_rpc_method_handler(unary, None, serialize)
-    if handler.unary_stream:
-        return grpc.unary_stream_rpc_method_handler(unary_stream, None, serialize)
-    return grpc.stream_stream_rpc_method_handler(stream_stream, None, serialize)
-
-
-async def _responses(result: Any) -> AsyncIterator[Any]:
-    if inspect.isawaitable(result):
-        await result  # a coroutine writes to the context itself
-    else:
-        async for response in result:
-            yield response
-
-
-@asynccontextmanager
-async def _one_call(method: str, context: Any) -> AsyncIterator[None]:
-    """Turn what goes wrong in a call into a plain status, and log the call."""
-    started = time.monotonic()
-    code = grpc.StatusCode.OK
-    try:
-        yield
-    except asyncio.CancelledError:
-        code = grpc.StatusCode.CANCELLED
-        raise
-    except grpc.aio.AbortError:
-        code = context.code()
-        raise
-    except DecodeError:
-        code = grpc.StatusCode.INVALID_ARGUMENT
-        await context.abort(code, "malformed request")
-    except Exception as error:
-        log_defect(error)
-        code = grpc.StatusCode.INTERNAL
-        await context.abort(code, "internal error")
-    finally:
-        seconds = round(time.monotonic() - started, 4)
-        fields = {"method": method, "code": code.name, "seconds": seconds}
-        logger.info("call", extra={"fields": fields})
+    await server.stop(grace)

@@ -1,11 +1,8 @@
-"""The attnpriv-client command, as a process of its own, against a real server."""
+"""The attnpriv-client command against a real server."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,28 +11,9 @@ from attnpriv.prediction import predict_probabilities
 TEXT = "Mail [bold]jane.doe@example.com\x1b[31m at once"
 
 
-def run_command(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    command = [Path(sys.executable).with_name("attnpriv-client"), *arguments]
-    return subprocess.run(command, input=stdin, capture_output=True, timeout=120)
-
-
-def output(*arguments: str, stdin: bytes = b"") -> str:
-    done = run_command(*arguments, stdin=stdin)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.decode()
-
-
-def refusal(*arguments: str, stdin: bytes = b"") -> str:
-    done = run_command(*arguments, stdin=stdin)
-    assert done.returncode == 2
-    assert done.stdout == b""
-    error = done.stderr.decode()
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    return error
-
-
-def test_predict_reads_files_of_more_texts_than_one_request_takes(target, run, tmp_path) -> None:
+def test_predict_reads_files_of_more_texts_than_one_request_takes(
+    output, target, run, tmp_path
+) -> None:
     texts = [f"message number {n} about a parcel" for n in range(150)]
     file = tmp_path / "texts.txt"
     file.write_bytes("\r\n".join(texts).encode("utf-8-sig"))
@@ -48,7 +26,7 @@ def test_predict_reads_files_of_more_texts_than_one_request_takes(target, run, t
     assert [each["label"] for each in found["predictions"]] == expected
 
 
-def test_predict_from_arguments_and_from_stdin_agree(target, run) -> None:
+def test_predict_from_arguments_and_from_stdin_agree(output, target, run) -> None:
     options = ("predict", "--target", target, "--model", run.name, "--json")
 
     from_arguments = output(*options, "one text", "another text")
@@ -57,7 +35,31 @@ def test_predict_from_arguments_and_from_stdin_agree(target, run) -> None:
     assert from_arguments == from_stdin
 
 
-def test_tables_are_readable_and_harmless(target, run) -> None:
+def test_a_file_becomes_a_file_with_an_answer_or_an_error_in_each_line(
+    command, target, run, tmp_path
+) -> None:
+    texts = [f"message number {n}" for n in range(70)]
+    texts[40] = " "
+    file, answers = tmp_path / "texts.txt", tmp_path / "answers.jsonl"
+    file.write_text("\n".join(texts))
+
+    done = command(
+        *("predict", "--target", target, "--model", run.name),
+        *("--file", str(file), "--output", str(answers)),
+    )
+
+    assert done.code == 2
+    assert "1 of 70 lines have an error" in done.stderr
+    assert "line 41: INVALID_ARGUMENT: expected a text" in done.stderr
+    records = [json.loads(line) for line in answers.read_text().splitlines()]
+    assert [record["line"] for record in records] == list(range(1, 71))
+    assert records[40]["error"]["code"] == "INVALID_ARGUMENT"
+    texts[40] = "x"
+    expected = [run.label_names[i] for i in predict_probabilities(run, texts).argmax(1)]
+    assert [r["label"] for r in records if r["line"] != 41] == expected[:40] + expected[41:]
+
+
+def test_tables_are_readable_and_harmless(output, target, run) -> None:
     predicted = output("predict", "--target", target, "--model", run.name, TEXT)
     explained = output("explain", "--target", target, "--model", run.name, TEXT)
 
@@ -68,7 +70,7 @@ def test_tables_are_readable_and_harmless(target, run) -> None:
     assert "\x1b" not in predicted + explained
 
 
-def test_explain_as_json(target, run) -> None:
+def test_explain_as_json(output, target, run) -> None:
     options = ("explain", "--target", target, "--model", run.name, "--json")
 
     found = json.loads(output(*options, "--label", run.label_names[1], "-", stdin=b"a\ntext"))
@@ -78,11 +80,23 @@ def test_explain_as_json(target, run) -> None:
     assert found["tokens"][0]["text"] == "a"
 
 
-def test_models_as_tables_and_as_json(target, run) -> None:
+def test_models_as_tables_and_as_json(output, target, run) -> None:
     assert run.name in output("models", "--target", target)
     assert "statement" in output("models", run.name, "--target", target)
     card = json.loads(output("models", run.name, "--target", target, "--json"))
     assert card["raw"]["statement"] == run.card["statement"]
+
+
+def test_health_of_the_server_and_of_a_model(output, target, run) -> None:
+    assert output("health", "--target", target) == "serving\n"
+    assert output("health", run.name, "--target", target) == "serving\n"
+
+
+def test_health_where_nobody_answers(command) -> None:
+    done = command("health", "--target", "127.0.0.1:1", "--attempts", "1")
+
+    assert (done.code, done.stderr) == (1, "")
+    assert done.stdout.startswith("unreachable: UNAVAILABLE")
 
 
 @pytest.mark.parametrize(
@@ -91,19 +105,37 @@ def test_models_as_tables_and_as_json(target, run) -> None:
         (["predict", "--model", "MODEL"], b"", "expected texts, or - for stdin, or --file"),
         (["predict", "--model", "MODEL", "-"], b"a\n\nb\n", "line 2 is empty"),
         (["predict", "--model", "MODEL", "-"], b"", "line 1 is empty"),
-        (["predict", "--model", "MODEL", "-"], b"a\xff", "expected UTF-8 in stdin, byte 1 is not"),
+        (["predict", "--model", "MODEL", "-"], b"a\n\xff", "expected UTF-8 in stdin, line 2 is"),
+        (["predict", "--model", "MODEL", "-"], b"x" * 2**21, "in each line of stdin, line 1 has"),
         (["predict", "--model", "MODEL", "--file", "/none"], b"", "cannot read /none"),
+        (["predict", "--model", "MODEL", "--output", "/x", "a"], b"", "expected texts, or -"),
         (["predict", "--model", "nobody", "text"], b"", "NOT_FOUND: unknown model"),
-        (["predict", "--model", "MODEL", " "], b"", "INVALID_ARGUMENT: "),
-        (["explain", "--model", "MODEL", "--label", "x", "a"], b"", "INVALID_ARGUMENT: unknown"),
+        (["predict", "--model", "MODEL", "a", " "], b"", "text 2: INVALID_ARGUMENT: "),
+        (["explain", "--model", "MODEL", "--label", "x", "a"], b"", "unknown label"),
+        (["explain", "--model", "MODEL", "-"], b"\xff", "expected UTF-8 in stdin, byte 0 is not"),
         (["models", "nobody"], b"", "NOT_FOUND"),
+        (["models", "MODEL", "--version", "none"], b"", "NOT_FOUND"),
+        (["health", "nobody"], b"", "NOT_FOUND"),
+        (["models", "--tls-key", "/none"], b"", "expected a client certificate and its key"),
+        (["models", "--token-file", "/none"], b"", "cannot read /none"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(target, run, arguments, stdin, message) -> None:
+def test_bad_input_is_one_line_and_exit_code_2(
+    command, target, run, arguments, stdin, message
+) -> None:
     named = [run.name if each == "MODEL" else each for each in arguments]
 
-    assert message in refusal(*named, "--target", target, stdin=stdin)
+    done = command(*named, "--target", target, stdin=stdin)
+
+    assert (done.code, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
 
 
-def test_an_unreachable_server() -> None:
-    assert "UNAVAILABLE" in refusal("models", "--target", "127.0.0.1:1")
+def test_a_server_that_cannot_be_reached_is_one_line_too(command) -> None:
+    done = command("models", "--target", "127.0.0.1:1")
+
+    assert (done.code, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: UNAVAILABLE: ")
+    assert done.stderr.count("\n") == 1

@@ -13,11 +13,67 @@ import torch
 
 from attnpriv.run_folder import Run, load_run
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
+from attnpriv_server.access import Access
+from attnpriv_server.backend import make_backend
 from attnpriv_server.core import Core
-from attnpriv_server.policy import Policy
+from attnpriv_server.policy import Limits, Policies, Policy
+from attnpriv_server.queueing import Batching
+from attnpriv_server.repository import Loaded, UnknownModelError, Version
+from attnpriv_server.telemetry import Telemetry
 from attnpriv_server.wire import Server
 
 Serve = Callable[[Core], grpc.Channel]
+MakeCore = Callable[..., Core]
+
+
+class GivenRuns:
+    """A repository of runs that are there already, for models that no folder would let through."""
+
+    def __init__(self, runs: dict[str, Run]) -> None:
+        self._versions = {
+            name: Version(name, "1", run.path, run.card, run.label_names, {})
+            for name, run in runs.items()
+        }
+        self._loaded = {
+            name: Loaded(self._versions[name], run, make_backend(run, "float32"))
+            for name, run in runs.items()
+        }
+
+    def models(self) -> dict[str, tuple[Version, ...]]:
+        return {name: (self._versions[name],) for name in sorted(self._versions)}
+
+    def find(self, name: str, version: str | None) -> Version:
+        if name not in self._versions or version not in (None, "1"):
+            raise UnknownModelError(name)
+        return self._versions[name]
+
+    def loaded(self, version: Version) -> Loaded:
+        return self._loaded[version.name]
+
+    def ready(self) -> bool:
+        return True
+
+
+def new_core(
+    runs: dict[str, Run],
+    policy: Policy | None = None,
+    limits: Limits | None = None,
+    batching: Batching | None = None,
+    access: Access | None = None,
+) -> Core:
+    return Core(
+        GivenRuns(runs),
+        access or Access.anonymous(),
+        Policies(policy or Policy()),
+        limits or Limits(),
+        batching or Batching(),
+        Telemetry(),
+    )
+
+
+@pytest.fixture(scope="session")
+def make_core() -> MakeCore:
+    return new_core
 
 
 @pytest.fixture(scope="session")
@@ -35,13 +91,13 @@ def models(private_run: Path) -> dict[str, Run]:
 
 @pytest.fixture(scope="session")
 def core(models: dict[str, Run]) -> Core:
-    return Core(models)
+    return new_core(models)
 
 
 @pytest.fixture(scope="session")
 def open_core(models: dict[str, Run]) -> Core:
     """A core that redacts nothing."""
-    return Core(models, Policy(redact_sensitive_tokens=False))
+    return new_core(models, Policy(redact_sensitive_tokens=False))
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ import attnpriv_client.convert as client
 import attnpriv_server.convert as server
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv_server.domain import (
+    Code,
     ExplainRequest,
     Explanation,
     GetModelRequest,
@@ -22,7 +24,9 @@ from attnpriv_server.domain import (
     Predictions,
     PredictRequest,
     Redaction,
+    Status,
     Token,
+    Violation,
 )
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -54,13 +58,13 @@ def predictions(draw) -> Predictions:
     names = draw(st.lists(TEXT, min_size=1, max_size=4, unique=True).map(tuple))
     values = st.lists(FLOAT, min_size=len(names), max_size=len(names)).map(tuple)
     prediction = st.builds(Prediction, TEXT, maybe(values), st.booleans())
-    return Predictions(names, tuple(draw(st.lists(prediction, min_size=1, max_size=3))))
+    return Predictions(draw(TEXT), names, tuple(draw(st.lists(prediction, min_size=1, max_size=3))))
 
 
-def as_read(prediction: Prediction, names: tuple[str, ...]) -> dict:
+def as_read(prediction: Prediction, answer: Predictions) -> dict:
     values = prediction.probabilities
-    pairs = None if values is None else dict(zip(names, values, strict=True))
-    return {**asdict(prediction), "probabilities": pairs}
+    pairs = None if values is None else dict(zip(answer.label_names, values, strict=True))
+    return {**asdict(prediction), "probabilities": pairs, "version": answer.version}
 
 
 def token_as_read(token: Token) -> dict:
@@ -75,7 +79,7 @@ def test_predictions(answer) -> None:
 
     read = [asdict(prediction) for prediction in client.predictions(message)]
 
-    assert read == [as_read(each, answer.label_names) for each in answer.predictions]
+    assert read == [as_read(each, answer) for each in answer.predictions]
 
 
 @given(
@@ -88,13 +92,16 @@ def test_predictions(answer) -> None:
 )
 def test_explanations(answer, target, tokens, special, redaction, bound) -> None:
     names, prediction = answer.label_names, answer.predictions[0]
-    explanation = Explanation(names, prediction, target, tokens, special, redaction, bound)
+    explanation = Explanation(
+        answer.version, names, prediction, target, tokens, special, redaction, bound
+    )
     message = pb.ExplainResponse.FromString(server.to_wire(explanation).SerializeToString())
 
     read = asdict(client.explanation(message))
 
     assert read == {
-        "prediction": as_read(prediction, names),
+        "version": answer.version,
+        "prediction": as_read(prediction, answer),
         "target_label": target,
         "tokens": tuple(map(token_as_read, tokens)),
         "special_tokens": tuple(map(token_as_read, special)),
@@ -127,16 +134,19 @@ def test_explanations(answer, target, tokens, special, redaction, bound) -> None
             "not_covered": TEXTS.map(list),
             "warnings": TEXTS.map(list),
         }
-    )
+    ),
+    TEXT,
 )
-def test_cards(card) -> None:
-    message = server.to_wire(Model(card)).SerializeToString()
-    listed = server.to_wire(Models((card,))).SerializeToString()
+def test_cards(card, version) -> None:
+    model = Model(card, version, ("1", version))
+    message = server.to_wire(model).SerializeToString()
+    listed = server.to_wire(Models((model,))).SerializeToString()
 
     read = client.model_card(pb.GetModelResponse.FromString(message))
 
     assert client.models(pb.ListModelsResponse.FromString(listed)) == (read.summary,)
     assert b"f" * 64 not in message
+    assert (read.summary.version, read.summary.versions) == (version, ("1", version))
     summary = ("name", "private", "epsilon", "delta")
     assert {key: getattr(read.summary, key) for key in summary} == {k: card[k] for k in summary}
     assert list(read.summary.label_names) == card["label_names"]
@@ -147,13 +157,37 @@ def test_cards(card) -> None:
     assert read.raw == json.loads(json.dumps({**card, "data": {"name": card["data"]["name"]}}))
 
 
-@given(TEXT, TEXTS, maybe(TEXT))
-def test_requests(model, texts, label) -> None:
+@given(TEXT, TEXTS, maybe(TEXT), maybe(TEXT))
+def test_requests(model, texts, label, version) -> None:
     text = "".join(texts)
 
-    assert server.to_domain(client.predict_request(model, texts)) == PredictRequest(model, texts)
-    assert server.to_domain(client.explain_request(model, text, label)) == ExplainRequest(
-        model, text, label
-    )
-    assert server.to_domain(client.model_request(model)) == GetModelRequest(model)
+    predict = client.predict_request(model, texts, version)
+    assert server.to_domain(predict) == PredictRequest(model, texts, version)
+    explain = client.explain_request(model, text, label, version)
+    assert server.to_domain(explain) == ExplainRequest(model, text, label, version)
+    read = server.to_domain(client.model_request(model, version))
+    assert read == GetModelRequest(model, version)
     assert server.to_domain(pb.ListModelsRequest()) == ListModelsRequest()
+
+
+@given(predictions(), COUNT)
+def test_answers_of_a_stream(answer, number) -> None:
+    message = server.to_streamed(number, answer).SerializeToString()
+
+    read = client.stream_answer(pb.PredictStreamResponse.FromString(message))
+
+    assert read == (number, client.predictions(server.to_wire(answer)))
+
+
+@given(TEXT, st.lists(st.builds(Violation, TEXT, TEXT)).map(tuple), maybe(st.floats(0.001, 1e5)))
+def test_refusals_of_a_stream(message, violations, retry_after) -> None:
+    status = Status(Code.INVALID_ARGUMENT, message, violations, retry_after)
+    streamed = server.to_streamed(1, status).SerializeToString()
+
+    _, error = client.stream_answer(pb.PredictStreamResponse.FromString(streamed))
+
+    assert (error.code, error.message) == ("INVALID_ARGUMENT", message or "no details")
+    assert [(each.field, each.description) for each in error.violations] == [
+        (each.field, each.description) for each in violations
+    ]
+    assert error.retry_after == (None if retry_after is None else pytest.approx(retry_after, 1e-3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 from collections import Counter
@@ -21,10 +22,9 @@ from attnpriv.prediction import encode_texts, predict_probabilities
 from attnpriv.run_folder import Run, load_run
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
-from attnpriv_server.core import Core
-from attnpriv_server.domain import ANONYMOUS, Code, Deadline, ExplainRequest, Status
+from attnpriv_server.domain import Code, Credentials, Deadline, ExplainRequest, Status
 from attnpriv_server.policy import Policy
-from attnpriv_server.wire import MAX_IN_FLIGHT
+from attnpriv_server.queueing import Batching
 
 TEXTS = [
     "Where is my parcel?",
@@ -34,6 +34,7 @@ TEXTS = [
     "Cancel my subscription " * 200,
 ]
 SENSITIVE = "Call me on +44 7911 123456 or mail jane.doe@example.com, card 4111 1111 1111 1111 ok"
+NOBODY = Credentials()
 SECRETS = ("7911", "123456", "+44", "jane", "doe", "example", "4111", "1111")
 
 
@@ -181,8 +182,8 @@ def test_without_redaction_tokens_and_offsets_are_shown(serve, open_core) -> Non
     assert "4111" in "".join(token.text for token in response.tokens)
 
 
-def test_probabilities_can_be_withheld(serve, models) -> None:
-    stub = AttnprivServiceStub(serve(Core(models, Policy(reveal_probabilities=False))))
+def test_probabilities_can_be_withheld(serve, make_core, models) -> None:
+    stub = AttnprivServiceStub(serve(make_core(models, Policy(reveal_probabilities=False))))
 
     response = stub.Predict(pb.PredictRequest(model="private", texts=["hello"]))
 
@@ -191,8 +192,10 @@ def test_probabilities_can_be_withheld(serve, models) -> None:
     assert not explain(stub).prediction.probabilities
 
 
-def test_attention_can_be_withheld(serve, models) -> None:
-    response = explain(AttnprivServiceStub(serve(Core(models, Policy(reveal_attention=False)))))
+def test_attention_can_be_withheld(serve, make_core, models) -> None:
+    response = explain(
+        AttnprivServiceStub(serve(make_core(models, Policy(reveal_attention=False))))
+    )
 
     for token in [*response.tokens, *response.special_tokens]:
         assert not token.HasField("attention")
@@ -201,18 +204,18 @@ def test_attention_can_be_withheld(serve, models) -> None:
     assert not response.HasField("weight_bound")
 
 
-def test_integrated_gradients_can_be_withheld(serve, models) -> None:
+def test_integrated_gradients_can_be_withheld(serve, make_core, models) -> None:
     policy = Policy(reveal_integrated_gradients=False)
-    response = explain(AttnprivServiceStub(serve(Core(models, policy))))
+    response = explain(AttnprivServiceStub(serve(make_core(models, policy))))
 
     for token in [*response.tokens, *response.special_tokens]:
         assert not token.HasField("integrated_gradients")
         assert token.HasField("attention")
 
 
-def test_with_both_withheld_there_is_no_explanation(serve, models) -> None:
+def test_with_both_withheld_there_is_no_explanation(serve, make_core, models) -> None:
     policy = Policy(reveal_attention=False, reveal_integrated_gradients=False)
-    stub = AttnprivServiceStub(serve(Core(models, policy)))
+    stub = AttnprivServiceStub(serve(make_core(models, policy)))
 
     assert error_of(lambda: explain(stub)) == (
         "PERMISSION_DENIED",
@@ -230,8 +233,8 @@ def test_a_model_trained_without_privacy_gives_labels_only(stub) -> None:
     assert code == "PERMISSION_DENIED"
 
 
-def test_the_restriction_of_models_without_privacy_can_be_lifted(serve, models) -> None:
-    stub = AttnprivServiceStub(serve(Core(models, Policy(restrict_non_private_models=False))))
+def test_the_restriction_of_models_without_privacy_can_be_lifted(serve, make_core, models) -> None:
+    stub = AttnprivServiceStub(serve(make_core(models, Policy(restrict_non_private_models=False))))
 
     response = stub.Predict(pb.PredictRequest(model="plain", texts=["hello"]))
 
@@ -247,10 +250,10 @@ def test_the_restriction_of_models_without_privacy_can_be_lifted(serve, models) 
     [
         ([], "expected 1 to 128 texts, got 0"),
         (["a"] * 129, "expected 1 to 128 texts, got 129"),
-        (["fine", ""], "nothing but white space in text 2"),
-        ([" \n\t "], "nothing but white space in text 1"),
-        (["x" * 1_000_000], "at most 65536 bytes in a text, got 1000000 in text 1"),
-        (["ü" * 40_000], "got 80000 in text 1"),
+        (["fine", ""], "texts[1]: expected a text, got nothing but white space"),
+        ([" \n\t "], "texts[0]: expected a text, got nothing but white space"),
+        (["x" * 1_000_000], "texts[0]: expected at most 65536 bytes, got 1000000"),
+        (["ü" * 40_000], "texts[0]: expected at most 65536 bytes, got 80000"),
     ],
 )
 def test_texts_that_cannot_be_answered(stub, texts, message) -> None:
@@ -285,7 +288,7 @@ def test_unknown_models(stub) -> None:
     ):
         code, details = error_of(call)
         assert code == "NOT_FOUND"
-        assert details == "unknown model; ListModels names those served"
+        assert details == "unknown model or version; ListModels names those served"
 
 
 @pytest.mark.parametrize(
@@ -326,7 +329,7 @@ def test_no_bytes_are_a_defect(channel, method, raw) -> None:
 @given(st.text(max_size=60))
 @example("\u200b")  # no token at all
 def test_every_text_that_is_not_blank_is_explained(core, text) -> None:
-    answer = core.handle(ExplainRequest("private", text), ANONYMOUS, Deadline())
+    answer = asyncio.run(core.handle(ExplainRequest("private", text), NOBODY, Deadline()))
 
     if text.strip():
         rows = [*answer.tokens, *answer.special_tokens]
@@ -352,31 +355,36 @@ def test_unimplemented_method(channel) -> None:
     assert error_of(lambda: call(b"")) == ("UNIMPLEMENTED", "Method not found!")
 
 
-def test_a_model_that_yields_nan_answers_internal_alone(serve, private_run, caplog) -> None:
+def test_a_model_that_yields_nan_answers_internal_alone(
+    serve, make_core, private_run, caplog
+) -> None:
     run = load_run(private_run)
     with torch.no_grad():
         run.model.head.bias.fill_(float("nan"))
-    stub = AttnprivServiceStub(serve(Core({"broken": run}, Policy())))
+    stub = AttnprivServiceStub(serve(make_core({"broken": run}, Policy())))
 
     predict = error_of(lambda: stub.Predict(pb.PredictRequest(model="broken", texts=["tell-tale"])))
 
     assert predict == ("INTERNAL", "internal error")
     defects = [record for record in caplog.records if record.msg == "defect"]
     assert defects[0].fields["error"] == "ArithmeticError"
-    assert re.fullmatch(r"core\.py:\d+", defects[0].fields["at"])
+    assert re.fullmatch(r"lane\.py:\d+", defects[0].fields["at"])
     assert "tell-tale" not in caplog.text + str([r.__dict__ for r in caplog.records])
 
 
-def test_an_unexpected_exception_in_the_model_is_internal(serve, private_run) -> None:
+def test_an_unexpected_exception_in_the_model_is_internal(serve, make_core, private_run) -> None:
     run = load_run(private_run)
     run.model.words.weight.data = run.model.words.weight.data[:3]  # every token id out of range
-    stub = AttnprivServiceStub(serve(Core({"broken": run}, Policy())))
+    stub = AttnprivServiceStub(serve(make_core({"broken": run}, Policy())))
 
     request = pb.PredictRequest(model="broken", texts=["hello"])
     assert error_of(lambda: stub.Predict(request)) == ("INTERNAL", "internal error")
 
 
 # Deadlines, cancellation, load
+
+
+QUEUE = 64
 
 
 class Gate:
@@ -393,11 +401,12 @@ class Gate:
 
 
 @pytest.fixture
-def gated(serve, private_run):
+def gated(serve, make_core, private_run):
     """A channel to a server whose only model waits at a gate."""
     run = load_run(private_run)
     gate = Gate(run)
-    core = Core({"private": run}, Policy(redact_sensitive_tokens=False))
+    policy = Policy(redact_sensitive_tokens=False)
+    core = make_core({"private": run}, policy, batching=Batching(token_budget=1, capacity=QUEUE))
     yield gate, serve(core)
     gate.opened.set()
 
@@ -437,12 +446,12 @@ def test_requests_that_expire_or_are_cancelled_in_the_queue_are_never_computed(g
     assert gate.passes == 2
 
 
-def test_work_stops_between_steps_once_nobody_waits(models) -> None:
+def test_work_stops_between_steps_once_nobody_waits(core, models) -> None:
     deadline = Deadline(None)
     run = models["private"]
     hook = run.model.head.register_forward_hook(lambda *_: deadline.cancel())
 
-    answer = Core(models).handle(ExplainRequest("private", SENSITIVE), ANONYMOUS, deadline)
+    answer = asyncio.run(core.handle(ExplainRequest("private", SENSITIVE), NOBODY, deadline))
     hook.remove()
 
     assert answer == Status(Code.CANCELLED, "the request was cancelled")
@@ -452,7 +461,7 @@ def test_too_many_waiting_requests_are_turned_away(gated) -> None:
     gate, channel = gated
     stub = AttnprivServiceStub(channel)
     answered = threading.Semaphore(0)
-    calls = [stub.Predict.future(predict_of("wait")) for _ in range(MAX_IN_FLIGHT + 3)]
+    calls = [stub.Predict.future(predict_of("wait")) for _ in range(QUEUE + 4)]
     for call in calls:
         call.add_done_callback(lambda _: answered.release())
     assert all(answered.acquire(timeout=30) for _ in range(3))
@@ -460,7 +469,7 @@ def test_too_many_waiting_requests_are_turned_away(gated) -> None:
     gate.opened.set()
 
     codes = Counter(call.code().name for call in calls)
-    assert codes == {"OK": MAX_IN_FLIGHT, "RESOURCE_EXHAUSTED": 3}
+    assert codes == {"OK": QUEUE + 1, "RESOURCE_EXHAUSTED": 3}
 
 
 def test_predictions_do_not_wait_behind_explanations(gated) -> None:
@@ -474,10 +483,12 @@ def test_predictions_do_not_wait_behind_explanations(gated) -> None:
     assert explaining.result(30).tokens
 
 
-def test_stopping_finishes_what_was_begun(serving_block, private_run) -> None:
+def test_stopping_finishes_what_was_begun(serving_block, make_core, private_run) -> None:
     run = load_run(private_run)
     gate = Gate(run)
-    with serving_block(Core({"private": run}, Policy(redact_sensitive_tokens=False))) as channel:
+    with serving_block(
+        make_core({"private": run}, Policy(redact_sensitive_tokens=False))
+    ) as channel:
         begun = AttnprivServiceStub(channel).Predict.future(predict_of("begun"))
         assert gate.entered.wait(30)
         threading.Timer(0.2, gate.opened.set).start()
@@ -512,6 +523,7 @@ def test_reflection_lists_the_services(channel) -> None:
     assert {service.name for service in responses[0].list_services_response.service} == {
         "attnpriv.v1.AttnprivService",
         "grpc.health.v1.Health",
+        "inference.GRPCInferenceService",
         "grpc.reflection.v1alpha.ServerReflection",
     }
 

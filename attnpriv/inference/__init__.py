@@ -1,0 +1,1 @@
+"""Messages generated from ``proto/attnpriv/inference``; ``make proto`` writes them anew."""

@@ -1,0 +1,60 @@
+"""When a call is tried again.
+
+Every method of the service only reads, so trying again does no harm. It is done where it can help:
+
+* UNAVAILABLE: the server was not reached, broke off, or is not ready;
+* RESOURCE_EXHAUSTED, where the server says when to come again.
+
+gRPC's own retries cannot tell the second apart from a message that is too large, which stays so,
+and know nothing of the time that the server asks for.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+
+from attnpriv_client.errors import OverloadedError, ServiceError, UnavailableError
+
+FIRST_BACKOFF = 0.2  # seconds; it doubles from one attempt to the next
+LARGEST_BACKOFF = 5.0
+
+
+class Attempts:
+    """What is left of one call: its time, and how often it may be tried again.
+
+    Args:
+        timeout: seconds for all attempts and the pauses between them.
+        number: attempts in all; with 1, nothing is tried again.
+    """
+
+    def __init__(self, timeout: float, number: int) -> None:
+        self._end = time.monotonic() + timeout
+        self._number = number
+        self._failed = 0
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the deadline, not below 0."""
+        return max(0.0, self._end - time.monotonic())
+
+    def pause(self, error: ServiceError) -> float:
+        """How long to wait before the next attempt.
+
+        The time that the server asks for, and a random part of a backoff that doubles: clients that
+        failed together do not come back together.
+
+        Args:
+            error: what the last attempt failed with.
+
+        Raises:
+            ServiceError: ``error`` itself, where trying again cannot help, no attempt is left, or
+                the pause would outlast the deadline.
+        """
+        self._failed += 1
+        backoff = min(FIRST_BACKOFF * 2 ** (self._failed - 1), LARGEST_BACKOFF)
+        pause = (error.retry_after or 0.0) + random.uniform(0.0, backoff)
+        can_help = isinstance(error, UnavailableError | OverloadedError)
+        if not can_help or self._failed >= self._number or pause >= self.remaining:
+            raise error
+        return pause

@@ -1,0 +1,201 @@
+"""What is under way on a stream, free of any transport.
+
+A stream of any length goes out in batches, a few of them at a time. Answers come back in any order
+and leave in the order of the texts. Memory holds one window, however long the stream is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from attnpriv.errors import InputError
+from attnpriv_client.convert import byte_size
+from attnpriv_client.domain import Prediction
+from attnpriv_client.errors import InternalError, InvalidRequestError, ServiceError
+
+# Of one request: well below what a server takes, and small enough that answers come steadily.
+BATCH_TEXTS = 32
+BATCH_BYTES = 1 << 20
+# Requests under way at once; a server works on so many of one stream.
+WINDOW = 16
+# What a server gets to end a call whose answers are all there, before it is cancelled.
+FINISH_SECONDS = 1.0
+
+Answer = Prediction | InvalidRequestError
+# The number of a request, and what came of it.
+StreamAnswer = tuple[int, tuple[Prediction, ...] | ServiceError]
+
+_TEXT_FIELD = re.compile(r"texts\[(\d{1,9})\]", re.ASCII)
+
+
+class Batcher:
+    """Gathers texts into batches that fit one message.
+
+    Raises:
+        InputError: a text is too long for any message, or not valid Unicode.
+    """
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._bytes = 0
+
+    def add(self, text: str) -> tuple[str, ...]:
+        """Take one more text; the batch before it where that is full, else nothing."""
+        size = byte_size(text)
+        if size > BATCH_BYTES:
+            raise InputError(f"expected texts of at most {BATCH_BYTES} bytes, got one of {size}")
+        full = len(self._texts) == BATCH_TEXTS or self._bytes + size > BATCH_BYTES
+        before = self.rest() if full else ()
+        self._texts.append(text)
+        self._bytes += size
+        return before
+
+    def rest(self) -> tuple[str, ...]:
+        """The batch that is there; nothing stays."""
+        texts = tuple(self._texts)
+        self._texts, self._bytes = [], 0
+        return texts
+
+
+def batches(texts: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    """All texts in batches, read no further than asked."""
+    batcher = Batcher()
+    for text in _not_one_string(texts):
+        if batch := batcher.add(text):
+            yield batch
+    if batch := batcher.rest():
+        yield batch
+
+
+async def async_batches(
+    texts: Iterable[str] | AsyncIterable[str],
+) -> AsyncIterator[tuple[str, ...]]:
+    """The same for asyncio."""
+    batcher = Batcher()
+    async for text in _each(texts):
+        if batch := batcher.add(text):
+            yield batch
+    if batch := batcher.rest():
+        yield batch
+
+
+@dataclass
+class Batch:
+    """Texts that travel together, until each has its answer."""
+
+    number: int
+    texts: tuple[str, ...]
+    answers: dict[int, Answer] = field(default_factory=dict)
+    sent: bool = False
+
+    @property
+    def unanswered(self) -> list[int]:
+        """Positions of the texts that a request must ask about."""
+        return [position for position in range(len(self.texts)) if position not in self.answers]
+
+    def accept(self, result: tuple[Prediction, ...] | ServiceError) -> None:
+        """Take in the answer to a request about the unanswered texts.
+
+        Where the server refuses single texts, they have their answer, and the others must be sent
+        again.
+
+        Raises:
+            ServiceError: the request failed for another reason, or the answer does not fit it.
+        """
+        asked = self.unanswered
+        if isinstance(result, ServiceError):
+            refused = _refused_texts(result, len(asked))
+            self.answers |= {asked[position]: error for position, error in refused.items()}
+            self.sent = False
+        elif len(result) != len(asked):
+            raise InternalError("INTERNAL", f"{len(result)} answers to {len(asked)} texts")
+        else:
+            self.answers |= dict(zip(asked, result, strict=True))
+
+
+class Window:
+    """The batches under way, oldest first."""
+
+    def __init__(self) -> None:
+        self._batches: dict[int, Batch] = {}
+        self._next_number = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more batch may be added."""
+        return len(self._batches) < WINDOW
+
+    @property
+    def empty(self) -> bool:
+        """Whether everything that was added has left."""
+        return not self._batches
+
+    def add(self, texts: tuple[str, ...]) -> None:
+        """Take in a batch."""
+        self._batches[self._next_number] = Batch(self._next_number, texts)
+        self._next_number += 1
+
+    def to_send(self) -> Iterator[tuple[int, list[str]]]:
+        """Number and texts of each request that is to be sent now; they then count as sent."""
+        for batch in self._batches.values():
+            if not batch.sent and (positions := batch.unanswered):
+                batch.sent = True
+                yield batch.number, [batch.texts[position] for position in positions]
+
+    def send_again(self) -> None:
+        """The stream broke: whatever has no answer is to be sent on the next one."""
+        for batch in self._batches.values():
+            batch.sent = False
+
+    def accept(self, number: int, result: tuple[Prediction, ...] | ServiceError) -> None:
+        """Take in the answer to one request.
+
+        Raises:
+            ServiceError: as ``Batch.accept``, or nothing was asked under this number.
+        """
+        batch = self._batches.get(number)
+        if batch is None or not batch.unanswered:
+            raise InternalError("INTERNAL", "an answer to no request")
+        batch.accept(result)
+
+    def ready(self) -> Iterator[Answer]:
+        """The answers whose turn it is; they leave the window."""
+        while self._batches:
+            number, batch = next(iter(self._batches.items()))
+            if batch.unanswered:
+                return
+            del self._batches[number]
+            for position in range(len(batch.texts)):
+                yield batch.answers[position]
+
+
+def _refused_texts(error: ServiceError, asked: int) -> dict[int, InvalidRequestError]:
+    """The texts of a request that an error is about, by position; raises it where it is not."""
+    if not isinstance(error, InvalidRequestError):
+        raise error
+    refused = {}
+    for violation in error.violations:
+        found = _TEXT_FIELD.fullmatch(violation.field)
+        if found is None or int(found[1]) >= asked:
+            raise error
+        refused[int(found[1])] = InvalidRequestError(error.code, violation.description)
+    if not refused:
+        raise error
+    return refused
+
+
+def _not_one_string(texts: Iterable[str]) -> Iterable[str]:
+    if isinstance(texts, str):
+        raise InputError("expected texts, got one string")
+    return texts
+
+
+async def _each(texts: Iterable[str] | AsyncIterable[str]) -> AsyncIterator[str]:
+    if isinstance(texts, AsyncIterable):
+        async for text in texts:
+            yield text
+    else:
+        for text in _not_one_string(texts):
+            yield text

@@ -1,0 +1,110 @@
+"""Who computes the probabilities: the run's own float32 model, or a copy of its blocks in bfloat16.
+
+Shapes: B batch, T tokens, K classes.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from attnpriv.models.text import TextClassifier
+from attnpriv.run_folder import Run
+
+Precision = Literal["float32", "bfloat16", "auto"]
+
+
+class Backend(Protocol):
+    """A model that is ready to answer, called from one thread at a time.
+
+    Claim: with one [B, T] and in one place of the batch, a row's probabilities depend on its own
+    ids and mask alone, to the bit: what stands in the other rows changes nothing. Not covered: B, T
+    and the place, which others' texts do change, and with them the rounding.
+    """
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it holds beyond the run's own float32 weights."""
+
+    def probabilities(self, ids: Tensor, mask: Tensor) -> NDArray[np.float32]:
+        """Class probabilities [B, K] for ids [B, T] under mask [B, T], True where a token is.
+
+        Raises:
+            InputError: the sequence is longer than the model's positions.
+        """
+
+
+class EagerBackend:
+    """PyTorch, operation by operation; see ``Backend``.
+
+    Embeddings, pooling, head and softmax are those of float32 in either precision.
+
+    Args:
+        model: in evaluation mode; it stays as it is.
+        dtype: of the blocks, float32 or bfloat16.
+
+    Attributes:
+        model: the given one in float32, and otherwise a copy that shares all but the blocks.
+        dtype: as given.
+        memory_bytes: of the copied blocks.
+    """
+
+    def __init__(self, model: TextClassifier, dtype: torch.dtype) -> None:
+        self.model = model if dtype == torch.float32 else _with_rounded_blocks(model, dtype)
+        self.dtype = dtype
+        shared = {id(parameter) for parameter in model.parameters()}
+        copied = (p for p in self.model.parameters() if id(p) not in shared)
+        self.memory_bytes = sum(parameter.nbytes for parameter in copied)
+
+    @torch.inference_mode()
+    def probabilities(self, ids: Tensor, mask: Tensor) -> NDArray[np.float32]:
+        """As ``Backend.probabilities``."""
+        probabilities: NDArray[np.float32] = self.logits(ids, mask).softmax(-1).numpy()
+        return probabilities
+
+    def logits(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Class logits [B, K], float32, for ids [B, T] under mask [B, T]."""
+        states, _ = self.model.encode(self.embed(ids), mask)
+        features = self.model.pool([hidden.float() for hidden in states], mask)
+        logits: Tensor = self.model.head(features)
+        return logits
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """What the first block reads, [B, T, D], for ids [B, T]."""
+        return self.model.embed(ids).to(self.dtype)
+
+
+def make_backend(run: Run, precision: Precision) -> Backend:
+    """Prepare a run for answering; its own model stays as it is, for explanations.
+
+    Args:
+        run: the model.
+        precision: ``float32`` gives the bits of the run's model; ``bfloat16`` rounds the weights
+            and the states of its blocks; ``auto`` takes bfloat16 where the CPU multiplies it.
+
+    The bounds of ``attnpriv.guarantees`` hold in both, up to the slack that docs/guarantees.md
+    states for the dtype: temperatures stay in float32, as they were certified.
+    """
+    half = precision == "bfloat16" or (precision == "auto" and has_native_bfloat16())
+    return EagerBackend(run.model, torch.bfloat16 if half else torch.float32)
+
+
+def has_native_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 itself; where PyTorch has to imitate it, it is slower."""
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def _with_rounded_blocks(model: TextClassifier, dtype: torch.dtype) -> TextClassifier:
+    shared = (model.words, model.positions, model.embedding_norm, model.head)
+    rounded = copy.deepcopy(model, {id(module): module for module in shared})
+    for module in rounded.blocks.modules():
+        # Not what attention has of its own: rounding a temperature would void its certificate.
+        if isinstance(module, nn.Linear | nn.LayerNorm):
+            module.to(dtype)
+    return rounded

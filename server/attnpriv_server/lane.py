@@ -1,0 +1,199 @@
+"""A worker thread behind a fair queue: requests of an event loop in, batches computed."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+from attnpriv_server.domain import Code, Deadline, RefusedError
+from attnpriv_server.queueing import Batching, FairQueue, Model, Row, Ticket, padded_length
+from attnpriv_server.telemetry import Telemetry
+
+# What a full queue tells its callers: no sooner, since they would only knock again, and no later,
+# since the guess rests on the last batches.
+SHORTEST_RETRY, LONGEST_RETRY = 0.05, 10.0
+RATE_MEMORY = 32  # batches after which a change of speed has sunk in
+
+LATE = (Code.DEADLINE_EXCEEDED, "the deadline has passed")
+
+# (model, payloads) to one result each; a result that is an exception fails its own request only.
+Compute = Callable[[Any, Sequence[Any]], Sequence[Any]]
+
+
+class _Results:
+    """What somebody in an event loop waits for; to be touched in the loop's thread only."""
+
+    def __init__(self, rows: int) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[list[Any]] = self.loop.create_future()
+        self._results: list[Any] = [None] * rows
+        self._missing = rows
+
+    def give(self, index: int, result: Any) -> None:
+        """One row's result; an exception ends the request, and what comes later is ignored."""
+        self._results[index] = result
+        self._missing -= 1
+        if self.future.done():
+            return
+        if isinstance(result, Exception):
+            self.future.set_exception(result)
+        elif not self._missing:
+            self.future.set_result(self._results)
+
+
+class Lane:
+    """Computes rows in batches, one batch at a time, in a thread of its own.
+
+    Its requests come from one event loop.
+
+    Args:
+        name: in metrics.
+        compute: computes a batch: (model, payloads) to one result a payload.
+        batching: how rows are put together, and how many may wait.
+        telemetry: told of waits, batches and refusals.
+    """
+
+    def __init__(
+        self, name: str, compute: Compute, batching: Batching, telemetry: Telemetry
+    ) -> None:
+        self._name = name
+        self._compute = compute
+        self._telemetry = telemetry
+        self._queue = FairQueue(batching)
+        self._changed = threading.Condition()
+        self._closing = False
+        self._seconds_a_row = SHORTEST_RETRY
+        telemetry.watch_queue(name, lambda: self._queue.waiting)
+        self._thread = threading.Thread(target=self._work, name=f"lane-{name}", daemon=True)
+        self._thread.start()
+
+    async def compute(
+        self,
+        model: Model,
+        rows: Sequence[tuple[Any, int]],
+        principal: Hashable,
+        deadline: Deadline,
+    ) -> list[Any]:
+        """Have the rows of a request computed.
+
+        Args:
+            model: what ``compute`` is to use; rows of one model share batches.
+            rows: payloads and their lengths in tokens.
+            principal: whose turn this uses up.
+            deadline: past it, or once cancelled, rows leave the queue.
+
+        Returns:
+            One result a row, in their order.
+
+        Raises:
+            RefusedError: the queue is full, the deadline passed, or the lane is closing.
+            Exception: what ``compute`` gave as the result of a row.
+        """
+        waiter = _Results(len(rows))
+        ticket = Ticket(principal, deadline.end, waiter)
+        now = time.monotonic()
+        self._admit(
+            ticket,
+            [
+                Row(ticket, index, model, length, payload, now)
+                for index, (payload, length) in enumerate(rows)
+            ],
+        )
+        try:
+            async with asyncio.timeout(deadline.remaining()):
+                return await waiter.future
+        except TimeoutError:
+            self._leave(ticket, "deadline")
+            raise RefusedError(*LATE) from None
+        except asyncio.CancelledError:
+            self._leave(ticket, "cancelled")
+            raise
+        except Exception:
+            self._leave(ticket, "failed")
+            raise
+
+    def close(self) -> None:
+        """Take no more, compute what still waits, and stop."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _admit(self, ticket: Ticket, rows: Sequence[Row]) -> None:
+        with self._changed:
+            if self._closing:
+                raise RefusedError(Code.UNAVAILABLE, "the server is stopping")
+            evicted = self._queue.add(ticket, rows)
+            self._changed.notify()
+        if evicted is None:
+            self._telemetry.refused(self._name)
+            raise self._full()
+        for other in evicted:
+            self._telemetry.refused(self._name)
+            _refuse(other, self._full())
+
+    def _full(self) -> RefusedError:
+        wait = self._queue.waiting * self._seconds_a_row
+        return RefusedError(
+            Code.RESOURCE_EXHAUSTED,
+            "too many requests are waiting; try again later",
+            retry_after=min(max(wait, SHORTEST_RETRY), LONGEST_RETRY),
+        )
+
+    def _leave(self, ticket: Ticket, reason: str) -> None:
+        with self._changed:
+            waited = self._queue.remove(ticket)
+        if waited:
+            self._telemetry.dropped(self._name, reason)
+
+    def _work(self) -> None:
+        while batch := self._next_batch():
+            started = time.monotonic()
+            results = self._results(batch)
+            self._record(batch, started)
+            loop: asyncio.AbstractEventLoop = batch[0].ticket.owner.loop
+            loop.call_soon_threadsafe(_deliver, batch, results)
+
+    def _next_batch(self) -> list[Row]:
+        """Wait for work; empty once the lane closes and nobody waits any more."""
+        with self._changed:
+            while True:
+                for late in self._queue.expired(time.monotonic()):
+                    self._telemetry.dropped(self._name, "deadline")
+                    _refuse(late, RefusedError(*LATE))
+                if (batch := self._queue.take()) or self._closing:
+                    return batch
+                self._changed.wait()
+
+    def _results(self, batch: Sequence[Row]) -> Sequence[Any]:
+        """Compute a batch; should it fail, each row alone: none fails for another's sake."""
+        try:
+            return self._compute(batch[0].model, [row.payload for row in batch])
+        except Exception as error:
+            if len(batch) == 1:
+                return [error]
+            return [result for row in batch for result in self._results([row])]
+
+    def _record(self, batch: Sequence[Row], started: float) -> None:
+        seconds = time.monotonic() - started
+        self._seconds_a_row += (seconds / len(batch) - self._seconds_a_row) / RATE_MEMORY
+        tokens = sum(row.length for row in batch)
+        width = padded_length(max(row.length for row in batch))
+        self._telemetry.batch_finished(
+            self._name, batch[0].model.name, len(batch), tokens, width * len(batch), seconds
+        )
+        for row in batch:
+            self._telemetry.waited(self._name, started - row.arrived)
+
+
+def _deliver(batch: Sequence[Row], results: Sequence[Any]) -> None:
+    for row, result in zip(batch, results, strict=True):
+        row.ticket.owner.give(row.index, result)
+
+
+def _refuse(ticket: Ticket, refusal: RefusedError) -> None:
+    owner: _Results = ticket.owner
+    owner.loop.call_soon_threadsafe(owner.give, 0, refusal)

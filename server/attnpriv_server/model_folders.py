@@ -1,0 +1,203 @@
+"""A folder of run folders as the server reads it: where the versions are, and what it refuses.
+
+::
+
+    MODELS/
+        mail/               a run folder: version 1 of the model "mail"
+        spam/
+            1/  2/          run folders: two versions of the model "spam"
+        .anything/          hidden, so not looked at
+
+Whatever else holds a manifest.json, one or two levels down, is refused and not passed over. A
+folder without one is no run folder.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+import sys
+from collections.abc import Hashable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from attnpriv.errors import InputError, RunFolderError
+from attnpriv.run_folder import MANIFEST, Run, load_run
+
+# What the server reads of a card, besides what it compares with the configuration.
+CARD = {
+    "private": bool,
+    "statement": str,
+    "not_covered": list,
+    "warnings": list,
+    "encoder": str,
+    "label_names": list,
+    "attention": dict,
+    "data": dict,
+}
+# A block that is shared may be claimed for any number of layers, and time and memory go with the
+# square of the tokens: more than any encoder has would stop the server.
+MOST_LAYERS, MOST_TOKENS = 1024, 8192
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where there is a version of a model; nothing of it has been read yet.
+
+    Attributes:
+        name: of the model.
+        version: as the folder is called; not always a number.
+        path: the run folder.
+    """
+
+    name: str
+    version: str
+    path: Path
+
+    @property
+    def label(self) -> str:
+        """The name as it may stand in a log or a metric, also where it is refused."""
+        return self.name if self.name.isprintable() else ascii(self.name)
+
+    @property
+    def number(self) -> int:
+        """The version as a number; 0 for one that is none."""
+        return int(self.version) if re.fullmatch("[1-9][0-9]{0,17}", self.version) else 0
+
+
+def find_places(root: Path) -> list[Place]:
+    """All places in a folder, by name, and the newest version of each name first.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    places = []
+    for folder in _visible_folders(root):
+        if _is_run(folder):
+            places.append(Place(folder.name, "1", folder))
+            continue
+        with suppress(FileNotFoundError, NotADirectoryError):  # it has just been moved away
+            inner = [path for path in _visible_folders(folder) if _is_run(path)]
+            places += [Place(folder.name, path.name, path) for path in inner]
+    return sorted(places, key=lambda place: (place.name, -place.number, place.version))
+
+
+def fingerprint(path: Path) -> Hashable:
+    """What changes whenever something in a folder does; no file is opened for it.
+
+    None where there is no folder, and an error's number where it cannot be read.
+    """
+    try:
+        found = [(child.name, child.lstat()) for child in path.iterdir()]
+        found.append(("", path.stat()))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        return error.errno
+    return frozenset(
+        (name, status.st_ino, status.st_mode, status.st_size, status.st_ctime_ns)
+        for name, status in found
+    )
+
+
+def read_place(root: Path, place: Place) -> Run:
+    """The run at a place, under the model's name, with everything checked but its answers.
+
+    Claim: nothing outside of ``root`` is read, and nothing that everybody may write to.
+
+    Raises:
+        RunFolderError: the folder cannot be trusted or served; one line, which names it.
+    """
+    _check_name(place)
+    try:
+        _check_access(root, place.path)
+        run = load_run(place.path)
+        _check_listed(run)
+    except OSError as error:
+        raise RunFolderError(f"cannot read {place.path}: {error.strerror}") from error
+    try:
+        _check_model(run)
+        _check_card(run)
+    except (InputError, UnicodeEncodeError) as error:
+        raise RunFolderError(f"refusing {place.path}: {error}") from error
+    return replace(run, name=place.name, card={**run.card, "name": place.name})
+
+
+def _visible_folders(folder: Path) -> list[Path]:
+    visible = (path for path in folder.iterdir() if not path.name.startswith("."))
+    # The root of a disk has a lost+found, which the server may not even read.
+    return [path for path in visible if path.name != "lost+found" and path.is_dir()]
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        (folder / MANIFEST).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _check_name(place: Place) -> None:
+    """Names get onto the wire and into logs, so they have to be text of one line."""
+    if not place.name.isprintable():
+        raise RunFolderError(f"expected a printable model name, got {place.name!r}")
+    if place.number == 0:
+        raise RunFolderError(
+            f"expected a version 1, 2, ... of {place.path.parent}, got {place.version!r}"
+        )
+
+
+def _check_access(root: Path, path: Path) -> None:
+    """Refuse links out of the repository, and what anybody on the machine could replace.
+
+    Who reaches the root of a mounted volume is decided by who mounts it; many are open to all.
+    """
+    real, top = path.resolve(), root.resolve()
+    if not real.is_relative_to(top):
+        raise RunFolderError(f"{path} leads out of {root}")
+    folders = (folder for folder in (real, *real.parents) if folder.is_relative_to(top))
+    for each in (*real.iterdir(), *folders):
+        is_open = each.lstat().st_mode & stat.S_IWOTH and not each.is_symlink()
+        if is_open and not each.is_mount():
+            raise RunFolderError(f"everybody may write to {each}: chmod o-w it to have it served")
+
+
+def _check_listed(run: Run) -> None:
+    """Refuse files beside those of the manifest, hidden ones apart: none of them is ever read."""
+    for path in sorted(run.path.iterdir()):
+        if path.name not in (MANIFEST, *run.hashes) and not path.name.startswith("."):
+            raise RunFolderError(f"{path} is not in the manifest")
+
+
+def _check_model(run: Run) -> None:
+    config = run.model.config
+    if config.layers > MOST_LAYERS:
+        raise InputError(f"expected at most {MOST_LAYERS} layers, got {config.layers}")
+    if not 2 <= config.max_length <= MOST_TOKENS:
+        raise InputError(f"expected max_length from 2 to {MOST_TOKENS}, got {config.max_length}")
+    for name, tensor in run.model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise InputError(f"expected finite weights, got others in {name}")
+
+
+def _check_card(run: Run) -> None:
+    """Refuse a card that speaks of another model, or that could not be put into an answer."""
+    card, config = run.card, run.model.config
+    for name, kind in CARD.items():
+        if not isinstance(card.get(name), kind):
+            raise InputError(f"expected {name} in the card")
+    if not all(isinstance(text, str) for text in (*card["not_covered"], *card["warnings"])):
+        raise InputError("expected not_covered and warnings of strings in the card")
+    for name in ("epsilon", "delta"):
+        value = card.get(name)
+        is_number = isinstance(value, int | float) and 0 <= value <= sys.float_info.max
+        if not is_number and (card["private"] or value is not None):
+            raise InputError(f"expected {name} >= 0 in the card, got {value!r}")
+    claimed = {**card["attention"], **{name: card[name] for name in ("encoder", "label_names")}}
+    actual = {"encoder": config.encoder, "label_names": list(run.label_names)}
+    for name, value in {**asdict(config.attention), **actual}.items():
+        if claimed.get(name, value) != value:
+            raise InputError(f"expected {name} of the card as in the configuration")
+    json.dumps(card, ensure_ascii=False).encode()  # half a surrogate pair fits into no message

@@ -1,0 +1,304 @@
+"""Who is computed next: a bounded queue, fair between principals, that hands out batches.
+
+A request becomes a ``Ticket`` of one or more rows, each of a model and of a length in tokens. The
+queue decides only on those; what the rows hold never changes the order. It is not thread-safe: its
+``Lane`` locks it.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Protocol
+
+from attnpriv.errors import InputError
+
+
+class Model(Hashable, Protocol):
+    """What a row is for: rows of one model share batches."""
+
+    @property
+    def name(self) -> str:
+        """In metrics."""
+
+
+Shelf = tuple[Model, int]
+
+# Batches come in few shapes, since the kernels of every new one take memory and time to make. Rows
+# are padded to a multiple of the second number, up to the first; beyond eight their number is
+# rounded down in the same way.
+LENGTHS = ((64, 8), (128, 16), (math.inf, 32))
+ROWS = ((8, 1), (16, 4), (math.inf, 8))
+
+
+def padded_length(length: int) -> int:
+    """The length that a row of ``length`` tokens is padded to, unless others are longer."""
+    step = next(step for limit, step in LENGTHS if length <= limit)
+    return -(-length // step) * step
+
+
+def whole_rows(rows: int) -> int:
+    """How many of ``rows`` rows make a batch."""
+    step = next(step for limit, step in ROWS if rows <= limit)
+    return rows // step * step
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How rows are put together.
+
+    Attributes:
+        token_budget: rows times the length of the longest one, at most, in a batch of several.
+        overhead_tokens: the fixed cost of a forward pass, as the number of tokens that take as
+            long. A row of another length joins where that costs less padding than this.
+        capacity: rows that wait at most.
+
+    Raises:
+        InputError: one of them is below 1.
+    """
+
+    token_budget: int = 512
+    overhead_tokens: int = 32
+    capacity: int = 1024
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise InputError(f"expected {name} >= 1, got {value}")
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A request in the queue.
+
+    Attributes:
+        principal: whose turn it uses up.
+        end: when it is of no use any more, as a number of ``time.monotonic``.
+        owner: whoever waits for the results.
+        rows: those that still wait.
+    """
+
+    principal: Hashable
+    end: float
+    owner: Any = None
+    rows: set[Row] = field(default_factory=set)
+
+
+@dataclass(eq=False, slots=True)
+class Row:
+    """One row of a request.
+
+    Attributes:
+        ticket: the request.
+        index: its number among the request's rows.
+        model: rows of different models never share a batch.
+        length: tokens.
+        payload: what the model is to be fed with.
+        arrived: a number of ``time.monotonic``.
+        order: rows of one principal go by this, the smaller first.
+    """
+
+    ticket: Ticket
+    index: int
+    model: Model
+    length: int
+    payload: Any
+    arrived: float
+    order: tuple[float, int] = (math.inf, 0)
+
+    @property
+    def shelf(self) -> Shelf:
+        """What it may be batched with at no cost: its model, and its length with padding."""
+        return self.model, padded_length(self.length)
+
+
+class _Account:
+    """What one principal has waiting, and how much it was served."""
+
+    def __init__(self, principal: Hashable, served: float) -> None:
+        self.principal = principal
+        self.served = served  # tokens, padding included; the virtual time of fair queueing
+        self.shelves: dict[Shelf, list[Row]] = {}
+        self.tickets: dict[Ticket, None] = {}  # in order of arrival
+        self.waiting = 0
+
+    def add(self, row: Row) -> None:
+        insort(self.shelves.setdefault(row.shelf, []), row, key=_order)
+        row.ticket.rows.add(row)
+        self.tickets[row.ticket] = None
+        self.waiting += 1
+
+    def remove(self, row: Row) -> None:
+        rows = self.shelves[row.shelf]
+        del rows[bisect_left(rows, row.order, key=_order)]
+        if not rows:
+            del self.shelves[row.shelf]
+        row.ticket.rows.discard(row)
+        if not row.ticket.rows:
+            del self.tickets[row.ticket]
+        self.waiting -= 1
+
+    def most_urgent(self) -> Row:
+        return min((rows[0] for rows in self.shelves.values()), key=_order)
+
+
+class FairQueue:
+    """Rows that wait, handed out in batches.
+
+    The next batch begins with the principal that was served least, by its row with the earliest
+    deadline. Rows of the same model and a like length fill it up, again least served first, and
+    each is charged to its principal: start-time fair queueing (Goyal et al. 1997) on tokens.
+
+    Claim: a batch is led by somebody else only while that one was served fewer tokens, however many
+    requests it sends, so that a row waits for at most as many batches as its principal has rows
+    before it, and for those that others need to draw level. Not covered: idle time earns no credit;
+    what fills a batch up may be anybody's, and makes it take longer; a batch under way is not
+    interrupted.
+
+    Args:
+        batching: budget and capacity.
+    """
+
+    def __init__(self, batching: Batching) -> None:
+        self._batching = batching
+        self._accounts: dict[Hashable, _Account] = {}
+        self._left_at: dict[Hashable, float] = {}  # ahead of the clock, with nothing waiting
+        self._clock = 0.0
+        self._numbers = count()
+        self.waiting = 0
+
+    def add(self, ticket: Ticket, rows: Sequence[Row]) -> list[Ticket] | None:
+        """Let a request wait.
+
+        Where there is no room, requests of whoever has most waiting make room, the newest first,
+        unless the asker would then have more.
+
+        Returns:
+            The requests that had to go, or None where this one was not taken.
+        """
+        evicted = self._to_evict(ticket.principal, len(rows))
+        if evicted is None:
+            return None
+        for other in evicted:
+            self.remove(other)
+        account = self._account(ticket.principal)
+        for row in rows:
+            row.order = (ticket.end, next(self._numbers))
+            account.add(row)
+        self.waiting += len(rows)
+        return evicted
+
+    def remove(self, ticket: Ticket) -> bool:
+        """Take a request's waiting rows out; whether there were any."""
+        rows = list(ticket.rows)
+        for row in rows:
+            self._remove(row)
+        return bool(rows)
+
+    def expired(self, now: float) -> list[Ticket]:
+        """Take out the requests whose deadline has passed."""
+        late = [
+            ticket
+            for account in self._accounts.values()
+            for ticket in account.tickets
+            if ticket.end <= now
+        ]
+        for ticket in late:
+            self.remove(ticket)
+        return late
+
+    def take(self) -> list[Row]:
+        """Take the next batch out; empty where nothing waits."""
+        if not self._accounts:
+            return []
+        account = min(self._accounts.values(), key=_served)
+        self._clock = account.served
+        self._left_at = {who: at for who, at in self._left_at.items() if at > self._clock}
+        lead = account.most_urgent()
+        self._serve(lead)
+        batch, width = [lead], padded_length(lead.length)
+        for shelf in self._shelves_near(lead):
+            while self._joins(shelf[1], len(batch), width) and (row := self._next_on(shelf)):
+                self._serve(row)
+                batch.append(row)
+                width = max(width, shelf[1])
+        whole = whole_rows(len(batch))
+        for row in reversed(batch[whole:]):
+            self._put_back(row)
+        return batch[:whole]
+
+    def _joins(self, length: int, rows: int, width: int) -> bool:
+        """Whether a row of another length fits a batch, and pads less than a pass of its own."""
+        padding = width - length if length <= width else rows * (length - width)
+        fits = (rows + 1) * max(width, length) <= self._batching.token_budget
+        return fits and padding < self._batching.overhead_tokens
+
+    def _shelves_near(self, lead: Row) -> list[Shelf]:
+        """The model's shelves that may join, the nearest in length first."""
+        model, length = lead.shelf
+        near = {
+            shelf
+            for account in self._accounts.values()
+            for shelf in account.shelves
+            if shelf[0] == model
+        }
+        return sorted(near, key=lambda shelf: (abs(shelf[1] - length), shelf[1]))
+
+    def _next_on(self, shelf: Shelf) -> Row | None:
+        """The most urgent row on a shelf of whoever was served least."""
+        accounts = (account for account in self._accounts.values() if shelf in account.shelves)
+        account = min(accounts, key=_served, default=None)
+        return None if account is None else account.shelves[shelf][0]
+
+    def _account(self, principal: Hashable) -> _Account:
+        if principal not in self._accounts:
+            served = max(self._clock, self._left_at.pop(principal, 0.0))
+            self._accounts[principal] = _Account(principal, served)
+        return self._accounts[principal]
+
+    def _serve(self, row: Row) -> None:
+        self._accounts[row.ticket.principal].served += row.length
+        self._remove(row)
+
+    def _put_back(self, row: Row) -> None:
+        account = self._account(row.ticket.principal)
+        account.add(row)
+        account.served -= row.length
+        self.waiting += 1
+
+    def _remove(self, row: Row) -> None:
+        account = self._accounts[row.ticket.principal]
+        account.remove(row)
+        self.waiting -= 1
+        if not account.waiting:
+            del self._accounts[account.principal]
+            self._left_at[account.principal] = account.served
+
+    def _to_evict(self, principal: Hashable, rows: int) -> list[Ticket] | None:
+        """The requests that must go for ``rows`` more of a principal; None where it is its turn."""
+        excess = self.waiting + rows - self._batching.capacity
+        if excess <= 0:
+            return []
+        waiting = {key: account.waiting for key, account in self._accounts.items()}
+        newest = {key: reversed(account.tickets) for key, account in self._accounts.items()}
+        own = waiting.get(principal, 0) + rows
+        evicted: list[Ticket] = []
+        while excess > 0:
+            heaviest = max(waiting, key=waiting.__getitem__, default=principal)
+            if waiting.get(heaviest, 0) <= own:
+                return None
+            evicted.append(next(newest[heaviest]))
+            excess -= len(evicted[-1].rows)
+            waiting[heaviest] -= len(evicted[-1].rows)
+        return evicted
+
+
+def _order(row: Row) -> tuple[float, int]:
+    return row.order
+
+
+def _served(account: _Account) -> float:
+    return account.served

@@ -1,0 +1,304 @@
+"""What operators learn of a running server: metrics, traces and logs.
+
+Claim: no text that a caller chose gets into any of them. A string is written only where it belongs
+to a set that the server fixed (its methods, lanes and status codes, and the models in its folder);
+any other becomes ``other``. What a library says is never written, only where in it that was. Not
+covered: where calls are few, sums tell how many tokens a text had, and traces keep the 128-bit
+identifier that a caller may send.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Collection, Container, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    Summary,
+)
+
+import attnpriv
+from attnpriv_server.domain import Code
+
+PACKAGE = "attnpriv_server"
+OTHER = "other"
+CODES = frozenset({"OK", "UNKNOWN", *(code.value for code in Code)})
+FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE"})
+LANES = frozenset({"predict", "explain"})
+DROP_REASONS = frozenset({"deadline", "cancelled", "failed"})
+
+# A small batch takes milliseconds, an explanation seconds, and a queue may be longer still.
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
+TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+
+OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
+logger = logging.getLogger(__name__)
+
+
+class Telemetry:
+    """The metrics and the traces of one server; cheap, and safe in every thread.
+
+    Two of them in one process share nothing. ``docs/operations.md`` lists the metrics.
+
+    Args:
+        methods: those that are served, such as ``/package.Service/Method``.
+        tracer_provider: makes the spans. By default they go to the OTLP collector that
+            ``OTEL_EXPORTER_OTLP_ENDPOINT`` names; without it none are recorded.
+
+    Attributes:
+        registry: what ``/metrics`` shows.
+    """
+
+    def __init__(
+        self, methods: Collection[str] = (), tracer_provider: trace.TracerProvider | None = None
+    ) -> None:
+        self.registry = CollectorRegistry()
+        self._metrics = _Metrics(self.registry)
+        self._methods = frozenset(methods)
+        self._loaded: set[tuple[str, str]] = set()
+        self._models: set[str] = set()
+        self._versions: set[str] = set()
+        self._metrics.models_loaded.set_function(lambda: len(self._loaded))
+        self._exporting = _exporting_provider() if tracer_provider is None else None
+        provider = tracer_provider or self._exporting or trace.NoOpTracerProvider()
+        self._tracer = provider.get_tracer(PACKAGE, attnpriv.__version__)
+
+    def call_finished(self, method: str, code: str, seconds: float) -> None:
+        """A call was answered, with a status code; the span around this gets the code too."""
+        method, code = _known(method, self._methods), _known(code, CODES)
+        self._metrics.calls.labels(method, code).inc()
+        self._metrics.call_seconds.labels(method).observe(seconds)
+        span = trace.get_current_span()
+        span.set_attribute("rpc.response.status_code", code)
+        if code in FAULTS:
+            span.set_status(trace.StatusCode.ERROR)
+
+    def batch_finished(
+        self, lane: str, model: str, rows: int, tokens: int, padded_tokens: int, seconds: float
+    ) -> None:
+        """A batch was computed.
+
+        Args:
+            lane: where.
+            model: its name.
+            rows: texts in the batch.
+            tokens: of the texts.
+            padded_tokens: ``tokens`` and the padding: rows times the length of the longest.
+            seconds: of computing.
+        """
+        lane = _known(lane, LANES)
+        self._metrics.batch_rows.labels(lane).observe(rows)
+        self._metrics.batch_tokens.labels(lane).observe(padded_tokens)
+        self._metrics.padding_tokens.labels(lane).inc(padded_tokens - tokens)
+        self._metrics.batch_seconds.labels(lane, _known(model, self._models)).observe(seconds)
+
+    def waited(self, lane: str, seconds: float) -> None:
+        """A row left the queue to be computed."""
+        self._metrics.wait_seconds.labels(_known(lane, LANES)).observe(seconds)
+
+    def refused(self, lane: str) -> None:
+        """A request found the queue full, or had to make room in it."""
+        self._metrics.refused.labels(_known(lane, LANES)).inc()
+
+    def dropped(self, lane: str, reason: str) -> None:
+        """A request left the queue before it was computed, for a reason of ``DROP_REASONS``."""
+        self._metrics.dropped.labels(_known(lane, LANES), _known(reason, DROP_REASONS)).inc()
+
+    def watch_queue(self, lane: str, rows: Callable[[], int]) -> None:
+        """Ask ``rows`` how many rows wait whenever the metrics are read."""
+        self._metrics.queue_rows.labels(_known(lane, LANES)).set_function(rows)
+
+    def model_loaded(self, model: str, version: str, seconds: float, memory_bytes: int) -> None:
+        """A model of the repository is ready; from now on its name may be written."""
+        self._models.add(model)
+        self._versions.add(version)
+        self._loaded.add((model, version))
+        self._metrics.load_seconds.labels(model).observe(seconds)
+        self._metrics.memory_bytes.labels(model, version).set(memory_bytes)
+
+    def model_unloaded(self, model: str, version: str) -> None:
+        """A model's memory is free again."""
+        self._loaded.discard((model, version))
+        self._metrics.memory_bytes.remove(model, version)
+
+    def load_failed(self, model: str) -> None:
+        """A model of the repository, never one that a caller guessed, could not be loaded."""
+        self._models.add(model)
+        self._metrics.load_failures.labels(model).inc()
+
+    @contextmanager
+    def span(
+        self, name: str, parent: Mapping[str, str] | None = None, **attributes: str | int | float
+    ) -> Iterator[None]:
+        """Trace the block, inside the span that is open around it.
+
+        An exception leaves the name of its type in the span and goes on. Its message and its
+        traceback may quote a request and stay out.
+
+        Args:
+            name: a constant of the code, or the method that was called.
+            parent: metadata of a call, whose ``traceparent`` (W3C Trace Context) becomes the
+                parent. Its ``tracestate`` and baggage may hold any text and are not read.
+            attributes: numbers, and names that the server fixed.
+        """
+        with self._tracer.start_as_current_span(
+            _known(name, self._methods) if "/" in name else name,
+            context=None if parent is None else _remote(parent),
+            kind=trace.SpanKind.INTERNAL if parent is None else trace.SpanKind.SERVER,
+            attributes={key: self._attribute(value) for key, value in attributes.items()},
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            try:
+                yield
+            except Exception as error:
+                span.set_attribute("error.type", type(error).__qualname__)
+                raise
+
+    def close(self) -> None:
+        """Send the collector what spans are left; a provider that was given is left alone."""
+        if self._exporting is not None:
+            self._exporting.shutdown()
+
+    def _attribute(self, value: str | int | float) -> str | int | float:
+        if not isinstance(value, str):
+            return value
+        sets = (self._methods, self._models, self._versions, CODES, LANES)
+        return value if any(value in names for names in sets) else OTHER
+
+
+class _Metrics:
+    """The metrics by name; labels in the order in which ``Telemetry`` gives them."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        ours: dict[str, Any] = {"namespace": PACKAGE, "registry": registry}
+        ProcessCollector(registry=registry)
+        Info("build", "Version of the server.", **ours).info({"version": attnpriv.__version__})
+        # Calls
+        self.calls = Counter("calls", "Calls answered.", ["method", "code"], **ours)
+        self.call_seconds = Histogram(
+            "call_seconds", "Time from request to answer.", ["method"], buckets=SECONDS, **ours
+        )
+        # Queues
+        self.queue_rows = Gauge("queue_rows", "Rows that wait.", ["lane"], **ours)
+        self.wait_seconds = Histogram(
+            "wait_seconds", "Time of a row in the queue.", ["lane"], buckets=SECONDS, **ours
+        )
+        self.refused = Counter("refused", "Requests refused by a full queue.", ["lane"], **ours)
+        self.dropped = Counter(
+            "dropped", "Requests that left the queue uncomputed.", ["lane", "reason"], **ours
+        )
+        # Batches
+        self.batch_seconds = Histogram(
+            "batch_seconds", "Time to compute.", ["lane", "model"], buckets=SECONDS, **ours
+        )
+        self.batch_rows = Histogram(
+            "batch_rows", "Rows of a batch.", ["lane"], buckets=ROWS, **ours
+        )
+        self.batch_tokens = Histogram(
+            "batch_tokens", "Tokens of a batch with padding.", ["lane"], buckets=TOKENS, **ours
+        )
+        self.padding_tokens = Counter("padding_tokens", "Padding computed.", ["lane"], **ours)
+        # Models
+        self.models_loaded = Gauge("models_loaded", "Model versions in memory.", **ours)
+        self.memory_bytes = Gauge(
+            "model_memory_bytes", "Memory of a loaded model.", ["model", "version"], **ours
+        )
+        self.load_seconds = Summary("model_load_seconds", "Time to load.", ["model"], **ours)
+        self.load_failures = Counter("model_load_failures", "Failed loads.", ["model"], **ours)
+
+
+def _known(value: str, names: Container[str]) -> str:
+    """The value where it is one of the names: what a caller makes up must add no time series."""
+    return value if value in names else OTHER
+
+
+def _remote(metadata: Mapping[str, str]) -> Context:
+    """The context of a caller's span; empty where it sent none, or none that is well-formed."""
+    carrier = {"traceparent": metadata.get("traceparent", "")}
+    return TraceContextTextMapPropagator().extract(carrier)
+
+
+def _exporting_provider() -> TracerProvider | None:
+    """Exports to the collector that the standard environment variables name, if any."""
+    if not any(os.environ.get(name) for name in OTLP_ENDPOINTS):
+        return None
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+    name = os.environ.get("OTEL_SERVICE_NAME", "attnpriv-server")
+    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a record: the ``fields`` that our own code gave it, and never a message.
+
+    A message of another library may quote a text, so of it only its origin is written.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record in one line."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            **_fields(record),
+        }
+        return json.dumps(line)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    if record.name.partition(".")[0] == PACKAGE and hasattr(record, "fields"):
+        return dict(record.fields)
+    fields = {"at": f"{record.filename}:{record.lineno}"}
+    if record.exc_info and record.exc_info[0]:
+        fields["error"] = record.exc_info[0].__name__
+    return fields
+
+
+def configure_logging() -> None:
+    """Make every line on stderr a ``JsonLines`` one, Python's own notices included."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger(PACKAGE).setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    logging.raiseExceptions = False  # a record that cannot be written would be printed whole
+    threading.excepthook = _log_uncaught
+    sys.unraisablehook = _log_uncaught
+
+
+def _log_uncaught(caught: Any) -> None:
+    """What Python would print with message and traceback: of a dying thread, of a destructor."""
+    if caught.exc_value is not None:
+        log_defect(caught.exc_value)
+
+
+def log_defect(error: BaseException) -> None:
+    """Log where an unexpected error was raised; its message could quote a text, so not that."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown"
+    logger.error("defect", extra={"fields": {"error": type(error).__name__, "at": place}})
