@@ -7,7 +7,7 @@ import os
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,6 +16,9 @@ from attnpriv_server.access import Access, new_token
 from attnpriv_server.policy import Limits, Policies, load_limits, load_policies
 from attnpriv_server.queueing import Batching
 from attnpriv_server.telemetry import Telemetry, configure_logging
+
+if TYPE_CHECKING:
+    import grpc
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -91,27 +94,20 @@ def serve(
     """
     if context.invoked_subcommand is not None:
         return
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines would show addresses
-    from attnpriv_server.transport import check_exposure, server_credentials
-
     if models is None:
         raise InputError("expected --models DIR, got none")
-    if (tls_certificate is None) != (tls_key is None):
-        raise InputError("expected --tls-certificate and --tls-key together, got one of them")
-    if tls_client_ca is not None and tls_certificate is None:
-        raise InputError("expected --tls-certificate with --tls-client-ca, got none")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines would show addresses
+    from attnpriv_server.transport import check_exposure
+
     access = Access.anonymous() if principals is None else Access.from_file(principals)
     policies = Policies() if policy is None else load_policies(policy)
-    known = access.required or tls_client_ca is not None
-    host = check_exposure(listen, tls_certificate is not None, known, insecure)
-    credentials = None
-    if tls_certificate is not None and tls_key is not None:
-        credentials = server_credentials(tls_certificate, tls_key, tls_client_ca)
     policies.check_principals(access.names)
     bounds = Limits() if limits is None else load_limits(limits)
     batching = Batching(token_budget=token_budget, capacity=queue_rows)
+    credentials = _credentials(tls_certificate, tls_key, tls_client_ca)
+    authenticated = access.required or tls_client_ca is not None
+    host = check_exposure(listen, credentials is not None, authenticated, insecure)
     configure_logging()
-    sys.setswitchinterval(SWITCH_SECONDS)
     # Only now, so that --help and a wrong option answer at once.
     import torch
 
@@ -120,6 +116,7 @@ def serve(
     from attnpriv_server.repository import Repository
     from attnpriv_server.wire import METHODS, Server, serve_until_stopped
 
+    sys.setswitchinterval(SWITCH_SECONDS)
     torch.set_num_threads(threads)
     telemetry = Telemetry(METHODS)
     budget = None if memory_budget is None else memory_budget * MEGABYTE
@@ -137,6 +134,20 @@ def serve(
 
     with closing(telemetry), Repository(models, precision, budget, telemetry) as repository:
         asyncio.run(run(repository))
+
+
+def _credentials(
+    certificate: Path | None, key: Path | None, client_ca: Path | None
+) -> grpc.ServerCredentials | None:
+    from attnpriv_server.transport import server_credentials
+
+    if (certificate is None) != (key is None):
+        raise InputError("expected --tls-certificate and --tls-key together, got one of them")
+    if certificate is None or key is None:
+        if client_ca is not None:
+            raise InputError("expected --tls-certificate with --tls-client-ca, got none")
+        return None
+    return server_credentials(certificate, key, client_ca)
 
 
 @app.command()

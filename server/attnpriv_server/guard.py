@@ -7,7 +7,7 @@ import inspect
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, NoReturn
 
 import grpc
@@ -22,6 +22,7 @@ from attnpriv_server.transport import certificate_names
 logger = logging.getLogger(__name__)
 
 BEARER = "bearer "
+QUIET_SECONDS = 0.05  # without a call, after which none is on its way any more
 
 
 class Guard(grpc.aio.ServerInterceptor):
@@ -39,6 +40,8 @@ class Guard(grpc.aio.ServerInterceptor):
     def __init__(self, core: Core, roles: dict[str, Role | None]) -> None:
         self._core = core
         self._roles = roles
+        self._stopping = False
+        self._turned_away = 0
 
     async def intercept_service(
         self,
@@ -51,6 +54,23 @@ class Guard(grpc.aio.ServerInterceptor):
             self._core.telemetry.call_finished(handler_call_details.method, "UNIMPLEMENTED", 0.0)
             return None
         return self._guarded(handler, handler_call_details.method)
+
+    async def turn_away(self, seconds: float) -> None:
+        """Refuse new calls of the core's own services, until none came for a moment.
+
+        A call that gRPC has received and not yet handed over when its server stops is CANCELLED,
+        and few callers try that again. UNAVAILABLE sends them elsewhere before.
+
+        Args:
+            seconds: this long at most; where calls keep coming, the last ones may be cancelled.
+        """
+        self._stopping = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                before = -1
+                while before != self._turned_away:
+                    before = self._turned_away
+                    await asyncio.sleep(QUIET_SECONDS)
 
     def _guarded(self, handler: Any, method: str) -> Any:
         """The same handler, fed with bytes; streams may be written as coroutines or generators.
@@ -89,6 +109,7 @@ class Guard(grpc.aio.ServerInterceptor):
             code = grpc.StatusCode.OK
             try:
                 self._check_metadata(context)
+                self._check_serving(method)
                 refusal = self._core.admit(credentials_of(context), self._role(method))
                 if refusal is not None:
                     await abort(context, refusal)
@@ -126,8 +147,14 @@ class Guard(grpc.aio.ServerInterceptor):
                 Code.RESOURCE_EXHAUSTED, f"expected at most {limit} bytes of metadata"
             )
 
+    def _check_serving(self, method: str) -> None:
+        """Health is told until the end."""
+        if self._stopping and _service(method) not in self._roles:
+            self._turned_away += 1
+            raise RefusedError(Code.UNAVAILABLE, "the server is stopping")
+
     def _role(self, method: str) -> Role | None:
-        return self._roles.get(method.split("/")[1])
+        return self._roles.get(_service(method))
 
     def _tell(self, method: str, code: str, seconds: float) -> None:
         self._core.telemetry.call_finished(method, code, seconds)
@@ -154,6 +181,10 @@ def _trace_parent(context: Any) -> dict[str, str]:
     """The W3C trace context among the metadata."""
     wanted = ("traceparent", "tracestate")
     return {key: value for key, value in context.invocation_metadata() if key in wanted}
+
+
+def _service(method: str) -> str:
+    return method.split("/")[1]
 
 
 async def _first(requests: AsyncIterator[bytes]) -> bytes:

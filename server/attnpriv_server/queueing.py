@@ -61,7 +61,7 @@ class Batching:
     """
 
     token_budget: int = 512
-    overhead_tokens: int = 32
+    overhead_tokens: int = 40
     capacity: int = 1024
 
     def __post_init__(self) -> None:

@@ -73,7 +73,7 @@ def check_exposure(listen: str, tls: bool, authentication: bool, insecure: bool)
     host = found["host"]
     wanted = {
         "encryption (--tls-certificate)": tls,
-        "authentication (--principals)": authentication,
+        "authentication (--principals or --tls-client-ca)": authentication,
     }
     missing = " and ".join(name for name, there in wanted.items() if not there)
     if missing and not insecure and not _is_loopback(host):

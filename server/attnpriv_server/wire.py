@@ -44,6 +44,7 @@ METHODS = tuple(
 STREAM = "PredictStream"
 # Requests of one stream that are under way at once; it is read no further until one is answered.
 STREAM_WINDOW = 16
+TURN_AWAY_SECONDS = 2.0  # at most, of the time that stopping takes
 HEALTH_SECONDS = 0.5  # how often the health service is told which models are there
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -69,10 +70,10 @@ class Server:
         self._core = core
         self._health = Health()
         self._stopping = False
+        roles = {HEALTH.full_name: None, reflection.SERVICE_NAME: Role.MODELS}
+        self._guard = Guard(core, roles)
         self._server = grpc.aio.server(
-            interceptors=[
-                Guard(core, {HEALTH.full_name: None, reflection.SERVICE_NAME: Role.MODELS})
-            ],
+            interceptors=[self._guard],
             options=[
                 *channel_options(core.limits),
                 # Without this two servers share a port in silence, each with half of the requests.
@@ -101,6 +102,7 @@ class Server:
         self._stopping = True
         self._watch.cancel()
         self._health.stop()
+        await self._guard.turn_away(min(grace, TURN_AWAY_SECONDS))
         await self._server.stop(grace)
         await asyncio.to_thread(self._core.close)
 
