@@ -227,7 +227,9 @@ def test_a_port_in_use_is_bad_input(endpoint, telemetry) -> None:
         asyncio.run(Operations(telemetry, lambda: True).start(listen))
 
 
-def test_a_stopping_server_turns_callers_away_and_finishes_what_it_began(core) -> None:
+def test_a_stopping_server_turns_callers_away_and_finishes_what_it_began(make_core, models) -> None:
+    core = make_core(models)
+
     async def start() -> tuple[Server, Operations, int]:
         server = Server(core, "127.0.0.1:0")
         operations = Operations(core.telemetry, server.ready)
