@@ -1,4 +1,4 @@
-"""The ``attnpriv-client`` command: predict, explain, models, health.
+"""The ``attnpriv-client`` command: predict, explain, audit, models, health.
 
 Exit codes: 0 done, 1 not healthy, 2 bad input or a call that failed (one line on stderr),
 130 interrupted.
@@ -18,7 +18,11 @@ import typer
 from rich.console import Console, RenderableType
 
 from attnpriv.errors import AttnprivError, InputError
+from attnpriv.replacing import replace_file
 from attnpriv_client import render
+from attnpriv_client.audit import read_rows, run_audit
+from attnpriv_client.audit.results import to_json
+from attnpriv_client.audit.view import audit_progress, audit_view
 from attnpriv_client.client import Client
 from attnpriv_client.domain import Prediction
 from attnpriv_client.errors import DeadlineExceededError, ServiceError, UnavailableError
@@ -94,6 +98,60 @@ def explain(
 
 @app.command()
 @with_client
+def audit(
+    client: Client,
+    model: Model,
+    file: Annotated[
+        Path,
+        typer.Option(
+            help="A .jsonl, .csv or .tsv file with columns text and, where known, label, spans "
+            "(start, end, entity_type) and member."
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help="Write the figures here, as JSON.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many rows to ask about at most.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of the sample of rows and all that is drawn.")] = 0,
+    version: Version = None,
+    as_json: Json = False,
+) -> None:
+    """Measure from outside what a model's answers give away, as far as its server lets on.
+
+    It asks as you, under the server's policy, and spends what the server counts for you: each row
+    is explained once, and predicted in many variants. What could not be measured is listed with
+    the reason. Neither the screen nor the file shows a text. Ctrl-C ends with what was measured.
+    """
+    rows = read_rows(file)
+    if out is not None:
+        _check_other(out, file)
+        if not out.absolute().parent.is_dir():
+            raise InputError(f"expected a folder to write {out} into")
+    asked = min(limit, len(rows))
+    typer.echo(
+        f"asking for up to {asked + 1} explanations and for predictions of {asked} rows and their "
+        "variants; a server that keeps a privacy budget for you counts the explanations",
+        err=True,
+    )
+    with _interruptible(), audit_progress() as progress:
+        found = run_audit(
+            client,
+            model,
+            rows,
+            data=file.stem,
+            version=version,
+            limit=limit,
+            seed=seed,
+            progress=progress,
+        )
+    value = to_json(found)
+    if out is not None:
+        _write_json(out, value)
+    _print(as_json, value, audit_view(found))
+    if found.interrupted:
+        raise typer.Exit(130)
+
+
+@app.command()
+@with_client
 def models(
     client: Client,
     name: Annotated[str | None, typer.Argument(help="Show the card of this model.")] = None,
@@ -146,8 +204,8 @@ def _predict_file(
     resume: bool,
 ) -> int:
     """Write the output, and say how many lines it has; InputError where texts were refused."""
-    if file is not None and output.exists() and output.samefile(file):
-        raise InputError(f"expected another file than {file} for the output")
+    if file is not None:
+        _check_other(output, file)
     with _open_lines(texts, file) as lines:
         size = None if file is None else file.stat().st_size
         with open_output(output, model, resume) as written, progress_bar(lines, size) as on_answer:
@@ -158,6 +216,11 @@ def _predict_file(
             f"in {output}; the first: {refusals.first}"
         )
     return written.lines
+
+
+def _check_other(output: Path, file: Path) -> None:
+    if output.exists() and output.samefile(file):
+        raise InputError(f"expected another file than {file} for the output")
 
 
 @contextmanager
@@ -211,6 +274,15 @@ def _print(as_json: bool, value: dict[str, Any], view: RenderableType) -> None:
         typer.echo(json.dumps(value, ensure_ascii=False))
     else:
         Console().print(view)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write all of it or nothing, for its owner alone: the figures are about private rows."""
+    content = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+    try:
+        replace_file(path, content.encode(), 0o600)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _complain(message: str, error: BaseException) -> None:

@@ -1,0 +1,127 @@
+"""The questions of an audit, asked as any other caller would, and what came of each.
+
+What the caller may not have, or may have no more of, is a finding and ends one measure. Whatever
+else goes wrong, a server that is gone say, ends the audit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from attnpriv_client.audit.results import NotRunError
+from attnpriv_client.audit.rows import Row
+from attnpriv_client.client import Client
+from attnpriv_client.domain import Explanation, ModelCard, Prediction
+from attnpriv_client.errors import InvalidRequestError, ServiceError
+
+# The server's own sentence is left out: an audit cannot know that it quotes nothing of the request.
+_REASONS = {
+    "PERMISSION_DENIED": "the caller lacks the role, or the policy withholds the answer",
+    "RESOURCE_EXHAUSTED": "the server takes no more of these from this caller: it is full, or a "
+    "budget is spent",
+    "DEADLINE_EXCEEDED": "no answer within the timeout",
+}
+INTERRUPTED = "interrupted"
+
+Progress = Callable[[str, int, int], None]
+"""Told what is asked for, how many answers there are, and how many there will be."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A row with what the server said to it.
+
+    Attributes:
+        row: the question.
+        prediction: None where the server refused the text, or all predictions.
+        explanation: None where there is none; why is known for all rows together.
+        extents: where each of its entries stands in the text; None where that cannot be told.
+    """
+
+    row: Row
+    prediction: Prediction | None
+    explanation: Explanation | None = None
+    extents: tuple[tuple[int, int], ...] | None = None
+
+    @property
+    def truncated(self) -> bool:
+        """The model did not read all of the text."""
+        return self.prediction is not None and self.prediction.truncated
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Explanations in the order of the texts, and why there are no more, if so."""
+
+    answers: tuple[Explanation | None, ...]
+    stopped: str | None
+
+
+class Asker:
+    """Asks about one model.
+
+    Args:
+        client: asks.
+        model: its name.
+        version: of the model; None for the newest, until it is known which that is.
+        progress: told of every answer.
+    """
+
+    def __init__(self, client: Client, model: str, version: str | None, progress: Progress) -> None:
+        self._client, self._model, self._progress = client, model, progress
+        self.version = version
+
+    def card(self) -> ModelCard | None:
+        """The model card, where the caller may read it."""
+        try:
+            return self._client.model_card(self._model, self.version)
+        except ServiceError as error:
+            _reason(error)
+            return None
+
+    def predict(self, texts: Iterable[str], what: str) -> dict[str, Prediction | None]:
+        """One answer for each distinct text; None where the server refuses the text.
+
+        Raises:
+            NotRunError: the caller may not have these answers.
+        """
+        asked = list(dict.fromkeys(texts))
+        answers: dict[str, Prediction | None] = {}
+        try:
+            with closing(self._client.predict_stream(self._model, asked, self.version)) as stream:
+                for text, answer in zip(asked, stream, strict=True):
+                    answers[text] = answer if isinstance(answer, Prediction) else None
+                    self._progress(what, len(answers), len(asked))
+        except ServiceError as error:
+            raise NotRunError(_reason(error)) from None
+        return answers
+
+    def explain(self, texts: Sequence[str]) -> Explained:
+        """Explain one text after the other, for as long as the server answers."""
+        answers: list[Explanation | None] = []
+        try:
+            for text in texts:
+                answers.append(self._explain_one(text))
+                self._progress("explanations", len(answers), len(texts))
+        except NotRunError as error:
+            return Explained(tuple(answers), str(error))
+        except KeyboardInterrupt:
+            return Explained(tuple(answers), INTERRUPTED)
+        return Explained(tuple(answers), None)
+
+    def _explain_one(self, text: str) -> Explanation | None:
+        try:
+            return self._client.explain(self._model, text, version=self.version)
+        except InvalidRequestError:
+            return None
+        except ServiceError as error:
+            raise NotRunError(_reason(error)) from None
+
+
+def _reason(error: ServiceError) -> str:
+    """Why the caller gets no such answer; raises the error where it is about something else."""
+    if error.code not in _REASONS:
+        raise error
+    return f"{error.code}: {_REASONS[error.code]}"

@@ -1,0 +1,184 @@
+"""An audit as a table for a terminal, and its progress as a bar."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import assert_never
+
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from attnpriv_client.audit import asking
+from attnpriv_client.audit.faithfulness import LEAVE_ONE_OUT, RANDOM
+from attnpriv_client.audit.results import (
+    Audit,
+    CertificateResult,
+    CounterfactualResult,
+    Estimate,
+    FaithfulnessResult,
+    LiftResult,
+    MembershipResult,
+    ReleaseResult,
+    Result,
+    UtilityResult,
+)
+from attnpriv_client.render import printable
+
+INVALID = "INVALID: a control failed"
+
+Line = tuple[str, int, str, str]
+"""What was measured, on how many, the figure, and what to hold it against."""
+
+
+def audit_view(audit: Audit) -> RenderableType:
+    """Every figure with its interval and its null, then what was not run and why."""
+    table = Table("measure", "n", "figure [95 % interval]", "null, control, verdict")
+    for name, result in audit.measures.items():
+        for what, n, figure, beside in _lines(result):
+            label = f"{name}: {what}" if what else name
+            table.add_row(*map(_plain, (label, str(n), figure, beside)))
+    notes = [
+        f"{audit.model}, version {audit.version}; {audit.rows} of {audit.rows_in_file} rows "
+        f"({audit.rows_refused} refused, {audit.rows_truncated} longer than the model reads); "
+        f"seed {audit.seed}",
+        *(f"not run: {each.measure}: {each.reason}" for each in audit.not_run),
+        *(
+            f"partly run: {each.measure}: {each.rows} of {each.of} rows: {each.reason}"
+            for each in audit.partly_run
+        ),
+    ]
+    return Group(table, _plain("\n".join(notes)))
+
+
+@contextmanager
+def audit_progress() -> Iterator[asking.Progress]:
+    """A bar on stderr for each kind of question, where that is a terminal."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        tasks = {}
+
+        def told(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=of)
+            progress.update(tasks[what], completed=done)
+
+        yield told
+
+
+def _lines(result: Result) -> Iterator[Line]:
+    match result:
+        case ReleaseResult():
+            yield from _release(result)
+        case UtilityResult():
+            yield "accuracy", result.n, _estimate(result.accuracy), ""
+        case MembershipResult():
+            n = result.members + result.non_members
+            yield "AUC", n, _estimate(result.auc), result.verdict
+        case CounterfactualResult():
+            yield from _counterfactual(result)
+        case LiftResult():
+            yield from _lift(result)
+        case FaithfulnessResult():
+            yield from _faithfulness(result)
+        case CertificateResult():
+            yield from _certificate(result)
+        case _:
+            assert_never(result)
+
+
+def _release(result: ReleaseResult) -> Iterator[Line]:
+    fields = ("probabilities", "attention", "integrated_gradients", "offsets", "weight_bound")
+    released = [name for name in fields if getattr(result, name)]
+    answers = max(result.predictions, result.explanations)
+    nothing = "labels alone" if answers else "nothing"
+    yield "fields", answers, ", ".join(released) or nothing, _form(result)
+    if result.explanations:
+        yield "rows whose words are repeated", result.explanations, _estimate(result.rows_shown), ""
+    for each in result.spans_shown:
+        yield f"{each.entity_type} repeated", each.spans, _estimate(each.shown), ""
+
+
+def _form(result: ReleaseResult) -> str:
+    """How exact what is released is."""
+    notes = []
+    if result.probability_digits is not None:
+        notes.append(f"probabilities of {result.probability_digits} digits")
+    if result.redacted is not None:
+        notes.append(f"redacted by {result.detector}" if result.redacted else "not redacted")
+    if result.repeat_difference is not None:
+        notes.append(f"scores asked twice differ by {result.repeat_difference:.2g}")
+    return ", ".join(notes)
+
+
+def _counterfactual(result: CounterfactualResult) -> Iterator[Line]:
+    what = "change" if result.compared == "probabilities" else "flips"
+    for each in (result.overall, *result.types):
+        yield (
+            f"{each.entity_type}, flips by swap",
+            each.entities,
+            _estimate(each.swap.flips),
+            f"other words {_estimate(each.swap_null.flips)}",
+        )
+        p_value = "" if each.p_adjusted is None else f"p {each.p_adjusted:.3g}, "
+        verdict = "FLAGGED" if each.flagged else "not flagged"
+        yield (
+            f"{each.entity_type}, excess {what}",
+            each.entities,
+            _estimate(each.excess),
+            f"{p_value}{verdict if result.valid else INVALID}",
+        )
+
+
+def _lift(result: LiftResult) -> Iterator[Line]:
+    for each in result.scores:
+        beside = INVALID
+        if result.valid and each.null_low is not None and each.p_value is not None:
+            beside = f"null {each.null_low:.4g} to {each.null_high:.4g}, p {each.p_value:.3g}"
+        yield each.score, result.documents, _estimate(each.lift), beside
+        if result.hidden_entries:
+            share = f"share {each.hidden_share:.3g}"
+            characters = f"{result.hidden_characters:.3g} of the characters"
+            yield f"{each.score} on what is hidden", result.hidden_entries, share, characters
+
+
+def _faithfulness(result: FaithfulnessResult) -> Iterator[Line]:
+    for each in result.rankings:
+        if each.ranking in (LEAVE_ONE_OUT, RANDOM):
+            continue  # what the controls are made of
+        beside = "over random words" if result.valid else INVALID
+        for part in ("comprehensiveness", "sufficiency"):
+            gain = _estimate(getattr(each, f"{part}_gain"))
+            yield f"{each.ranking}, {part} gain", result.documents, gain, beside
+
+
+def _certificate(result: CertificateResult) -> Iterator[Line]:
+    card = {None: "card not readable", True: "as the card says", False: "NOT as the card says"}
+    holds = "holds" if result.holds else "DOES NOT HOLD"
+    yield (
+        "largest attention over its bound",
+        result.documents,
+        f"{result.weight_ratio:.4f}",
+        f"{holds}, {card[result.matches_card]}",
+    )
+
+
+def _estimate(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return "undefined"
+    return f"{estimate.value:.4g} [{estimate.low:.4g}, {estimate.high:.4g}]"
+
+
+def _plain(text: str) -> Text:
+    """Text as it is: no markup is read from it."""
+    return Text(printable(text))
