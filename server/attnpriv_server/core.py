@@ -50,6 +50,7 @@ from attnpriv_server.domain import (
 )
 from attnpriv_server.explain import detect, redact, score_tokens, split_special
 from attnpriv_server.lane import Lane
+from attnpriv_server.memory import return_freed_memory
 from attnpriv_server.policy import Limits, Policies, Policy
 from attnpriv_server.queueing import Batching, padded_length
 from attnpriv_server.repository import Loaded, Repository, UnknownModelError, Version
@@ -170,7 +171,7 @@ class Core:
     ) -> Predictions:
         self._check_texts("texts", request.texts)
         loaded = await self._loaded(request.model, request.version, deadline)
-        encodings = await self._encodings(loaded.run, request.texts)
+        encodings = await self._encodings(loaded.run, request.texts, turn)
         probabilities = await self._probabilities(loaded, encodings, turn, deadline)
         policy = self._policies.for_principal(principal)
         reveal = policy.reveal_probabilities and not _restricted(policy, loaded.run)
@@ -192,7 +193,8 @@ class Core:
         run = loaded.run
         _check_explainable(policy, run)
         target = _label_index(run, request.target_label)
-        encodings = await self._encodings(run, (request.text,))
+        self._explanations.check_room(1, turn)
+        encodings = await self._encodings(run, (request.text,), turn)
         probabilities = await self._probabilities(loaded, encodings, turn, deadline)
         if target is None:
             target = int(probabilities[0].argmax())
@@ -212,7 +214,8 @@ class Core:
             weight_bound=_weight_bound(policy, run, len(tokens) + len(special)),
         )
 
-    async def _encodings(self, run: Run, texts: Sequence[str]) -> list[Encoding]:
+    async def _encodings(self, run: Run, texts: Sequence[str], turn: Hashable) -> list[Encoding]:
+        self._predictions.check_room(len(texts), turn)
         if sum(map(len, texts)) <= QUICK_BYTES:
             return encode_texts(run, texts)
         loop = asyncio.get_running_loop()
@@ -227,7 +230,9 @@ class Core:
     def _scored(
         self, loaded: Loaded, questions: Sequence[_Question]
     ) -> list[tuple[list[Token], list[Token], Redaction | None]]:
-        return [self._answer(loaded.run, question) for question in questions]
+        answers = [self._answer(loaded.run, question) for question in questions]
+        return_freed_memory()
+        return answers
 
     def _answer(
         self, run: Run, question: _Question

@@ -70,6 +70,18 @@ class Lane:
         self._thread = threading.Thread(target=self._work, name=f"lane-{name}", daemon=True)
         self._thread.start()
 
+    def check_room(self, rows: int, principal: Hashable) -> None:
+        """Refuse what ``compute`` would refuse now, before any work goes into its rows.
+
+        Raises:
+            RefusedError: the queue is full.
+        """
+        with self._changed:
+            has_room = self._queue.has_room(principal, rows)
+        if not has_room:
+            self._telemetry.refused(self._name)
+            raise self._full()
+
     async def compute(
         self,
         model: Model,

@@ -191,6 +191,10 @@ class FairQueue:
         self.waiting += len(rows)
         return evicted
 
+    def has_room(self, principal: Hashable, rows: int) -> bool:
+        """Whether a request of so many rows would be taken now."""
+        return self._to_evict(principal, rows) is not None
+
     def remove(self, ticket: Ticket) -> bool:
         """Take a request's waiting rows out; whether there were any."""
         rows = list(ticket.rows)

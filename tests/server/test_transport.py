@@ -370,7 +370,9 @@ def test_other_machines_need_encryption_and_authentication(host) -> None:
         check_exposure(listen, False, False, False)
     with pytest.raises(InputError, match=r"without encryption \(--tls-certificate\);"):
         check_exposure(listen, False, True, False)
-    with pytest.raises(InputError, match=r"without authentication \(--principals or --tls-client-ca\);"):
+    with pytest.raises(
+        InputError, match=r"without authentication \(--principals or --tls-client-ca\);"
+    ):
         check_exposure(listen, True, False, False)
 
 
