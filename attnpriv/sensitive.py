@@ -170,7 +170,14 @@ def detector_quality(
     detector: Detector, texts: Sequence[str], gold: Sequence[Sequence[Span]]
 ) -> tuple[TypeQuality, ...]:
     """Compare a detector with gold spans, one entry for each type that either of them names."""
-    pairs = [(tuple(g), detector.detect(t)) for t, g in zip(texts, gold, strict=True)]
+    return span_quality([detector.detect(text) for text in texts], gold)
+
+
+def span_quality(
+    detected: Sequence[Sequence[Span]], gold: Sequence[Sequence[Span]]
+) -> tuple[TypeQuality, ...]:
+    """The same where it is known already what the detector found in each text."""
+    pairs = [(tuple(g), tuple(d)) for d, g in zip(detected, gold, strict=True)]
     types = sorted({span.entity_type for pair in pairs for spans in pair for span in spans})
     return tuple(_type_quality(entity_type, pairs) for entity_type in types)
 

@@ -10,7 +10,13 @@ Two lifts are reported, since they answer different questions.
 * ``row_lift``: the mass on sensitive keys over k/n of the whole row, special keys counted. Only
   this one is bounded by ``guarantees.mass_bound`` and ``lift_bound``.
 
-Attention alone explains nothing (Jain and Wallace 2019; Wiegreffe and Pinter 2019).
+The content lift has a second null, matched on token length and position, and is split by layer,
+head, entity type and label. Documents pass the model one at a time, and what is summed over them is
+summed exactly: in whatever order and pieces they come, the bits are the same.
+
+Attention alone explains nothing (Jain and Wallace 2019; Wiegreffe and Pinter 2019). A lift near 1
+acquits no model: one that attends to all tokens alike can read personal data through its values and
+its pooling, which attribution, occlusion and swaps see.
 """
 
 from __future__ import annotations
@@ -23,12 +29,19 @@ from torch import Tensor
 
 from attnpriv import guarantees
 from attnpriv.audit.documents import Documents
-from attnpriv.audit.lift import LiftAccumulator, controls
-from attnpriv.audit.results import AttentionResult, Certificate, Head, Lift
+from attnpriv.audit.lift import LiftAccumulator, LiftControls
+from attnpriv.audit.matched import MatchedControls, TokenLiftAccumulator, token_lengths
+from attnpriv.audit.results import AttentionResult, Certificate, Head, TokenLift
+from attnpriv.audit.rollout import FlowAccumulator, head_names, layer_names, recorded_value_norms
 from attnpriv.audit.statistics import Floats
+from attnpriv.audit.subsets import Subsets
+from attnpriv.audit.tally import Tally
 from attnpriv.config import AttentionConfig
+from attnpriv.data.records import Span
+from attnpriv.errors import InputError
 from attnpriv.models.text import TextClassifier
 
+TINY = float(torch.finfo(torch.float32).tiny)
 ROUNDING = 1e-5  # relative error of float32 sums that a measured value may show over its bound
 
 
@@ -48,70 +61,101 @@ def attention_received(weights: Sequence[Tensor], mask: Tensor) -> Tensor:
     )
 
 
-class AttentionAccumulator:
-    """One pass over the documents; of each it keeps a few numbers a head, never the weights."""
+class AttentionAccumulator(Tally):
+    """One pass over the documents; of each it keeps a few numbers a head, never the weights.
 
-    def __init__(self, documents: Documents, shape: tuple[int, int], permutations: int, seed: int):
+    Attributes:
+        logits: what the model answered, [documents, K].
+    """
+
+    def __init__(
+        self,
+        documents: Documents,
+        shape: tuple[int, int],
+        permutations: int,
+        seed: int,
+        spans: Sequence[Sequence[Span]] | None = None,
+    ) -> None:
         self.documents = documents
         self.shape = shape
         self.series = shape[0] * shape[1]
         n = len(documents)
-        self.content = LiftAccumulator(n, self.series, permutations, seed)
+        self.heads = TokenLiftAccumulator(n, self.series, permutations, seed)
+        self.controls = LiftControls(n, permutations, seed)
+        self.matched_controls = MatchedControls(n, permutations, seed)
+        self.subsets = Subsets(documents, spans, permutations, seed)
+        self.flow = FlowAccumulator(documents, shape, permutations, seed)
+        self.logits: Floats = np.zeros((n, len(documents.data.label_names)))
         self.mass, self.row_mass, self.special, self.entropy, self.largest = (
             np.zeros((n, self.series)) for _ in range(5)
         )
 
-    def add(self, batch: Sequence[int], weights: Sequence[Tensor], mask: Tensor) -> None:
-        """Take in the weights, L times [B, H, T, T], of a batch of documents."""
-        sensitive = torch.zeros(mask.shape, dtype=weights[0].dtype)
-        for row, document in enumerate(batch):
-            flags = self.documents.sensitive[document]
-            sensitive[row, : len(flags)] = torch.from_numpy(flags)
-        rows = [_row_statistics(layer, mask, sensitive) for layer in weights]
-        received = attention_received(weights, mask).flatten(1, 2).double().numpy()
-        index = list(batch)
-        self.row_mass[index], self.entropy[index], self.largest[index] = (
-            torch.cat([layer[kind] for layer in rows], dim=1).double().numpy() for kind in range(3)
-        )
-        for row, document in enumerate(batch):
-            self._add_document(document, received[row])
+    @property
+    def content(self) -> LiftAccumulator:
+        """The shares of content tokens, by head."""
+        return self.heads.permuted
 
-    def _add_document(self, document: int, received: Floats) -> None:
+    def add(self, document: int, weights: Tensor, norms: Tensor) -> None:
+        """Take in a document's weights [L, H, T, T] and value norms [L, H, T]."""
+        received = weights.mean(2, dtype=torch.float64)
+        self._add_weights(document, weights.flatten(0, 1), received.flatten(0, 1).numpy())
+        self.flow.add(document, weights, received, norms)
+
+    def _add_weights(self, document: int, weights: Tensor, received: Floats) -> None:
+        """Take in a document's weights [S, n, n] of all heads, and what each key gets [S, n]."""
         flags, content = self.documents.sensitive[document], self.documents.content(document)
-        scores = received[:, : len(flags)]
-        self.mass[document] = scores[:, flags].sum(1)
-        self.special[document] = scores[:, 0] + scores[:, len(flags) - 1]
-        self.content.add(document, scores[:, content], flags[content])
+        n = len(flags)
+        self.mass[document] = received[:, flags].sum(1)
+        self.special[document] = received[:, 0] + received[:, -1]
+        on_sensitive = weights[..., torch.from_numpy(flags)].sum(-1, dtype=torch.float64)
+        self.row_mass[document] = on_sensitive.amax(1).numpy()
+        logs = weights.clamp(min=TINY).log()  # torch's own entropy takes twice as long
+        entropy = -(weights * logs).sum((1, 2), dtype=torch.float64)
+        self.entropy[document] = entropy.numpy() / n / np.log(n)
+        self.largest[document] = weights.amax((1, 2)).double().numpy()
+        scores, lengths = received[:, content], token_lengths(self.documents, document)
+        self.heads.add(document, scores, flags[content], lengths)
+        self.controls.add(document, flags[content])
+        self.matched_controls.add(document, flags[content], lengths)
+        self.subsets.add(document, scores)
 
     def result(self, config: AttentionConfig, resamples: int, seed: int) -> AttentionResult:
         """Everything about these documents."""
-        flags = [
-            f[self.documents.content(d)] for d, f in enumerate(self.documents.sensitive) if f.any()
-        ]
         permutations = len(self.content.null)
-        planted, null = controls(flags, permutations, resamples, seed)
+        planted, null = self.controls.result(resamples)
+        matched = self.matched_controls.result(resamples)
+        (overall,) = self.heads.lifts(["overall"], resamples)
+        layers, heads = self.shape
         return AttentionResult(
             documents=len(self.documents),
-            documents_with_sensitive=len(flags),
-            sensitive_tokens=int(sum(f.sum() for f in flags)),
+            documents_with_sensitive=overall.documents,
+            sensitive_tokens=overall.tokens,
             content_tokens=sum(len(e.ids) - 2 for e in self.documents.encodings),
-            overall=self.content.overall(resamples),
-            heads=self._heads(self.content.lifts(resamples)),
+            matched_tokens=overall.matched_tokens,
+            overall=overall.permuted,
+            matched=overall.matched,
+            heads=self._heads(self.heads.lifts(head_names(layers, heads), resamples)),
+            layers=self.heads.lifts(layer_names(layers), resamples),
+            entity_types=self.subsets.by_type(resamples),
+            labels=self.subsets.by_label(resamples),
             certificate=self._certificate(config),
             planted=planted,
             null=null,
+            matched_planted=matched[0],
+            matched_null=matched[1],
             permutations=permutations,
             resamples=resamples,
             seed=seed,
         )
 
-    def _heads(self, lifts: Sequence[Lift]) -> tuple[Head, ...]:
+    def _heads(self, lifts: Sequence[TokenLift]) -> tuple[Head, ...]:
         uniform = sum(self._uniform_shares())
         return tuple(
             Head(
                 layer=s // self.shape[1],
                 head=s % self.shape[1],
-                content=lifts[s],
+                content=lifts[s].permuted,
+                matched=lifts[s].matched,
                 row_lift=float(self.mass[:, s].sum() / uniform) if uniform else None,
                 special_mass=float(self.special[:, s].mean()),
                 normalised_entropy=float(self.entropy[:, s].mean()),
@@ -154,19 +198,6 @@ class AttentionAccumulator:
         )
 
 
-def _row_statistics(weights: Tensor, mask: Tensor, sensitive: Tensor) -> tuple[Tensor, ...]:
-    """Of one layer's weights [B, H, T, T], three tensors [B, H] over the visible queries.
-
-    The largest mass of a row on sensitive keys, the mean entropy over ln n, the largest weight.
-    """
-    visible = mask[:, None, :].to(weights.dtype)
-    on_sensitive = torch.einsum("bhqk,bk->bhq", weights, sensitive) * visible
-    n = mask.sum(1)[:, None]
-    entropy = (torch.special.entr(weights).sum(-1) * visible).sum(-1) / n
-    largest = weights.amax(-1) * visible
-    return on_sensitive.amax(-1), entropy / n.clamp(min=2).log(), largest.amax(-1)
-
-
 @torch.inference_mode()
 def measure_attention(
     model: TextClassifier,
@@ -174,17 +205,37 @@ def measure_attention(
     permutations: int,
     seed: int,
     progress: Callable[[int, int], None] | None = None,
+    spans: Sequence[Sequence[Span]] | None = None,
+    chosen: Sequence[int] | None = None,
 ) -> AttentionAccumulator:
-    """Run the model once over all documents and collect its attention.
+    """Run the model once over all documents, or some, and collect its answers and its attention.
 
     Memory grows with documents times heads, not with the square of their length.
+
+    Args:
+        model: the classifier, in eval mode.
+        documents: tokenised held-out records.
+        permutations: of each null.
+        seed: of the nulls and the bootstraps.
+        progress: called with documents done and their number.
+        spans: what the documents were prepared with, for the split by entity type; None leaves
+            that split out.
+        chosen: documents to take; None takes all.
+
+    Raises:
+        InputError: there are no documents.
     """
+    if not len(documents):
+        raise InputError("expected documents to measure, got none")
     shape = (model.config.layers, model.config.heads)
-    statistics = AttentionAccumulator(documents, shape, permutations, seed)
-    done = 0
-    for batch, ids, mask in documents.batches(range(len(documents))):
-        statistics.add(batch, model.forward_with_weights(ids, mask)[1], mask)
-        done += len(batch)
-        if progress:
-            progress(done, len(documents))
+    statistics = AttentionAccumulator(documents, shape, permutations, seed, spans)
+    chosen = range(len(documents)) if chosen is None else chosen
+    with recorded_value_norms(model) as norms:
+        for done, document in enumerate(chosen, start=1):
+            logits, weights = model.forward_with_weights(*documents.padded([document]))
+            statistics.logits[document] = logits[0].numpy()
+            statistics.add(document, torch.cat(weights), torch.cat(norms))
+            norms.clear()
+            if progress:
+                progress(done, len(chosen))
     return statistics

@@ -14,12 +14,13 @@ from captum.attr import IntegratedGradients
 from torch import Tensor
 
 from attnpriv.audit.documents import Documents, sample
+from attnpriv.audit.figures import Figures, figure
 from attnpriv.audit.lift import LiftAccumulator
 from attnpriv.audit.results import AttributionResult
+from attnpriv.errors import InputError
 from attnpriv.models.text import TextClassifier
 
 ROWS_AT_ONCE = 64  # interpolated inputs in one forward and backward pass; bounds memory only
-BATCH = 16
 
 
 def integrated_gradients(
@@ -58,9 +59,7 @@ def attribute(
     model: TextClassifier, ids: Tensor, mask: Tensor, target: Tensor, steps: int, pad_id: int
 ) -> tuple[Tensor, Tensor]:
     """The scores [B, T] of ``integrated_gradients``, and by how much each text's sum misses [B]."""
-    with torch.no_grad():
-        x = model.embed(ids)
-        baseline = model.embed(torch.where(special_tokens(mask), ids, pad_id))
+    baseline, x = path_ends(model, ids, mask, pad_id)
     attributions, delta = IntegratedGradients(model.forward_embedded).attribute(
         x,
         baselines=baseline,
@@ -73,11 +72,43 @@ def attribute(
     return cast(Tensor, attributions.sum(-1).detach()), cast(Tensor, delta.detach())
 
 
+@torch.no_grad()
+def path_ends(
+    model: TextClassifier, ids: Tensor, mask: Tensor, pad_id: int
+) -> tuple[Tensor, Tensor]:
+    """The embeddings [B, T, D] of padding between the special tokens, and of the text."""
+    return model.embed(torch.where(special_tokens(mask), ids, pad_id)), model.embed(ids)
+
+
 def special_tokens(mask: Tensor) -> Tensor:
     """The first and the last visible position of each row, [CLS] and [SEP], as a mask [B, T]."""
     positions = torch.arange(mask.shape[1], device=mask.device)
     last = mask.sum(1, keepdim=True) - 1
     return mask & ((positions == 0) | (positions == last))
+
+
+def sensitive_documents(documents: Documents) -> list[int]:
+    """The documents that hold sensitive tokens; all of them where none does.
+
+    No other says anything about a lift.
+
+    Raises:
+        InputError: there are no documents.
+    """
+    if not len(documents):
+        raise InputError("expected documents to explain, got none")
+    eligible = [d for d in range(len(documents)) if documents.sensitive[d].any()]
+    return eligible or list(range(len(documents)))
+
+
+def sample_sensitive(documents: Documents, most: int, seed: int) -> list[int]:
+    """A seeded sample of ``sensitive_documents``, the same for every measure of one audit.
+
+    Raises:
+        InputError: there are no documents.
+    """
+    eligible = sensitive_documents(documents)
+    return [eligible[i] for i in sample(len(eligible), most, seed)]
 
 
 def measure_attribution(
@@ -91,10 +122,9 @@ def measure_attribution(
     resamples: int,
     seed: int,
     progress: Callable[[int, int], None] | None = None,
+    figures: Figures | None = None,
 ) -> AttributionResult:
     """The lift of |integrated gradients| on sensitive tokens, over a seeded sample of documents.
-
-    Drawn from the documents that hold sensitive tokens, for no other says anything about the lift.
 
     Args:
         model: the classifier.
@@ -106,30 +136,34 @@ def measure_attribution(
         resamples: of the bootstrap.
         seed: of the sample, the null and the bootstrap.
         progress: called with documents done and their number.
+        figures: takes in the lift by document.
+
+    Raises:
+        InputError: there are no documents.
 
     The lift is that of ``attnpriv.audit.lift`` on one score, |IG|.
     """
-    eligible = [d for d in range(len(documents)) if documents.sensitive[d].any()]
-    eligible = eligible or list(range(len(documents)))
-    chosen = [eligible[i] for i in sample(len(eligible), most, seed)]
-    position = {document: i for i, document in enumerate(chosen)}
+    chosen = sample_sensitive(documents, most, seed)
     statistics = LiftAccumulator(len(chosen), 1, permutations, seed)
     errors: list[float] = []
-    for batch, ids, mask in documents.batches(chosen, BATCH):
-        target = torch.tensor([targets[d] for d in batch])
+    for row, document in enumerate(chosen):
+        ids, mask = documents.padded([document])
+        target = torch.tensor([targets[document]])
         scores, missed = attribute(model, ids, mask, target, steps, documents.pad_id)
-        errors += missed.abs().tolist()
-        for document, row in zip(batch, scores.abs().double().numpy(), strict=True):
-            content = documents.content(document)
-            flags = documents.sensitive[document][content]
-            statistics.add(position[document], row[None, content], flags)
+        content = documents.content(document)
+        flags = documents.sensitive[document][content]
+        statistics.add(row, scores[:, content].abs().double().numpy(), flags)
+        errors.append(abs(float(missed)))
         if progress:
-            progress(len(errors), len(chosen))
+            progress(row + 1, len(chosen))
     touched = int((statistics.uniform > 0).sum())
+    if figures is not None:
+        shares = statistics.mean_shares()
+        figures["attribution.lift.lift"] = figure(chosen, shares, statistics.uniform)
     return AttributionResult(
         documents=len(chosen),
         documents_with_sensitive=touched,
-        sampled_from=len(eligible),
+        sampled_from=len(sensitive_documents(documents)),
         steps=steps,
         share=float(statistics.shares.sum() / touched) if touched else None,
         lift=statistics.overall(resamples),

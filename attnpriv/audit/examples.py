@@ -1,14 +1,21 @@
-"""A few documents token by token, personal data behind placeholders."""
+"""The worst documents token by token, personal data behind placeholders.
+
+Worst is by selection: those on whose sensitive tokens attention exceeds their share of the tokens
+by most. They show what the model can do, not what it does on the average; that is what the lifts
+are for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from attnpriv.audit.attention import attention_received
 from attnpriv.audit.attribution import integrated_gradients
-from attnpriv.audit.documents import Documents, sample
+from attnpriv.audit.documents import Documents
+from attnpriv.audit.lift import LiftAccumulator
 from attnpriv.audit.results import Example, Piece
 from attnpriv.audit.statistics import Floats
 from attnpriv.data.records import Span
@@ -21,14 +28,36 @@ def examples(
     documents: Documents,
     spans: Sequence[Sequence[Span]],
     probabilities: Floats,
+    attention: LiftAccumulator,
     most: int,
     steps: int,
-    seed: int,
 ) -> tuple[Example, ...]:
-    """A seeded sample of the documents that hold personal data, with attention and attribution."""
-    eligible = [d for d, flags in enumerate(documents.sensitive) if flags.any()]
-    chosen = [eligible[i] for i in sample(len(eligible), most, seed)]
-    return tuple(_example(model, documents, d, spans[d], probabilities[d], steps) for d in chosen)
+    """The documents with the most excess attention, worst first, with attention and attribution.
+
+    Args:
+        model: the classifier, in eval mode.
+        documents: tokenised held-out records.
+        spans: what they were prepared with.
+        probabilities: of the classes, [documents, K].
+        attention: that of all heads on the same documents, as ``measure_attention`` collects it.
+        most: how many to show; those without sensitive tokens are never shown.
+        steps: points on each path of integrated gradients.
+    """
+    return tuple(
+        _example(model, documents, d, spans[d], probabilities[d], steps)
+        for d in worst_documents(attention, most)
+    )
+
+
+def worst_documents(attention: LiftAccumulator, most: int) -> list[int]:
+    """Documents by ``A_d - u_d`` of ``attnpriv.audit.lift``, largest first, of equals the earlier.
+
+    A difference, since the ratio would favour texts with a single sensitive token, and the share
+    alone those that hold little else.
+    """
+    excess = attention.mean_shares() - attention.uniform
+    order = np.argsort(-excess, kind="stable")
+    return [int(d) for d in order if attention.uniform[d] > 0][:most]
 
 
 def _example(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,6 +88,14 @@ def build_classifier(
     model = load_pretrained(folder, num_labels, attention, pooling)
     file = folder / TOKENIZER
     return Classifier(model, WordPieceTokenizer.from_file(file), file)
+
+
+def weights_sha256(model: TextClassifier) -> str:
+    """The SHA-256 over all weights of a model."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def make_schedule(config: TrainConfig, size: int) -> Schedule:

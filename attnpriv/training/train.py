@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -29,6 +28,7 @@ from attnpriv.training.preparation import (
     make_records,
     make_schedule,
     seeded,
+    weights_sha256,
 )
 from attnpriv.training.processes import Processes, join_processes
 from attnpriv.training.release import (
@@ -192,9 +192,7 @@ def _schedule(
 
 def _identity(plan: _Plan) -> dict[str, Any]:
     """What must be the same for a training to go on."""
-    model, weights = plan.classifier.model, hashlib.sha256()
-    for tensor in model.state_dict().values():
-        weights.update(tensor.numpy().tobytes())
+    model = plan.classifier.model
     return {
         "data": plan.dataset.fingerprint(),
         **{f"model {name}": value for name, value in model.config.to_dict().items()},
@@ -204,7 +202,7 @@ def _identity(plan: _Plan) -> dict[str, Any]:
             for name, value in (asdict(plan.privacy) if plan.privacy else {}).items()
         },
         "noise_multiplier": plan.noise_multiplier,
-        "initial weights": weights.hexdigest(),  # last: what else differs explains them
+        "initial weights": weights_sha256(model),  # last: what else differs explains them
     }
 
 

@@ -31,6 +31,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from attnpriv.errors import InputError
+from attnpriv.identity import check_same
 from attnpriv.replacing import replace_file
 from attnpriv.run_folder import LEDGER
 
@@ -101,12 +102,7 @@ class WorkFolder:
             key = bytes.fromhex(state["key"])
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"cannot read the saved state {self._checkpoint}: {error}") from error
-        for name in {**theirs, **self._identity}:
-            if theirs.get(name) != self._identity.get(name):
-                raise InputError(
-                    f"cannot resume {self.path}: its {name} is {theirs.get(name)!r}, "
-                    f"this command's is {self._identity.get(name)!r}"
-                )
+        check_same(self.path, theirs, self._identity)
         return Checkpoint(taken, key, tensors)
 
 

@@ -18,12 +18,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from captum.robust import FGSM, PGD
 from torch import Tensor, nn
 
 from attnpriv.audit.attribution import special_tokens
 from attnpriv.audit.documents import Documents, sample
+from attnpriv.audit.figures import Figures, figure
 from attnpriv.audit.results import AttackAtRadius, Control, RobustnessResult
 from attnpriv.audit.statistics import wilson
 from attnpriv.models.text import TextClassifier
@@ -31,7 +33,8 @@ from attnpriv.models.text import TextClassifier
 SCALES = (0.01, 0.02, 0.05)
 PGD_STEPS = 6
 STEP = 2.5 / PGD_STEPS  # of the radius: the steps can cross the ball and come back
-BATCH = 32
+ATTACKS = ("fgsm", "strongest")
+UNMOVED = 32  # documents of the null control
 # Captum takes gradients below 1e-6 for zero, and so would leave confident documents where they are.
 ANY_GRADIENT = 0.0
 
@@ -59,6 +62,7 @@ def embedding_attacks(
     most: int,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    figures: Figures | None = None,
 ) -> RobustnessResult:
     """Accuracy on a seeded sample of documents under attacks of three radii.
 
@@ -77,21 +81,29 @@ def embedding_attacks(
         most: how many to attack at most.
         seed: of the sample.
         progress: called with documents done and their number.
+        figures: takes in the accuracies by document.
     """
     chosen = sample(len(documents), most, seed)
-    batches = [_embed(model, documents, *batch) for batch in documents.batches(chosen, BATCH)]
+    batches = [_embed(model, documents, *batch) for batch in documents.batches(chosen)]
     deviation = _coordinate_deviation(batches)
-    counts = torch.zeros(2 * len(SCALES) + 1, dtype=torch.int64)
-    moved = _changed_by_nothing(model, batches[0])
-    done = 0
-    for batch in batches:
-        counts += _attack_batch(model, batch, deviation)
-        done += len(batch.labels)
+    counts = np.zeros((len(chosen), 2 * len(SCALES) + 1), dtype=np.int64)
+    for done, batch in enumerate(batches, start=1):
+        counts[done - 1] = _attack_batch(model, batch, deviation).numpy()
         if progress:
             progress(done, len(chosen))
-    clean, *attacked = counts.tolist()
+    clean, *attacked = counts.sum(0).tolist()
     positive = _positive_control(batches, seed)
-    null = Control("radius 0, one batch: no prediction changes", float(moved), moved == 0)
+    moved = sum(_changed_by_nothing(model, batch) for batch in batches[:UNMOVED])
+    null = Control(
+        f"radius 0, at most {UNMOVED} documents: no prediction changes", float(moved), moved == 0
+    )
+    if figures is not None:
+        paths = ["clean", *(f"radii[{scale}].{kind}" for scale in SCALES for kind in ATTACKS)]
+        columns = counts.T.astype(np.float64)
+        figures |= {
+            f"robustness.{path}": figure(chosen, column)
+            for path, column in zip(paths, columns, strict=True)
+        }
     return RobustnessResult(
         documents=len(chosen),
         sampled_from=len(documents),

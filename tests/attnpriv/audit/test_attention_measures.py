@@ -15,6 +15,7 @@ from attnpriv.audit.attention import (
 from attnpriv.audit.documents import Documents
 from attnpriv.audit.results import AttentionResult
 from attnpriv.config import AttentionConfig
+from attnpriv.errors import InputError
 from attnpriv.models.text import TextClassifier
 
 HARD = AttentionConfig(temperature=2.0, clip=3.0, clip_mode="norm")
@@ -109,13 +110,10 @@ def test_row_lift_stays_below_its_bound(
 def test_attention_forced_onto_sensitive_tokens_is_found(documents: Documents) -> None:
     """A positive control of the whole measure: weights planted on the sensitive keys."""
     statistics = AttentionAccumulator(documents, (1, 2), permutations=200, seed=0)
-    for batch, _, mask in documents.batches(range(len(documents))):
-        logits = torch.zeros(*mask.shape[:1], 2, mask.shape[1], mask.shape[1])
-        for row, d in enumerate(batch):
-            flags = torch.from_numpy(documents.sensitive[d])
-            logits[row, 0, :, : len(flags)] += 1.0 * flags
-        weights = torch.softmax(logits.masked_fill(~mask[:, None, None], -torch.inf), -1)
-        statistics.add(batch, [weights], mask)
+    for d, flags in enumerate(documents.sensitive):
+        logits = torch.zeros(1, 2, len(flags), len(flags))
+        logits[0, 0] += torch.from_numpy(flags)
+        statistics.add(d, torch.softmax(logits, -1), torch.ones(1, 2, len(flags)))
     planted, uniform = statistics.result(AttentionConfig(), resamples=100, seed=0).heads
     assert (planted.content.lift.low or 0) > 1.3
     assert (planted.content.p_adjusted or 1) < 0.05
@@ -123,10 +121,22 @@ def test_attention_forced_onto_sensitive_tokens_is_found(documents: Documents) -
     assert (uniform.content.p_adjusted or 0) > 0.5
 
 
-def test_results_do_not_depend_on_batches(
-    model: TextClassifier, documents: Documents, monkeypatch: pytest.MonkeyPatch
+def test_pieces_in_any_order_give_the_same_bits(
+    model: TextClassifier, documents: Documents
 ) -> None:
-    together = _measure(model, documents).overall.lift.value
-    monkeypatch.setattr("attnpriv.audit.documents.SQUARE_TOKENS", 1)
-    assert [len(batch) for batch, _, _ in documents.batches(range(5))] == [1] * 5
-    assert _measure(model, documents).overall.lift.value == pytest.approx(together, rel=1e-6)
+    whole = measure_attention(model, documents, permutations=100, seed=0)
+    config = model.config
+    pieced = AttentionAccumulator(documents, (config.layers, config.heads), 100, 0)
+    for piece in ([39, 3, 17], [*range(20, 39)], [0, 1, 2, *range(4, 17), 18, 19]):
+        part = measure_attention(model, documents, 100, 0, chosen=piece)
+        pieced.put(piece, part.take(piece))
+    for name, array in whole.arrays().items():
+        np.testing.assert_array_equal(pieced.arrays()[name], array, name)
+    assert pieced.result(config.attention, 50, 0) == whole.result(config.attention, 50, 0)
+    assert pieced.flow.result(50) == whole.flow.result(50)
+
+
+def test_no_documents_are_refused(model: TextClassifier, documents: Documents) -> None:
+    nothing = Documents(documents.data.subset([]), (), (), documents.pad_id)
+    with pytest.raises(InputError, match="got none"):
+        measure_attention(model, nothing, permutations=10, seed=0)

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from attnpriv.audit.lift import LiftAccumulator, controls, paired_ratio
+from attnpriv.audit.lift import LiftAccumulator, LiftControls, holm, make_lifts, paired_ratio
+from attnpriv.audit.results import Control
 
 DOCUMENTS = 60
 
@@ -63,7 +64,7 @@ def test_order_of_documents_does_not_matter() -> None:
     forward = _collect(documents, range(DOCUMENTS))
     backward = _collect(documents, range(DOCUMENTS - 1, -1, -1))
     assert forward.overall(50).lift == backward.overall(50).lift
-    np.testing.assert_allclose(forward.null, backward.null)
+    np.testing.assert_array_equal(forward.null, backward.null)
 
 
 def test_documents_without_sensitive_tokens_and_with_zero_scores() -> None:
@@ -92,8 +93,88 @@ def test_paired_ratio_of_a_run_with_itself_is_exactly_one() -> None:
 
 def test_controls_pass_on_many_documents_and_admit_too_few() -> None:
     flags = [flags for _, flags in _documents(5, 1.0) if flags.any()]
-    planted, null = controls(flags, permutations=200, resamples=50, seed=0)
+
+    def controls(documents: int) -> tuple[Control, Control]:
+        statistics = LiftControls(len(flags), permutations=200, seed=0)
+        for document in range(documents):
+            statistics.add(document, flags[document])
+        return statistics.result(resamples=50)
+
+    planted, null = controls(len(flags))
     assert planted.passed
     assert null.passed
-    assert not controls(flags[:1], permutations=200, resamples=50, seed=0)[0].passed
-    assert not controls([], permutations=200, resamples=50, seed=0)[0].passed
+    assert not controls(1)[0].passed
+    assert not controls(0)[0].passed
+
+
+def test_holm_by_hand() -> None:
+    """0.01 × 4, 0.02 × 3, 0.03 × 2 (not below its forerunner), 0.4 × 1."""
+    adjusted = holm(np.array([0.03, 0.01, 0.4, 0.02]))
+    np.testing.assert_allclose(adjusted, [0.06, 0.04, 0.4, 0.06])
+    assert holm(np.array([0.9, 0.8])).tolist() == [1.0, 1.0]
+    assert holm(np.zeros(0)).tolist() == []
+
+
+def test_holm_keeps_the_order_and_lies_between_the_p_value_and_bonferronis() -> None:
+    for seed in range(20):
+        p_values = np.random.default_rng(seed).random(11) ** 3
+        adjusted, order = holm(p_values), p_values.argsort()
+        assert (np.diff(adjusted[order]) >= 0).all()
+        assert (p_values <= adjusted).all()
+        assert (adjusted <= np.minimum(1, 11 * p_values)).all()
+        assert adjusted.min() == pytest.approx(min(1, 11 * p_values.min()))
+
+
+def test_p_values_equal_a_slow_loop_over_the_draws() -> None:
+    rng = np.random.default_rng(0)
+    observed, null = rng.normal(1.2, 0.1, 5), rng.normal(1, [0.05, 0.1, 0.2, 0.1, 0.3], (99, 5))
+    lifts = make_lifts(observed, rng.random((20, 5)), null)
+    means, spreads = null.mean(0), null.std(0)
+    for s, lift in enumerate(lifts):
+        mine = abs(observed[s] - means[s]) / spreads[s]
+        alone = worst = 1
+        for draw in null:
+            deviations = [abs(draw[i] - means[i]) / spreads[i] for i in range(5)]
+            alone += deviations[s] >= mine
+            worst += max(deviations) >= mine
+        assert lift.p_value == pytest.approx(alone / 100)
+        assert lift.p_adjusted == pytest.approx(worst / 100)
+    np.testing.assert_allclose(
+        [lift.p_holm for lift in lifts], holm(np.array([lift.p_value for lift in lifts]))
+    )
+
+
+def test_an_undefined_lift_counts_for_no_correction() -> None:
+    rng = np.random.default_rng(1)
+    observed, null, ratios = rng.random(3), rng.random((50, 3)), rng.random((20, 3))
+    with_hole = make_lifts(np.insert(observed, 1, np.nan), *(
+        np.insert(each, 1, np.nan, axis=1) for each in (ratios, null)
+    ))  # fmt: skip
+    assert with_hole[1].lift.value is None
+    assert with_hole[1].p_holm is None
+    assert (with_hole[0], *with_hole[2:]) == make_lifts(observed, ratios, null)
+
+
+def test_a_score_that_is_the_same_everywhere_is_no_finding() -> None:
+    """All draws agree up to rounding, and so do they with what is observed."""
+    statistics = LiftAccumulator(DOCUMENTS, 2, permutations=99, seed=0)
+    for d, (_, flags) in enumerate(_documents(6, boost=1.0)):
+        statistics.add(d, np.full((2, len(flags)), 0.1), flags)
+    for lift in statistics.lifts(20):
+        assert lift.lift.value == pytest.approx(1.0)
+        assert (lift.p_value, lift.p_adjusted) == (1.0, 1.0)
+
+
+def test_a_layer_is_the_mean_of_its_heads_shares() -> None:
+    documents = _documents(7, boost=2.0)
+    pairs = LiftAccumulator(DOCUMENTS, 6, permutations=99, seed=0)
+    means = LiftAccumulator(DOCUMENTS, 3, permutations=99, seed=0)
+    for d, (scores, flags) in enumerate(documents):
+        shares = scores / scores.sum(1, keepdims=True)
+        others = np.random.default_rng([d, 1]).random(shares.shape)
+        others /= others.sum(1, keepdims=True)
+        pairs.add(d, np.stack([shares, others], axis=1).reshape(6, -1), flags)
+        means.add(d, (shares + others) / 2, flags)
+    for layer, mean in zip(pairs.averaged(3, 20), means.lifts(20), strict=True):
+        assert layer.lift.value == pytest.approx(mean.lift.value)
+        assert layer.p_adjusted == mean.p_adjusted

@@ -1,0 +1,188 @@
+"""Causal swap and mask: does the answer change with a person's data and nothing else?
+
+Each sensitive entity is replaced, in all its mentions, by another of the same type and the same
+number of tokens (and of characters, where there is one) from other documents; and its tokens are
+masked out of attention and pooling. Beside it stands the null: as many tokens of words that are not
+sensitive, replaced by such words of other documents.
+
+A type is flagged when swapping its values changes the predicted class's probability more than
+swapping other words does. Not covered: a model that reads personal data less than other words is
+not flagged and may still read it; its changes and flips stand there with their intervals.
+
+Shapes: N rows, T tokens, K classes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attnpriv.audit.documents import Documents, sample
+from attnpriv.audit.effects import (
+    KINDS,
+    MEASURES,
+    EffectStatistics,
+    answer_changes,
+    corrected,
+    probe_controls,
+)
+from attnpriv.audit.figures import Figures
+from attnpriv.audit.infidelity import class_logits
+from attnpriv.audit.results import CounterfactualResult
+from attnpriv.audit.statistics import Floats
+from attnpriv.audit.swapping import (
+    Entity,
+    Ids,
+    Pool,
+    Swapper,
+    entity_values,
+    find_entities,
+    find_words,
+)
+from attnpriv.data.records import Span
+from attnpriv.run_folder import Run
+
+Answer = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Ids [N, T], mask [N, T] and which tokens are sensitive [N, T] to probabilities [N, K]."""
+
+
+@dataclass(frozen=True)
+class _Case:
+    """An entity with its replacement, and with words that are not sensitive and theirs."""
+
+    document: int
+    entity_type: str
+    swapped: Ids
+    tokens: tuple[int, ...]
+    null_swapped: Ids
+    null_tokens: tuple[int, ...]
+
+
+def measure_counterfactuals(
+    run: Run,
+    documents: Documents,
+    spans: Sequence[Sequence[Span]],
+    *,
+    most: int,
+    permutations: int,
+    resamples: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+    figures: Figures | None = None,
+) -> CounterfactualResult:
+    """Swap and mask the entities of a seeded sample of documents, one entity at a time.
+
+    Replacements are drawn from all given documents. Entities without a fitting replacement, or in
+    documents with too few other words, are left out and counted.
+
+    Controls: a probe that reads the entities' tokens alone must be flagged, or these documents are
+    too few, and other words must not move it. One that reads only the other tokens must not move
+    when entities are swapped. Where either fails, the result is not valid.
+
+    Args:
+        run: the model and its tokeniser.
+        documents: tokenised held-out records, by that tokeniser.
+        spans: for each of them, its personal data.
+        most: of the documents with personal data, how many to take at most.
+        permutations: random signs for the p-values.
+        resamples: of the bootstrap over documents.
+        seed: of the sample, the replacements, the signs and the bootstrap.
+        progress: called with documents done and their number.
+        figures: takes in what swapping does, by document.
+    """
+    words = [find_words(documents, d) for d in range(len(documents))]
+    entities = [find_entities(documents, d, spans[d]) for d in range(len(documents))]
+    pool = Pool(each for found in (*entities, *words) for each in found)
+    swapper = Swapper(run.tokenizer, run.model.config.max_length, pool)
+    eligible = [d for d in range(len(documents)) if len(spans[d])]
+    chosen = [eligible[i] for i in sample(len(eligible), most, seed)]
+    answers = (_model_answer(run), *_probes(run.model.config.vocab_size, seed))
+    cases: list[_Case] = []
+    effects: Floats = np.zeros((0, len(answers), KINDS, MEASURES))
+    for done, d in enumerate(chosen, start=1):
+        made = list(_cases(swapper, documents, d, entities[d], words[d], seed))
+        if made:
+            effects = np.concatenate([effects, _intervene(answers, documents, d, made)])
+        cases += made
+        if progress:
+            progress(done, len(chosen))
+    texts = documents.data.texts
+    present = Counter(kind for d in chosen for kind, _ in entity_values(texts[d], spans[d]))
+    origins = [(case.document, case.entity_type) for case in cases]
+    statistics = EffectStatistics(chosen, origins, effects, present, permutations, resamples, seed)
+    positive, null = probe_controls(statistics)
+    if figures is not None:
+        figures |= statistics.figures(chosen)
+    return CounterfactualResult(
+        documents=len(chosen),
+        overall=statistics.effect(None),
+        types=corrected([statistics.effect(kind) for kind in sorted(present)]),
+        positive=positive,
+        null=null,
+        valid=positive.passed and null.passed,
+        permutations=permutations,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def _cases(
+    swapper: Swapper,
+    documents: Documents,
+    document: int,
+    entities: Sequence[Entity],
+    words: Sequence[Entity],
+    seed: int,
+) -> Iterator[_Case]:
+    for number, entity in enumerate(entities):
+        rng = np.random.default_rng([seed, document, number])
+        swapped = swapper.swap(documents, document, entity, rng)
+        null = swapper.swap_words(documents, document, words, len(entity.tokens), rng)
+        if swapped is not None and null is not None:
+            yield _Case(document, entity.kind, swapped, entity.tokens, *null)
+
+
+def _intervene(
+    answers: Sequence[Answer], documents: Documents, document: int, cases: Sequence[_Case]
+) -> Floats:
+    """What each intervention does to each answer, [cases, answers, KINDS, MEASURES]."""
+    ids, mask = documents.padded([document])
+    sensitive = torch.from_numpy(documents.sensitive[document])[None]
+    all_ids, all_masks = (each.repeat(len(cases), KINDS, 1) for each in (ids, mask))
+    for row, case in enumerate(cases):
+        all_ids[row, 0] = torch.tensor(case.swapped)
+        all_masks[row, 1, list(case.tokens)] = False
+        all_ids[row, 2] = torch.tensor(case.null_swapped)
+        all_masks[row, 3, list(case.null_tokens)] = False
+    flat_ids, flat_masks = all_ids.flatten(0, 1), all_masks.flatten(0, 1)
+    measured = []
+    with torch.inference_mode():
+        for answer in answers:
+            before = answer(ids, mask, sensitive).double().numpy()
+            after = answer(flat_ids, flat_masks, sensitive).double().numpy()
+            after = after.reshape(len(cases), KINDS, -1)
+            measured.append(answer_changes(before[:, None], after))
+    return np.stack(measured, axis=1)
+
+
+def _model_answer(run: Run) -> Answer:
+    return lambda ids, mask, sensitive: class_logits(run.model, ids, mask).softmax(-1)
+
+
+def _probes(vocab_size: int, seed: int) -> tuple[Answer, Answer]:
+    """Two classifiers with random weights: of the sensitive tokens alone, of the others alone."""
+    weights = torch.from_numpy(np.random.default_rng([seed, 5]).normal(size=vocab_size))
+
+    def read(ids: Tensor, chosen: Tensor) -> Tensor:
+        score = (weights[ids] * chosen).sum(-1)
+        return torch.stack([score, -score], dim=-1).softmax(-1)
+
+    return (
+        lambda ids, mask, sensitive: read(ids, mask & sensitive),
+        lambda ids, mask, sensitive: read(ids, mask & ~sensitive),
+    )

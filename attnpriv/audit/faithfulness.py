@@ -1,0 +1,272 @@
+"""Are the tokens that an explanation names those that the answer hangs on?
+
+Comprehensiveness: how far the predicted class's probability falls without the tokens ranked first;
+a faithful ranking makes it fall far. Sufficiency: how far it falls when they alone are left; a
+faithful ranking keeps it. Both are of ERASER (DeYoung et al. 2020, arXiv:1911.03429, equations 1
+and 2); their means over the shares leave out the empty one, which equation 3 counts and which is 0
+for comprehensiveness.
+
+A token is removed by masking it out of attention and pooling, as padding is; the others keep their
+positions. A visible padding token in its place would be an input that no model was trained on. The
+special tokens always stay.
+
+Not covered: a text with holes is still no text that people write, and a model may answer it oddly;
+so compare rankings with each other and with the random one rather than read a value alone.
+
+Shapes: B batch, T tokens, K classes, S shares of the tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attnpriv.audit.attention import attention_received
+from attnpriv.audit.attribution import attribute, special_tokens
+from attnpriv.audit.correlation import RankCorrelations
+from attnpriv.audit.documents import Documents
+from attnpriv.audit.infidelity import (
+    class_logits,
+    draw_removals,
+    infidelity,
+    removal_effects,
+    sample_with_content,
+)
+from attnpriv.audit.results import (
+    Control,
+    FaithfulnessResult,
+    RankingFaithfulness,
+)
+from attnpriv.audit.statistics import Floats, bootstrap_ratios, percentile_interval
+from attnpriv.models.text import TextClassifier
+
+PERCENTS = (1, 5, 10, 20, 50)  # of the content tokens, rounded up: at least one goes
+EXPERIMENTS = 24  # random removals of a document, for the infidelity
+LEAVE_ONE_OUT, RANDOM, SECOND_RANDOM = "leave_one_out", "random", "random_again"
+ATTENTION, GRADIENTS = "attention", "integrated_gradients"
+
+Scorer = Callable[[TextClassifier, Tensor, Tensor, Tensor], Tensor]
+"""Ids [B, T], mask [B, T] and target classes [B] to scores [B, T]; the highest rank first."""
+
+
+def class_probabilities(model: TextClassifier, ids: Tensor, mask: Tensor) -> Tensor:
+    """Class probabilities [N, K] of ids [N, T] under a mask [N, T] with holes, a few at a time."""
+    return class_logits(model, ids, mask).softmax(-1)
+
+
+def removal_drops(
+    model: TextClassifier, ids: Tensor, mask: Tensor, target: Tensor, scores: Tensor
+) -> Tensor:
+    """How far the target's probability falls at each share of the tokens.
+
+    Args:
+        model: the classifier, in eval mode.
+        ids: token ids [B, T].
+        mask: True where a token is, [B, T].
+        target: class numbers [B].
+        scores: of the tokens [B, T]; the highest are first, of equals the one further left.
+
+    Returns:
+        [B, 2, S]: comprehensiveness, then sufficiency.
+    """
+    special = special_tokens(mask)
+    content = mask & ~special
+    order = scores.masked_fill(~content, -torch.inf).argsort(stable=True, dim=-1, descending=True)
+    rank = order.argsort(-1)
+    percents = torch.tensor(PERCENTS)
+    count = -(-percents * content.sum(1, keepdim=True) // 100)
+    top = (rank[:, None] < count[..., None]) & content[:, None]
+    masks = torch.stack([mask[:, None] & ~top, special[:, None] | top], dim=1)
+    drops = _drops(model, ids, mask, target, masks.flatten(1, 2))
+    return drops.reshape(-1, 2, len(PERCENTS))
+
+
+def leave_one_out(model: TextClassifier, ids: Tensor, mask: Tensor, target: Tensor) -> Tensor:
+    """How far the target's probability falls without each content token alone, [B, T]."""
+    width = mask.shape[1]
+    masks = mask[:, None] & ~torch.eye(width, dtype=torch.bool)
+    drops = _drops(model, ids, mask, target, masks)
+    return drops.masked_fill(~mask | special_tokens(mask), 0.0)
+
+
+def last_attention(model: TextClassifier, ids: Tensor, mask: Tensor, target: Tensor) -> Tensor:
+    """The attention that each token gets in the last layer, mean over heads and queries, [B, T]."""
+    weights = model.forward_with_weights(ids, mask)[1]
+    return attention_received(weights[-1:], mask).mean((1, 2))
+
+
+def _drops(
+    model: TextClassifier, ids: Tensor, mask: Tensor, target: Tensor, masks: Tensor
+) -> Tensor:
+    """The fall of the target's probability under each of P masks [B, P, T], [B, P]."""
+    variants = masks.shape[1]
+    rows = ids.repeat_interleave(variants, dim=0)
+    targets = target.repeat_interleave(variants)[:, None]
+    changed = class_probabilities(model, rows, masks.flatten(0, 1)).gather(1, targets)
+    whole = class_probabilities(model, ids, mask).gather(1, target[:, None])
+    return whole - changed.reshape(-1, variants)
+
+
+class _Accumulator:
+    """Of each document and ranking 2·S falls and its infidelity; of each the rank correlation."""
+
+    def __init__(self, names: Sequence[str], documents: int, permutations: int, seed: int) -> None:
+        self.names = list(names)
+        self.drops: Floats = np.zeros((documents, len(names), 2, len(PERCENTS)))
+        self.infidelity: Floats = np.zeros((documents, len(names)))
+        self.squared_effect: Floats = np.zeros(documents)
+        self.agreement = RankCorrelations(documents, permutations, seed)
+
+
+def measure_faithfulness(
+    model: TextClassifier,
+    documents: Documents,
+    targets: Sequence[int],
+    *,
+    most: int,
+    steps: int,
+    permutations: int,
+    resamples: int,
+    seed: int,
+    scorers: Mapping[str, Scorer] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> FaithfulnessResult:
+    """Comprehensiveness, sufficiency and infidelity of token rankings, on a seeded sample.
+
+    The rankings: attention received in the last layer, |integrated gradients|, the true effect of
+    leaving each token out, random numbers, and whatever else is given.
+
+    The infidelity of integrated gradients is that of their signed values. All are shares of that of
+    scores of 0. Compare them with the random numbers', which need not be near 1: what sums up the
+    removed tokens also counts them, and more is lost where more goes.
+
+    Controls: the ranking by true effects must beat the random one, or these documents show nothing;
+    two random rankings must not differ. Where either fails, the result is not valid.
+
+    Args:
+        model: the classifier, in eval mode.
+        documents: tokenised held-out records.
+        targets: for each of them, its predicted class.
+        most: how many documents to measure at most.
+        steps: points on each path of integrated gradients.
+        permutations: of the null of the rank correlation.
+        resamples: of the bootstrap over documents.
+        seed: of the sample, the random rankings, the null and the bootstrap.
+        scorers: further rankings by their names, for instance attention rollout.
+        progress: called with documents done and their number.
+
+    Raises:
+        InputError: no document has a content token.
+    """
+    chosen = sample_with_content(documents, most, seed)
+    given = {ATTENTION: last_attention, **(scorers or {}), LEAVE_ONE_OUT: leave_one_out}
+    names = [*given, GRADIENTS, RANDOM, SECOND_RANDOM]
+    statistics = _Accumulator(names, len(chosen), permutations, seed)
+    for row, document in enumerate(chosen):
+        ids, mask = documents.padded([document])
+        target = torch.tensor([targets[document]])
+        signed = attribute(model, ids, mask, target, steps, documents.pad_id)[0]
+        with torch.inference_mode():
+            scores = {name: scorer(model, ids, mask, target) for name, scorer in given.items()}
+            scores[GRADIENTS] = signed
+            for number, name in enumerate((RANDOM, SECOND_RANDOM)):
+                scores[name] = _random(mask, [seed, document, number])
+            removed = draw_removals(mask, [document], EXPERIMENTS, seed)
+            effects = removal_effects(model, ids, mask, target, removed, documents.pad_id)
+            statistics.squared_effect[row] = float(effects.square().mean())
+            for i, (name, values) in enumerate(scores.items()):
+                ranking = values.abs() if name == GRADIENTS else values
+                statistics.drops[row, i] = removal_drops(model, ids, mask, target, ranking)[0]
+                statistics.infidelity[row, i] = float(infidelity(values, removed, effects))
+        content = documents.content(document)
+        attention, gradients = (
+            scores[name][0, content].double().numpy() for name in (ATTENTION, GRADIENTS)
+        )
+        statistics.agreement.add(row, document, attention, np.abs(gradients))
+        if progress:
+            progress(row + 1, len(chosen))
+    return _result(statistics, documents, steps, resamples, seed)
+
+
+def _random(mask: Tensor, seed: list[int]) -> Tensor:
+    """Random scores of one document's tokens, [1, T]."""
+    return torch.from_numpy(np.random.default_rng(seed).random(mask.shape))
+
+
+def _result(
+    statistics: _Accumulator, documents: Documents, steps: int, resamples: int, seed: int
+) -> FaithfulnessResult:
+    positive, null = _controls(statistics, resamples, seed)
+    return FaithfulnessResult(
+        documents=len(statistics.drops),
+        sampled_from=sum(len(encoding.ids) > 2 for encoding in documents.encodings),
+        steps=steps,
+        percents=PERCENTS,
+        experiments=EXPERIMENTS,
+        rankings=tuple(
+            _ranking(statistics, name, resamples, seed)
+            for name in statistics.names
+            if name != SECOND_RANDOM
+        ),
+        rank_correlation=statistics.agreement.result(resamples),
+        positive=positive,
+        null=null,
+        valid=positive.passed and null.passed,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def _ranking(statistics: _Accumulator, name: str, resamples: int, seed: int) -> RankingFaithfulness:
+    own, random = (statistics.names.index(n) for n in (name, RANDOM))
+    drops = statistics.drops[:, own]
+    aopc = drops.mean(-1)
+    gain = (aopc - statistics.drops[:, random].mean(-1)) * (1, -1)
+    columns = np.concatenate([drops.reshape(len(drops), -1), aopc, gain], axis=1)
+    resampled = bootstrap_ratios(columns, np.ones(len(columns)), resamples, seed)
+    estimates = tuple(
+        percentile_interval(value, resampled[:, i]) for i, value in enumerate(columns.mean(0))
+    )
+    shares = len(PERCENTS)
+    squared = statistics.squared_effect
+    missed = statistics.infidelity[:, own]
+    ratio = missed.sum() / squared.sum() if squared.sum() else np.nan
+    return RankingFaithfulness(
+        ranking=name,
+        comprehensiveness=estimates[:shares],
+        sufficiency=estimates[shares : 2 * shares],
+        comprehensiveness_aopc=estimates[-4],
+        sufficiency_aopc=estimates[-3],
+        comprehensiveness_gain=estimates[-2],
+        sufficiency_gain=estimates[-1],
+        infidelity=percentile_interval(
+            ratio, bootstrap_ratios(missed[:, None], squared, resamples, seed)[:, 0]
+        ),
+    )
+
+
+def _controls(statistics: _Accumulator, resamples: int, seed: int) -> tuple[Control, Control]:
+    """The comprehensiveness of true effects over random's, and of one random ranking's."""
+    aopc = statistics.drops[:, :, 0].mean(-1)
+    best, random, again = (
+        aopc[:, statistics.names.index(name)] for name in (LEAVE_ONE_OUT, RANDOM, SECOND_RANDOM)
+    )
+    gains = np.stack([best - random, again - random], axis=1)
+    resampled = bootstrap_ratios(gains, np.ones(len(gains)), resamples, seed)
+    low = float(np.quantile(resampled[:, 0], 0.025))
+    mean, error = gains[:, 1].mean(), resampled[:, 1].std()
+    return (
+        Control(
+            "tokens ranked by their true effect: comprehensiveness above that of random ones",
+            float(gains[:, 0].mean()),
+            low > 0,
+        ),
+        Control(
+            "another random ranking: comprehensiveness within 4 standard errors of the first",
+            float(mean),
+            bool(abs(mean) <= 4 * error + 1e-9),
+        ),
+    )

@@ -1,0 +1,289 @@
+"""Two tests of an explanation by small experiments: infidelity and max-sensitivity.
+
+Infidelity asks whether the scores foretell what happens when some tokens go; max-sensitivity how
+far the scores themselves move when the input hardly does. Both are of Yeh et al. 2019
+(arXiv:1901.09392, definitions 2.1 and 3.1).
+
+Not covered: an explanation can be faithful to a model and say nothing about the world.
+
+Shapes: B batch, T tokens, D model width, P experiments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import numpy as np
+import torch
+from captum.attr import IntegratedGradients
+from captum.metrics import sensitivity_max
+from torch import Tensor
+
+from attnpriv.audit.attention import attention_received
+from attnpriv.audit.attribution import ROWS_AT_ONCE, special_tokens
+from attnpriv.audit.documents import Documents, sample
+from attnpriv.audit.results import Control, ExplanationSensitivity, SensitivityResult
+from attnpriv.audit.statistics import Floats, bootstrap_ratios, percentile_interval
+from attnpriv.errors import InputError
+from attnpriv.models.text import TextClassifier
+
+RADIUS = 0.05  # of the noise, in standard deviations of the document's own coordinates
+DRAWS = 8  # noises for each document
+TOLERANCE = 0.25  # of the positive control: the norm of uniform noise is known to a few per cent
+ROUNDING = 1e-5  # relative error of float32 sums over batches of different size
+
+Explain = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def removal_effects(
+    model: TextClassifier, ids: Tensor, mask: Tensor, target: Tensor, removed: Tensor, pad_id: int
+) -> Tensor:
+    """By how much the target's logit falls when token embeddings become those of padding.
+
+    That is the baseline of ``integrated_gradients``, so that its scores sum to the effect of
+    removing everything.
+
+    Args:
+        model: the classifier, in eval mode.
+        ids: token ids [B, T].
+        mask: True where a token is, [B, T].
+        target: class numbers [B].
+        removed: which tokens go in each of P experiments, [B, P, T].
+        pad_id: id of the padding token.
+
+    Returns:
+        [B, P].
+    """
+    experiments = removed.shape[1]
+    changed = torch.where(removed, pad_id, ids[:, None]).flatten(0, 1)
+    masks = mask.repeat_interleave(experiments, dim=0)
+    targets = target.repeat_interleave(experiments)[:, None]
+    logits = class_logits(model, changed, masks).gather(1, targets)
+    whole = class_logits(model, ids, mask).gather(1, target[:, None])
+    return whole - logits.reshape(-1, experiments)
+
+
+def class_logits(model: TextClassifier, ids: Tensor, mask: Tensor) -> Tensor:
+    """Class logits [N, K] of ids [N, T] under a mask [N, T], in forward passes of a few rows."""
+    starts = range(0, len(ids), ROWS_AT_ONCE)
+    parts = [slice(start, start + ROWS_AT_ONCE) for start in starts]
+    return torch.cat([model(ids[part], mask[part]) for part in parts])
+
+
+def infidelity(scores: Tensor, removed: Tensor, effects: Tensor) -> Tensor:
+    """The mean squared error of foretelling effects by the sum of the removed tokens' scores.
+
+    The scores are scaled by whatever factor serves them best, for an explanation may be right up to
+    its unit. Scores of 0 give the mean squared effect.
+
+    Args:
+        scores: of each token, [B, T].
+        removed: which tokens went in each experiment, [B, P, T].
+        effects: what came of it, [B, P].
+
+    Returns:
+        [B], from 0 to the mean squared effect.
+
+    Source: Yeh et al. 2019, equation 1, with the optimal scaling of their section 5.
+    """
+    foretold = (removed * scores[:, None]).sum(-1)
+    power = foretold.square().mean(1)
+    product = (foretold * effects).mean(1)
+    scale = torch.where(power > 0, product / power.clamp(min=torch.finfo(power.dtype).tiny), 0.0)
+    return (scale[:, None] * foretold - effects).square().mean(1)
+
+
+def draw_removals(mask: Tensor, documents: list[int], experiments: int, seed: int) -> Tensor:
+    """Random sets of content tokens of all sizes, by seed and document number, [B, P, T]."""
+    removed = np.zeros((len(documents), experiments, mask.shape[1]), dtype=np.bool_)
+    for row, document in enumerate(documents):
+        n = int(mask[row].sum())
+        rng = np.random.default_rng([seed, document, 2])
+        share = rng.random((experiments, 1))
+        removed[row, :, 1 : n - 1] = rng.random((experiments, n - 2)) < share
+    return torch.from_numpy(removed)
+
+
+def measure_sensitivity(
+    model: TextClassifier,
+    documents: Documents,
+    targets: list[int],
+    *,
+    most: int,
+    steps: int,
+    resamples: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> SensitivityResult:
+    """How far attention and integrated gradients move when every embedding moves a little.
+
+    Max-sensitivity of a document is the largest ``|Φ(x + noise) - Φ(x)| / |Φ(x)|`` over a few draws
+    of uniform noise on the content tokens; Φ has one score a token. It is a lower bound on the
+    maximum over the whole ball.
+
+    Controls: with a radius of 0 nothing may move. An explanation that is the embedding itself must
+    move by the norm of the noise, which is known.
+
+    Args:
+        model: the classifier, in eval mode.
+        documents: tokenised held-out records.
+        targets: for each of them, the class whose logit is explained.
+        most: how many documents to measure at most.
+        steps: points on each path of integrated gradients.
+        resamples: of the bootstrap over documents.
+        seed: of the sample, the noise and the bootstrap.
+        progress: called with documents done and their number.
+
+    Raises:
+        InputError: no document has a content token.
+    """
+    chosen = sample_with_content(documents, most, seed)
+    explanations = {
+        "attention": _attention(model),
+        "integrated_gradients": _gradients(model, steps),
+        "embedding": _embedding,
+    }
+    measured: Floats = np.zeros((len(chosen), len(explanations)))
+    known = np.zeros(len(chosen))
+    for row, document in enumerate(chosen):
+        point = _point(model, documents, document, targets[document])
+        for column, explain in enumerate(explanations.values()):
+            measured[row, column] = _largest_move(explain, point, RADIUS, [seed, document, 3])
+        known[row] = _known_move(point)
+        if progress:
+            progress(row + 1, len(chosen))
+    still = [_largest_move(explain, point, 0.0, [seed]) for explain in explanations.values()]
+    return _sensitivity_result(documents, measured, known, max(still), steps, resamples, seed)
+
+
+def sample_with_content(documents: Documents, most: int, seed: int) -> list[int]:
+    """A seeded sample of the documents that have a token besides the special ones.
+
+    Raises:
+        InputError: there is none.
+    """
+    eligible = [d for d, encoding in enumerate(documents.encodings) if len(encoding.ids) > 2]
+    if not eligible:
+        raise InputError(f"expected documents with content tokens, got none in {len(documents)}")
+    return [eligible[i] for i in sample(len(eligible), most, seed)]
+
+
+_Point = tuple[Tensor, Tensor, Tensor, Tensor]  # x [1, T, D], baseline [1, T, D], mask, target
+
+
+def _point(model: TextClassifier, documents: Documents, document: int, target: int) -> _Point:
+    ids, mask = documents.padded([document])
+    with torch.no_grad():
+        baseline = model.embed(torch.where(special_tokens(mask), ids, documents.pad_id))
+        return model.embed(ids), baseline, mask, torch.tensor([target])
+
+
+def _attention(model: TextClassifier) -> Explain:
+    def explain(x: Tensor, baselines: Tensor, mask: Tensor, target: Tensor) -> Tensor:
+        weights = model.encode(x, mask, need_weights=True)[1]
+        assert weights is not None
+        return attention_received(weights[-1:], mask).mean((1, 2))
+
+    return explain
+
+
+def _gradients(model: TextClassifier, steps: int) -> Explain:
+    attribute = IntegratedGradients(model.forward_embedded).attribute
+
+    def explain(x: Tensor, baselines: Tensor, mask: Tensor, target: Tensor) -> Tensor:
+        scores = attribute(
+            x,
+            baselines=baselines,
+            target=target,
+            additional_forward_args=(mask,),
+            n_steps=steps,
+            internal_batch_size=max(len(x), ROWS_AT_ONCE),
+        )
+        return cast(Tensor, scores.sum(-1))
+
+    return explain
+
+
+def _embedding(x: Tensor, baselines: Tensor, mask: Tensor, target: Tensor) -> Tensor:
+    return x
+
+
+def _deviation(x: Tensor, baseline: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The coordinates that may move, as a mask [1, T, 1], and their standard deviation."""
+    content = (mask & ~special_tokens(mask))[..., None]
+    return content, x[content.expand_as(x)].std(correction=0)
+
+
+def _largest_move(explain: Explain, point: _Point, radius: float, seed: list[int]) -> float:
+    x, baseline, mask, target = point
+    content, deviation = _deviation(x, baseline, mask)
+    rng = np.random.default_rng(seed)
+
+    def perturb(inputs: Tensor) -> Tensor:
+        noise = torch.from_numpy(rng.uniform(-radius, radius, inputs.shape)).to(inputs.dtype)
+        return inputs + noise * deviation * content
+
+    def explained(
+        inputs: Tensor | tuple[Tensor],
+        baselines: Tensor,
+        additional_forward_args: tuple[Tensor],
+        target: Tensor,
+    ) -> tuple[Tensor]:
+        """Captum hands over the text itself in a tuple and its noisy copies without one."""
+        x = inputs[0] if isinstance(inputs, tuple) else inputs
+        return (explain(x, baselines, additional_forward_args[0], target),)
+
+    moved = sensitivity_max(
+        explained,
+        x,
+        perturb,
+        n_perturb_samples=DRAWS,
+        baselines=baseline,
+        additional_forward_args=(mask,),
+        target=target,
+    )
+    return float(moved)
+
+
+def _known_move(point: _Point) -> float:
+    """The expected move of the embedding itself: uniform noise has a variance of r²/3."""
+    x, baseline, mask, _ = point
+    content, deviation = _deviation(x, baseline, mask)
+    coordinates = int(content.sum()) * x.shape[-1]
+    return float(RADIUS * deviation * (coordinates / 3) ** 0.5 / x.norm())
+
+
+def _sensitivity_result(
+    documents: Documents,
+    measured: Floats,
+    known: Floats,
+    still: float,
+    steps: int,
+    resamples: int,
+    seed: int,
+) -> SensitivityResult:
+    resampled = bootstrap_ratios(measured, np.ones(len(measured)), resamples, seed)
+    means = measured.mean(0)
+    off = float(np.abs(measured[:, -1] / known - 1).max())
+    positive = Control(
+        f"the embedding as its own explanation: moves as its noise, within {TOLERANCE:.0%}",
+        off,
+        off <= TOLERANCE,
+    )
+    null = Control("radius 0, one document: nothing moves beyond rounding", still, still < ROUNDING)
+    return SensitivityResult(
+        documents=len(measured),
+        sampled_from=sum(len(encoding.ids) > 2 for encoding in documents.encodings),
+        radius=RADIUS,
+        draws=DRAWS,
+        steps=steps,
+        explanations=tuple(
+            ExplanationSensitivity(name, percentile_interval(means[i], resampled[:, i]))
+            for i, name in enumerate(("attention", "integrated_gradients"))
+        ),
+        positive=positive,
+        null=null,
+        valid=positive.passed and null.passed,
+        seed=seed,
+    )

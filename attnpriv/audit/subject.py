@@ -1,0 +1,141 @@
+"""What an audit looks at: options, rows, and one run with its documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+from attnpriv.audit.documents import Documents, prepare, sample
+from attnpriv.data.records import Dataset, Span
+from attnpriv.errors import InputError
+from attnpriv.run_folder import Run
+
+Spans = Mapping[int, tuple[Span, ...]]
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """How much to measure.
+
+    Attributes:
+        documents: held-out rows at most, for utility, attention and as non-members.
+        members: training rows at most, for the membership test and as seen documents.
+        ig_documents: of the held-out rows with personal data, how many get integrated gradients,
+            conductance and occlusion.
+        ig_steps: points on each path.
+        faithfulness_documents: how many have their tokens removed by rank.
+        sensitivity_documents: how many are explained under noise.
+        counterfactual_documents: of the rows with personal data, how many have it swapped.
+        memorisation_documents: training rows at most, and as many held-out ones, likewise.
+        pgd_documents: of the held-out rows, how many are attacked.
+        examples: documents shown token by token.
+        permutations: of the sensitivity labels, for the null.
+        resamples: of the bootstrap.
+        seed: of every sample, null and bootstrap.
+    """
+
+    documents: int = 1200
+    members: int = 1200
+    ig_documents: int = 32
+    ig_steps: int = 20
+    faithfulness_documents: int = 24
+    sensitivity_documents: int = 4
+    counterfactual_documents: int = 100
+    memorisation_documents: int = 100
+    pgd_documents: int = 80
+    examples: int = 4
+    permutations: int = 1000
+    resamples: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value < (0 if name in ("seed", "examples") else 1):
+                raise InputError(f"expected {name} to be positive, got {value}")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Row numbers that a run is audited on.
+
+    Attributes:
+        members: sampled training rows; None where this is not the data trained on.
+        held_out: sampled rows that were not trained on.
+        repeated: those of them whose text also is a training row, and so are no non-members.
+    """
+
+    members: tuple[int, ...] | None
+    held_out: tuple[int, ...]
+    repeated: frozenset[int]
+
+    @property
+    def without_members(self) -> str | None:
+        """Why there are no members to compare with, if so."""
+        if self.members is None:
+            return "the training rows are not in this data, so there are no members to test"
+        if len(self.repeated) == len(self.held_out):
+            return "every held-out text is also a training row, so there are no non-members"
+        return None
+
+
+def choose_rows(run: Run, data: Dataset, options: AuditOptions) -> Rows:
+    """A seeded sample of the rows that the run was trained on, and of those it was not."""
+    train, held_out = run.split(data)
+    rows = tuple(held_out[i] for i in sample(len(held_out), options.documents, options.seed))
+    if train is None:
+        return Rows(None, rows, frozenset())
+    known = {data.texts[row] for row in train}
+    return Rows(
+        tuple(train[i] for i in sample(len(train), options.members, options.seed)),
+        rows,
+        frozenset(row for row in rows if data.texts[row] in known),
+    )
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One run and the rows it is audited on.
+
+    Attributes:
+        run: the run.
+        data: all rows.
+        rows: those it is audited on.
+        spans: the personal data in each of them.
+        options: how much to measure.
+    """
+
+    run: Run
+    data: Dataset
+    rows: Rows
+    spans: Spans
+    options: AuditOptions
+
+    @cached_property
+    def documents(self) -> Documents:
+        """The held-out rows, tokenised."""
+        return self._prepare(self.rows.held_out)
+
+    @cached_property
+    def members(self) -> Documents:
+        """The training rows, tokenised; none where this is not the data trained on."""
+        return self._prepare(self.rows.members or ())
+
+    @property
+    def unseen(self) -> list[int]:
+        """The documents whose text is no training row's, which are the non-members."""
+        return [d for d, row in enumerate(self.rows.held_out) if row not in self.rows.repeated]
+
+    @property
+    def other_training_texts(self) -> list[str]:
+        """Those of the training rows that were not sampled."""
+        train, sampled = self.run.split(self.data)[0] or (), {*(self.rows.members or ())}
+        return [self.data.texts[row] for row in train if row not in sampled]
+
+    def spans_of(self, rows: Sequence[int] | None) -> list[tuple[Span, ...]]:
+        """The personal data in rows, in their order."""
+        return [self.spans[row] for row in rows or ()]
+
+    def _prepare(self, rows: Sequence[int]) -> Documents:
+        longest = self.run.model.config.max_length
+        return prepare(self.run.tokenizer, longest, self.data.subset(rows), self.spans_of(rows))

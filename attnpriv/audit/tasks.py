@@ -1,0 +1,150 @@
+"""Pieces of an audit's work: what each of them is, and how it is done.
+
+Every process computes in one thread. Sums that threads share would round differently with their
+number; so the same bits come out with any number of processors and of processes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+from attnpriv.audit.attention import AttentionAccumulator, measure_attention
+from attnpriv.audit.documents import Documents
+from attnpriv.audit.stages import Answers, dump, measure
+from attnpriv.audit.subject import Subject
+from attnpriv.audit.tally import Arrays
+from attnpriv.models.text import TextClassifier
+
+CHUNK = 128  # documents in one piece; it bounds what an interruption costs
+ATTENTION, MEMBERS = "attention", "members"
+WORDS = {
+    ATTENTION: "predictions and attention",
+    MEMBERS: "predictions for members",
+    "attribution": "integrated gradients",
+    "conductance": "conductance of attention",
+    "counterfactual": "swapping personal data",
+    "memorisation": "swapping in training rows",
+    "robustness": "FGSM and PGD",
+}
+"""Stages as people call them, where the name itself does not do."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One piece of work.
+
+    Attributes:
+        subject: number of the run.
+        stage: ``ATTENTION``, ``MEMBERS``, or one of ``attnpriv.audit.stages``.
+        documents: the part of the documents that it takes; None for the whole stage.
+        answers: of the run, which stages explain or score; no part of what identifies the task.
+    """
+
+    subject: int
+    stage: str
+    documents: range | None = None
+    answers: Answers | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def file(self) -> str:
+        """What its result is called in a work folder."""
+        if self.documents is None:
+            return f"{self.subject}-{self.stage}.json"
+        return f"{self.subject}-{self.stage}-{self.documents.start:06d}.npz"
+
+    def perform(self, subject: Subject, progress: Callable[[int, int], None]) -> bytes:
+        """Do it; the result is NumPy's ``npz`` of plain arrays, or JSON."""
+        if self.documents is None:
+            assert self.answers is not None
+            return dump(measure(self.stage, subject, self.answers, progress))
+        if self.stage == ATTENTION:
+            return to_bytes(_attention(subject, self.documents, progress).take(self.documents))
+        logits = _logits(subject.run.model, subject.members, self.documents, progress)
+        return to_bytes({"logits": logits})
+
+
+def pieces(subject: int, stage: str, documents: int) -> list[Task]:
+    """A stage that takes one document after the other, in pieces."""
+    starts = range(0, documents, CHUNK)
+    return [Task(subject, stage, range(at, min(at + CHUNK, documents))) for at in starts]
+
+
+def to_bytes(arrays: Arrays) -> bytes:
+    """As an ``npz`` file of plain arrays."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def to_arrays(content: bytes) -> Arrays:
+    """What ``to_bytes`` wrote; nothing is unpickled.
+
+    Raises:
+        ValueError: it was something else.
+    """
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, EOFError, BadZipFile) as error:
+        raise ValueError("no file of arrays") from error
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch and the libraries below NumPy compute in one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def attention_of(subject: Subject) -> AttentionAccumulator:
+    """An accumulator for the run's attention, without any document yet."""
+    config, options = subject.run.model.config, subject.options
+    return AttentionAccumulator(
+        subject.documents,
+        (config.layers, config.heads),
+        options.permutations,
+        options.seed,
+        subject.spans_of(subject.rows.held_out),
+    )
+
+
+def _attention(
+    subject: Subject, documents: Sequence[int], progress: Callable[[int, int], None]
+) -> AttentionAccumulator:
+    return measure_attention(
+        subject.run.model,
+        subject.documents,
+        subject.options.permutations,
+        subject.options.seed,
+        progress,
+        subject.spans_of(subject.rows.held_out),
+        documents,
+    )
+
+
+@torch.inference_mode()
+def _logits(
+    model: TextClassifier,
+    documents: Documents,
+    chosen: Sequence[int],
+    progress: Callable[[int, int], None],
+) -> np.ndarray:
+    """Class logits [chosen, K], by the same pass as held-out rows: rounding must not tell them."""
+    rows = []
+    for done, document in enumerate(chosen, start=1):
+        rows.append(model.forward_with_weights(*documents.padded([document]))[0])
+        progress(done, len(chosen))
+    return torch.cat(rows).double().numpy()

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from attnpriv.audit.attention import attention_received
+from attnpriv.audit.attribution import integrated_gradients, path_ends
+from attnpriv.audit.documents import Documents, prepare
+from attnpriv.audit.infidelity import (
+    DRAWS,
+    RADIUS,
+    draw_removals,
+    infidelity,
+    measure_sensitivity,
+    removal_effects,
+)
+from attnpriv.config import AttentionConfig
+from attnpriv.data import Dataset
+from attnpriv.data.tokenisation import HashTokenizer
+from attnpriv.errors import InputError
+from attnpriv.models.text import TextClassifier
+
+
+def test_effects_equal_one_forward_pass_an_experiment(
+    model: TextClassifier, documents: Documents
+) -> None:
+    ids, mask = documents.padded([0, 1])
+    target = torch.tensor([2, 5])
+    removed = draw_removals(mask, [0, 1], 5, seed=0)
+    effects = removal_effects(model, ids, mask, target, removed, 0)
+    for row in range(2):
+        for experiment in range(5):
+            changed = ids[row].clone()
+            changed[removed[row, experiment]] = 0
+            fall = model(ids[row][None], mask[row][None]) - model(changed[None], mask[row][None])
+            expected = float(fall[0, target[row]])
+            assert float(effects[row, experiment]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_removing_everything_has_the_effect_that_integrated_gradients_share_out(
+    make_model: Callable[[AttentionConfig], TextClassifier], documents: Documents
+) -> None:
+    model = make_model(AttentionConfig(temperature=4.0))  # smooth, so that few points suffice
+    ids, mask = documents.padded([0])
+    target, removed = torch.tensor([3]), torch.zeros(1, 1, mask.shape[1], dtype=torch.bool)
+    removed[..., 1:-1] = True
+    effect = float(removal_effects(model, ids, mask, target, removed, 0))
+    shared_out = float(integrated_gradients(model, ids, mask, target, 300).sum())
+    assert shared_out == pytest.approx(effect, rel=0.02)
+
+
+def test_removals_spare_the_special_tokens_and_have_all_sizes() -> None:
+    mask = torch.tensor([[True] * 12, [True] * 7 + [False] * 5])
+    removed = draw_removals(mask, [4, 9], 400, seed=0)
+    assert not removed[:, :, 0].any()
+    assert not removed[0, :, 11].any()
+    assert not removed[1, :, 6:].any()
+    assert set(removed[0].sum(-1).tolist()) == set(range(11))
+    assert torch.equal(removed[1], draw_removals(mask[1:], [9], 400, seed=0)[0])
+
+
+def test_infidelity_by_hand() -> None:
+    removed = torch.tensor([[[True, False], [False, True], [True, True]]])
+    effects = torch.tensor([[2.0, 4.0, 7.0]])
+    # Foretold 1, 2, 3; the best factor is (2 + 8 + 21) / (1 + 4 + 9) = 31/14.
+    expected = np.mean((31 / 14 * np.array([1, 2, 3]) - np.array([2, 4, 7])) ** 2)
+    measured = infidelity(torch.tensor([[1.0, 2.0]]), removed, effects)
+    assert float(measured) == pytest.approx(expected, rel=1e-5)
+    scaled = infidelity(torch.tensor([[-50.0, -100.0]]), removed, effects)
+    assert float(scaled) == pytest.approx(expected, rel=1e-5)
+
+
+def test_infidelity_is_0_for_what_foretells_all_and_the_mean_square_for_what_foretells_none() -> (
+    None
+):
+    torch.manual_seed(0)
+    weights, removed = torch.randn(3, 11), torch.rand(3, 7, 11) < 0.5
+    effects = (removed * weights[:, None]).sum(-1)
+    assert float(infidelity(weights, removed, effects).max()) < 1e-10
+    torch.testing.assert_close(
+        infidelity(torch.zeros(3, 11), removed, effects), effects.square().mean(1)
+    )
+    others = infidelity(torch.randn(3, 11), removed, effects)
+    assert (others <= effects.square().mean(1) + 1e-6).all()
+
+
+def test_sensitivity_equals_a_plain_loop(model: TextClassifier, documents: Documents) -> None:
+    targets = [d % 10 for d in range(len(documents))]
+    result = measure_sensitivity(model, documents, targets, most=2, steps=6, resamples=20, seed=0)
+    rng = np.random.default_rng(0)
+    chosen = sorted(rng.choice(len(documents), 2, replace=False).tolist())
+    largest = []
+    for d in chosen:
+        ids, mask = documents.padded([d])
+        x = path_ends(model, ids, mask, 0)[1]
+        drawn, deviation = np.random.default_rng([0, d, 3]), x[0, 1:-1].std(correction=0)
+
+        def explain(x: torch.Tensor, mask: torch.Tensor = mask) -> torch.Tensor:
+            weights = model.encode(x, mask, need_weights=True)[1]
+            return attention_received((weights or [])[-1:], mask).mean((1, 2))
+
+        moves = []
+        # Captum hands all copies of the text over at once.
+        for noise in drawn.uniform(-RADIUS, RADIUS, (DRAWS, *x.shape[1:])):
+            moved = x.clone()
+            moved[0, 1:-1] += torch.from_numpy(noise[1:-1]).float() * deviation
+            moves.append(float((explain(moved) - explain(x)).norm() / explain(x).norm()))
+        largest.append(max(moves))
+    assert result.documents == 2
+    assert result.explanations[0].explanation == "attention"
+    assert result.explanations[0].largest.value == pytest.approx(np.mean(largest), rel=1e-3)
+    assert result.valid
+
+
+def test_sensitivity_is_the_same_each_time(model: TextClassifier, documents: Documents) -> None:
+    targets, seen = [0] * len(documents), []
+    first, again = (
+        measure_sensitivity(
+            model, documents, targets, most=2, steps=4, resamples=10, seed=1,
+            progress=lambda *counts: seen.append(counts),
+        )
+        for _ in range(2)
+    )  # fmt: skip
+    assert first == again
+    assert seen[:2] == [(1, 2), (2, 2)]
+
+
+def test_texts_of_one_token_and_of_none(model: TextClassifier) -> None:
+    texts = ("one", "")
+    data = Dataset("made", texts, (0, 0), tuple("abcdefghij"), ((), ()))
+    documents = prepare(HashTokenizer(4096), 64, data, ((), ()))
+    settings = {"most": 9, "steps": 4, "resamples": 10, "seed": 0}
+    result = measure_sensitivity(model, documents, [0, 0], **settings)
+    assert (result.documents, result.sampled_from) == (1, 1)
+    assert (result.explanations[1].largest.value or 0) > 0
+    nothing = Documents(data.subset([1]), documents.encodings[1:], documents.sensitive[1:], 0)
+    with pytest.raises(InputError, match="none in 1"):
+        measure_sensitivity(model, nothing, [0], **settings)
