@@ -10,9 +10,11 @@ DESCRIPTORS := build/protos.binpb
 # Clients that exist already, each in an environment of its own outside the repository.
 INTEROP ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/attnpriv-interop
 CLIENTS := tritonclient kserve grpcurl
+# playwright-core and axe-core, outside the repository too; node and a chromium are the system's.
+BROWSER ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/attnpriv-browser
 BENCHMARKS := $(filter-out benchmarks/__init__.py,$(wildcard benchmarks/*.py))
 
-.PHONY: setup demo test interop lint bench proto check-proto lint-proto release-proto clean
+.PHONY: setup demo test interop soak fuzz browser lint bench proto check-proto lint-proto release-proto clean
 
 setup: $(READY)  ## a virtual environment with everything, from PyPI alone
 
@@ -35,6 +37,25 @@ interop: $(READY) $(CLIENTS:%=$(INTEROP)/%/.ready)  ## unmodified clients of the
 $(INTEROP)/%/.ready: tests/interop/%.txt
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/pip install --quiet --no-compile --disable-pip-version-check -r $<
+	touch $@
+
+soak: $(READY)  ## ten times more requests than can be answered, for minutes
+	$(BIN)/python -m tests.soak
+
+fuzz: $(VENV)/.fuzz  ## made-up bytes to every method, for minutes; findings are kept in build/fuzz
+	$(BIN)/python -m tests.fuzz
+
+$(VENV)/.fuzz: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	touch $@
+
+browser: $(READY) $(BROWSER)/.ready  ## the report of a small audit in headless Chromium, as people open it
+	$(BIN)/python -m tests.browser $(BROWSER) build/browser
+
+$(BROWSER)/.ready: tests/browser/package.json
+	mkdir -p $(@D)
+	cp $< $(@D)
+	npm install --prefix $(@D) --silent --no-audit --no-fund
 	touch $@
 
 lint: $(READY) check-proto lint-proto  ## style, types and the protos

@@ -1,6 +1,7 @@
-"""The ``attnpriv`` command: data, train, tune, evaluate, certify, audit.
+"""The ``attnpriv`` command: data, train, tune, evaluate, certify, audit, study, gate.
 
-Exit codes: 0 done, 1 a gate failed, 2 bad input or usage (one line on stderr), 130 interrupted.
+Exit codes: 0 done, 1 a gate failed, 2 a gate came to no verdict, or bad input or usage (one line on
+stderr), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,16 +12,21 @@ from typing import Annotated
 import typer
 
 from attnpriv import __version__
+from attnpriv.cli.audit import audit
 from attnpriv.cli.data import data_app
+from attnpriv.cli.gate import gate
 from attnpriv.cli.output import console
-from attnpriv.cli.runs import audit, certify, evaluate
+from attnpriv.cli.runs import certify, evaluate
+from attnpriv.cli.study import study
 from attnpriv.cli.train import train
 from attnpriv.cli.tune import tune
 from attnpriv.errors import AttnprivError
 
+INTERRUPTED = 130
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data_app, name="data")
-for command in (train, tune, evaluate, certify, audit):
+for command in (train, tune, evaluate, certify, audit, study, gate):
     app.command()(command)
 
 
@@ -31,9 +37,10 @@ def main() -> None:
     except AttnprivError as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; a training goes on with --resume\n")
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # Typer has caught the interruption, and said nothing
+            sys.stderr.write("interrupted; a training, a study or an audit goes on with --resume\n")
+        raise
 
 
 @app.callback(invoke_without_command=True)

@@ -1,10 +1,8 @@
-"""``attnpriv evaluate``, ``certify`` and ``audit``: what a run folder's model is worth."""
+"""``attnpriv evaluate`` and ``certify``: what a run folder's model is worth."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +13,6 @@ from attnpriv.cli.options import (
     LabelColumn,
     RunArgument,
     SourceOption,
-    SpansColumn,
     TextColumn,
     load,
 )
@@ -88,53 +85,6 @@ def certify(
         console.print("[bold red]NO CERTIFICATE HOLDS WHERE c IS none: LOGITS ARE UNCLIPPED.[/]")
     for limit in LIMITS:
         console.print(limit, soft_wrap=True)
-
-
-def audit(
-    run: RunArgument,
-    data: SourceOption,
-    out: Annotated[Path, typer.Option(help="Folder for audit.json and report.html.")],
-    against: Annotated[
-        list[Path] | None, typer.Option(help="Another run to audit beside it; may be repeated.")
-    ] = None,
-    documents: Annotated[int, typer.Option(help="Most held-out rows to audit.")] = 1200,
-    seed: Annotated[int, typer.Option(help="Of samples, nulls and bootstraps.")] = 0,
-    show_text: Annotated[
-        bool, typer.Option(help="Show words in the token heatmaps; personal data stays hidden.")
-    ] = False,
-    json_: JsonOption = False,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    spans_column: SpansColumn = None,
-) -> None:
-    """Audit runs side by side: utility, attention, attribution, membership, robustness."""
-    from attnpriv.audit.runner import AuditOptions, audit_runs
-    from attnpriv.report import headline, write_report
-    from attnpriv.run_folder import load_run
-    from attnpriv.sensitive import PresidioDetector
-
-    loaded = [load_run(path) for path in (run, *(against or []))]
-    dataset = load(data, text_column, label_column, spans_column, loaded[0].label_names)
-    options = AuditOptions(documents=documents, seed=seed)
-    with progress_bars() as progress:
-        tasks: dict[str, Any] = {}
-
-        def on_stage(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(stage, total=total)
-            progress.update(tasks[stage], completed=done)
-
-        result = audit_runs(loaded, dataset, PresidioDetector(), options, on_stage)
-    json_path, html_path = write_report(result, out, show_text)
-    if json_:
-        sys.stdout.write(json_path.read_text(encoding="utf-8"))
-        return
-    columns, rows = headline(result)
-    table = Table(*columns, title=f"{dataset.name}, held-out rows")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-    console.print(f"report: {html_path}\ndata:   {json_path}", soft_wrap=True)
 
 
 def _bounds(head: Any) -> list[str]:

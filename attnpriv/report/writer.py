@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import Any
 
-from attnpriv.audit.results import Audit, to_json
+from attnpriv.audit.results import Audit
 from attnpriv.errors import InputError
 from attnpriv.replacing import replace_file
-from attnpriv.report.html import render_html
+from attnpriv.report.document import report_text
+from attnpriv.report.gates import Outcome
+from attnpriv.report.junit import junit
+from attnpriv.report.markdown import markdown
+from attnpriv.report.provenance import Provenance
+from attnpriv.report.sarif import sarif
 
 JSON_NAME, HTML_NAME = "audit.json", "report.html"
+SARIF_NAME, MARKDOWN_NAME, JUNIT_NAME = "audit.sarif", "summary.md", "gates.xml"
+UNPAIRED = "backslashreplace"  # names of folders may hold surrogates; JSON writes them so
 READABLE = 0o644  # a report is for more people than the one who made it
 
 
-def write_report(audit: Audit, out_dir: str | Path, show_text: bool = False) -> tuple[Path, Path]:
+def write_report(
+    audit: Audit,
+    out_dir: str | Path,
+    show_text: bool = False,
+    provenance: Provenance | None = None,
+    outcomes: Sequence[Outcome] = (),
+) -> tuple[Path, Path]:
     """Write ``audit.json`` and ``report.html``, each complete or not at all.
 
     Args:
         audit: what ``audit_runs`` returned.
-        out_dir: made if it is missing; files of these names in it are replaced.
+        out_dir: made if it is missing; files of these names in it are replaced, and those of
+            ``write_checks`` removed, for they speak of another report.
         show_text: also show the words of the example documents that are not marked as personal
             data. Whatever the detector missed is then in clear text in both files.
+        provenance: of the audit; the same audit with the same provenance gives the same bytes.
+        outcomes: of gates that were checked on it, for the page alone.
 
     Returns:
         The paths of the two files.
@@ -33,16 +50,52 @@ def write_report(audit: Audit, out_dir: str | Path, show_text: bool = False) -> 
     names of runs and of the data, entity types, and all figures, which are exact functions of the
     audited rows.
     """
-    text = json.dumps(
-        to_json(audit, show_text), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False
-    )
-    page = render_html(audit, show_text)
+    from attnpriv.report.html import render_html  # plots take seconds to import, gates need none
+
+    pages = {
+        JSON_NAME: report_text(audit, provenance, show_text),
+        HTML_NAME: render_html(audit, show_text, outcomes, provenance),
+    }
+    json_path, html_path = _write(Path(out_dir), pages, (SARIF_NAME, MARKDOWN_NAME, JUNIT_NAME))
+    return json_path, html_path
+
+
+def write_checks(
+    report: dict[str, Any],
+    out_dir: str | Path,
+    outcomes: Sequence[Outcome] = (),
+    gates_file: PurePath | None = None,
+) -> tuple[Path, ...]:
+    """Write what CI reads: ``audit.sarif``, ``summary.md`` and, where gates were checked, JUnit.
+
+    Args:
+        report: ``audit.json`` as read, without words whatever ``show_text`` was.
+        out_dir: made if it is missing; files of these names in it are replaced.
+        outcomes: of the gates.
+        gates_file: where the gates stand, as SARIF shall call it.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
     folder = Path(out_dir)
+    pages = {
+        SARIF_NAME: sarif(report, outcomes, PurePath(folder / JSON_NAME), gates_file),
+        MARKDOWN_NAME: markdown(report, outcomes),
+    }
+    if outcomes:
+        pages[JUNIT_NAME] = junit(outcomes)
+    return _write(folder, pages)
+
+
+def _write(folder: Path, pages: dict[str, str], stale: Sequence[str] = ()) -> tuple[Path, ...]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return (
-            replace_file(folder / JSON_NAME, f"{text}\n".encode(), READABLE),
-            replace_file(folder / HTML_NAME, page.encode(), READABLE),
-        )
+        for name in stale:
+            (folder / name).unlink(missing_ok=True)
+        contents = {name: text.encode(errors=UNPAIRED) for name, text in pages.items()}
+        return tuple(replace_file(folder / n, c, READABLE) for n, c in contents.items())
     except OSError as error:
         raise InputError(f"cannot write the report to {folder}: {error.strerror}") from error

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import torch
 
@@ -21,6 +22,13 @@ from attnpriv.run_folder import load_run
 
 COMMANDS = Path(sys.executable).parent  # where the installation puts its console scripts
 MESSAGES = 200
+GATES = """
+[[gate]]
+name = "ε"
+measure = "card.epsilon"
+operator = "at most"
+threshold = 3
+"""
 
 
 def run(program: str, *arguments: object) -> str:
@@ -62,9 +70,14 @@ def test_train_evaluate_audit_serve_and_ask(tmp_path: Path) -> None:
     card = json.loads((out / "model_card.json").read_text(encoding="utf-8"))
     assert scores["accuracy"]["value"] == card["metrics"]["held_out"]["accuracy"]
 
-    report = tmp_path / "report"
-    table = run("attnpriv", "audit", out, "--data", data, "--out", report)
+    report, gates = tmp_path / "report", tmp_path / "gates.toml"
+    gates.write_text(GATES, encoding="utf-8")
+    table = run("attnpriv", "audit", out, "--data", data, "--gates", gates, "--out", report)
     assert "tickets" in table
+    assert re.search(r"^PASS +ε \(tickets\): .* is at most 3$", table, re.MULTILINE)
+    assert ET.parse(report / "gates.xml").getroot().get("tests") == "1"
+    again = json.loads(run("attnpriv", "gate", report / "audit.json", gates, "--json"))
+    assert [outcome["verdict"] for outcome in again["outcomes"]] == ["PASS"]
     audit = json.loads((report / "audit.json").read_text(encoding="utf-8"))
     (result,) = audit["results"]
     assert result["utility"]["accuracy"]["value"] == scores["accuracy"]["value"]

@@ -1,0 +1,130 @@
+"""``attnpriv audit``: what models make of personal data, and what they give away."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from attnpriv.cli.gate import outcome_lines
+from attnpriv.cli.options import (
+    JsonOption,
+    LabelColumn,
+    RunArgument,
+    SourceOption,
+    SpansColumn,
+    TextColumn,
+    load,
+)
+from attnpriv.cli.output import console, progress_bars
+
+if TYPE_CHECKING:
+    from attnpriv.audit.results import Audit
+
+
+def audit(
+    run: RunArgument,
+    data: SourceOption,
+    out: Annotated[Path, typer.Option(help="Folder for the report, for people and for CI.")],
+    against: Annotated[
+        list[Path] | None, typer.Option(help="Another run to audit beside it; may be repeated.")
+    ] = None,
+    documents: Annotated[int, typer.Option(help="Most held-out rows to audit.")] = 1200,
+    seed: Annotated[int, typer.Option(help="Of samples, nulls and bootstraps.")] = 0,
+    gates: Annotated[
+        Path | None, typer.Option(help="gates.toml: limits to keep, or exit code 1 or 2.")
+    ] = None,
+    include_text: Annotated[
+        bool,
+        typer.Option(
+            "--include-text", help="Show words in the token heatmaps; personal data stays hidden."
+        ),
+    ] = False,
+    processes: Annotated[
+        int, typer.Option(help="That share the work, each in one thread; no number changes a bit.")
+    ] = 1,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the unfinished audit of this folder.")
+    ] = False,
+    json_: JsonOption = False,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    spans_column: SpansColumn = None,
+) -> None:
+    """Audit runs side by side: utility, attention, attribution, membership, robustness."""
+    from attnpriv.audit.runner import AuditOptions, audit_runs
+    from attnpriv.audit.tasks import one_thread
+    from attnpriv.audit.work import open_work_folder
+    from attnpriv.report import (
+        check_gates,
+        exit_code,
+        provenance,
+        read_gates,
+        read_report,
+        write_checks,
+        write_report,
+    )
+    from attnpriv.run_folder import load_run
+    from attnpriv.sensitive import PresidioDetector
+
+    limits = () if gates is None else read_gates(gates)
+    loaded = [load_run(path) for path in (run, *(against or []))]
+    dataset = load(data, text_column, label_column, spans_column, loaded[0].label_names)
+    options = AuditOptions(documents=documents, seed=seed)
+    with one_thread():  # as the audit computes
+        origin = provenance(loaded, dataset)  # of the code that now runs
+    identity = {**asdict(origin), **asdict(options)}
+    with open_work_folder(out, identity, resume=resume) as work:
+        with _bars() as report_progress:
+            result = audit_runs(
+                loaded,
+                dataset,
+                PresidioDetector(),
+                options,
+                report_progress,
+                work=work,
+                processes=processes,
+            )
+        json_path, html_path = write_report(result, out, include_text, origin)
+    report = read_report(json_path)
+    outcomes = check_gates(report, limits)
+    if outcomes:  # the report is there already, whatever a gate asked for in vain
+        write_report(result, out, include_text, origin, outcomes)
+    write_checks(report, out, outcomes, gates)
+    if json_:
+        sys.stdout.write(json_path.read_text(encoding="utf-8"))
+        raise typer.Exit(exit_code(outcomes))
+    _print(result, dataset.name)
+    console.print(f"report: {html_path}\ndata:   {json_path}", soft_wrap=True)
+    sys.stdout.write(outcome_lines(outcomes))
+    raise typer.Exit(exit_code(outcomes))
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each stage, with the time that is left."""
+    with progress_bars() as progress:
+        tasks: dict[str, Any] = {}
+
+        def on_stage(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=total)
+            progress.update(tasks[stage], completed=done, total=total)
+
+        yield on_stage
+
+
+def _print(result: Audit, data_name: str) -> None:
+    from attnpriv.report import headline
+
+    columns, rows = headline(result)
+    table = Table(*columns, title=f"{data_name}, held-out rows")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

@@ -1,0 +1,85 @@
+"""The JSON Schema of ``audit.json``, made from the dataclasses that it is written from.
+
+The one that is published stands in ``schema/``; ``python -m attnpriv.report.json_schema`` prints
+what it must be. A released schema never changes: with any other field, ``SCHEMA_VERSION`` goes up,
+and the new schema gets a file of its own beside the older ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import sys
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from attnpriv.audit.results import SCHEMA_VERSION, Piece
+from attnpriv.report.document import Report
+
+WITH_TEXT_ONLY: dict[type, tuple[str, ...]] = {Piece: ("word", "joined")}
+PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean", NoneType: "null"}
+
+Schema = dict[str, Any]
+
+
+def report_schema() -> Schema:
+    """The schema, in the words of JSON Schema 2020-12."""
+    definitions: dict[str, Schema] = {}
+    _schema(Report, definitions)
+    report = definitions.pop("Report")
+    report["properties"]["schema_version"] = {"const": SCHEMA_VERSION}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:attnpriv:report:{SCHEMA_VERSION}",
+        "title": "The report of an attnpriv audit",
+        **report,
+        "$defs": dict(sorted(definitions.items())),
+    }
+
+
+def _schema(of: Any, definitions: dict[str, Schema]) -> Schema:
+    """The schema of a type; dataclasses are defined once and referred to."""
+    if of is Any:
+        return {}
+    if of in PLAIN:
+        return {"type": PLAIN[of]}
+    if dataclasses.is_dataclass(of):
+        assert isinstance(of, type)
+        if of.__name__ not in definitions:
+            definitions[of.__name__] = {}  # it may refer to itself
+            definitions[of.__name__] = _object(of, definitions)
+        return {"$ref": f"#/$defs/{of.__name__}"}
+    origin, arguments = get_origin(of), get_args(of)
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    if origin is UnionType:
+        return {"anyOf": [_schema(each, definitions) for each in arguments]}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _schema(arguments[1], definitions)}
+    assert origin is tuple, of
+    if arguments[-1] is Ellipsis:
+        return {"type": "array", "items": _schema(arguments[0], definitions)}
+    entries = [_schema(each, definitions) for each in arguments]
+    return {"type": "array", "prefixItems": entries, "items": False, "minItems": len(entries)}
+
+
+def _object(of: type, definitions: dict[str, Schema]) -> Schema:
+    types, left_out = get_type_hints(of), WITH_TEXT_ONLY.get(of, ())
+    names = [field.name for field in dataclasses.fields(of)]
+    return {
+        "type": "object",
+        "description": (inspect.getdoc(of) or "").partition("\n")[0],
+        "properties": {name: _schema(types[name], definitions) for name in names},
+        "required": [name for name in names if name not in left_out],
+        "additionalProperties": False,
+    }
+
+
+def schema_text() -> str:
+    """The schema as it is published."""
+    return json.dumps(report_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(schema_text())

@@ -1,0 +1,143 @@
+"""The audit in one Markdown page, for a pull request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from attnpriv.report.gates import Outcome
+from attnpriv.report.gates.lookup import find
+from attnpriv.report.printable import printable
+from attnpriv.rounding import round_up
+
+SYMBOLS = {"PASS": "✅", "FAIL": "❌", "INCONCLUSIVE": "⚠️"}
+ESTIMATES = {
+    "accuracy": "utility.accuracy",
+    "attention lift on personal data": "attention.overall.lift",
+    "integrated gradients, the same lift": "attribution.lift.lift",
+    "excess effect of swapping personal data": "counterfactual.overall.excess",
+    "log-odds that values seen in training cost more": "memorisation.difference",
+    "membership AUC": "membership.auc",
+}
+BOUNDS = {
+    "ε of the training": ("card.epsilon", 2),
+    "largest attention weight, proved bound": ("attention.certificate.largest_weight_bound", 3),
+}
+NOT_COVERED = (
+    "The figures are exact functions of the audited rows; no ε covers them.",
+    "An attack that fails proves nothing: ε alone is a guarantee, and only for the training data.",
+    "Several gates are not corrected for each other; a hardened model is not differentially "
+    "private by that.",
+)
+
+BREAK = "\N{ZERO WIDTH SPACE}"  # after @ and #: code hosts read them after the Markdown
+
+Json = dict[str, Any]
+
+
+def markdown(report: Json, outcomes: Sequence[Outcome]) -> str:
+    """Verdict, gates, main numbers with 95 % intervals, and what is not covered.
+
+    Args:
+        report: ``audit.json`` as read.
+        outcomes: of the gates; none where none were checked.
+    """
+    sections = [
+        f"## attnpriv audit: {_verdict(outcomes)}",
+        _gates(outcomes) if outcomes else "",
+        _numbers(report["results"]),
+        *map(_differences, report["comparisons"]),
+        _bullets("What to look at", _warnings(report)),
+        _bullets("Not covered", (*_not_run(report), *NOT_COVERED)),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _verdict(outcomes: Sequence[Outcome]) -> str:
+    if not outcomes:
+        return "no gates were checked"
+    if not any(outcome.blocks for outcome in outcomes):
+        doubts = sum(outcome.verdict == "INCONCLUSIVE" for outcome in outcomes)
+        return f"passed, {doubts} inconclusive and allowed" if doubts else "passed"
+    return "FAILED" if any(o.verdict == "FAIL" for o in outcomes) else "INCONCLUSIVE"
+
+
+def _gates(outcomes: Sequence[Outcome]) -> str:
+    rows = (
+        (f"{SYMBOLS[o.verdict]} {o.verdict}", escape(o.gate.name), escape(o.run), escape(o.reason))
+        for o in outcomes
+    )
+    return _table(("", "gate", "run", "why"), rows)
+
+
+def _numbers(results: Sequence[Json]) -> str:
+    rows = [(name, *(_bound(r, *where) for r in results)) for name, where in BOUNDS.items()]
+    rows += [(name, *(_estimate(r, path) for r in results)) for name, path in ESTIMATES.items()]
+    return _table(("", *(escape(result["name"]) for result in results)), rows)
+
+
+def _bound(result: Json, path: str, digits: int) -> str:
+    value = find(result, path, {})[0].value
+    return "none" if value is None else round_up(value, digits)
+
+
+def _estimate(result: Json, path: str) -> str:
+    if result[path.partition(".")[0]] is None:
+        return "not run"
+    return _interval(find(result, path, {})[0].value)
+
+
+def _differences(comparison: Json) -> str:
+    title = f"{escape(comparison['run'])} less {escape(comparison['against'])}"
+    if comparison["not_run"]:
+        return f"{title}: {escape(comparison['not_run'])}."
+    rows = (
+        (escape(each["measure"]), _interval(each["difference"]), str(each["documents"]))
+        for each in comparison["differences"]
+    )
+    return _table((title, "difference", "documents"), rows)
+
+
+def _interval(estimate: Json) -> str:
+    if None in estimate.values():
+        return "undefined"
+    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+
+
+def _warnings(report: Json) -> Iterator[str]:
+    for run in report["findings"]:
+        for finding in run["findings"]:
+            if finding["level"] in ("bad", "warn"):
+                yield f"**{escape(run['run'])}**: {escape(finding['title'])}"
+
+
+def _not_run(report: Json) -> Iterator[str]:
+    for result in report["results"]:
+        for key, reason in result.items():
+            if key.endswith("_not_run") and reason:
+                measure = key.removesuffix("_not_run")
+                yield f"{escape(result['name'])}: {measure} was not run, since {escape(reason)}"
+    if unseen := report["coverage"]["cannot_see"]:
+        yield f"The detector of personal data never finds {escape(', '.join(unseen))}."
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _bullets(title: str, items: Iterable[str]) -> str:
+    lines = [f"- {item}" for item in items]
+    return "\n".join([f"**{title}**", "", *lines]) if lines else ""
+
+
+def escape(text: str) -> str:
+    r"""The text as text: no markup, no HTML, no link, nobody mentioned.
+
+    >>> escape("a|b <img> www.c.org")
+    'a\\|b &lt;img&gt; www\\.c.org'
+    """
+    text = re.sub(r"([\\`*_{}\[\]|#~!$]|:(?=\S)|(?<=www)\.)", r"\\\1", printable(text))
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub("(?<=[@#])", BREAK, text)

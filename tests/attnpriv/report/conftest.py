@@ -1,0 +1,288 @@
+"""Audits for tests of reports: one that is made up, and a real one of tiny models."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import replace
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pytest
+
+from attnpriv.audit.faithfulness import ATTENTION, GRADIENTS, LEAVE_ONE_OUT, PERCENTS, RANDOM
+from attnpriv.audit.results import (
+    Audit,
+    AuditResult,
+    Comparison,
+    Control,
+    DetectorCoverage,
+    Estimate,
+    Lift,
+    PairedDifference,
+    Piece,
+    TokenLift,
+)
+from attnpriv.audit.rollout import head_names, layer_names
+from attnpriv.audit.runner import AuditOptions, audit_runs
+from attnpriv.config import AttentionConfig, ModelConfig, PrivacyConfig, TrainConfig
+from attnpriv.data import Dataset
+from attnpriv.data.records import Span
+from attnpriv.model_card import NOT_COVERED, build_card
+from attnpriv.privacy.ledger import NoisedSteps
+from attnpriv.report.provenance import Machine, Provenance, RunFiles
+from attnpriv.run_folder import load_run
+from attnpriv.sensitive import TypeQuality
+
+LAYERS, HEADS = 2, 3
+LABELS = ("bill", "refund")
+TYPES = ("EMAIL", "USER NAME")
+KNOWN = {
+    "valid": True,
+    "membership_not_run": None,
+    "memorisation_not_run": None,
+    "not_reported": None,
+}
+MEASURES = ("attention.overall.lift", "utility.accuracy", "counterfactual.overall.excess")
+
+
+class _Maker:
+    """Fills any result with numbers that could be: intervals hold their value, controls pass."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def make(self, of: Any, **given: Any) -> Any:
+        """A value of the type; of a dataclass, with the given fields."""
+        if of is Estimate:
+            value = self.make(float)
+            return Estimate(value, value - 0.1, value + 0.1)
+        if of is Control:
+            return Control("the control wins", self.make(float), True)
+        if of is Lift:
+            return Lift(self.make(Estimate), 0.9, 1.1, 0.01, 0.02, 0.03)
+        if dataclasses.is_dataclass(of):
+            fields = {**KNOWN, **given}
+            return of(
+                **{
+                    name: fields[name] if name in fields else self.make(type_)
+                    for name, type_ in get_type_hints(of).items()
+                }
+            )
+        if get_origin(of) is UnionType:
+            return self.make(next(each for each in get_args(of) if each is not NoneType))
+        if get_origin(of) is tuple:
+            arguments = get_args(of)
+            if arguments[-1] is Ellipsis:
+                return tuple(self.make(arguments[0]) for _ in range(3))
+            return tuple(self.make(each) for each in arguments)
+        if get_origin(of) is dict:
+            return {}
+        return self._plain(of)
+
+    def _plain(self, of: Any) -> Any:
+        if of is float:
+            return round(float(self.rng.uniform(0.2, 0.8)), 6)
+        if of is int:
+            return int(self.rng.integers(60, 400))
+        return {str: "text", bool: False}[of]
+
+    def named(self, names: Any) -> tuple[TokenLift, ...]:
+        return tuple(self.make(TokenLift, name=name) for name in names)
+
+    def each(self, entries: tuple[Any, ...], **fields: Any) -> tuple[Any, ...]:
+        """The entries with the n-th value of each field in the n-th of as many as there are."""
+        count = len(next(iter(fields.values())))
+        return tuple(
+            replace(entries[i % len(entries)], **{name: field[i] for name, field in fields.items()})
+            for i in range(count)
+        )
+
+
+def make_card(name: str, attention: AttentionConfig, privacy: PrivacyConfig | None) -> Any:
+    """A card as training writes it, of steps that nobody took."""
+    shape = {"vocab_size": 101, "dim": 6, "hidden_dim": 7, "max_length": 64, "num_labels": 2}
+    spent = None if privacy is None else NoisedSteps(1.6, 0.25, 17, privacy.max_grad_norm)
+    return build_card(
+        name=name,
+        model=ModelConfig(
+            encoder="scratch", attention=attention, layers=LAYERS, heads=HEADS, **shape
+        ),
+        temperatures=[[attention.temperature] * HEADS] * LAYERS,
+        label_names=LABELS,
+        config=TrainConfig(steps=17, batch_size=60),
+        privacy=privacy,
+        spent=spent,
+        data={"name": "tickets", "rows_train": 240, "fingerprint": "ab" * 32},
+        held_out={"rows": 60, "accuracy": 0.75},
+        not_covered=NOT_COVERED,
+    )
+
+
+def make_result(
+    name: str, seed: int, attention: AttentionConfig, privacy: PrivacyConfig | None
+) -> AuditResult:
+    maker = _Maker(seed)
+    result: AuditResult = maker.make(
+        AuditResult, name=name, card=make_card(name, attention, privacy), data_name="tickets"
+    )
+    utility = result.utility
+    classes = maker.each(utility.classes, label=LABELS, support=(60, 90))
+    grid = [(layer, head) for layer in range(LAYERS) for head in range(HEADS)]
+    layers, heads = zip(*grid, strict=True)
+    by_layer = maker.named(layer_names(LAYERS))
+    measured = result.attention
+    return replace(
+        result,
+        utility=replace(utility, n=150, classes=classes, confusion=((50, 10), (20, 70))),
+        attention=replace(
+            measured,
+            heads=maker.each(measured.heads, layer=layers, head=heads),
+            layers=by_layer,
+            entity_types=maker.named(TYPES),
+            labels=maker.named(LABELS),
+            certificate=_certificate(maker, measured.certificate, attention),
+        ),
+        flow=replace(
+            result.flow,
+            layers=maker.named(layer_names(LAYERS)),
+            heads=maker.named(head_names(LAYERS, HEADS)),
+        ),
+        conductance=replace(
+            result.conductance, layers=maker.named(layer_names(LAYERS)), shares=(0.25, 0.5)
+        ),
+        faithfulness=_faithfulness(maker, result.faithfulness),
+        sensitivity=replace(
+            result.sensitivity,
+            explanations=maker.each(
+                result.sensitivity.explanations,
+                explanation=("attention", "integrated_gradients", "embedding"),
+            ),
+        ),
+        counterfactual=replace(
+            result.counterfactual,
+            overall=replace(result.counterfactual.overall, entity_type="ALL"),
+            types=maker.each(result.counterfactual.types, entity_type=TYPES),
+        ),
+        membership=_membership(maker, result.membership),
+        robustness=replace(
+            result.robustness,
+            radii=maker.each(
+                result.robustness.radii, scale=(0.01, 0.03, 0.1), radius=(0.1, 0.3, 1.0)
+            ),
+        ),
+        examples=tuple(replace(e, label="bill", predicted="refund", pieces=_pieces(maker))
+                       for e in result.examples[:2]),
+    )  # fmt: skip
+
+
+def _certificate(maker: _Maker, certificate: Any, attention: AttentionConfig) -> Any:
+    bounded = {"largest_weight_bound": 0.9, "row_lift_bound": 4.1, "holds": True}
+    if attention.clip is None:
+        bounded = {"largest_weight_bound": None, "row_lift_bound": None, "holds": None,
+                   "weight_ratio": None, "mass_ratio": None}  # fmt: skip
+    return replace(
+        certificate, logit_bound=attention.clip, temperature=attention.temperature, **bounded
+    )
+
+
+def _faithfulness(maker: _Maker, result: Any) -> Any:
+    curves = [tuple(maker.make(Estimate) for _ in PERCENTS) for _ in range(8)]
+    rankings = maker.each(
+        result.rankings,
+        ranking=(ATTENTION, LEAVE_ONE_OUT, GRADIENTS, RANDOM),
+        comprehensiveness=curves[:4],
+        sufficiency=curves[4:],
+    )
+    return replace(result, percents=PERCENTS, rankings=rankings)
+
+
+def _membership(maker: _Maker, result: Any) -> Any:
+    return replace(
+        result,
+        tpr=maker.each(result.tpr, fpr=(0.01, 0.001)),
+        roc=((0.0, 0.0), (0.01, 0.05), (0.3, 0.4), (1.0, 1.0)),
+        verdict="NOT DETECTED: this attack found nothing, which does not prove privacy",
+    )
+
+
+def _pieces(maker: _Maker) -> tuple[Piece, ...]:
+    words = (("[CLS]", None), (None, "hiddenword"), ("[USER_NAME]", None), ("[SEP]", None))
+    return tuple(
+        Piece(placeholder, word, False, maker.make(float), maker.make(float) - 0.5)
+        for placeholder, word in words
+    )
+
+
+def _comparison(run: str, against: str, seed: int) -> Comparison:
+    maker = _Maker(seed)
+    differences = tuple(maker.make(PairedDifference, measure=measure) for measure in MEASURES)
+    return Comparison(run, against, maker.make(Estimate), differences, None)
+
+
+@pytest.fixture(scope="session")
+def synthetic() -> Audit:
+    """Four runs as a study has them, each other one compared with the first; all made up."""
+    hardened = AttentionConfig(temperature=2.0, clip=2.0, clip_mode="norm")
+    private = PrivacyConfig(epsilon=5.0, noise_multiplier=1.6, accountant="rdp")
+    settings = {
+        "plain": (AttentionConfig(), None),
+        "hardened": (hardened, None),
+        "private": (AttentionConfig(), private),
+        "private-hardened": (hardened, private),
+    }
+    results = tuple(make_result(n, i, *settings[n]) for i, n in enumerate(settings))
+    quality = tuple(TypeQuality(name, 50, 40, 45, 42, 39) for name in TYPES)
+    return Audit(
+        results=results,
+        comparisons=tuple(_comparison(r.name, "plain", i) for i, r in enumerate(results[1:])),
+        coverage=DetectorCoverage("gold spans", TYPES, ("PERSON",), quality),
+        options=dataclasses.asdict(AuditOptions()),
+    )
+
+
+@pytest.fixture(scope="session")
+def origin(synthetic: Audit) -> Provenance:
+    """Of the made-up audit, as made up as it."""
+    return Provenance(
+        attnpriv="0.1.0",
+        code_sha256="c" * 64,
+        python="3.11.0",
+        libraries={"numpy": "2.0.0", "torch": "2.13.0"},
+        machine=Machine("Linux", "x86_64", "AVX2", 1),
+        runs=tuple(RunFiles(r.name, {"model.safetensors": "d" * 64}) for r in synthetic.results),
+        data="tickets",
+        data_rows=300,
+        data_sha256="e" * 64,
+        spans_sha256="f" * 64,
+    )
+
+
+@pytest.fixture(scope="session")
+def small() -> AuditOptions:
+    """Everything is measured, coarsely."""
+    return AuditOptions(
+        documents=40, members=40, ig_documents=4, ig_steps=4, faithfulness_documents=3,
+        sensitivity_documents=2, counterfactual_documents=6, memorisation_documents=6,
+        pgd_documents=4, permutations=30, resamples=30,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def real_audit(tiny_run: Path, private_run: Path, tickets: Dataset, small: AuditOptions) -> Audit:
+    """Tiny models on the data that they were trained on."""
+    return audit_runs([load_run(tiny_run), load_run(private_run)], tickets, None, small)
+
+
+@pytest.fixture(scope="session")
+def planted(tickets: Dataset) -> Dataset:
+    """Tickets in which every text carries a marked word and a marked piece of personal data."""
+    texts = tuple(f"zebracanary canarysecret {text}" for text in tickets.texts)
+    spans = ((Span(12, 24, "USER NAME"),),) * len(texts)
+    return replace(tickets, texts=texts, spans=spans)
+
+
+@pytest.fixture(scope="session")
+def planted_audit(tiny_run: Path, planted: Dataset, small: AuditOptions) -> Audit:
+    return audit_runs([load_run(tiny_run)], planted, None, small)

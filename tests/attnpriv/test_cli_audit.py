@@ -1,0 +1,149 @@
+"""``attnpriv audit``: interrupted and resumed, and nothing of a record in anything it writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., Any]
+
+SECRET, SURNAME, WORD = "Quilfe", "Zandro", "plonkx"  # at most six letters: each is one token
+SENSITIVE = f"{SECRET} {SURNAME}"
+CONTENT = {"audit.json", "report.html"}
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Records with marked words in each, one kind of them under a span of personal data."""
+    path = tmp_path_factory.mktemp("marked") / "marked.jsonl"
+    rows = []
+    for i in range(30):
+        text = f"order {i} {WORD} late, says {SENSITIVE} of desk {i % 7} to us"
+        start = text.index(SENSITIVE)
+        span = {"start": start, "end": start + len(SENSITIVE), "entity_type": "PERSON"}
+        rows.append({"text": text, "label": "abcd"[i % 4], "spans": [span]})
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+    return path
+
+
+def leaks(folder: Path, *said: str | bytes) -> dict[str, list[str]]:
+    """Which marks stand in which file below a folder, or in what was said."""
+    contents = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    for i, each in enumerate(said):
+        contents[f"said {i}"] = each.encode() if isinstance(each, str) else each
+    found = {
+        name: [mark for mark in (SECRET, SURNAME, WORD) if mark.lower().encode() in text.lower()]
+        for name, text in contents.items()
+    }
+    return {name: marks for name, marks in found.items() if marks}
+
+
+def test_an_interrupted_audit_resumes_and_nothing_leaks(
+    command: Run, marked: Path, tmp_path: Path
+) -> None:
+    """A real process on a terminal and a real signal; then the same audit again, and on."""
+    run, out = tmp_path / "runs" / "run", tmp_path / "out"
+    trained = command(
+        "train", "--data", marked, "--epsilon", "none", "--out", run, "--steps", 2,
+        "--encoder", "scratch",
+    )  # fmt: skip
+    assert trained.code == 0, trained.err
+    arguments = ["audit", run, "--data", marked, "--out", out, "--documents", 4]
+    terminal, stderr = pty.openpty()
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("attnpriv"), *map(str, arguments), "--processes", "2"],
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+    )
+    os.close(stderr)
+    shown = b""
+    while b"FGSM" not in shown:
+        shown += os.read(terminal, 1024)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)  # until the other processes have ended too
+    shown += read_rest(terminal)
+    assert process.returncode == 130
+    assert b"an audit goes on with --resume" in shown
+    assert b"Traceback" not in shown
+    work = out / ".audit-work"
+    kept = {path.name for path in work.iterdir()}
+    assert {"identity.json", "0-attention-000000.npz"} <= kept
+    assert {"0-attribution.json", "0-conductance.json", "0-occlusion.json"} <= kept
+    assert [path.name for path in out.iterdir()] == [".audit-work"]
+    assert leaks(out, said, shown) == {}
+    again = tmp_path / "again"
+    shutil.copytree(out, again)
+
+    refused = command(*arguments)
+    assert refused.code == 2
+    assert "go on with --resume" in refused.err
+    other = command(*arguments, "--resume", "--seed", 1)
+    assert other.code == 2
+    assert "its seed is 0, this command's is 1" in other.err
+    resumed = command(*arguments, "--resume")
+    assert resumed.code == 0, resumed.err
+    written = {path.name for path in out.iterdir()}
+    assert written == {"audit.json", "report.html", "audit.sarif", "summary.md"}
+    assert leaks(out, resumed.out, resumed.err, refused.err, other.err) == {}
+
+    arguments[arguments.index(out)] = again
+    shown_words = command(*arguments, "--resume", "--include-text", "--json")
+    assert shown_words.code == 0, shown_words.err
+    assert leaks(again) == {name: [WORD] for name in CONTENT}
+    assert leaks(tmp_path / "runs", shown_words.err) == {}
+    ours, theirs = (json.loads((each / "audit.json").read_bytes()) for each in (out, again))
+    assert without_words(theirs) == without_words(ours), "nothing else depends on it"
+
+
+def without_words(report: dict[str, Any]) -> dict[str, Any]:
+    for result in report["results"]:
+        for example in result["examples"]:
+            for piece in example["pieces"]:
+                piece.pop("word", None)
+                piece.pop("joined", None)
+    return report
+
+
+def read_rest(terminal: int) -> bytes:
+    """What a process that has ended left on its terminal."""
+    rest = b""
+    try:
+        while more := os.read(terminal, 4096):
+            rest += more
+    except OSError:  # the other end is closed, and all is read
+        pass
+    os.close(terminal)
+    return rest
+
+
+def test_bad_options_are_one_line_and_leave_nothing(
+    command: Run, tiny_run: Path, tmp_path: Path
+) -> None:
+    cases = {
+        "at least one process, got 0": ["--processes", 0],
+        "there is none": ["--resume"],
+        "expected documents to be positive, got 0": ["--documents", 0],
+    }
+    for named, options in cases.items():
+        outcome = command(
+            "audit", tiny_run, "--data", "tickets:rows=300", "--out", tmp_path / "out", *options
+        )
+        assert outcome.code == 2
+        assert named in outcome.err
+        assert list(tmp_path.iterdir()) == []
+    assert command("audit", tiny_run, "--data", "tickets", "--show-text").code == 2

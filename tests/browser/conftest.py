@@ -1,0 +1,3 @@
+"""Not for pytest: ``make browser`` runs this folder."""
+
+collect_ignore_glob = ["*.py"]
