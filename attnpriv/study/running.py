@@ -1,0 +1,185 @@
+"""Train and audit all runs of a study, or those that are left of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from attnpriv.audit.runner import audit_runs
+from attnpriv.audit.tasks import one_thread
+from attnpriv.audit.work import NAME as WORK
+from attnpriv.audit.work import WorkFolder
+from attnpriv.data import Dataset
+from attnpriv.errors import InputError
+from attnpriv.identity import check_same
+from attnpriv.replacing import replace_file
+from attnpriv.report import provenance, read_report, write_report
+from attnpriv.report.writer import HTML_NAME, JSON_NAME
+from attnpriv.run_folder import Run, load_run
+from attnpriv.sensitive import Detector
+from attnpriv.study.design import CELLS, Cell, Design
+from attnpriv.study.effects import StudyResult, summarise
+from attnpriv.study.writing import write_study
+from attnpriv.training import train
+from attnpriv.training.release import writing_is_possible
+from attnpriv.training.work_folder import WorkFolder as TrainingFolder
+from attnpriv.training.work_folder import work_path
+
+Progress = Callable[[str, int, int], None]
+SETTINGS, RUNS = "settings.json", "runs"
+WHOLE = "runs and audits"  # the stage that counts those that are done
+SECRET = "privacy noise_seed"  # whoever knows it can take the noise off
+
+
+def run_study(
+    data: Dataset,
+    out: Path,
+    design: Design,
+    *,
+    detector: Detector | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> StudyResult:
+    """Train the four cells with every seed, audit each seed's four, and write what differs.
+
+    Args:
+        data: labelled texts; each seed splits them anew, for its four runs alike.
+        out: the folder to make; see the package for what comes into it.
+        design: what is trained and measured.
+        detector: finds sensitive spans where the data has none.
+        resume: go on with the study in ``out``. Runs and audits that are complete stay as they
+            are; an audit by other code or on another machine is made again.
+        progress: called with a stage's name, the number done and the total; of the stage ``WHOLE``
+            after each run and each audit.
+
+    Raises:
+        InputError: the data or the design cannot be used, ``out`` exists already, or, to resume, it
+            is not this study's. Nothing is written then.
+
+    Whatever ends it early, KeyboardInterrupt included, leaves the runs and audits that are
+    complete, and an unfinished training or audit to go on with.
+
+    Not covered: an ε for the study. Each private run has its own; the plain and the hardened runs
+    have none, and neither have the figures of the audits.
+    """
+    if (processes := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise InputError(f"expected a study in one process, got {processes} of them")
+    report = progress or (lambda stage, done, total: None)
+    with _open(out, data, design, resume) as settings:
+        reports: list[dict[str, Any]] = []
+        total = design.seeds * (len(CELLS) + 1)
+        for seed in range(design.seeds):
+            runs = []
+            for cell in CELLS:
+                runs.append(_train(data, out, design, cell, seed, report))
+                report(WHOLE, len(reports) * (len(CELLS) + 1) + len(runs), total)
+            reports.append(_audit(data, runs, out / f"seed{seed}", design, seed, detector, report))
+            report(WHOLE, len(reports) * (len(CELLS) + 1), total)
+        shown = {name: value for name, value in settings.items() if name != SECRET}
+        result = summarise(data.name, shown, reports)
+        write_study(result, out)
+    return result
+
+
+@contextmanager
+def _open(out: Path, data: Dataset, design: Design, resume: bool) -> Iterator[dict[str, Any]]:
+    """Make the folder of a study, or reopen it; what makes it this study."""
+    path = out / SETTINGS
+    if resume and not path.is_file():
+        raise InputError(f"expected an unfinished study in {out}, there is none")
+    if not resume and out.exists():
+        raise InputError(f"{out} exists already: give a new folder, or go on with --resume")
+    settings = json.loads(json.dumps(design.identity(data)))
+    if not resume:
+        design.check_epsilon(data)
+    with writing_is_possible(out, "--resume goes on with the study, where it has begun"):
+        if resume:
+            check_same(out, _read_settings(path), settings)
+        else:
+            (out / RUNS).mkdir(parents=True)
+            replace_file(path, f"{json.dumps(settings, indent=2)}\n".encode(), mode=0o600)
+        yield settings
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        settings = None
+    if not isinstance(settings, dict):
+        raise InputError(f"{path} does not hold the settings of a study")
+    return settings
+
+
+def _train(
+    data: Dataset, out: Path, design: Design, cell: Cell, seed: int, report: Progress
+) -> Run:
+    """A run, trained now or found complete."""
+    path = out / RUNS / f"{cell.name}-seed{seed}"
+    if not path.exists():
+        train(
+            data,
+            path,
+            encoder=design.encoder,
+            attention=design.attention_of(cell),
+            config=design.config_of(seed),
+            privacy=design.privacy_of(cell, seed),
+            resume=TrainingFolder(work_path(path), {}).has_begun,
+            on_step=lambda step, steps, _: report(f"{path.name}: training", step, steps),
+        )
+    run = load_run(path)
+    privacy = design.privacy_of(cell, seed)
+    ours = {
+        "data": data.fingerprint(),
+        "split": {"train_size": design.config.train_size, "seed": seed},
+        "attention": asdict(design.attention_of(cell)),
+        "epsilon": None if privacy is None else privacy.epsilon,
+    }
+    check_same(path, _identity(run), ours)
+    return run
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    """What a complete run can be told by; the settings of the study hold the rest."""
+    data, privacy = run.card["data"], run.card["privacy"]
+    return {
+        "data": data["fingerprint"],
+        "split": data["split"],
+        "attention": asdict(run.model.config.attention),
+        "epsilon": None if privacy is None else privacy["target_epsilon"],
+    }
+
+
+def _audit(
+    data: Dataset,
+    runs: list[Run],
+    folder: Path,
+    design: Design,
+    seed: int,
+    detector: Detector | None,
+    report: Progress,
+) -> dict[str, Any]:
+    """The report on a seed's runs, made now or found complete."""
+    with one_thread():  # as the audit computes
+        origin = provenance(runs, data)
+    path = folder / JSON_NAME
+    if path.exists() and (folder / HTML_NAME).exists():  # in this order they are written
+        found = read_report(path)
+        if found.get("provenance") == json.loads(json.dumps(asdict(origin))):
+            return found
+    options = replace(design.audit, seed=seed)
+    work = WorkFolder(folder / WORK, {**asdict(origin), **asdict(options)})
+    try:
+        work.check()
+    except InputError:  # none has begun, or one by other code
+        shutil.rmtree(work.path, ignore_errors=True)
+    result = audit_runs(runs, data, detector, options, report, work=work)
+    write_report(result, folder, provenance=origin)
+    shutil.rmtree(work.path, ignore_errors=True)
+    return read_report(path)
