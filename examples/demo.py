@@ -41,8 +41,8 @@ def main() -> None:
         command("attnpriv", "train", *COMMON, *options, "--out", str(runs / name))
     both = [str(runs / "plain"), "--against", str(runs / "private")]
     # The messages are synthetic, so that their words may be shown.
-    report = ["--data", DATA, "--out", str(DEMO / "report"), "--show-text"]
-    table = command("attnpriv", "audit", *both, *report, capture=True)
+    report = ["--data", DATA, "--out", str(DEMO / "report"), "--include-text"]
+    table = command("attnpriv", "audit", *both, *report, "--processes", "2", capture=True)
     with serving(runs) as target:
         for name in RUNS:
             command("attnpriv-client", "predict", "--target", target, "--model", name, QUESTION)
