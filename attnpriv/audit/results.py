@@ -604,10 +604,10 @@ class Audit:
     schema_version: int = SCHEMA_VERSION
 
 
-def to_json(audit: Audit, show_text: bool = False) -> dict[str, Any]:
+def to_json(audit: Audit, include_text: bool = False) -> dict[str, Any]:
     """The audit as plain JSON values: no NaN or infinity, and no words unless asked for."""
     plain: dict[str, Any] = _plain(dataclasses.asdict(audit))
-    if not show_text:
+    if not include_text:
         for result in plain["results"]:
             for example in result["examples"]:
                 for piece in example["pieces"]:

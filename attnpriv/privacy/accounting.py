@@ -136,8 +136,7 @@ def steps_within(
         spent = epsilon_spent(noise_multiplier, delta, sample_rate, steps, accountant)
         return spent <= epsilon
 
-    if fits(most):
-        return most
+    # One step first: with so little noise that it is too much, many take minutes to account for.
     if not fits(1):
         needed = noise_multiplier_for(epsilon, delta, sample_rate, 1, accountant)
         raise InputError(
@@ -145,6 +144,8 @@ def steps_within(
             f"at sample rate {sample_rate:.4g} and delta {delta}: expected a noise multiplier of "
             f"at least {round_up(needed, 4)}, or a smaller batch"
         )
+    if fits(most):
+        return most
     fit, too_many = 1, most
     while too_many - fit > 1:
         middle = (fit + too_many) // 2

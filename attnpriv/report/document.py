@@ -41,9 +41,9 @@ def make_report(audit: Audit, provenance: Provenance | None) -> Report:
     return Report(**vars(audit), findings=meanings, provenance=provenance)
 
 
-def report_text(audit: Audit, provenance: Provenance | None, show_text: bool = False) -> str:
+def report_text(audit: Audit, provenance: Provenance | None, include_text: bool = False) -> str:
     """``audit.json`` itself: of equal arguments, equal text."""
-    report = to_json(make_report(audit, provenance), show_text)
+    report = to_json(make_report(audit, provenance), include_text)
     return f"{json.dumps(report, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)}\n"
 
 

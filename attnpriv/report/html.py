@@ -51,7 +51,7 @@ SECTIONS = {
 
 def render_html(
     audit: Audit,
-    show_text: bool,
+    include_text: bool,
     outcomes: Sequence[Outcome] = (),
     provenance: Provenance | None = None,
 ) -> str:
@@ -59,7 +59,7 @@ def render_html(
 
     Args:
         audit: what was measured.
-        show_text: also show the words of the examples that are not marked as personal data.
+        include_text: also show the words of the examples that are not marked as personal data.
         outcomes: of the gates, where some were checked.
         provenance: of the figures.
     """
@@ -73,7 +73,7 @@ def render_html(
         sections={k: v for k, v in SECTIONS.items() if k != "comparison" or audit.comparisons},
         style=Markup(environment.get_template("report.css").render()),
         version=__version__,
-        show_text=show_text,
+        include_text=include_text,
         outcomes=outcomes,
         provenance=provenance,
         questions=QUESTIONS,
@@ -83,7 +83,7 @@ def render_html(
         verdicts=[run_verdict(each) for each in said],
         headline=headline(audit),
         measures=MEASURES,
-        strips=[[(e, *_strips(e, show_text)) for e in r.examples] for r in results],
+        strips=[[(e, *_strips(e, include_text)) for e in r.examples] for r in results],
         plots=_plots(results, audit.comparisons),
     )
 
@@ -141,7 +141,7 @@ def _plots(results: Sequence[AuditResult], comparisons: Sequence[Comparison]) ->
 
 
 def _strips(
-    example: Example, show_text: bool
+    example: Example, include_text: bool
 ) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
     """The same tokens twice, coloured by attention and by attribution.
 
@@ -154,18 +154,18 @@ def _strips(
     by_attention, by_attribution = [], []
     for piece in example.pieces:
         shade = 0 if piece.placeholder in SPECIAL else _shade(piece.attention, top_attention)
-        by_attention.append(_token(piece, show_text, f"a{shade}"))
+        by_attention.append(_token(piece, include_text, f"a{shade}"))
         sign = "p" if piece.attribution >= 0 else "n"
         shade = _shade(abs(piece.attribution), top_attribution)
-        by_attribution.append(_token(piece, show_text, f"{sign}{shade}"))
+        by_attribution.append(_token(piece, include_text, f"{sign}{shade}"))
     return by_attention, by_attribution
 
 
-def _token(piece: Piece, show_text: bool, colour: str) -> dict[str, object]:
+def _token(piece: Piece, include_text: bool, colour: str) -> dict[str, object]:
     return {
-        "text": piece.placeholder or (piece.word if show_text else None),
+        "text": piece.placeholder or (piece.word if include_text else None),
         "colour": colour,
-        "joined": piece.joined and show_text,  # joined boxes would tell long words
+        "joined": piece.joined and include_text,  # joined boxes would tell long words
         "data": piece.placeholder,
     }
 

@@ -25,7 +25,7 @@ READABLE = 0o644  # a report is for more people than the one who made it
 def write_report(
     audit: Audit,
     out_dir: str | Path,
-    show_text: bool = False,
+    include_text: bool = False,
     provenance: Provenance | None = None,
     outcomes: Sequence[Outcome] = (),
 ) -> tuple[Path, Path]:
@@ -35,7 +35,7 @@ def write_report(
         audit: what ``audit_runs`` returned.
         out_dir: made if it is missing; files of these names in it are replaced, and those of
             ``write_checks`` removed, for they speak of another report.
-        show_text: also show the words of the example documents that are not marked as personal
+        include_text: also show the words of the example documents that are not marked as personal
             data. Whatever the detector missed is then in clear text in both files.
         provenance: of the audit; the same audit with the same provenance gives the same bytes.
         outcomes: of gates that were checked on it, for the page alone.
@@ -46,15 +46,15 @@ def write_report(
     Raises:
         InputError: the folder cannot be written.
 
-    Claim: without ``show_text`` neither file holds a word of any record. Not covered: class names,
+    Claim: without ``include_text`` neither file holds a word of any record. Not covered: class names,
     names of runs and of the data, entity types, and all figures, which are exact functions of the
     audited rows.
     """
     from attnpriv.report.html import render_html  # plots take seconds to import, gates need none
 
     pages = {
-        JSON_NAME: report_text(audit, provenance, show_text),
-        HTML_NAME: render_html(audit, show_text, outcomes, provenance),
+        JSON_NAME: report_text(audit, provenance, include_text),
+        HTML_NAME: render_html(audit, include_text, outcomes, provenance),
     }
     json_path, html_path = _write(Path(out_dir), pages, (SARIF_NAME, MARKDOWN_NAME, JUNIT_NAME))
     return json_path, html_path
@@ -69,7 +69,7 @@ def write_checks(
     """Write what CI reads: ``audit.sarif``, ``summary.md`` and, where gates were checked, JUnit.
 
     Args:
-        report: ``audit.json`` as read, without words whatever ``show_text`` was.
+        report: ``audit.json`` as read, without words whatever ``include_text`` was.
         out_dir: made if it is missing; files of these names in it are replaced.
         outcomes: of the gates.
         gates_file: where the gates stand, as SARIF shall call it.

@@ -39,7 +39,7 @@ MakeAudit = Callable[..., str]
 def audited(tiny_run: Path, tickets: Dataset) -> MakeAudit:
     def make(**how: object) -> str:
         audit = audit_runs([load_run(tiny_run)], tickets, None, TINY, **how)  # type: ignore[arg-type]
-        return json.dumps(to_json(audit, show_text=True), sort_keys=True, allow_nan=False)
+        return json.dumps(to_json(audit, include_text=True), sort_keys=True, allow_nan=False)
 
     return make
 

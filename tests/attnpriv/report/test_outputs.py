@@ -270,12 +270,12 @@ def test_the_same_audit_gives_the_same_bytes(
     assert report_text(synthetic, origin) == report_text(synthetic, origin)
 
 
-@pytest.mark.parametrize("show_text", [False, True])
+@pytest.mark.parametrize("include_text", [False, True])
 def test_no_words_in_what_ci_reads(
-    synthetic: Audit, outcomes: tuple[Outcome, ...], tmp_path: Path, show_text: bool
+    synthetic: Audit, outcomes: tuple[Outcome, ...], tmp_path: Path, include_text: bool
 ) -> None:
-    text = report_text(synthetic, None, show_text)
-    assert ("hiddenword" in text) == show_text
+    text = report_text(synthetic, None, include_text)
+    assert ("hiddenword" in text) == include_text
     for path in write_checks(json.loads(text), tmp_path, outcomes):
         assert "hiddenword" not in path.read_text(encoding="utf-8")
 

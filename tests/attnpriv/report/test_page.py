@@ -126,7 +126,7 @@ def audit(synthetic: Audit) -> Audit:
 
 @pytest.fixture(scope="module")
 def text(audit: Audit, origin: Provenance) -> str:
-    return render_html(audit, show_text=False, provenance=origin)
+    return render_html(audit, include_text=False, provenance=origin)
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ def test_no_record_text_unless_asked_for(planted_audit: Audit, tmp_path: Path) -
 def test_asked_for_words_appear_but_personal_data_never(
     planted_audit: Audit, tmp_path: Path
 ) -> None:
-    for file in write_report(planted_audit, tmp_path, show_text=True):
+    for file in write_report(planted_audit, tmp_path, include_text=True):
         text = file.read_text(encoding="utf-8")
         assert "zebrac" in text
         assert not re.search("canarys|secret", text)

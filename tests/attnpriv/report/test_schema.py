@@ -46,11 +46,11 @@ def test_what_is_published_is_what_the_dataclasses_say() -> None:
     assert PUBLISHED.read_text(encoding="utf-8") == schema_text()
 
 
-@pytest.mark.parametrize("show_text", [False, True])
+@pytest.mark.parametrize("include_text", [False, True])
 def test_a_made_up_report_is_valid(
-    full: Report, validator: Draft202012Validator, show_text: bool
+    full: Report, validator: Draft202012Validator, include_text: bool
 ) -> None:
-    validator.validate(to_json(full, show_text))
+    validator.validate(to_json(full, include_text))
 
 
 def test_a_real_report_is_valid(real_audit: Audit, validator: Draft202012Validator) -> None:
@@ -144,7 +144,7 @@ def test_bad_reports_are_refused(tmp_path: Path, case: str) -> None:
 
 
 def test_a_refusal_does_not_quote_the_report(full: Report, tmp_path: Path) -> None:
-    plain = to_json(full, show_text=True)
+    plain = to_json(full, include_text=True)
     plain["results"][0]["examples"] = {"0": "hiddenword"}
     (tmp_path / "audit.json").write_text(json.dumps(plain))
     with pytest.raises(InputError, match="expected type array") as refused:
