@@ -46,9 +46,9 @@ def write_report(
     Raises:
         InputError: the folder cannot be written.
 
-    Claim: without ``include_text`` neither file holds a word of any record. Not covered: class names,
-    names of runs and of the data, entity types, and all figures, which are exact functions of the
-    audited rows.
+    Claim: without ``include_text`` neither file holds a word of any record. Not covered: class
+    names, names of runs and of the data, entity types, and all figures, which are exact functions
+    of the audited rows.
     """
     from attnpriv.report.html import render_html  # plots take seconds to import, gates need none
 
