@@ -50,7 +50,6 @@ from attnpriv_server.domain import (
 )
 from attnpriv_server.explain import detect, redact, score_tokens, split_special
 from attnpriv_server.lane import Lane
-from attnpriv_server.memory import return_freed_memory
 from attnpriv_server.policy import Limits, Policies, Policy
 from attnpriv_server.queueing import Batching, padded_length
 from attnpriv_server.repository import Loaded, Repository, UnknownModelError, Version
@@ -230,9 +229,7 @@ class Core:
     def _scored(
         self, loaded: Loaded, questions: Sequence[_Question]
     ) -> list[tuple[list[Token], list[Token], Redaction | None]]:
-        answers = [self._answer(loaded.run, question) for question in questions]
-        return_freed_memory()
-        return answers
+        return [self._answer(loaded.run, question) for question in questions]
 
     def _answer(
         self, run: Run, question: _Question

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from attnpriv_server.domain import Code, Deadline, RefusedError
+from attnpriv_server.memory import Returning
 from attnpriv_server.queueing import Batching, FairQueue, Model, Row, Ticket, padded_length
 from attnpriv_server.telemetry import Telemetry
 
@@ -162,12 +163,14 @@ class Lane:
             self._telemetry.dropped(self._name, reason)
 
     def _work(self) -> None:
+        freed = Returning()
         while batch := self._next_batch():
             started = time.monotonic()
             results = self._results(batch)
             self._record(batch, started)
             loop: asyncio.AbstractEventLoop = batch[0].ticket.owner.loop
             loop.call_soon_threadsafe(_deliver, batch, results)
+            freed.when_due()
 
     def _next_batch(self) -> list[Row]:
         """Wait for work; empty once the lane closes and nobody waits any more."""
