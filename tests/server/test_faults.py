@@ -293,8 +293,12 @@ class Callers:
     """Threads that ask again and again, each over a connection of its own, until it is refused."""
 
     target: str
-    answered: Counter[str] = field(default_factory=Counter)
+    answers: list[str] = field(default_factory=list)  # a counter would lose some among threads
     ends: list[str] = field(default_factory=list)
+
+    @property
+    def answered(self) -> Counter[str]:
+        return Counter(self.answers)
 
     def loop(self, method: str) -> None:
         request = predict_of("a", "b") if method == "Predict" else explain_of("a b")
@@ -302,7 +306,7 @@ class Callers:
             ask = getattr(AttnprivServiceStub(channel), method)
             try:
                 while ask(request, timeout=SECONDS):
-                    self.answered[method] += 1
+                    self.answers.append(method)
             except grpc.RpcError as error:
                 self.ends.append(error.code().name)
 
