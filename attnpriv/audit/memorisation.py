@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 
 from attnpriv.audit.documents import Documents, sample
+from attnpriv.audit.effects import SIGNIFICANT
 from attnpriv.audit.infidelity import class_logits
 from attnpriv.audit.leakage.membership import true_label_log_odds
 from attnpriv.audit.results import Control, Estimate, MemorisationResult
@@ -46,7 +47,6 @@ from attnpriv.data.records import Span
 from attnpriv.models.text import TextClassifier
 from attnpriv.run_folder import Run
 
-SIGNIFICANT = 0.05
 EXPECTED = (
     "a noisy probe that knows the training entities: p < 0.05",
     "documents shuffled between the groups: p of at least 0.001",
