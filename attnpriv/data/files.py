@@ -12,15 +12,15 @@ Errors name the file and the row (from 1, a header included), never what a recor
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from attnpriv.data.records import Dataset, Span
+from attnpriv.data.records import Dataset
 from attnpriv.data.tables import Table, read_table
 from attnpriv.errors import InputError
+from attnpriv.spans import Span, read_spans
 
 MAX_TEXT_BYTES = 1_000_000
 # Label names end up in the model card; these two keep a column of texts out of it.
@@ -180,7 +180,7 @@ def _read_row(row: Sequence[Any], columns: _Columns, number: int) -> _Record:
     try:
         text = _read_text(row[columns.text])
         label = _read_label(row[columns.label])
-        spans = () if columns.spans is None else _read_spans(row[columns.spans], len(text))
+        spans = () if columns.spans is None else read_spans(row[columns.spans], len(text))
     except InputError as error:
         raise InputError(f"row {number}: {error}") from None
     return _Record(text, label, spans)
@@ -216,29 +216,6 @@ def _size(text: str) -> int:
         return len(text.encode())
     except UnicodeEncodeError as error:
         raise InputError(f"lone surrogate at character {error.start}") from None
-
-
-def _read_spans(cell: object, length: int) -> tuple[Span, ...]:
-    if isinstance(cell, str):
-        try:
-            cell = json.loads(cell)
-        except (ValueError, RecursionError):
-            raise InputError("the spans are not JSON") from None
-    if not isinstance(cell, list):
-        raise InputError("expected a list of spans")
-    return tuple(_read_span(item, length) for item in cell)
-
-
-def _read_span(item: object, length: int) -> Span:
-    match item:
-        case {"start": int(start), "end": int(end), "entity_type": str(entity_type)}:
-            if bool not in (type(start), type(end)) and entity_type:
-                if 0 <= start < end <= length:
-                    return Span(start, end, entity_type)
-                raise InputError(
-                    f"expected spans with 0 <= start < end <= {length}, got {start} to {end}"
-                )
-    raise InputError("expected spans with whole start and end, and an entity_type")
 
 
 def _distinct_labels(records: Sequence[_Record]) -> tuple[str, ...]:

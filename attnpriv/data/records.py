@@ -9,15 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attnpriv.errors import InputError
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A stretch of a text, ``text[start:end]``, that holds personal data of one type."""
-
-    start: int
-    end: int
-    entity_type: str
+from attnpriv.spans import Span as Span
 
 
 @dataclass(frozen=True)

@@ -17,20 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from attnpriv.errors import InputError
+from attnpriv.spans import Span as Span
+from attnpriv.spans import read_spans
 
 COLUMNS = ("text", "label", "spans", "member")
 _MEMBER = {"true": True, "1": True, "false": False, "0": False, "": None}
 
 Record = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Span:
-    """A stretch of a text, ``text[start:end]``, that holds personal data of one type."""
-
-    start: int
-    end: int
-    entity_type: str
 
 
 @dataclass(frozen=True)
@@ -160,25 +153,9 @@ def _member(cell: object) -> bool | None:
 
 
 def _spans(cell: object, length: int) -> tuple[Span, ...] | None:
-    if isinstance(cell, str):
-        cell = _json(cell, "the spans are not JSON") if cell.strip() else None
-    if cell is None:
+    if cell is None or (isinstance(cell, str) and cell.strip() in ("", "null")):
         return None
-    if not isinstance(cell, list):
-        raise InputError("expected a list of spans")
-    return tuple(_span(item, length) for item in cell)
-
-
-def _span(item: object, length: int) -> Span:
-    match item:
-        case {"start": int(start), "end": int(end), "entity_type": str(entity_type)}:
-            if bool not in (type(start), type(end)) and entity_type:
-                if 0 <= start < end <= length:
-                    return Span(start, end, entity_type)
-                raise InputError(
-                    f"expected spans with 0 <= start < end <= {length}, got {start} to {end}"
-                )
-    raise InputError("expected spans with whole start and end, and an entity_type")
+    return read_spans(cell, length)
 
 
 def _json(text: str, message: str) -> object:
