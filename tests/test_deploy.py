@@ -201,7 +201,7 @@ def all_metrics() -> list[Metric]:
     """Every metric that a server can have, each with a sample."""
     telemetry = Telemetry(["/a/B"])
     telemetry.call_finished("/a/B", "OK", 0.5)
-    telemetry.batch_finished("predict", "mail", 1, 2, 3, 0.5)
+    telemetry.batch_finished("predict", "mail", 1, 2, 0.5)
     telemetry.waited("predict", 0.5)
     telemetry.refused("predict")
     telemetry.dropped("predict", "deadline")

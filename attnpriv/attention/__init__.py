@@ -29,12 +29,14 @@ from attnpriv.attention.modules import (
     MultiHeadSelfAttention,
     PerRecord,
 )
+from attnpriv.attention.packing import Packing
 
 __all__ = [
     "AttentionPooling",
     "HardenedAttention",
     "MultiHeadCrossAttention",
     "MultiHeadSelfAttention",
+    "Packing",
     "PerRecord",
     "attend",
     "attention_weights",

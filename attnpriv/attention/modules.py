@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnpriv.attention.functional import attend, attention_weights
+from attnpriv.attention.packing import Packing
 from attnpriv.config import AttentionConfig
 from attnpriv.errors import InputError
 
@@ -135,12 +136,34 @@ class MultiHeadSelfAttention(nn.Module):
         self.output = nn.Linear(dim, dim)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None, need_weights: bool = False
+        self, x: Tensor, mask: Tensor | Packing | None, need_weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Map x [B, T, D] under mask [B, T] to ([B, T, D], weights [B, H, T, T] or None)."""
-        q, k, v = (_split(part, self.core.heads) for part in self.qkv(x).chunk(3, dim=-1))
+        """Map x [B, T, D] under mask [B, T] to ([B, T, D], weights [B, H, T, T] or None).
+
+        Or the tokens [N, D] of packed texts to ([N, D], None).
+
+        Raises:
+            InputError: the weights of packed texts are asked for, which have no common shape.
+        """
+        projected = self.qkv(x)
+        if not isinstance(mask, Packing):
+            attended, weights = self._attend(projected, mask, need_weights)
+            return self.output(attended), weights
+        if need_weights:
+            raise InputError("expected padded texts where weights are needed, got packed ones")
+        packed = torch.zeros_like(x)
+        for group in mask.groups:
+            attended, _ = self._attend(group.pad(projected), group.mask, need_weights)
+            group.unpad(attended, packed)
+        return self.output(packed), None
+
+    def _attend(
+        self, projected: Tensor, mask: Tensor | None, need_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Queries, keys and values, [B, T, 3D], to ([B, T, D], weights or None)."""
+        q, k, v = (_split(part, self.core.heads) for part in projected.chunk(3, dim=-1))
         attended, weights = self.core(q, k, v, mask, need_weights, self.causal)
-        return self.output(_join(attended)), weights
+        return _join(attended), weights
 
 
 class MultiHeadCrossAttention(nn.Module):

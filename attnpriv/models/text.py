@@ -1,6 +1,7 @@
 """A BERT-shaped text classifier on hardened attention.
 
-Shapes: B batch, T tokens, D model width, H heads, L layers, K classes.
+Shapes: B batch, T tokens, D model width, H heads, L layers, K classes. Where texts are packed,
+[N] of all their tokens stands for [B, T].
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnpriv.attention import HardenedAttention, MultiHeadSelfAttention
+from attnpriv.attention import HardenedAttention, MultiHeadSelfAttention, Packing
 from attnpriv.config import ModelConfig, parse_trainable
 from attnpriv.data.tokenisation import Encoding
 from attnpriv.errors import InputError
@@ -34,7 +35,7 @@ class Block(nn.Module):
         self.output_norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
 
     def forward(
-        self, x: Tensor, mask: Tensor, need_weights: bool = False
+        self, x: Tensor, mask: Tensor | Packing, need_weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Map x [B, T, D] under mask [B, T] to ([B, T, D], weights [B, H, T, T] or None)."""
         attended, weights = self.attention(x, mask, need_weights)
@@ -69,23 +70,25 @@ class TextClassifier(nn.Module):
         """The block that each of the L layers applies: L times the same one where it is shared."""
         return [*self.blocks] * (self.config.layers // len(self.blocks))
 
-    def embed(self, ids: Tensor) -> Tensor:
+    def embed(self, ids: Tensor, packing: Packing | None = None) -> Tensor:
         """Word plus position embeddings after their layer norm: ids [B, T] to [B, T, D].
 
         Raises:
-            InputError: the sequence is longer than the model's positions.
+            InputError: a text is longer than the model's positions.
         """
-        if ids.shape[1] > self.config.max_length:
-            raise InputError(
-                f"expected at most {self.config.max_length} tokens, got {ids.shape[1]}"
-            )
-        # One row of positions for each text: Opacus needs the batch dimension on every input.
-        positions = torch.arange(ids.shape[1], device=ids.device).repeat(ids.shape[0], 1)
+        longest = ids.shape[1] if packing is None else packing.longest
+        if longest > self.config.max_length:
+            raise InputError(f"expected at most {self.config.max_length} tokens, got {longest}")
+        if packing is not None:
+            positions = packing.positions
+        else:
+            # One row of positions for each text: Opacus needs the batch dimension on every input.
+            positions = torch.arange(longest, device=ids.device).repeat(ids.shape[0], 1)
         embedded: Tensor = self.embedding_norm(self.words(ids) + self.positions(positions))
         return embedded
 
     def encode(
-        self, x: Tensor, mask: Tensor, need_weights: bool = False
+        self, x: Tensor, mask: Tensor | Packing, need_weights: bool = False
     ) -> tuple[list[Tensor], list[Tensor] | None]:
         """Run the layers on x [B, T, D] under mask [B, T], True where a token is.
 
@@ -99,7 +102,7 @@ class TextClassifier(nn.Module):
     def run_layers(
         self,
         x: Tensor,
-        mask: Tensor,
+        mask: Tensor | Packing,
         start: int = 0,
         stop: int | None = None,
         need_weights: bool = False,
@@ -125,7 +128,7 @@ class TextClassifier(nn.Module):
                 states.append(x)
         return x, states, weights
 
-    def pool(self, states: list[Tensor], mask: Tensor) -> Tensor:
+    def pool(self, states: list[Tensor], mask: Tensor | Packing) -> Tensor:
         """One vector of norm 1 a text, [B, D·S] for S pooled states [B, T, D].
 
         Several layers side by side make better features than the last alone (Devlin et al. 2019,
@@ -134,14 +137,17 @@ class TextClassifier(nn.Module):
         """
         return F.normalize(self.pool_each(states, mask), dim=-1)
 
-    def pool_each(self, states: list[Tensor], mask: Tensor) -> Tensor:
+    def pool_each(self, states: list[Tensor], mask: Tensor | Packing) -> Tensor:
         """The parts of ``pool``, one of norm 1 for each state, side by side [B, D·S]."""
-        if self.config.pooling == "cls":
-            vectors = [hidden[:, 0] for hidden in states]
-        else:
-            # The sum has the direction of the mean, and normalising takes care of the rest.
-            vectors = [(hidden * mask.unsqueeze(-1)).sum(1) for hidden in states]
-        return torch.cat([F.normalize(v, dim=-1) for v in vectors], dim=-1)
+        vectors = [F.normalize(self._vectors(hidden, mask), dim=-1) for hidden in states]
+        return torch.cat(vectors, dim=-1)
+
+    def _vectors(self, hidden: Tensor, mask: Tensor | Packing) -> Tensor:
+        first_only = self.config.pooling == "cls"
+        # The sum has the direction of the mean, and normalising takes care of the rest.
+        if isinstance(mask, Packing):
+            return hidden[mask.starts] if first_only else mask.sums(hidden)
+        return hidden[:, 0] if first_only else (hidden * mask.unsqueeze(-1)).sum(1)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Class logits [B, K] for ids [B, T] under mask [B, T]."""
@@ -241,6 +247,14 @@ def pad_batch(encodings: Sequence[Encoding], pad_id: int) -> tuple[Tensor, Tenso
         ids[row, : len(encoding.ids)] = torch.tensor(encoding.ids, dtype=torch.int64)
         mask[row, : len(encoding.ids)] = True
     return ids, mask
+
+
+def pack_batch(encodings: Sequence[Encoding], pad_id: int) -> tuple[Tensor, Packing]:
+    """Lay encodings end to end: their ids [N], filled up with ``pad_id``, and where they lie."""
+    packing = Packing([len(e.ids) for e in encodings])
+    ids = torch.full_like(packing.positions, pad_id)
+    ids[: packing.tokens] = torch.tensor([i for e in encodings for i in e.ids], dtype=torch.int64)
+    return ids, packing
 
 
 def batches_by_length(encodings: Sequence[Encoding], batch_size: int) -> list[list[int]]:

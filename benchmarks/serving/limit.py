@@ -21,6 +21,7 @@ from torch import Tensor
 from attnpriv.data import Encoding
 from attnpriv.models.text import pad_batch
 from attnpriv.prediction import encode_texts
+from attnpriv_server.memory import keep_freed_memory
 from benchmarks.serving.classifier import Classifier
 
 BUDGETS = (128, 256, 512, 1024, 2048)  # tokens of a batch, padding included
@@ -32,6 +33,7 @@ Batch = tuple[Tensor, Tensor]
 
 def main() -> None:
     """Measure the mixes that are asked for until stdin ends."""
+    keep_freed_memory()  # as the server does
     classifier, seconds = Classifier(), float(sys.argv[2])
     mixes = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     limits = {mix: Limit(classifier, texts, seconds) for mix, texts in mixes.items()}

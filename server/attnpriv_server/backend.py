@@ -1,6 +1,6 @@
 """Who computes the probabilities: the run's own float32 model, or a copy of its blocks in bfloat16.
 
-Shapes: B batch, T tokens, K classes.
+Shapes: B batch, T tokens, N tokens of all texts of a packing, K classes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from attnpriv.attention import Packing
 from attnpriv.models.text import TextClassifier
 from attnpriv.run_folder import Run
 
@@ -22,20 +23,23 @@ Precision = Literal["float32", "bfloat16", "auto"]
 class Backend(Protocol):
     """A model that is ready to answer, called from one thread at a time.
 
-    Claim: with one [B, T] and in one place of the batch, a row's probabilities depend on its own
-    ids and mask alone, to the bit: what stands in the other rows changes nothing. Not covered: B, T
-    and the place, which others' texts do change, and with them the rounding.
+    Claim: with one [B, T], or one packing, and in one place of it, a row's probabilities depend on
+    its own ids and mask alone, to the bit: what stands in the other rows changes nothing. Not
+    covered: the shape and the place, which the number and lengths of others' texts do change, and
+    with them the rounding.
     """
 
     @property
     def memory_bytes(self) -> int:
         """What it holds beyond the run's own float32 weights."""
 
-    def probabilities(self, ids: Tensor, mask: Tensor) -> NDArray[np.float32]:
+    def probabilities(self, ids: Tensor, mask: Tensor | Packing) -> NDArray[np.float32]:
         """Class probabilities [B, K] for ids [B, T] under mask [B, T], True where a token is.
 
+        Or for the ids [N] of a packing of B texts, which spends nothing on padding.
+
         Raises:
-            InputError: the sequence is longer than the model's positions.
+            InputError: a text is longer than the model's positions.
         """
 
 
@@ -62,21 +66,22 @@ class EagerBackend:
         self.memory_bytes = sum(parameter.nbytes for parameter in copied)
 
     @torch.inference_mode()
-    def probabilities(self, ids: Tensor, mask: Tensor) -> NDArray[np.float32]:
+    def probabilities(self, ids: Tensor, mask: Tensor | Packing) -> NDArray[np.float32]:
         """As ``Backend.probabilities``."""
         probabilities: NDArray[np.float32] = self.logits(ids, mask).softmax(-1).numpy()
         return probabilities
 
-    def logits(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Class logits [B, K], float32, for ids [B, T] under mask [B, T]."""
-        states, _ = self.model.encode(self.embed(ids), mask)
+    def logits(self, ids: Tensor, mask: Tensor | Packing) -> Tensor:
+        """Class logits [B, K], float32, as for ``probabilities``."""
+        states, _ = self.model.encode(self.embed(ids, mask), mask)
         features = self.model.pool([hidden.float() for hidden in states], mask)
         logits: Tensor = self.model.head(features)
         return logits
 
-    def embed(self, ids: Tensor) -> Tensor:
-        """What the first block reads, [B, T, D], for ids [B, T]."""
-        return self.model.embed(ids).to(self.dtype)
+    def embed(self, ids: Tensor, mask: Tensor | Packing) -> Tensor:
+        """What the first block reads, [B, T, D] or [N, D]."""
+        packing = mask if isinstance(mask, Packing) else None
+        return self.model.embed(ids, packing).to(self.dtype)
 
 
 def make_backend(run: Run, precision: Precision) -> Backend:

@@ -70,7 +70,7 @@ def serve(
     ] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="Threads of one forward pass.")] = 1,
     token_budget: Annotated[
-        int, typer.Option(min=1, help="Tokens of one batch, padding included.")
+        int, typer.Option(min=1, help="Tokens of one batch, at most, where it has several texts.")
     ] = Batching.token_budget,
     queue_rows: Annotated[
         int, typer.Option(min=1, help="Texts that wait before requests are refused.")
@@ -112,12 +112,14 @@ def serve(
     import torch
 
     from attnpriv_server.core import Core
+    from attnpriv_server.memory import keep_freed_memory
     from attnpriv_server.operations import Operations
     from attnpriv_server.repository import Repository
     from attnpriv_server.wire import METHODS, Server, serve_until_stopped
 
     sys.setswitchinterval(SWITCH_SECONDS)
     torch.set_num_threads(threads)
+    keep_freed_memory()
     telemetry = Telemetry(METHODS)
     budget = None if memory_budget is None else memory_budget * MEGABYTE
 

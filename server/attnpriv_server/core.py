@@ -13,12 +13,11 @@ from typing import NoReturn, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
 from attnpriv.data.tokenisation import Encoding
 from attnpriv.errors import InputError
 from attnpriv.guarantees import weight_bounds
-from attnpriv.models.text import pad_batch
+from attnpriv.models.text import pack_batch
 from attnpriv.prediction import encode_texts
 from attnpriv.run_folder import Run
 from attnpriv.sensitive import PresidioDetector
@@ -51,7 +50,7 @@ from attnpriv_server.domain import (
 from attnpriv_server.explain import detect, redact, score_tokens, split_special
 from attnpriv_server.lane import Lane
 from attnpriv_server.policy import Limits, Policies, Policy
-from attnpriv_server.queueing import Batching, padded_length
+from attnpriv_server.queueing import Batching
 from attnpriv_server.repository import Loaded, Repository, UnknownModelError, Version
 from attnpriv_server.telemetry import Telemetry, log_defect
 
@@ -103,7 +102,7 @@ class Core:
         self._detector = PresidioDetector()
         self._tokenisers = ThreadPoolExecutor(1, "tokenise")
         self._loader = ThreadPoolExecutor(1, "load")  # the repository loads one at a time
-        alone = Batching(token_budget=1, overhead_tokens=1, capacity=limits.explanations)
+        alone = Batching(token_budget=1, capacity=limits.explanations)
         self._predictions = Lane("predict", _forward, batching, telemetry)
         self._explanations = Lane("explain", self._scored, alone, telemetry)
 
@@ -296,12 +295,7 @@ def _forward(
     loaded: Loaded, encodings: Sequence[Encoding]
 ) -> list[NDArray[np.float32] | ArithmeticError]:
     """Class probabilities of a batch; a row that is not finite fails its own request only."""
-    ids, mask = pad_batch(encodings, loaded.run.tokenizer.pad_id)
-    width = min(padded_length(ids.shape[1]), loaded.run.model.config.max_length)
-    padding = (0, width - ids.shape[1])
-    ids = F.pad(ids, padding, value=loaded.run.tokenizer.pad_id)
-    mask = F.pad(mask, padding, value=False)
-    rows = loaded.backend.probabilities(ids, mask)
+    rows = loaded.backend.probabilities(*pack_batch(encodings, loaded.run.tokenizer.pad_id))
     return [
         row if np.isfinite(row).all() else ArithmeticError("a probability is not finite")
         for row in rows

@@ -10,7 +10,7 @@ from typing import Any
 
 from attnpriv_server.domain import Code, Deadline, RefusedError
 from attnpriv_server.memory import Returning
-from attnpriv_server.queueing import Batching, FairQueue, Model, Row, Ticket, padded_length
+from attnpriv_server.queueing import Batching, FairQueue, Model, Row, Ticket
 from attnpriv_server.telemetry import Telemetry
 
 # What a full queue tells its callers: no sooner, since they would only knock again, and no later,
@@ -196,10 +196,7 @@ class Lane:
         seconds = time.monotonic() - started
         self._seconds_a_row += (seconds / len(batch) - self._seconds_a_row) / RATE_MEMORY
         tokens = sum(row.length for row in batch)
-        width = padded_length(max(row.length for row in batch))
-        self._telemetry.batch_finished(
-            self._name, batch[0].model.name, len(batch), tokens, width * len(batch), seconds
-        )
+        self._telemetry.batch_finished(self._name, batch[0].model.name, len(batch), tokens, seconds)
         for row in batch:
             self._telemetry.waited(self._name, started - row.arrived)
 

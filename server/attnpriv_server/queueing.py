@@ -25,25 +25,7 @@ class Model(Hashable, Protocol):
         """In metrics."""
 
 
-Shelf = tuple[Model, int]
-
-# Batches come in few shapes, since the kernels of every new one take memory and time to make. Rows
-# are padded to a multiple of the second number, up to the first; beyond eight their number is
-# rounded down in the same way.
-LENGTHS = ((64, 8), (128, 16), (math.inf, 32))
-ROWS = ((8, 1), (16, 4), (math.inf, 8))
-
-
-def padded_length(length: int) -> int:
-    """The length that a row of ``length`` tokens is padded to, unless others are longer."""
-    step = next(step for limit, step in LENGTHS if length <= limit)
-    return -(-length // step) * step
-
-
-def whole_rows(rows: int) -> int:
-    """How many of ``rows`` rows make a batch."""
-    step = next(step for limit, step in ROWS if rows <= limit)
-    return rows // step * step
+Shelf = tuple[Model, int]  # rows of one model and length
 
 
 @dataclass(frozen=True)
@@ -51,9 +33,7 @@ class Batching:
     """How rows are put together.
 
     Attributes:
-        token_budget: rows times the length of the longest one, at most, in a batch of several.
-        overhead_tokens: the fixed cost of a forward pass, as the number of tokens that take as
-            long. A row of another length joins where that costs less padding than this.
+        token_budget: tokens of a batch of several rows, at most.
         capacity: rows that wait at most.
 
     Raises:
@@ -61,7 +41,6 @@ class Batching:
     """
 
     token_budget: int = 512
-    overhead_tokens: int = 40
     capacity: int = 1024
 
     def __post_init__(self) -> None:
@@ -111,8 +90,8 @@ class Row:
 
     @property
     def shelf(self) -> Shelf:
-        """What it may be batched with at no cost: its model, and its length with padding."""
-        return self.model, padded_length(self.length)
+        """Where it waits."""
+        return self.model, self.length
 
 
 class _Account:
@@ -120,7 +99,7 @@ class _Account:
 
     def __init__(self, principal: Hashable, served: float) -> None:
         self.principal = principal
-        self.served = served  # tokens, padding included; the virtual time of fair queueing
+        self.served = served  # tokens; the virtual time of fair queueing
         self.shelves: dict[Shelf, list[Row]] = {}
         self.tickets: dict[Ticket, None] = {}  # in order of arrival
         self.waiting = 0
@@ -144,12 +123,21 @@ class _Account:
     def most_urgent(self) -> Row:
         return min((rows[0] for rows in self.shelves.values()), key=_order)
 
+    def most_urgent_of(self, model: Model, longest: int) -> Row | None:
+        """Among the rows of a model with so many tokens at most."""
+        fitting = (
+            rows[0]
+            for (of, length), rows in self.shelves.items()
+            if length <= longest and of == model
+        )
+        return min(fitting, key=_order, default=None)
+
 
 class FairQueue:
     """Rows that wait, handed out in batches.
 
     The next batch begins with the principal that was served least, by its row with the earliest
-    deadline. Rows of the same model and a like length fill it up, again least served first, and
+    deadline. Rows of the same model that still fit the budget fill it up in the same order, and
     each is charged to its principal: start-time fair queueing (Goyal et al. 1997) on tokens.
 
     Claim: a batch is led by somebody else only while that one was served fewer tokens, however many
@@ -221,41 +209,21 @@ class FairQueue:
         account = min(self._accounts.values(), key=_served)
         self._clock = account.served
         self._left_at = {who: at for who, at in self._left_at.items() if at > self._clock}
-        lead = account.most_urgent()
-        self._serve(lead)
-        batch, width = [lead], padded_length(lead.length)
-        for shelf in self._shelves_near(lead):
-            while self._joins(shelf[1], len(batch), width) and (row := self._next_on(shelf)):
-                self._serve(row)
-                batch.append(row)
-                width = max(width, shelf[1])
-        whole = whole_rows(len(batch))
-        for row in reversed(batch[whole:]):
-            self._put_back(row)
-        return batch[:whole]
+        batch = [account.most_urgent()]
+        self._serve(batch[0])
+        room = self._batching.token_budget - batch[0].length
+        while row := self._next(batch[0].model, room):
+            self._serve(row)
+            batch.append(row)
+            room -= row.length
+        return batch
 
-    def _joins(self, length: int, rows: int, width: int) -> bool:
-        """Whether a row of another length fits a batch, and pads less than a pass of its own."""
-        padding = width - length if length <= width else rows * (length - width)
-        fits = (rows + 1) * max(width, length) <= self._batching.token_budget
-        return fits and padding < self._batching.overhead_tokens
-
-    def _shelves_near(self, lead: Row) -> list[Shelf]:
-        """The model's shelves that may join, the nearest in length first."""
-        model, length = lead.shelf
-        near = {
-            shelf
-            for account in self._accounts.values()
-            for shelf in account.shelves
-            if shelf[0] == model
-        }
-        return sorted(near, key=lambda shelf: (abs(shelf[1] - length), shelf[1]))
-
-    def _next_on(self, shelf: Shelf) -> Row | None:
-        """The most urgent row on a shelf of whoever was served least."""
-        accounts = (account for account in self._accounts.values() if shelf in account.shelves)
-        account = min(accounts, key=_served, default=None)
-        return None if account is None else account.shelves[shelf][0]
+    def _next(self, model: Model, longest: int) -> Row | None:
+        """The most urgent row that fits of whoever was served least."""
+        for account in sorted(self._accounts.values(), key=_served):
+            if row := account.most_urgent_of(model, longest):
+                return row
+        return None
 
     def _account(self, principal: Hashable) -> _Account:
         if principal not in self._accounts:
@@ -266,12 +234,6 @@ class FairQueue:
     def _serve(self, row: Row) -> None:
         self._accounts[row.ticket.principal].served += row.length
         self._remove(row)
-
-    def _put_back(self, row: Row) -> None:
-        account = self._account(row.ticket.principal)
-        account.add(row)
-        account.served -= row.length
-        self.waiting += 1
 
     def _remove(self, row: Row) -> None:
         account = self._accounts[row.ticket.principal]

@@ -20,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 
 from attnpriv.errors import InputError, RunFolderError
-from attnpriv.models.text import pad_batch
+from attnpriv.models.text import pack_batch
 from attnpriv.prediction import encode_texts
 from attnpriv.run_folder import Run
 from attnpriv_server.backend import Backend, Precision, make_backend
@@ -445,8 +445,8 @@ def _warm_up(loaded: Loaded) -> None:
     run = loaded.run
     for words in (1, run.model.config.max_length):
         encodings = encode_texts(run, ["a " * words])
-        ids, mask = pad_batch(encodings, run.tokenizer.pad_id)
-        if not np.isfinite(loaded.backend.probabilities(ids, mask)).all():
+        probabilities = loaded.backend.probabilities(*pack_batch(encodings, run.tokenizer.pad_id))
+        if not np.isfinite(probabilities).all():
             raise ArithmeticError("a probability is not finite")
 
 

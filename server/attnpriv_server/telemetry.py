@@ -95,9 +95,7 @@ class Telemetry:
         if code in FAULTS:
             span.set_status(trace.StatusCode.ERROR)
 
-    def batch_finished(
-        self, lane: str, model: str, rows: int, tokens: int, padded_tokens: int, seconds: float
-    ) -> None:
+    def batch_finished(self, lane: str, model: str, rows: int, tokens: int, seconds: float) -> None:
         """A batch was computed.
 
         Args:
@@ -105,13 +103,11 @@ class Telemetry:
             model: its name.
             rows: texts in the batch.
             tokens: of the texts.
-            padded_tokens: ``tokens`` and the padding: rows times the length of the longest.
             seconds: of computing.
         """
         lane = _known(lane, LANES)
         self._metrics.batch_rows.labels(lane).observe(rows)
-        self._metrics.batch_tokens.labels(lane).observe(padded_tokens)
-        self._metrics.padding_tokens.labels(lane).inc(padded_tokens - tokens)
+        self._metrics.batch_tokens.labels(lane).observe(tokens)
         self._metrics.batch_seconds.labels(lane, _known(model, self._models)).observe(seconds)
 
     def waited(self, lane: str, seconds: float) -> None:
@@ -218,9 +214,8 @@ class _Metrics:
             "batch_rows", "Rows of a batch.", ["lane"], buckets=ROWS, **ours
         )
         self.batch_tokens = Histogram(
-            "batch_tokens", "Tokens of a batch with padding.", ["lane"], buckets=TOKENS, **ours
+            "batch_tokens", "Tokens of a batch.", ["lane"], buckets=TOKENS, **ours
         )
-        self.padding_tokens = Counter("padding_tokens", "Padding computed.", ["lane"], **ours)
         # Models
         self.models_loaded = Gauge("models_loaded", "Model versions in memory.", **ours)
         self.memory_bytes = Gauge(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,13 @@ from attnpriv.config import AttentionConfig, ModelConfig
 from attnpriv.data.tokenisation import Encoding, HashTokenizer, WordPieceTokenizer
 from attnpriv.errors import InputError
 from attnpriv.models.pretrained import encoder_folder, load_pretrained
-from attnpriv.models.text import TextClassifier, batches_by_length, pad_batch, pooled_features
+from attnpriv.models.text import (
+    TextClassifier,
+    batches_by_length,
+    pack_batch,
+    pad_batch,
+    pooled_features,
+)
 from attnpriv.run_folder import Run
 from attnpriv_server.backend import EagerBackend, Precision, make_backend
 
@@ -151,6 +158,8 @@ def test_a_longer_sequence_than_the_model_has_positions_for_is_refused(
 
     with pytest.raises(InputError, match="expected at most 67 tokens, got 68"):
         backend.probabilities(*random_batch(2, 68, 0))
+    with pytest.raises(InputError, match="expected at most 67 tokens, got 68"):
+        backend.probabilities(*pack_batch(texts_of((5, 68, 60), 0), 0))
 
 
 # --- neighbours ---------------------------------------------------------------------------------
@@ -191,6 +200,43 @@ def test_the_place_in_the_batch_changes_a_rounding_at_most(
         np.testing.assert_allclose(np.roll(found, -shift, 0), expected, rtol=0, atol=slack)
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", ATTENTION)
+@pytest.mark.parametrize("lengths", [(3, 1), (17, 5, 9, 17, 2), (40, 7, 7, 31, 8, 66), (1,)])
+def test_packed_texts_get_the_answers_of_padded_ones(
+    lengths: tuple[int, ...], name: str, precision: Precision
+) -> None:
+    backend, encodings = make_backend(run_of(ATTENTION[name]), precision), texts_of(lengths, 0)
+
+    found = backend.probabilities(*pack_batch(encodings, 0))
+
+    expected = backend.probabilities(*pad_batch(encodings, 0))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING[precision])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", ATTENTION)
+@pytest.mark.parametrize("lengths", [(17, 5, 9, 17, 2), (40, 7, 7, 31, 8, 66)])
+def test_what_is_packed_beside_a_text_changes_no_bit(
+    lengths: tuple[int, ...], name: str, precision: Precision
+) -> None:
+    backend, encodings = make_backend(run_of(ATTENTION[name]), precision), texts_of(lengths, 0)
+    expected = backend.probabilities(*pack_batch(encodings, 0))
+    for row, seed in itertools.product(range(len(lengths)), (1, 2)):
+        others = texts_of(lengths, seed)
+        others[row] = encodings[row]
+
+        found = backend.probabilities(*pack_batch(others, 0))
+
+        assert np.array_equal(found[row], expected[row])
+
+
+def texts_of(lengths: Sequence[int], seed: int) -> list[Encoding]:
+    generator = torch.Generator().manual_seed(seed)
+    ids = [torch.randint(3, 97, (length,), generator=generator).tolist() for length in lengths]
+    return [Encoding(tuple(each), ((0, 0),) * len(each)) for each in ids]
+
+
 # --- certificates -------------------------------------------------------------------------------
 
 
@@ -229,7 +275,7 @@ def weights_of(backend: EagerBackend, ids: Tensor) -> list[Tensor]:
         shown.append(core.forward(q, k, one_hot, mask)[0])
 
     hooks = [layer.core.register_forward_pre_hook(show) for layer in attentions(model)]
-    _, returned = model.encode(backend.embed(ids), mask, need_weights=True)
+    _, returned = model.encode(backend.embed(ids, mask), mask, need_weights=True)
     for hook in hooks:
         hook.remove()
     assert returned is not None
@@ -266,7 +312,7 @@ def test_bfloat16_keeps_the_labels_of_real_messages(shared_data: Path) -> None:
     backend, rounded = EagerBackend(model, torch.bfloat16), np.empty_like(exact)
 
     for rows in batches_by_length(encodings, 32):
-        rounded[rows] = backend.probabilities(*pad_batch([encodings[row] for row in rows], 0))
+        rounded[rows] = backend.probabilities(*pack_batch([encodings[row] for row in rows], 0))
 
     right = exact.argmax(-1) == (spam.numpy() > 0)
     assert right.mean() > 0.93  # so that the labels mean something

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnpriv.errors import InputError
-from attnpriv_server.queueing import Batching, FairQueue, Row, Ticket, padded_length, whole_rows
+from attnpriv_server.queueing import Batching, FairQueue, Row, Ticket
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,6 @@ def drained(queue: FairQueue) -> list[list[Row]]:
     return batches
 
 
-def test_batches_come_in_few_shapes() -> None:
-    lengths = {padded_length(length) for length in range(2, 257)}
-    shapes = {
-        (whole_rows(rows), length)
-        for length in lengths
-        for rows in range(1, max(1, 512 // length) + 1)
-    }
-
-    assert all(0 <= padded_length(n) - n <= max(7, n // 4) for n in range(2, 257))
-    assert all(rows - whole_rows(rows) <= rows / 3 for rows in range(1, 200))
-    assert len(shapes) <= 120
-
-
 def test_an_empty_queue_gives_nothing() -> None:
     assert FairQueue(Batching()).take() == []
 
@@ -68,32 +55,32 @@ requests = st.lists(
 )
 
 
-@given(requests, st.integers(1, 2048), st.integers(1, 128))
+@given(requests, st.integers(1, 2048))
 def test_every_row_is_handed_out_once_in_batches_of_one_model_within_the_budget(
-    asked, budget, overhead
+    asked, budget
 ) -> None:
-    queue = FairQueue(Batching(budget, overhead, capacity=10_000))
+    queue = FairQueue(Batching(budget, capacity=10_000))
     rows = []
     for who, lengths, end, model in asked:
         rows += (new := request(who, *lengths, end=end, model=model))
         added(queue, new)
 
-    batches = drained(queue)
-
-    assert Counter(map(id, rows)) == Counter(id(row) for batch in batches for row in batch)
-    assert queue.waiting == 0
-    for batch in batches:
+    waiting = list(rows)
+    for batch in drained(queue):
         assert len({row.model for row in batch}) == 1
-        lengths = [padded_length(row.length) for row in batch]
-        assert len(batch) == 1 or len(batch) * max(lengths) <= budget
-        # Each row but the first joined for less padding than a forward pass of its own costs.
-        assert sum(max(lengths) - length for length in lengths) <= len(batch) * (overhead - 1)
-        assert len(batch) == whole_rows(len(batch))
+        room = budget - sum(row.length for row in batch)
+        assert len(batch) == 1 or room >= 0
+        waiting = [row for row in waiting if row not in batch]
+        # Whatever still waits for this model would not have fitted.
+        assert all(row.length > room for row in waiting if row.model == batch[0].model)
+
+    assert not waiting
+    assert queue.waiting == 0
 
 
 @given(requests)
 def test_one_principal_is_led_by_its_earliest_deadline(asked) -> None:
-    queue = FairQueue(Batching(512, 32, 10_000))
+    queue = FairQueue(Batching(512, 10_000))
     waiting = []
     for _, lengths, end, model in asked:
         waiting += (new := request("a", *lengths, end=end, model=model))
@@ -108,7 +95,7 @@ def test_one_principal_is_led_by_its_earliest_deadline(asked) -> None:
 @settings(max_examples=30)
 def test_a_flood_of_one_principal_does_not_hold_up_another(lengths, budget) -> None:
     """The flood leads a batch only while it was served no more than the other."""
-    queue = FairQueue(Batching(budget, 16, 10_000))
+    queue = FairQueue(Batching(budget, 10_000))
     for length in lengths * 5:
         added(queue, request("flood", length))
     for length in lengths:
@@ -126,7 +113,7 @@ def test_a_flood_of_one_principal_does_not_hold_up_another(lengths, budget) -> N
 
 def test_whoever_comes_back_is_not_ahead_of_those_who_wait() -> None:
     """Sending one row at a time buys no more turns than sending them all at once."""
-    queue = FairQueue(Batching(1, 1, 10_000))
+    queue = FairQueue(Batching(1, 10_000))
     for _ in range(50):
         added(queue, request("patient", 16))
     served = Counter()
@@ -140,26 +127,25 @@ def test_whoever_comes_back_is_not_ahead_of_those_who_wait() -> None:
     assert abs(served["eager"] - served["patient"]) <= 1
 
 
-def test_rows_of_like_length_share_a_batch_and_others_do_not() -> None:
-    queue = FairQueue(Batching(token_budget=512, overhead_tokens=32, capacity=100))
-    added(queue, request("a", 20, 200, 21, 199, 22, 30))
+def test_a_batch_takes_the_most_urgent_rows_that_fit_whatever_their_lengths() -> None:
+    queue = FairQueue(Batching(token_budget=256, capacity=100))
+    for length, end in ((20, 4.0), (200, 1.0), (199, 3.0), (9, 6.0), (30, 2.0), (21, 5.0)):
+        added(queue, request("a", length, end=end))
 
-    assert [sorted(row.length for row in batch) for batch in drained(queue)] == [
-        [20, 21, 22, 30],
-        [199, 200],
+    assert [[row.length for row in batch] for batch in drained(queue)] == [
+        [200, 30, 20],  # 199 and 21 would exceed the budget, and 9 by three tokens
+        [199, 21, 9],
     ]
 
 
-def test_rows_beyond_a_whole_number_wait_for_the_next_batch() -> None:
-    queue = FairQueue(Batching(token_budget=512, overhead_tokens=32, capacity=100))
-    rows = request("a", *[8] * 11)
-    added(queue, rows)
+def test_a_batch_is_filled_up_by_whoever_was_served_least() -> None:
+    queue = FairQueue(Batching(token_budget=40, capacity=100))
+    added(queue, request("many", *[10] * 6))
+    added(queue, request("few", 10, 10))
 
-    assert [[row.index for row in batch] for batch in drained(queue)] == [
-        [0, 1, 2, 3, 4, 5, 6, 7],
-        [8, 9, 10],
-    ]
-    assert not rows[0].ticket.rows
+    batches = [[row.ticket.principal for row in batch] for batch in drained(queue)]
+
+    assert batches == [["many", "few", "many", "few"], ["many"] * 4]
 
 
 def test_a_full_queue_refuses_whoever_has_most_waiting() -> None:
@@ -231,7 +217,7 @@ def test_the_order_depends_on_nothing_but_lengths_deadlines_and_principals() -> 
     assert orders[0] == orders[1]
 
 
-@pytest.mark.parametrize("knob", ["token_budget", "overhead_tokens", "capacity"])
+@pytest.mark.parametrize("knob", ["token_budget", "capacity"])
 def test_batching_below_one_is_refused(knob) -> None:
     with pytest.raises(InputError, match=f"expected {knob} >= 1, got 0"):
         Batching(**{knob: 0})

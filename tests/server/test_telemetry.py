@@ -83,13 +83,12 @@ def test_calls_are_counted_by_method_and_code(telemetry) -> None:
     assert value(telemetry, "build_info", version=attnpriv.__version__) == 1
 
 
-def test_the_share_of_padding_can_be_computed(telemetry) -> None:
+def test_batches_are_counted_with_what_they_held(telemetry) -> None:
     telemetry.model_loaded("mail", "1", 2.0, 4096)
-    telemetry.batch_finished("predict", "mail", rows=3, tokens=21, padded_tokens=33, seconds=0.5)
-    telemetry.batch_finished("predict", "mail", rows=1, tokens=7, padded_tokens=7, seconds=0.5)
+    telemetry.batch_finished("predict", "mail", rows=3, tokens=21, seconds=0.5)
+    telemetry.batch_finished("predict", "mail", rows=1, tokens=7, seconds=0.5)
 
-    padding = value(telemetry, "padding_tokens_total", lane="predict")
-    assert padding / value(telemetry, "batch_tokens_sum", lane="predict") == 12 / 40
+    assert value(telemetry, "batch_tokens_sum", lane="predict") == 28
     assert value(telemetry, "batch_rows_sum", lane="predict") == 4
     assert value(telemetry, "batch_seconds_count", lane="predict", model="mail") == 2
 
@@ -141,7 +140,7 @@ def test_threads_lose_no_count(telemetry) -> None:
 def everything_made_up(telemetry: Telemetry, text: str) -> None:
     """Have a caller's text in every place that takes a string, as no correct server would."""
     telemetry.call_finished(f"/{text}/Method", text, 0.5)
-    telemetry.batch_finished(text, text, 1, 2, 3, 0.5)
+    telemetry.batch_finished(text, text, 1, 2, 0.5)
     telemetry.waited(text, 0.5)
     telemetry.refused(text)
     telemetry.dropped(text, text)

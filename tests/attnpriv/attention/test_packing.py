@@ -1,0 +1,141 @@
+"""Texts laid end to end against the same texts with padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from attnpriv.attention import MultiHeadSelfAttention, Packing
+from attnpriv.config import AttentionConfig, ModelConfig, Pooling
+from attnpriv.data.tokenisation import Encoding
+from attnpriv.errors import InputError
+from attnpriv.models.text import TextClassifier, pack_batch, pad_batch
+
+LENGTHS = ((1,), (2, 3), (17, 5, 9, 17, 2), (64, 7, 33, 31, 8, 66, 1), (13,) * 11)
+MODES = {
+    "plain": AttentionConfig(),
+    "clamp": AttentionConfig(clip=0.97),
+    "tanh": AttentionConfig(temperature=2.0, clip=2.0, clip_mode="tanh"),
+    "norm": AttentionConfig(clip=1.5, clip_mode="norm"),
+    "additive": AttentionConfig(clip=1.0, score="additive"),
+}
+
+lengths_of_texts = st.lists(st.integers(1, 70), min_size=1, max_size=20)
+
+
+@given(lengths_of_texts)
+def test_every_token_has_its_place_and_its_position(lengths: list[int]) -> None:
+    packing = Packing(lengths)
+
+    assert packing.texts.tolist() == [text for text, n in enumerate(lengths) for _ in range(n)]
+    assert packing.positions[: packing.tokens].tolist() == [i for n in lengths for i in range(n)]
+    assert packing.starts.tolist() == [sum(lengths[:text]) for text in range(len(lengths))]
+    assert len(packing.positions) % 8 == 0
+    assert 0 <= len(packing.positions) - sum(lengths) < 8
+
+
+@given(lengths_of_texts)
+def test_groups_hold_every_token_once_with_its_own_text_and_little_padding(
+    lengths: list[int],
+) -> None:
+    packing = Packing(lengths)
+    tokens = torch.cat([group.tokens for group in packing.groups])
+
+    assert sorted(tokens.tolist()) == list(range(sum(lengths)))
+    for group in packing.groups:
+        of_text = group.pad(torch.arange(len(packing.positions)).float()[:, None]).squeeze(-1)
+        for row, mask in zip(of_text, group.mask, strict=True):
+            own = row[mask].long()
+            assert len({int(packing.texts[token]) for token in own}) == 1
+            assert own.tolist() == list(range(int(own[0]), int(own[0]) + len(own)))
+        counts = group.mask.sum(1)
+        assert 2 * counts.min() > counts.max()
+        assert group.mask.shape[1] - counts.max() < 8
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_what_is_padded_comes_back_and_the_rest_is_zero(dtype: torch.dtype) -> None:
+    packing = Packing((5, 2, 11, 6))
+    x = torch.randn(len(packing.positions), 3).to(dtype)
+    back = torch.zeros_like(x)
+    for group in packing.groups:
+        padded = group.pad(x)
+        assert padded.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        assert not padded[~group.mask].any()
+        group.unpad(padded, back)
+
+    assert torch.equal(back[: packing.tokens], x[: packing.tokens])
+    assert not back[packing.tokens :].any()
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_and_its_gradient_are_those_of_padded_texts(
+    lengths: Sequence[int], mode: str, causal: bool
+) -> None:
+    torch.manual_seed(0)
+    attention = MultiHeadSelfAttention(24, 3, MODES[mode], causal=causal).double()
+    packing = Packing(lengths)
+    x = torch.randn(len(packing.positions), 24, dtype=torch.float64, requires_grad=True)
+    padded, mask = laid_out(x, lengths)
+
+    found, _ = attention(x, packing)
+    expected, _ = attention(padded, mask)
+
+    torch.testing.assert_close(found[: packing.tokens], expected[mask], rtol=1e-10, atol=1e-12)
+    weights = torch.randn_like(expected[mask])
+    of_packed = torch.autograd.grad((found[: packing.tokens] * weights).sum(), x)[0]
+    of_padded = torch.autograd.grad((expected[mask] * weights).sum(), x)[0]
+    torch.testing.assert_close(of_packed, of_padded, rtol=1e-9, atol=1e-11)
+
+
+def laid_out(x: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The same tokens [B, T, D] with padding that is not zero, and their mask."""
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    padded = torch.ones(*mask.shape, x.shape[-1], dtype=x.dtype)
+    return padded.masked_scatter(mask[..., None], x[: sum(lengths)]), mask
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("pooling", ["layers", "mean", "cls"])
+def test_a_model_gives_packed_texts_the_logits_of_padded_ones(
+    lengths: Sequence[int], pooling: Pooling
+) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        encoder="scratch",
+        vocab_size=50,
+        dim=24,
+        layers=3,
+        heads=3,
+        hidden_dim=32,
+        max_length=70,
+        num_labels=4,
+        pooling=pooling,
+        attention=MODES["clamp"],
+    )
+    model = TextClassifier(config).double()
+    torch.nn.init.normal_(model.head.weight)
+    texts = [tuple(torch.randint(1, 50, (length,)).tolist()) for length in lengths]
+    encodings = [Encoding(ids, ((0, 0),) * len(ids)) for ids in texts]
+
+    ids, packing = pack_batch(encodings, 0)
+    states, _ = model.encode(model.embed(ids, packing), packing)
+    found = model.head(model.pool(states, packing))
+
+    expected = model(*pad_batch(encodings, 0))
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_weights_of_packed_texts_and_texts_without_tokens_are_refused() -> None:
+    attention = MultiHeadSelfAttention(8, 2, AttentionConfig())
+    with pytest.raises(InputError, match="expected padded texts where weights are needed"):
+        attention(torch.zeros(8, 8), Packing((3, 2)), need_weights=True)
+    with pytest.raises(InputError, match="expected at least one token in each text, got 0"):
+        Packing((3, 0))
