@@ -29,6 +29,8 @@ from attnpriv.attention.scores import (
 )
 
 LN2 = math.log(2)
+# Less than any sum: exponents that cannot overflow are above -31, and of others the largest is 0.
+LEAST_SUM = 2.0**-40
 BLOCK_BYTES = 1 << 20  # of one block: a core's second-level cache holds a few of them
 
 
@@ -166,9 +168,9 @@ class _Group:
         self._scores_backward(self._clip_backward(dz, u, clipped), rows)
 
     def _row_sums(self, e: Tensor) -> Tensor:
-        """[G, t, 1], and 1 for a row without visible keys, whose e are all 0."""
+        """[G, t, 1], and not 0 for a row without visible keys, whose e are all 0."""
         total = e.sum(-1, keepdim=True, dtype=wide_dtype(e))
-        return total if self.mask is None else total.masked_fill_(total == 0, 1.0)
+        return total if self.mask is None else total.clamp_(min=LEAST_SUM)
 
     def gradients(self) -> tuple[Tensor | None, ...]:
         """In the order of the inputs, flattened to G."""
@@ -237,25 +239,28 @@ class _Group:
         """``2^(gain·clipped)``, and 0 where the key may not be seen."""
         gain = 1.0 if self.gain is None else self.gain
         x = clipped * gain if keep else clipped if self.gain is None else clipped.mul_(gain)
-        hidden = self._hidden(rows)
-        if hidden is not None:
-            x.masked_fill_(hidden, -math.inf)
+        visible = self._visible(rows)
         if self.rule.overflows:
+            if visible is not None:
+                x.masked_fill_(~visible, -math.inf)
             x.sub_(x.amax(-1, keepdim=True).clamp_(min=torch.finfo(x.dtype).min))
-        return x.exp2_()
+        x.exp2_()
+        if visible is not None and not self.rule.overflows:
+            x.mul_(visible.to(x.dtype))  # a fraction of the time of a fill
+        return x
 
-    def _hidden(self, rows: slice) -> Tensor | None:
-        """True where a query of the block may not see a key; broadcasts to [G, t, keys]."""
-        keys, hidden = self._keys(rows), None
+    def _visible(self, rows: slice) -> Tensor | None:
+        """True where a query of the block may see a key; broadcasts to [G, t, keys]."""
+        keys, visible = self._keys(rows), None
         if self.mask is not None:
             own = self.mask if self.mask.shape[2] == 1 else self.mask[:, :, rows]
-            hidden = _flat(~own[..., keys])
+            visible = _flat(own[..., keys])
         if self.rule.causal:
             query = torch.arange(rows.start, rows.stop, device=self.q.device)
             key = torch.arange(self.k.shape[1], device=self.q.device)[keys]
-            later = key > query[:, None]
-            hidden = later if hidden is None else hidden | later
-        return hidden
+            earlier = key <= query[:, None]
+            visible = earlier if visible is None else visible & earlier
+        return visible
 
 
 def _groups(q: Tensor, k: Tensor, vector: Tensor | None) -> Iterator[tuple[slice, slice]]:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from attnpriv.attention.functional import attend, attention_weights
 from attnpriv.attention.packing import Packing
+from attnpriv.attention.scores import wide_dtype
 from attnpriv.config import AttentionConfig
 from attnpriv.errors import InputError
 
@@ -145,25 +146,28 @@ class MultiHeadSelfAttention(nn.Module):
         Raises:
             InputError: the weights of packed texts are asked for, which have no common shape.
         """
-        projected = self.qkv(x)
-        if not isinstance(mask, Packing):
-            attended, weights = self._attend(projected, mask, need_weights)
-            return self.output(attended), weights
-        if need_weights:
-            raise InputError("expected padded texts where weights are needed, got packed ones")
-        packed = torch.zeros_like(x)
-        for group in mask.groups:
-            attended, _ = self._attend(group.pad(projected), group.mask, need_weights)
-            group.unpad(attended, packed)
-        return self.output(packed), None
-
-    def _attend(
-        self, projected: Tensor, mask: Tensor | None, need_weights: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """Queries, keys and values, [B, T, 3D], to ([B, T, D], weights or None)."""
-        q, k, v = (_split(part, self.core.heads) for part in projected.chunk(3, dim=-1))
+        if isinstance(mask, Packing):
+            if need_weights:
+                raise InputError("expected padded texts where weights are needed, got packed ones")
+            return self.output(self._attend_packed(self.qkv(x), mask)), None
+        q, k, v = (_split(part, self.core.heads) for part in self.qkv(x).chunk(3, dim=-1))
         attended, weights = self.core(q, k, v, mask, need_weights, self.causal)
-        return _join(attended), weights
+        return self.output(_join(attended)), weights
+
+    def _attend_packed(self, projected: Tensor, packing: Packing) -> Tensor:
+        """Queries, keys and values of packed texts, [N, 3D], to [N, D].
+
+        Halves are widened to float32, since groups come in so many shapes and kernels for halves
+        are kept for each.
+        """
+        wide = wide_dtype(projected)
+        out = projected.new_zeros(len(projected), projected.shape[-1] // 3)
+        for group in packing.groups:
+            padded = group.pad(projected).view(*group.sources.shape, 3, self.core.heads, -1)
+            q, k, v = padded.permute(2, 0, 3, 1, 4).to(wide, memory_format=torch.contiguous_format)
+            attended, _ = self.core(q, k, v, group.mask, causal=self.causal)
+            group.unpad(_join(attended), out)
+        return out
 
 
 class MultiHeadCrossAttention(nn.Module):

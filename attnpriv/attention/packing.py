@@ -1,7 +1,7 @@
 """Texts laid end to end: every layer but attention itself works on tokens, and none on padding.
 
-Shapes: B texts, N tokens of all of them and the filling, b texts of a group with n tokens, t the
-longest of them, W any width.
+Shapes: B texts, N tokens of all of them and the filling, b texts of a group with n tokens, t of
+them in the longest, W any width.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attnpriv.attention.scores import wide_dtype
 from attnpriv.errors import InputError
 
-# N is filled up to a multiple of the first number, and t to one of the second, since the kernels of
-# every new shape take time and memory to make; and no vectorised loop ends within a token.
-TOKENS, KEYS = 8, 8
+# N is filled up to a multiple of this, since kernels for half precision take time and memory to
+# make for every new shape.
+TOKENS = 8
 # A text joins the attention of others where it has more than this share of the longest one's
 # tokens: a call of its own costs about as much as that padding.
 LIKE = 0.5
@@ -30,21 +29,18 @@ class Group:
     Attributes:
         tokens: where their tokens lie among the N, [n].
         places: where those go among the b·t places of the padded call, [n].
-        mask: [b, t], True where a token is.
+        sources: which token goes to each place, [b, t]: padding repeats the text's first one.
+        mask: [b, t], True where a token is; None where all are.
     """
 
     tokens: Tensor
     places: Tensor
-    mask: Tensor
+    sources: Tensor
+    mask: Tensor | None
 
     def pad(self, x: Tensor) -> Tensor:
-        """The texts' part of x [N, W] as [b, t, W], zeros elsewhere.
-
-        In float32 where x is of half precision: kernels for halves are kept for every shape.
-        """
-        padded = x.new_zeros(self.mask.numel(), x.shape[-1], dtype=wide_dtype(x))
-        padded.index_copy_(0, self.places, x.index_select(0, self.tokens).to(padded.dtype))
-        return padded.view(*self.mask.shape, -1)
+        """The texts' part of x [N, W] as [b, t, W]."""
+        return x.index_select(0, self.sources.flatten()).view(*self.sources.shape, -1)
 
     def unpad(self, padded: Tensor, x: Tensor) -> None:
         """Put the tokens of ``padded`` [b, t, W] to their places in x [N, W]."""
@@ -78,7 +74,7 @@ class Packing:
         self.size, self.tokens, self.longest = len(lengths), sum(lengths), max(lengths, default=0)
         self.texts = torch.repeat_interleave(counts)
         self.starts = counts.cumsum(0) - counts
-        self.positions = torch.zeros(_multiple(self.tokens, TOKENS), dtype=torch.int64)
+        self.positions = torch.zeros(-(-self.tokens // TOKENS) * TOKENS, dtype=torch.int64)
         self.positions[: self.tokens] = torch.arange(self.tokens) - self.starts[self.texts]
         self.groups = [self._group(texts, counts) for texts in _of_like_length(lengths)]
 
@@ -87,11 +83,13 @@ class Packing:
         return x.new_zeros(self.size, x.shape[-1]).index_add_(0, self.texts, x[: self.tokens])
 
     def _group(self, texts: Sequence[int], counts: Tensor) -> Group:
-        chosen = counts[texts]
-        mask = torch.arange(_multiple(int(chosen.max()), KEYS)) < chosen[:, None]
+        chosen, starts = counts[texts, None], self.starts[texts, None]
+        positions = torch.arange(int(chosen.max()))
+        mask = positions < chosen
+        sources = starts + torch.where(mask, positions, 0)
         places = mask.flatten().nonzero().squeeze(1)
-        row, position = places // mask.shape[1], places % mask.shape[1]
-        return Group(self.starts[texts][row] + position, places, mask)
+        tokens = sources.flatten()[places]
+        return Group(tokens, places, sources, None if len(places) == mask.numel() else mask)
 
 
 def _of_like_length(lengths: Sequence[int]) -> list[list[int]]:
@@ -102,7 +100,3 @@ def _of_like_length(lengths: Sequence[int]) -> list[list[int]]:
             groups.append([])
         groups[-1].append(text)
     return groups
-
-
-def _multiple(number: int, step: int) -> int:
-    return -(-number // step) * step
