@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 # A thread that waits for the interpreter asks for it back after this long, in place of 5 ms: each
 # step of a forward pass would otherwise wait that long behind the event loop.
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.0001
 MEGABYTE = 1024 * 1024
 
 
