@@ -65,17 +65,18 @@ def test_every_row_is_handed_out_once_in_batches_of_one_model_within_the_budget(
         rows += (new := request(who, *lengths, end=end, model=model))
         added(queue, new)
 
+    batches = drained(queue)
+
+    assert Counter(map(id, rows)) == Counter(id(row) for batch in batches for row in batch)
+    assert queue.waiting == 0
     waiting = list(rows)
-    for batch in drained(queue):
+    for batch in batches:
         assert len({row.model for row in batch}) == 1
         room = budget - sum(row.length for row in batch)
         assert len(batch) == 1 or room >= 0
         waiting = [row for row in waiting if row not in batch]
         # Whatever still waits for this model would not have fitted.
         assert all(row.length > room for row in waiting if row.model == batch[0].model)
-
-    assert not waiting
-    assert queue.waiting == 0
 
 
 @given(requests)
