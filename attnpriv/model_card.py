@@ -80,6 +80,7 @@ def build_card(
     data: dict[str, Any],
     held_out: dict[str, Any],
     not_covered: tuple[str, ...],
+    teacher: dict[str, Any] | None = None,
     selection: Selection | None = None,
     score: float | None = None,
 ) -> dict[str, Any]:
@@ -96,6 +97,7 @@ def build_card(
         data: name, rows and split of the data.
         held_out: rows and accuracy.
         not_covered: what looked at the data without noise, ``NOT_COVERED`` and what the data adds.
+        teacher: name, attention and hashes of the run that the model was distilled from.
         selection: the search whose best run this is, if it is one; ``privacy`` and ``spent`` are
             then that run's, of 0 steps where the search made no run.
         score: the noised score of that run; None where the search made no run.
@@ -125,6 +127,7 @@ def build_card(
         "encoder": model.encoder,
         "trainable": config.trainable,
         "training": _training(config, spent),
+        "teacher": teacher,
         "attention": {**asdict(model.attention), "temperatures": temperatures},
         "label_names": list(label_names),
         "data": data,

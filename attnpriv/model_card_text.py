@@ -275,7 +275,17 @@ def _model_rows(card: dict[str, Any]) -> list[tuple[str, str]]:
         ("decay of the learning rate", training["decay"]),
         ("moving average of the weights", f"decay {training['ema_decay']:g}"),
         ("precision", f"{training['precision']} in the encoder, float32 elsewhere"),
+        *_teacher_row(card["teacher"]),
     ]
+
+
+def _teacher_row(teacher: dict[str, Any] | None) -> Iterable[tuple[str, str]]:
+    if teacher is not None:
+        name = _escaped(teacher["name"])
+        yield (
+            "distilled from",
+            f"{name}, trained on the same rows: {_attention(teacher['attention'])}",
+        )
 
 
 def _attention(attention: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
@@ -13,13 +14,11 @@ from attnpriv.cli.options import (
     ClippingEngineOption,
     ClippingOption,
     DeltaOption,
-    EncoderOption,
     LabelColumn,
     MaxGradNormOption,
     MicroBatchTokensOption,
     NoiseSeedOption,
     OutOption,
-    PoolingOption,
     PrecisionOption,
     ScoreOption,
     ShareLayersOption,
@@ -42,7 +41,16 @@ def train(
     data: SourceOption,
     epsilon: Annotated[str, typer.Option(help="The target ε, or none to train without privacy.")],
     out: OutOption,
-    encoder: EncoderOption = "scratch",
+    encoder: Annotated[
+        str | None, typer.Option(help="scratch (the default), minilm, or a folder.")
+    ] = None,
+    distil_from: Annotated[
+        Path | None,
+        typer.Option(
+            help="A run folder of the same rows, whose weights the model starts with, and whose "
+            "answers and hidden states it learns from besides the labels. Without privacy only."
+        ),
+    ] = None,
     trainable: TrainableOption = "",
     delta: DeltaOption = PrivacyConfig.delta,
     temperature: TemperatureOption = 1.0,
@@ -50,7 +58,7 @@ def train(
     clip_mode: ClipModeOption = "clamp",
     score: ScoreOption = "dot_product",
     temperature_floor: TemperatureFloorOption = None,
-    pooling: PoolingOption = "layers",
+    pooling: Annotated[str | None, typer.Option(help="layers (the default), mean or cls.")] = None,
     share_layers: ShareLayersOption = False,
     steps: Annotated[
         int | None, typer.Option(help="Optimizer steps; default: 200 for a head alone, else 100.")
@@ -117,7 +125,7 @@ def train(
         temperature, clip, cast(ClipMode, clip_mode), cast(Score, score), temperature_floor
     )
     config = TrainConfig(
-        trainable=trained_part(trainable, encoder),
+        trainable=trained_part(trainable, encoder or "scratch"),
         steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,
@@ -155,12 +163,13 @@ def train(
         result = train_model(
             dataset,
             out,
-            encoder=encoder,
             attention=attention,
             config=config,
             privacy=privacy,
-            pooling=cast(Pooling, pooling),
+            encoder=encoder,
+            pooling=cast(Pooling | None, pooling),
             share_layers=share_layers,
+            distil_from=distil_from,
             resume=resume,
             on_step=on_step,
         )

@@ -84,9 +84,13 @@ class TextRecords:
 
     def losses(self, batch: Tensor) -> Iterator[Losses]:
         """As in ``Records``."""
-        for rows in _by_length(batch, self._lengths, self._micro_batch_tokens):
-            inputs = pad_batch([self._encodings[row] for row in rows.tolist()], self._pad_id)
+        for rows, *inputs in self.micro_batches(batch):
             yield _losses(self._labels[rows], *inputs, precision=self._precision)
+
+    def micro_batches(self, batch: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Row numbers [B], ids [B, T] and mask [B, T] of each micro-batch."""
+        for rows in _by_length(batch, self._lengths, self._micro_batch_tokens):
+            yield rows, *pad_batch([self._encodings[row] for row in rows.tolist()], self._pad_id)
 
 
 class UpperRecords:

@@ -18,7 +18,14 @@ from attnpriv.errors import InputError
 from attnpriv.models.pretrained import encoder_folder, load_pretrained
 from attnpriv.models.text import TextClassifier, pooled_features
 from attnpriv.run_folder import TOKENIZER
-from attnpriv.training.batches import HeadRecords, Records, TextRecords, UpperRecords, states_size
+from attnpriv.training.batches import (
+    HeadRecords,
+    Records,
+    TextRecords,
+    UpperRecords,
+    states_size,
+)
+from attnpriv.training.distillation import TaughtRecords
 from attnpriv.training.loop import Schedule
 
 # The encoder from scratch: small enough for two cores, wide enough for a few thousand texts.
@@ -132,6 +139,7 @@ def make_records(
     labels: Tensor,
     config: TrainConfig,
     features: Tensor | None = None,
+    teacher: TextClassifier | None = None,
 ) -> Records:
     """Training records in the form that suits what is trained.
 
@@ -142,12 +150,15 @@ def make_records(
         config: names the trained part.
         features: what the head sees of the encodings, where it is alone to be trained and somebody
             has run the frozen encoder already.
+        teacher: what the records are learned from besides their labels, if anything.
     """
     model, pad_id = classifier.model, classifier.tokenizer.pad_id
+    passes = (encodings, labels, pad_id, config.micro_batch_tokens, config.precision)
+    if teacher is not None:
+        return TaughtRecords(teacher, model, *passes)
     if config.trainable == "head":
         features = classifier.features(encodings) if features is None else features
         return HeadRecords(model.head, features, labels)
-    passes = (encodings, labels, pad_id, config.micro_batch_tokens, config.precision)
     last = parse_trainable(config.trainable).last
     if last is None or states_size(encodings, model.config.dim) > LARGEST_CACHE:
         return TextRecords(model, *passes)

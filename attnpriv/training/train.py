@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from attnpriv.models.lora import merge_adapters
 from attnpriv.privacy.accounting import noise_multiplier_for, steps_within
 from attnpriv.privacy.ledger import Ledger, NoisedSteps
 from attnpriv.privacy.randomness import StepKeys
-from attnpriv.run_folder import publish
+from attnpriv.run_folder import Run, publish
 from attnpriv.training.loop import Schedule, Training, run
 from attnpriv.training.preparation import (
     Classifier,
@@ -37,6 +38,7 @@ from attnpriv.training.release import (
     write_release,
     writing_is_possible,
 )
+from attnpriv.training.teacher import check_no_shape, description, load_teacher, student_of
 from attnpriv.training.work_folder import (
     Checkpoint,
     WorkFolder,
@@ -53,12 +55,13 @@ def train(
     dataset: Dataset,
     out: Path,
     *,
-    encoder: str,
     attention: AttentionConfig,
     config: TrainConfig,
     privacy: PrivacyConfig | None,
-    pooling: Pooling = "layers",
+    encoder: str | None = None,
+    pooling: Pooling | None = None,
     share_layers: bool = False,
+    distil_from: Path | None = None,
     resume: bool = False,
     on_step: OnStep | None = None,
 ) -> TrainingResult:
@@ -67,12 +70,15 @@ def train(
     Args:
         dataset: labelled texts; ``config.train_size`` of them are trained on.
         out: the run folder to make.
-        encoder: ``scratch``, ``minilm`` or a folder in Hugging Face layout.
         attention: hardening of every layer.
         config: how to fit.
         privacy: the target, or None for training without privacy, which the card then says.
-        pooling: how token vectors become one text vector.
+        encoder: ``scratch`` (the default), ``minilm`` or a folder in Hugging Face layout.
+        pooling: how token vectors become one text vector; by default, by ``layers``.
         share_layers: the layers of an encoder from scratch apply one block.
+        distil_from: the run folder of a teacher, trained on the same rows: the model starts with
+            its weights, learns from it besides the labels, as in ``distillation.TaughtRecords``,
+            and has its encoder, pooling and sharing. Without privacy only.
         resume: go on with the unfinished training of this run folder.
         on_step: called with (step, steps, ε spent at most by then) after each step.
 
@@ -87,8 +93,16 @@ def train(
     ends with the same bits as if it had never stopped.
     """
     require_new(out)
+    teacher: Run | None = None
+    if distil_from is None:
+        shape = (encoder or "scratch", attention, pooling or "layers", share_layers)
+        build = partial(build_classifier, *shape, len(dataset.label_names))
+    else:
+        check_no_shape(encoder=encoder, pooling=pooling, share_layers=share_layers or None)
+        teacher = load_teacher(distil_from, dataset, config, privacy)
+        build = partial(student_of, teacher, attention)
     with join_processes() as processes:
-        plan = _plan(dataset, encoder, attention, config, privacy, pooling, share_layers)
+        plan = _plan(dataset, build, teacher, config, privacy)
         identity = _identity(plan)
         with (
             writing_is_possible(out, RESUMABLE),
@@ -121,6 +135,7 @@ class _Plan:
     schedule: Schedule
     noise_multiplier: float
     classifier: Classifier
+    teacher: Run | None
 
     def spent(self, steps: int) -> NoisedSteps | None:
         """What that many steps spend; None without privacy."""
@@ -140,20 +155,17 @@ class _Plan:
 
 def _plan(
     dataset: Dataset,
-    encoder: str,
-    attention: AttentionConfig,
+    build: Callable[[], Classifier],
+    teacher: Run | None,
     config: TrainConfig,
     privacy: PrivacyConfig | None,
-    pooling: Pooling,
-    share_layers: bool,
 ) -> _Plan:
     train_rows, held_out_rows = split_indices(len(dataset), config.train_size, config.seed)
     rows = dataset.subset(train_rows)
     schedule, noise_multiplier = _schedule(config, privacy, rows)
     config = replace(config, steps=schedule.steps, batch_size=schedule.batch_size)
     with seeded(config.seed):
-        num_labels = len(dataset.label_names)
-        classifier = build_classifier(encoder, attention, pooling, share_layers, num_labels)
+        classifier = build()
         classifier.model.select_trainable(config.trainable)
     return _Plan(
         dataset=dataset,
@@ -164,6 +176,7 @@ def _plan(
         schedule=schedule,
         noise_multiplier=noise_multiplier,
         classifier=classifier,
+        teacher=teacher,
     )
 
 
@@ -202,6 +215,7 @@ def _identity(plan: _Plan) -> dict[str, Any]:
             for name, value in (asdict(plan.privacy) if plan.privacy else {}).items()
         },
         "noise_multiplier": plan.noise_multiplier,
+        "teacher": description(plan.teacher),
         "initial weights": weights_sha256(model),  # last: what else differs explains them
     }
 
@@ -213,8 +227,9 @@ def _begin(plan: _Plan, work: WorkFolder, processes: Processes, resume: bool) ->
     checkpoint = work.load() if resume else None
     encodings = plan.classifier.encode(plan.rows.texts)
     labels = torch.tensor(plan.rows.labels)
+    teacher = None if plan.teacher is None else plan.teacher.model
     training = Training(
-        make_records(plan.classifier, encodings, labels, plan.config),
+        make_records(plan.classifier, encodings, labels, plan.config, teacher=teacher),
         make_optimizer(plan.classifier.model, plan.config),
         plan.schedule,
         plan.config,
@@ -276,4 +291,5 @@ def _card(plan: _Plan, name: str) -> dict[str, Any]:
         },
         held_out={"rows": len(held_out), "accuracy": correct / len(held_out)},
         not_covered=(*NOT_COVERED, *plan.dataset.data_dependent),
+        teacher=description(plan.teacher),
     )

@@ -12,7 +12,7 @@ from typing import Any
 from attnpriv.errors import InputError
 from benchmarks.hardening_frontier.points import Point
 
-REGIMES = ("frozen", "tuned", "scratch")
+REGIMES = ("frozen", "tuned", "distilled", "scratch")
 FIELDS = ("regime", "dataset", "point", "private", "seed")
 
 

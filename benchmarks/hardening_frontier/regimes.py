@@ -1,14 +1,15 @@
-"""The three ways to come by a classifier with hardened attention.
+"""The four ways to come by a classifier with hardened attention.
 
 * ``frozen``: a pretrained encoder whose attention is replaced, and only a head trained on it.
 * ``tuned``: the pretrained encoder fine-tuned whole, without privacy.
+* ``distilled``: the plain model of ``tuned`` and its copy, which is hardened and learns from it.
 * ``scratch``: the library's small encoder, trained whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from attnpriv.audit.statistics import Floats
-from attnpriv.config import AttentionConfig, ModelConfig, PrivacyConfig, TrainConfig
+from attnpriv.config import AttentionConfig, ModelConfig, Precision, PrivacyConfig, TrainConfig
 from attnpriv.data import Encoding, HashTokenizer, Tokenizer, WordPieceTokenizer
 from attnpriv.models.pretrained import encoder_folder, load_pretrained
 from attnpriv.models.text import TextClassifier, pooled_features
@@ -24,10 +25,12 @@ from attnpriv.privacy import noise_multiplier_for
 from attnpriv.privacy.randomness import StepKeys
 from attnpriv.run_folder import TOKENIZER
 from attnpriv.training.batches import HeadRecords, Records, TextRecords
+from attnpriv.training.distillation import TaughtRecords
 from attnpriv.training.loop import Schedule, Training, run
 from attnpriv.training.preparation import SCRATCH
 from attnpriv.training.processes import Processes
 from benchmarks.hardening_frontier.cells import Cell
+from benchmarks.hardening_frontier.points import Point
 from benchmarks.hardening_frontier.tasks import Task, load_task
 
 EPSILON, DELTA = 3.0, 1e-5
@@ -35,7 +38,12 @@ EPSILON, DELTA = 3.0, 1e-5
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a regime trains; steps of None are ``epochs`` of the training rows."""
+    """How a regime trains; steps of None are ``epochs`` of the training rows.
+
+    Attributes:
+        precision: of the encoder's passes.
+        fit: warm-up and decay of the learning rates, decay of the weights' average.
+    """
 
     batch_size: int
     learning_rate: float
@@ -43,13 +51,16 @@ class Recipe:
     micro_batch_tokens: int
     steps: int | None = None
     epochs: int = 2
+    precision: Precision = "float32"
+    fit: TrainConfig = field(default_factory=TrainConfig)
 
     def schedule(self, rows: int) -> Schedule:
         """The steps on that many training rows."""
         return Schedule(rows, self.batch_size, self.steps or self.epochs * rows // self.batch_size)
 
 
-TUNED = Recipe(32, 1e-4, 0.01, 512)
+TUNED = Recipe(32, 1e-4, 0.01, 512, precision="bfloat16")
+DISTILLED = replace(TUNED, epochs=4, fit=TrainConfig(warmup=0.06, decay="linear"))
 SCRATCH_PLAIN = Recipe(64, 1e-3, 0.01, 2048, steps=250)
 SCRATCH_PRIVATE = Recipe(512, 3e-3, 0.05, 2048, steps=60)
 
@@ -72,6 +83,8 @@ def train_cell(cell: Cell) -> Trained:
             return _train_frozen(cell, task)
         case "tuned":
             return _train_tuned(cell, task)
+        case "distilled":
+            return _train_distilled(cell, task)
     return _train_scratch(cell, task)
 
 
@@ -82,13 +95,27 @@ def _train_frozen(cell: Cell, task: Task) -> Trained:
     records = HeadRecords(model.head, features[rows], torch.tensor(task.data.labels)[rows])
     defaults = TrainConfig()
     optimizer = torch.optim.Adam(model.head.parameters(), lr=defaults.head_learning_rate)
-    _fit(cell, records, optimizer, Schedule(len(rows), min(4096, len(rows) // 2), 200))
+    _fit(cell, records, optimizer, Schedule(len(rows), min(4096, len(rows) // 2), 200), defaults)
     tokenizer = _tokenizer("minilm")
     return Trained(model, tokenizer, lambda wanted: _probabilities(model, features[list(wanted)]))
 
 
 def _train_tuned(cell: Cell, task: Task) -> Trained:
     return _train_whole(cell, task, _pretrained(task, cell.point.attention), TUNED)
+
+
+def _train_distilled(cell: Cell, task: Task) -> Trained:
+    teacher = _teacher(cell.dataset, cell.seed)
+    student = _pretrained(task, cell.point.attention)
+    student.load_state_dict(teacher.state_dict())
+    return _train_whole(cell, task, student, DISTILLED, teacher)
+
+
+@lru_cache(maxsize=1)
+def _teacher(dataset: str, seed: int) -> TextClassifier:
+    """The plain model of the tuned regime, with the same bits as in its own cell."""
+    cell = Cell("tuned", dataset, Point.parse("plain"), private=False, seed=seed)
+    return train_cell(cell).model.requires_grad_(False)
 
 
 def _train_scratch(cell: Cell, task: Task) -> Trained:
@@ -103,19 +130,27 @@ def _train_scratch(cell: Cell, task: Task) -> Trained:
     return _train_whole(cell, task, TextClassifier(shape), recipe)
 
 
-def _train_whole(cell: Cell, task: Task, model: TextClassifier, recipe: Recipe) -> Trained:
+def _train_whole(
+    cell: Cell,
+    task: Task,
+    model: TextClassifier,
+    recipe: Recipe,
+    teacher: TextClassifier | None = None,
+) -> Trained:
     encoder = "scratch" if cell.regime == "scratch" else "minilm"
     encodings, tokenizer = _encodings(task.name, encoder), _tokenizer(encoder)
     rows, _ = task.split(cell.seed)
-    records: Records = TextRecords(
-        model,
+    passes = (
         [encodings[row] for row in rows],
         torch.tensor([task.data.labels[row] for row in rows]),
         tokenizer.pad_id,
         recipe.micro_batch_tokens,
-        "bfloat16" if cell.regime == "tuned" else "float32",
+        recipe.precision,
     )
-    _fit(cell, records, _optimizer(model, recipe), recipe.schedule(len(rows)))
+    records: Records = (
+        TextRecords(model, *passes) if teacher is None else TaughtRecords(teacher, model, *passes)
+    )
+    _fit(cell, records, _optimizer(model, recipe), recipe.schedule(len(rows)), recipe.fit)
 
     def predict(wanted: Sequence[int]) -> Floats:
         chosen = [encodings[row] for row in wanted]
@@ -125,7 +160,11 @@ def _train_whole(cell: Cell, task: Task, model: TextClassifier, recipe: Recipe) 
 
 
 def _fit(
-    cell: Cell, records: Records, optimizer: torch.optim.Optimizer, schedule: Schedule
+    cell: Cell,
+    records: Records,
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
+    config: TrainConfig,
 ) -> None:
     # A known seed voids ε for a model in use. Here it gives the same draws and noise to every
     # point, so that differences between points of one seed are not differences of luck.
@@ -135,7 +174,7 @@ def _fit(
         records,
         optimizer,
         schedule,
-        TrainConfig(),
+        config,
         privacy=privacy,
         noise_multiplier=noise_multiplier_for(EPSILON, DELTA, rate, steps) if privacy else 0.0,
         keys=StepKeys.from_seed(cell.seed),

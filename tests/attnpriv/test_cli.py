@@ -72,6 +72,20 @@ def test_training_without_privacy_is_announced_in_capitals(command: Run, tmp_pat
     assert "TRAINED WITHOUT DIFFERENTIAL PRIVACY" in trained.out
 
 
+def test_a_hardened_student_learns_from_a_plain_run(command: Run, tmp_path: Path) -> None:
+    given = ["train", "--data", "tickets:rows=60", "--epsilon", "none", "--steps", 2, "--seed", 3]
+    assert command(*given, "--out", tmp_path / "plain", "--pooling", "mean").code == 0
+    teacher = ["--distil-from", tmp_path / "plain", "--out", tmp_path / "hardened"]
+    assert command(*given, *teacher, "--clip", 0.97, "--batch-size", 16).code == 0
+    text = (tmp_path / "hardened" / "model_card.md").read_text()
+    assert re.search(r"\| distilled from \| plain, trained on the same rows", text)
+    assert re.search(r"\| attention \| .* clipped to ±0\.97", text)
+    assert "| trained part | all |" in text
+    refused = command(*given, *teacher[:2], "--out", tmp_path / "other", "--train-size", 0.5)
+    assert refused.code == 2
+    assert "train_size 0.5" in refused.err
+
+
 BAD_TRAINING = {
     "missing file": (["--data", "nowhere.tsv"], "nowhere.tsv"),
     "a folder as a file": (["--data", "folder.tsv"], "folder.tsv"),
@@ -98,6 +112,12 @@ BAD_TRAINING = {
     "unknown trainable": (["--trainable", "tail"], "'tail'"),
     "no steps": (["--steps", "0"], "steps"),
     "too little noise": (["--noise-multiplier", "0.1"], "a noise multiplier of at least"),
+    "a private student": (["--distil-from", "folder.tsv"], "expected epsilon none"),
+    "a teacher that is no run": (
+        ["--epsilon", "none", "--distil-from", "folder.tsv"],
+        "folder.tsv",
+    ),
+    "a teacher and an encoder": (["--distil-from", "x", "--encoder", "minilm"], "'minilm'"),
     "nothing to resume": (["--resume"], "expected an unfinished training"),
 }
 

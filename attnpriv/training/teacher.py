@@ -1,0 +1,88 @@
+"""Hardened attention learns from plain attention: a student starts as a copy of its teacher.
+
+From few labels alone, clipped attention does not find what plain attention finds. So a plain model
+is fine-tuned first, and its copy, with hardened attention, learns from its answers and its hidden
+states besides the labels. All of that without privacy: the teacher has seen the same records.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
+from attnpriv.data.records import Dataset
+from attnpriv.errors import InputError
+from attnpriv.models.text import TextClassifier
+from attnpriv.run_folder import CONFIG, TOKENIZER, WEIGHTS, Run, load_run
+from attnpriv.training.preparation import Classifier
+
+
+def load_teacher(
+    path: Path, dataset: Dataset, config: TrainConfig, privacy: PrivacyConfig | None
+) -> Run:
+    """The run to learn from.
+
+    Raises:
+        RunFolderError: there is no usable run folder.
+        InputError: the training is to be private, or the teacher was trained on other data or on
+            another cut of it, so that it may have seen the rows that its student is held to.
+    """
+    if privacy is not None:
+        raise InputError(
+            "expected epsilon none where a teacher is, whose answers no noise protects, "
+            f"got {privacy.epsilon:g}"
+        )
+    teacher = load_run(path)
+    data = teacher.card["data"]
+    if data["fingerprint"] != dataset.fingerprint():
+        raise InputError(f"expected a teacher trained on the same data, got {teacher.name!r}")
+    wanted = {"train_size": config.train_size, "seed": config.seed}
+    if data["split"] != wanted:
+        raise InputError(
+            f"expected a teacher trained on the same rows ({_listed(wanted)}), "
+            f"got {teacher.name!r} ({_listed(data['split'])})"
+        )
+    return teacher
+
+
+def student_of(teacher: Run, attention: AttentionConfig) -> Classifier:
+    """A copy of the teacher with its own hardening; learned temperatures start anew.
+
+    Raises:
+        InputError: the copy would make its scores in another way.
+    """
+    config = teacher.model.config
+    if attention.score != config.attention.score:
+        raise InputError(
+            f"expected score {config.attention.score}, as of the teacher, got {attention.score!r}"
+        )
+    model = TextClassifier(replace(config, attention=attention))
+    theirs = teacher.model.state_dict().items()
+    kept = {name: weight for name, weight in theirs if "raw_temperature" not in name}
+    model.load_state_dict({**model.state_dict(), **kept})
+    file = teacher.path / TOKENIZER
+    return Classifier(model, teacher.tokenizer, file if file.exists() else None)
+
+
+def check_no_shape(**options: object) -> None:
+    """Raise InputError for an option that would shape a model whose shape is its teacher's."""
+    for name, value in options.items():
+        if value is not None:
+            raise InputError(f"expected no {name} where a teacher is, whose it is, got {value!r}")
+
+
+def description(teacher: Run | None) -> dict[str, Any] | None:
+    """Which teacher it was, for the model card and for a run that resumes; None without one."""
+    if teacher is None:
+        return None
+    return {
+        "name": teacher.name,
+        "attention": asdict(teacher.model.config.attention),
+        "sha256": {name: teacher.hashes[name] for name in (CONFIG, WEIGHTS)},
+    }
+
+
+def _listed(split: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in split.items())
