@@ -10,9 +10,10 @@ through the float32 model on its own.
 LitServe, Ray Serve, BentoML and MLServer batch as they are made to, and are asked over HTTP with
 connections kept open. They serve the same run folder through the same library, in the precision of
 our server so that the comparison is fair, and at the compared concurrency also in float32, which is
-what their users get. Each has one replica with as many threads as ours. kserve's Python server is
-left out, as it does not batch itself. All servers log every request, as is their default. All are
-started at the beginning, and all but the one that is measured are stopped by a signal meanwhile.
+what their users get. Each has as many replicas as ours has workers, of as many threads; so has the
+limit. kserve's Python server is left out, as it does not batch itself. All servers log every
+request, as is their default. All are started at the beginning, and all but the one that is measured
+are stopped by a signal meanwhile.
 
 Figures are medians over interleaved rounds, ratios medians of the ratios within a round.
 """
@@ -47,7 +48,8 @@ def main() -> None:
     console = Console(width=120)
     for table in tables(summary):
         console.print(table)
-    about = {"rounds": plan.rounds, "seconds": plan.seconds, "threads": plan.threads}
+    about = {"rounds": plan.rounds, "seconds": plan.seconds, "workers": plan.workers}
+    about["threads"] = plan.threads
     peers = {service.name: service.packages for service in SERVICES if service.packages}
     print(json.dumps({"benchmark": "serving", **about, "packages": peers, **summary}))
 
@@ -60,6 +62,7 @@ def _plan() -> Plan:
     parser.add_argument("--only", nargs="+", choices=names, default=[], help="servers to measure")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.5, help="of a load (%(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="of every server (%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="of a forward pass (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="one short round: does it work?")
     arguments = parser.parse_args()
@@ -70,6 +73,7 @@ def _plan() -> Plan:
         only=arguments.only,
         rounds=1 if arguments.quick else arguments.rounds,
         seconds=0.5 if arguments.quick else arguments.seconds,
+        workers=arguments.workers,
         threads=arguments.threads,
     )
 

@@ -14,8 +14,14 @@ from attnpriv_server.backend import make_backend
 
 # How a server is told what to serve: peers start processes of their own, which inherit the
 # environment and nothing else.
-RUN, PRECISION, THREADS = "SERVING_RUN", "SERVING_PRECISION", "SERVING_THREADS"
+RUN, PRECISION = "SERVING_RUN", "SERVING_PRECISION"
+WORKERS, THREADS = "SERVING_WORKERS", "SERVING_THREADS"
 ROWS = 8  # of one forward pass, once a batch is sorted by length
+
+
+def workers() -> int:
+    """How many replicas a server is to have."""
+    return int(os.environ[WORKERS])
 
 
 class Classifier:

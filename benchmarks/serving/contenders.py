@@ -31,6 +31,7 @@ class Launch:
     port: int
     models: Path
     precision: str
+    workers: int
     threads: int
 
 
@@ -113,7 +114,8 @@ def our_command(launch: Launch) -> list[str]:
     return [
         str(launch.python.with_name("attnpriv-server")),
         *("--models", str(launch.models), "--listen", f"127.0.0.1:{launch.port}"),
-        *("--threads", str(launch.threads), "--precision", launch.precision),
+        *("--workers", str(launch.workers), "--threads", str(launch.threads)),
+        *("--precision", launch.precision),
     ]
 
 

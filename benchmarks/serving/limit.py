@@ -1,4 +1,4 @@
-"""What the processor gives at best: the raw forward pass, in a process without a server.
+"""What a core gives at best: the raw forward pass, in a process without a server.
 
 It reads texts, ``{mix: [text, ...]}``, from a file, then a mix a line from stdin, and writes one
 line of JSON for each. All texts are sorted by length and cut into batches of the size, in tokens,

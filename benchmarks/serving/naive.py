@@ -1,6 +1,6 @@
 """What one writes first: a gRPC server that runs the float32 model once for each request.
 
-One forward pass runs at a time, on as many threads as the other servers have.
+As many forward passes run at a time as the other servers have workers, on as many threads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from attnpriv.v1.attnpriv_pb2_grpc import (
     AttnprivServiceServicer,
     add_AttnprivServiceServicer_to_server,
 )
-from benchmarks.serving.classifier import Classifier
+from benchmarks.serving.classifier import Classifier, workers
 
 
 class Service(AttnprivServiceServicer):
@@ -34,7 +34,7 @@ class Service(AttnprivServiceServicer):
 
 def main() -> None:
     """Serve until SIGTERM."""
-    server = grpc.server(ThreadPoolExecutor(max_workers=1))
+    server = grpc.server(ThreadPoolExecutor(max_workers=workers()))
     add_AttnprivServiceServicer_to_server(Service(), server)
     server.add_insecure_port(f"127.0.0.1:{sys.argv[1]}")
     server.start()

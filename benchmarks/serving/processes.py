@@ -123,13 +123,19 @@ class Worker(Tree):
         Raises:
             RuntimeError: it ended; the message is the last line that it printed.
         """
+        self.put(question)
+        return self.answer()
+
+    def put(self, question: Any) -> None:
+        """Let it work on a question."""
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        try:
+        with suppress(BrokenPipeError):  # there will be no answer then
             print(json.dumps(question), file=self.process.stdin, flush=True)
-            answer = self.process.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
+
+    def answer(self) -> Any:
+        """Wait for the answer to the question that was put; see ``ask``."""
+        assert self.process.stdout is not None
+        answer = self.process.stdout.readline()
         if not answer:
             raise RuntimeError(f"{self.process.args} ended: {self.last_words()}")
         return json.loads(answer)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from attnpriv.prediction import predict_probabilities
@@ -35,6 +36,7 @@ class Plan:
         only: names of the servers to measure; empty for all.
         rounds: of everything.
         seconds: of a load.
+        workers: forward passes at a time in every server, and processes that measure the limit.
         threads: of a forward pass.
     """
 
@@ -44,6 +46,7 @@ class Plan:
     only: Sequence[str]
     rounds: int
     seconds: float
+    workers: int
     threads: int
 
     @property
@@ -102,7 +105,10 @@ class _Servers:
         texts.make_run(self._run)
         self.mixes = self._make_mixes()
         self._limits = {
-            precision: stack.enter_context(self._limit(precision))
+            precision: [
+                stack.enter_context(self._limit(precision, number))
+                for number in range(plan.workers)
+            ]
             for precision in dict.fromkeys(c.precision for c in plan.contenders if _is_ours(c))
         }
         self._stages = dict(self._start_all(stack))
@@ -114,7 +120,7 @@ class _Servers:
         for contender, stage in stages[first:] + stages[:first]:
             _say(f"round {number + 1}: {contender.name}, {mix}")
             if _is_ours(contender):
-                limit = self._limits[contender.precision].ask({"mix": mix})
+                limit = _together(self._limits[contender.precision], {"mix": mix})
                 about = {"round": number, "mix": mix, "precision": contender.precision}
                 self._found.limits.append({**about, **limit})
             with _running(stage):
@@ -170,14 +176,14 @@ class _Servers:
         self._labels = [run.label_names[label] for label in best]
         return mixes
 
-    def _limit(self, precision: str) -> Worker:
-        folder = self._scratch / f"limit {precision}"
+    def _limit(self, precision: str, number: int) -> Worker:
+        folder = self._scratch / f"limit {precision} {number}"
         folder.mkdir()
         write_json(folder / "texts.json", self.mixes)
         module = [sys.executable, "-m", "benchmarks.serving.limit"]
         return Worker(
             [*module, str(folder / "texts.json"), str(self._plan.seconds)],
-            environment(self._run, precision, self._plan.threads),
+            environment(self._run, precision, 1, self._plan.threads),
             folder,
         )
 
@@ -207,6 +213,7 @@ class _Servers:
             port=free_port(),
             models=models,
             precision=contender.precision,
+            workers=self._plan.workers,
             threads=self._plan.threads,
         )
         folder = tempfile.mkdtemp(prefix=f"{contender.service.name}-", dir=self._scratch)
@@ -229,6 +236,15 @@ def _running(stage: Stage) -> Iterator[None]:
         yield
     finally:
         stage.server.pause()
+
+
+def _together(limits: Sequence[Worker], question: dict[str, Any]) -> dict[str, Any]:
+    """What processes do that measure the limit at the same time: the sum of their rates."""
+    for limit in limits:
+        limit.put(question)
+    found = [limit.answer() for limit in limits]
+    rates = {name: sum(each[name] for each in found) for name in ("forward", "tokenised")}
+    return {**found[0], **rates, "single_ms": median(each["single_ms"] for each in found)}
 
 
 def _is_ours(contender: Contender) -> bool:

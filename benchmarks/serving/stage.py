@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from benchmarks.serving.classifier import PRECISION, RUN, THREADS
+from benchmarks.serving.classifier import PRECISION, RUN, THREADS, WORKERS
 from benchmarks.serving.contenders import Launch, Service
 from benchmarks.serving.environments import ROOT
 from benchmarks.serving.processes import Tree, Worker
@@ -24,7 +24,7 @@ class NotServingError(Exception):
     """A server does not answer; the message says what is known."""
 
 
-def environment(run: Path, precision: str, threads: int) -> dict[str, str]:
+def environment(run: Path, precision: str, workers: int, threads: int) -> dict[str, str]:
     """What every process is told, whether it serves or measures the limit.
 
     They leave what they leave beside the models, not in the user's home or the system's folder.
@@ -33,6 +33,7 @@ def environment(run: Path, precision: str, threads: int) -> dict[str, str]:
     return {
         RUN: str(run),
         PRECISION: precision,
+        WORKERS: str(workers),
         THREADS: str(threads),
         "OMP_NUM_THREADS": str(threads),
         "RAYON_NUM_THREADS": str(threads),  # of the tokeniser
@@ -77,7 +78,7 @@ class Stage:
     ) -> None:
         encoded = {mix: [base64.b64encode(b).decode() for b in of] for mix, of in bodies.items()}
         write_json(folder / "bodies.json", encoded)
-        variables = environment(run, launch.precision, launch.threads)
+        variables = environment(run, launch.precision, launch.workers, launch.threads)
         command = [str(launch.python), "-m", "benchmarks.serving.generator"]
         files = ["--bodies", str(folder / "bodies.json")]
         self._mixes = list(bodies)

@@ -22,7 +22,7 @@ Precision = Literal["float32", "bfloat16", "auto"]
 
 
 class Backend(Protocol):
-    """A model that is ready to answer, called from one thread at a time.
+    """A model that is ready to answer, from several threads at once.
 
     Claim: with one [B, T], or one packing, and in one place of it, a row's probabilities depend on
     its own ids and mask alone, to the bit: what stands in the other rows changes nothing. Not

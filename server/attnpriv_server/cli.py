@@ -25,6 +25,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 # A thread that waits for the interpreter asks for it back after this long, in place of 5 ms: each
 # step of a forward pass would otherwise wait that long behind the event loop.
 SWITCH_SECONDS = 0.0001
+# More of them mostly wait for the interpreter, which a batch needs for a fifth of its time.
+MOST_WORKERS = 2
 MEGABYTE = 1024 * 1024
 
 
@@ -68,6 +70,12 @@ def serve(
         Literal["auto", "float32", "bfloat16"],
         typer.Option(help="Of predictions; auto takes bfloat16 where the CPU computes in it."),
     ] = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Batches of predictions computed at once. Default: 2, of one core 1."
+        ),
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one forward pass.")] = 1,
     token_budget: Annotated[
         int, typer.Option(min=1, help="Tokens of one batch, at most, where it has several texts.")
@@ -104,6 +112,7 @@ def serve(
     policies.check_principals(access.names)
     bounds = Limits() if limits is None else load_limits(limits)
     batching = Batching(token_budget=token_budget, capacity=queue_rows)
+    workers = workers or min(MOST_WORKERS, os.cpu_count() or 1)
     credentials = _credentials(tls_certificate, tls_key, tls_client_ca)
     authenticated = access.required or tls_client_ca is not None
     host = check_exposure(listen, credentials is not None, authenticated, insecure)
@@ -124,7 +133,7 @@ def serve(
     budget = None if memory_budget is None else memory_budget * MEGABYTE
 
     async def run(repository: Repository) -> None:
-        core = Core(repository, access, policies, bounds, batching, telemetry)
+        core = Core(repository, access, policies, bounds, batching, telemetry, workers)
         server = Server(core, listen, credentials)
         operations = Operations(telemetry, server.ready)
         if operations_listen is not None:

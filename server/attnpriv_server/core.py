@@ -83,6 +83,7 @@ class Core:
         limits: how large a request may be.
         batching: how predictions are put together.
         telemetry: told of what the lanes do.
+        workers: how many batches of predictions are computed at once.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Core:
         limits: Limits,
         batching: Batching,
         telemetry: Telemetry,
+        workers: int = 1,
     ) -> None:
         self.limits = limits
         self.repository = repository
@@ -103,7 +105,7 @@ class Core:
         self._tokenisers = ThreadPoolExecutor(1, "tokenise")
         self._loader = ThreadPoolExecutor(1, "load")  # the repository loads one at a time
         alone = Batching(token_budget=1, capacity=limits.explanations)
-        self._predictions = Lane("predict", _forward, batching, telemetry)
+        self._predictions = Lane("predict", _forward, batching, telemetry, workers)
         self._explanations = Lane("explain", self._scored, alone, telemetry)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A worker thread behind a fair queue: requests of an event loop in, batches computed."""
+"""Worker threads behind a fair queue: requests of an event loop in, batches computed."""
 
 from __future__ import annotations
 
@@ -46,19 +46,26 @@ class _Results:
 
 
 class Lane:
-    """Computes rows in batches, one batch at a time, in a thread of its own.
+    """Computes rows in batches, in threads of its own, each one batch at a time.
 
     Its requests come from one event loop.
 
     Args:
         name: in metrics.
-        compute: computes a batch: (model, payloads) to one result a payload.
+        compute: computes a batch: (model, payloads) to one result a payload; called from as many
+            threads at once as there are workers.
         batching: how rows are put together, and how many may wait.
         telemetry: told of waits, batches and refusals.
+        workers: how many batches are computed at once.
     """
 
     def __init__(
-        self, name: str, compute: Compute, batching: Batching, telemetry: Telemetry
+        self,
+        name: str,
+        compute: Compute,
+        batching: Batching,
+        telemetry: Telemetry,
+        workers: int = 1,
     ) -> None:
         self._name = name
         self._compute = compute
@@ -68,8 +75,12 @@ class Lane:
         self._closing = False
         self._seconds_a_row = SHORTEST_RETRY
         telemetry.watch_queue(name, lambda: self._queue.waiting)
-        self._thread = threading.Thread(target=self._work, name=f"lane-{name}", daemon=True)
-        self._thread.start()
+        self._workers = [
+            threading.Thread(target=self._work, name=f"lane-{name}-{number}", daemon=True)
+            for number in range(workers)
+        ]
+        for worker in self._workers:
+            worker.start()
 
     def check_room(self, rows: int, principal: Hashable) -> None:
         """Refuse what ``compute`` would refuse now, before any work goes into its rows.
@@ -132,8 +143,9 @@ class Lane:
         """Take no more, compute what still waits, and stop."""
         with self._changed:
             self._closing = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for worker in self._workers:
+            worker.join()
 
     def _admit(self, ticket: Ticket, rows: Sequence[Row]) -> None:
         with self._changed:
@@ -149,7 +161,7 @@ class Lane:
             _refuse(other, self._full())
 
     def _full(self) -> RefusedError:
-        wait = self._queue.waiting * self._seconds_a_row
+        wait = self._queue.waiting * self._seconds_a_row / len(self._workers)
         return RefusedError(
             Code.RESOURCE_EXHAUSTED,
             "too many requests are waiting; try again later",
@@ -180,6 +192,8 @@ class Lane:
                     self._telemetry.dropped(self._name, "deadline")
                     _refuse(late, RefusedError(*LATE))
                 if (batch := self._queue.take()) or self._closing:
+                    if self._queue.waiting:
+                        self._changed.notify()  # another worker: a request can make many batches
                     return batch
                 self._changed.wait()
 
@@ -194,7 +208,8 @@ class Lane:
 
     def _record(self, batch: Sequence[Row], started: float) -> None:
         seconds = time.monotonic() - started
-        self._seconds_a_row += (seconds / len(batch) - self._seconds_a_row) / RATE_MEMORY
+        with self._changed:
+            self._seconds_a_row += (seconds / len(batch) - self._seconds_a_row) / RATE_MEMORY
         tokens = sum(row.length for row in batch)
         self._telemetry.batch_finished(self._name, batch[0].model.name, len(batch), tokens, seconds)
         for row in batch:

@@ -9,6 +9,7 @@ import copy
 import itertools
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,29 @@ def test_bfloat16_copies_the_blocks_and_leaves_the_run_as_it_is(share_layers: bo
     assert backend.memory_bytes == sum(2 * p.numel() for p in run.model.blocks.parameters())
     assert backend.model.words is run.model.words
     assert backend.model.head is run.model.head
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 13, 64])
+def test_weights_that_were_laid_out_give_the_bits_of_those_that_were_not(tokens: int) -> None:
+    run = run_of(ATTENTION["plain"])
+    ours = attentions(prepared(run, "bfloat16").model)
+    linear = copy.deepcopy(attentions(run.model)[0].qkv).to(torch.bfloat16)
+    assert not isinstance(ours[0].qkv, nn.Linear), "this processor's kernels have no layout"
+    for shape in ((tokens,), (3, tokens)):
+        x = torch.randn(*shape, linear.in_features, dtype=torch.bfloat16)
+        assert ours[0].qkv(x).equal(linear(x))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", ATTENTION)
+def test_threads_at_once_get_the_bits_of_one(name: str, precision: Precision) -> None:
+    backend = prepared(run_of(ATTENTION[name]), precision)
+    batches = [random_batch(1 + seed % 5, 7 + seed, seed) for seed in range(24)]
+    alone = [backend.probabilities(*batch) for batch in batches]
+    with ThreadPoolExecutor(4) as threads:
+        together = threads.map(lambda batch: backend.probabilities(*batch), batches * 4)
+    for expected, found in zip(alone * 4, together, strict=True):
+        assert np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize(

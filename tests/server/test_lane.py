@@ -43,8 +43,8 @@ class Gate:
 
 
 @contextmanager
-def lane(gate: Gate, **batching: int) -> Iterator[Lane]:
-    made = Lane("predict", gate, Batching(**batching), Telemetry())
+def lane(gate: Gate, workers: int = 1, **batching: int) -> Iterator[Lane]:
+    made = Lane("predict", gate, Batching(**batching), Telemetry(), workers)
     try:
         yield made
     finally:
@@ -184,5 +184,54 @@ def test_closing_computes_what_waits_and_takes_no_more() -> None:
             gate.open.set()
             assert await asyncio.gather(*tasks) == [[1], [4], [9]]
             await closing
+
+    asyncio.run(run())
+
+
+def test_as_many_batches_are_under_way_as_there_are_workers() -> None:
+    async def run() -> None:
+        gate = Gate()
+        gate.open.clear()
+        with lane(gate, workers=3, token_budget=16) as made:
+            # One request, of more rows than three batches hold: whoever takes one wakes the next.
+            many = asyncio.create_task(ask(made, *range(1, 9)))
+            for _ in range(3):
+                await begun(gate)
+            assert sorted(gate.batches) == [[1, 2], [3, 4], [5, 6]]
+            gate.open.set()
+            assert await many == [each * each for each in range(1, 9)]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_several_workers_compute_each_row_once_and_none_after_the_lane_is_closed(workers) -> None:
+    async def run() -> None:
+        gate = Gate()
+        with lane(gate, workers, token_budget=24) as made:
+            asks = [ask(made, 100 * i, 100 * i + 1, who=str(i % 5)) for i in range(1, 200)]
+            found = await asyncio.gather(*asks)
+        assert found == [[(100 * i) ** 2, (100 * i + 1) ** 2] for i in range(1, 200)]
+        rows = sorted(row for batch in gate.batches for row in batch)
+        assert rows == sorted(100 * i + j for i in range(1, 200) for j in (0, 1))
+        assert not any(worker.is_alive() for worker in made._workers)
+
+    asyncio.run(run())
+
+
+def test_closing_waits_for_every_worker() -> None:
+    async def run() -> None:
+        gate = Gate()
+        gate.open.clear()
+        with lane(gate, workers=2, token_budget=8) as made:
+            asks = [asyncio.create_task(ask(made, each)) for each in (2, 3, 4)]
+            await begun(gate)
+            await begun(gate)
+            closing = asyncio.create_task(asyncio.to_thread(made.close))
+            await asyncio.sleep(0.05)
+            assert not closing.done()
+            gate.open.set()
+            await closing
+            assert await asyncio.gather(*asks) == [[4], [9], [16]]
 
     asyncio.run(run())

@@ -1,4 +1,4 @@
-"""BentoML: one process, whose adaptive batching learns how long to wait."""
+"""BentoML: processes whose adaptive batching learns how long to wait."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 
 import bentoml
 
-from benchmarks.serving.classifier import Classifier
+from benchmarks.serving.classifier import Classifier, workers
 from benchmarks.serving.peers import MAX_BATCH
 
 
-@bentoml.service(workers=1)
+@bentoml.service(workers=workers())
 class Labels:
     """``POST /predict`` of a list of texts, answered by the list of their labels."""
 

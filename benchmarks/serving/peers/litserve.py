@@ -1,4 +1,4 @@
-"""LitServe: an HTTP process, and a worker process that batches."""
+"""LitServe: an HTTP process, and worker processes that batch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 import litserve
 
-from benchmarks.serving.classifier import Classifier
+from benchmarks.serving.classifier import Classifier, workers
 from benchmarks.serving.peers import MAX_BATCH, MAX_WAIT
 
 
@@ -33,7 +33,7 @@ class Labels(litserve.LitAPI):
 def main() -> None:
     """Serve until SIGTERM."""
     api = Labels(max_batch_size=MAX_BATCH, batch_timeout=MAX_WAIT)
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1)
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=workers())
     server.run(host="127.0.0.1", port=int(sys.argv[1]), generate_client_file=False)
 
 

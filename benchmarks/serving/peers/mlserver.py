@@ -1,4 +1,4 @@
-"""MLServer: an HTTP process that batches, and a worker process that computes."""
+"""MLServer: an HTTP process that batches, and worker processes that compute."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlserver import MLModel, MLServer, ModelSettings, Settings
 from mlserver.codecs import StringCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 
-from benchmarks.serving.classifier import Classifier
+from benchmarks.serving.classifier import Classifier, workers
 from benchmarks.serving.peers import MAX_BATCH, MAX_WAIT
 
 
@@ -32,7 +32,7 @@ async def main() -> None:
     """Serve until SIGTERM."""
     port = int(sys.argv[1])
     settings = Settings(
-        host="127.0.0.1", http_port=port, grpc_port=0, metrics_port=0, parallel_workers=1
+        host="127.0.0.1", http_port=port, grpc_port=0, metrics_port=0, parallel_workers=workers()
     )
     model = ModelSettings(
         name="labels",

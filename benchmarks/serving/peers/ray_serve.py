@@ -9,11 +9,11 @@ import ray
 from ray import serve
 from starlette.requests import Request
 
-from benchmarks.serving.classifier import Classifier
+from benchmarks.serving.classifier import Classifier, workers
 from benchmarks.serving.peers import MAX_BATCH, MAX_WAIT
 
 
-@serve.deployment(max_ongoing_requests=1000)
+@serve.deployment(num_replicas=workers(), max_ongoing_requests=1000)
 class Labels:
     """``POST /`` of a text, answered by its label."""
 
