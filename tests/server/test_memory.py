@@ -1,8 +1,10 @@
-"""Freed memory goes back to the system."""
+"""Freed memory is used again, and goes back to the system when it is not."""
 
 from __future__ import annotations
 
 import ctypes
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,39 @@ def test_what_lies_between_blocks_in_use_goes_back_but_not_all_the_time() -> Non
     assert fall(returning) > 0.9 * BLOCK * (BLOCKS - 1)
     assert fall(returning) < 0.1 * BLOCK * BLOCKS
     assert fall(Returning()) > 0.9 * BLOCK * (BLOCKS - 1)
+
+
+# A thread frees four large tensors of one size and then takes four of another, again and again. It
+# prints how many pages the system had to zero for that.
+BATCHES = """
+import resource, sys, threading
+import numpy as np
+from attnpriv_server.memory import keep_freed_memory
+
+def batches(count):
+    for number in range(count):
+        large = [np.ones(2 ** (16 + number % 3)) for _ in range(4)]
+        del large
+
+def work():
+    batches(3)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    batches(21)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
+def test_freed_memory_is_used_again_without_asking_the_system() -> None:
+    faults = {
+        how: int(subprocess.check_output([sys.executable, "-c", BATCHES, how], text=True))
+        for how in ("keep", "leave")
+    }
+    assert faults["keep"] < 100
+    assert faults["leave"] > 2000, "a control: unless it is told to, the C library hands it back"
