@@ -21,6 +21,7 @@ MARKERS = {"plain": "*", "clamp": "o", "tanh": "s", "norm": "^"}
 SHIFTS = {"plain": 0.0, "clamp": -0.08, "tanh": 0.0, "norm": 0.08}  # modes of one bound fan out
 COLOURS = {False: "tab:blue", True: "tab:red"}
 GOAL_DATASETS = ("sms", "sst2")
+TEACHERS = {"distilled": "tuned"}  # whose plain model is compared with, where not the regime's own
 
 Record = dict[str, Any]
 
@@ -44,7 +45,12 @@ def _table(
     dataset: str, regime: str, private: bool, chosen: list[Record], records: Sequence[Record]
 ) -> dict[str, Any]:
     names = dict.fromkeys(record["point"] for record in chosen)
-    plain = {r["seed"]: r["utility"] for r in chosen if r["point"] == "plain"}
+    compared = (dataset, TEACHERS.get(regime, regime), private, "plain")
+    plain = {
+        r["seed"]: r["utility"]
+        for r in records
+        if (r["dataset"], r["regime"], r["private"], r["point"]) == compared
+    }
     measured = {
         r["point"]: r["attention"]
         for r in records
@@ -86,17 +92,23 @@ def _mean_and_deviation(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def _goal(tables: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each tuned point within the goal's bound, its mean loss in points on both data sets."""
-    losses: dict[str, dict[str, float]] = {}
+    """For each fine-tuned point within the goal's bound, its mean loss in points by data set."""
+    losses: dict[tuple[str, str], dict[str, float]] = {}
     for table in tables:
-        if table["regime"] == "tuned" and table["dataset"] in GOAL_DATASETS:
+        if table["regime"] in ("tuned", "distilled") and table["dataset"] in GOAL_DATASETS:
             for row in table["points"]:
                 loss = row["points_to_plain"]["mean"]
                 if Point.parse(row["point"]).meets_goal and loss is not None:
-                    losses.setdefault(row["point"], {})[table["dataset"]] = -loss
+                    key = table["regime"], row["point"]
+                    losses.setdefault(key, {})[table["dataset"]] = -loss
     return [
-        {"point": point, "points_lost": found, "mean_points_lost": fmean(found.values())}
-        for point, found in losses.items()
+        {
+            "regime": regime,
+            "point": point,
+            "points_lost": found,
+            "mean_points_lost": fmean(found.values()),
+        }
+        for (regime, point), found in losses.items()
     ]
 
 
