@@ -48,8 +48,7 @@ def main() -> None:
     console = Console(width=120)
     for table in tables(summary):
         console.print(table)
-    about = {"rounds": plan.rounds, "seconds": plan.seconds, "workers": plan.workers}
-    about["threads"] = plan.threads
+    about = {name: getattr(plan, name) for name in ("rounds", "seconds", "workers", "threads")}
     peers = {service.name: service.packages for service in SERVICES if service.packages}
     print(json.dumps({"benchmark": "serving", **about, "packages": peers, **summary}))
 
