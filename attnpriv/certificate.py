@@ -155,6 +155,12 @@ def _certificate(
     def unless_vacuous(bound: float) -> float | None:
         return None if config.clip is None else _finite(bound)
 
+    # Under relative one logit that becomes the largest takes others along.
+    one_logit = (
+        guarantees.total_variation_bound
+        if config.clip_mode == "relative"
+        else guarantees.single_logit_total_variation_bound
+    )
     smallest, largest = guarantees.weight_bounds(c, tau, keys)
     return HeadCertificate(
         module=name,
@@ -170,9 +176,7 @@ def _certificate(
         mass_bound=unless_vacuous(guarantees.mass_bound(c, tau, keys, sensitive)),
         lift_bound=unless_vacuous(guarantees.lift_bound(c, tau, keys, sensitive)),
         total_variation=unless_vacuous(guarantees.total_variation_bound(c, tau)),
-        single_logit_total_variation=unless_vacuous(
-            guarantees.single_logit_total_variation_bound(c, tau)
-        ),
+        single_logit_total_variation=unless_vacuous(one_logit(c, tau)),
         selection_epsilon=unless_vacuous(guarantees.selection_epsilon(c, tau, keys)),
         selection_rho=unless_vacuous(guarantees.selection_rho(c, tau)),
         softmax_jacobian=_finite(guarantees.softmax_jacobian_bound(c, tau, keys)),

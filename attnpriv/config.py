@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from attnpriv.errors import InputError
 
-ClipMode = Literal["clamp", "tanh", "norm"]
+ClipMode = Literal["clamp", "tanh", "norm", "relative"]
 Score = Literal["dot_product", "additive"]
 Pooling = Literal["mean", "cls", "layers"]
 Accountant = Literal["prv", "rdp"]
@@ -54,10 +54,13 @@ class AttentionConfig:
     Attributes:
         temperature: τ > 0, divides the clipped logits; where τ is learned, its initial value.
         clip: c > 0, the largest absolute logit before the temperature; None leaves them unclipped,
-            and then no certificate holds.
+            and then no certificate holds. Under ``relative`` half of what lies between a row's
+            largest and smallest one.
         clip_mode: how ``clip`` is enforced. ``clamp`` cuts the logits, ``tanh`` bends them softly
             (``c·tanh(z/c)``), ``norm`` shortens the vectors that make the logit, so that it cannot
             exceed c: queries and keys by Cauchy-Schwarz, the vector of additive scores by Hölder.
+            ``relative`` raises what is more than 2c below the largest logit of the row; up to a
+            shift, which a softmax does not see, that leaves the row within ±c.
         score: ``dot_product``, scaled by 1/√Dh, or ``additive``: a learned vector over the tanh of
             query plus key (Bahdanau et al. 2015).
         temperature_floor: None keeps τ fixed. A number below ``temperature`` lets every head learn

@@ -1,9 +1,10 @@
 """The formulas that bound hardened attention, as plain functions on numbers.
 
 Setting: logits ``z = q·k/√d`` are clipped to ``[-c, c]``, divided by the temperature ``τ``, masked,
-and put through a softmax over the ``n`` unmasked keys. Everywhere ``x = 2c/τ``, so that the largest
-ratio between two weights of a row is ``e^x``. ``c = inf`` stands for unclipped logits and gives the
-vacuous bound; ``c = 0`` gives the uniform row.
+and put through a softmax over the ``n`` unmasked keys. The clip ``relative`` has logits within 2c
+of each other instead, which is the same up to a shift that a softmax does not see. Everywhere
+``x = 2c/τ``, so that the largest ratio between two weights of a row is ``e^x``. ``c = inf`` stands
+for unclipped logits and gives the vacuous bound; ``c = 0`` gives the uniform row.
 
 What none of them says:
 
@@ -92,8 +93,9 @@ def total_variation_bound(c: float, tau: float) -> float:
 def single_logit_total_variation_bound(c: float, tau: float) -> float:
     """Largest total variation between two rows of which only one logit differs: ``tanh(c/(2τ))``.
 
-    Not covered: a changed token usually moves the logits of every query and, from the second layer
-    on, of every key.
+    Not covered: the clip ``relative``, under which a logit that becomes the largest moves others,
+    so that ``total_variation_bound`` holds and no less; and a changed token usually moves the
+    logits of every query and, from the second layer on, of every key.
 
     >>> round(single_logit_total_variation_bound(1.0, 1.0), 4)
     0.4621

@@ -26,11 +26,12 @@ from attnpriv.attention import attend
 from attnpriv.attention.flex import flex_attend
 from attnpriv.config import AttentionConfig, ClipMode
 
-SHAPES = ((32, 64), (8, 256), (4, 512))  # B and T
+SHAPES = ((32, 64), (8, 256), (4, 512))  # B and T; the limits are in this order
 HEADS, HEAD_DIM = 12, 32
 CLIP, TEMPERATURE = 2.0, 2.0
-MODES: tuple[ClipMode, ...] = ("norm", "clamp", "tanh")
-LIMITS = {"norm": (1.25, 1.10, 1.10), "clamp": (1.5,) * 3, "tanh": (1.5,) * 3}  # in that order
+MODES: tuple[ClipMode, ...] = ("norm", "clamp", "tanh", "relative")
+CLIPPED = (1.5, 1.5, 1.5)
+LIMITS = {"norm": (1.25, 1.10, 1.10), "clamp": CLIPPED, "tanh": CLIPPED, "relative": CLIPPED}
 
 Contender = Callable[[Tensor, Tensor, Tensor], Tensor]
 

@@ -13,9 +13,9 @@ a row with no visible key                 zero weights and zero output, zero gra
 Tq = 0 or Tk = 0                          empty result; with Tk = 0 the output is zeros
 one visible key                           weight 1
 NaN in a visible query or key             NaN in the rows that see it, never a plausible weight
-infinite logits                           ``clamp`` and ``tanh`` take them to ±c; infinite q or k
-                                          under ``norm``, or an unclipped infinite logit, give
-                                          NaN rows
+infinite logits                           ``clamp``, ``tanh`` and ``relative`` take them to ±c;
+                                          infinite q or k under ``norm``, or an unclipped infinite
+                                          logit, give NaN rows
 keys and values at masked places          must be finite: 0·NaN is NaN
 ========================================  ======================================================
 """

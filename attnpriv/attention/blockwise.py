@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from attnpriv.attention.scores import (
     additive_pairs,
+    largest_of_rows,
     shorten_backward,
     shorten_forward,
     wide_dtype,
@@ -41,8 +42,9 @@ class Rule:
     Attributes:
         scale: factor of the dot product in u; additive scores have none.
         clip: ``clamp`` cuts u at ±bound; ``sigmoid`` maps u to (0, 1), which up to a factor and a
-            shift, that a softmax does not see, is tanh of u/2; ``norm`` shortens queries and keys
-            to the norm ``bound`` instead; None changes nothing.
+            shift, that a softmax does not see, is tanh of u/2; ``relative`` takes off the row's
+            largest u and raises the rest to -2·bound; ``norm`` shortens queries and keys to the
+            norm ``bound`` instead; None changes nothing.
         bound: see ``clip``.
         overflows: whether an exponent can leave the range of float32; then the row's largest is
             subtracted first.
@@ -50,7 +52,7 @@ class Rule:
     """
 
     scale: float
-    clip: Literal["clamp", "sigmoid", "norm"] | None
+    clip: Literal["clamp", "sigmoid", "relative", "norm"] | None
     bound: float
     overflows: bool
     causal: bool
@@ -149,14 +151,14 @@ class _Group:
     def forward(self, rows: slice) -> Tensor:
         """The output [b, h, t, Dv] of a query block."""
         u = self._scores(rows)
-        e = self._exponentials(self._clip(u, out=u), rows, keep=False)
+        e = self._exponentials(self._clip(u, rows, out=u), rows, keep=False)
         out = torch.bmm(e, self.v[:, self._keys(rows)]).div_(self._row_sums(e))
         return out.view(*self.shape, *out.shape[1:])
 
     def backward(self, rows: slice, grad: Tensor, learns_gain: bool) -> None:
         """Add a query block's share, given the gradient by its output [b, h, t, Dv]."""
         u = self._scores(rows)
-        clipped = self._clip(u)
+        clipped = self._clip(u, rows)
         e = self._exponentials(clipped, rows, keep=True)
         total = self._row_sums(e)
         g = _flat(grad).to(e.dtype) / total
@@ -216,12 +218,14 @@ class _Group:
         self._add("q", rows, through.sum(2) * scale)
         self._add("k", keys, through.sum(1) * scale)
 
-    def _clip(self, u: Tensor, out: Tensor | None = None) -> Tensor:
+    def _clip(self, u: Tensor, rows: slice, out: Tensor | None = None) -> Tensor:
         match self.rule.clip:
             case "clamp":
                 return torch.clamp(u, -self.rule.bound, self.rule.bound, out=out)
             case "sigmoid":
                 return torch.sigmoid(u, out=out)
+            case "relative":
+                return self._raise_lowest(u, rows)
             case "norm" | None:
                 return u
 
@@ -232,8 +236,24 @@ class _Group:
                 return torch.ops.aten.hardtanh_backward(grad, u, -bound, bound)  # type: ignore[no-any-return]
             case "sigmoid":
                 return torch.ops.aten.sigmoid_backward(grad, clipped)  # type: ignore[no-any-return]
+            case "relative":
+                return self._raise_lowest_backward(grad, clipped)
             case "norm" | None:
                 return grad
+
+    def _raise_lowest(self, u: Tensor, rows: slice) -> Tensor:
+        """``scores.raise_lowest``, in place."""
+        visible = self._visible(rows)
+        if visible is not None:
+            u.masked_fill_(~visible, -math.inf)
+        return u.sub_(largest_of_rows(u)).clamp_(-2 * self.rule.bound, 0)
+
+    def _raise_lowest_backward(self, grad: Tensor, clipped: Tensor) -> Tensor:
+        """What was raised moves with the largest of its row, or with all of these alike."""
+        raised, largest = clipped <= -2 * self.rule.bound, clipped == 0
+        moved = torch.where(raised, grad, 0.0).sum(-1, keepdim=True)
+        share = moved / largest.sum(-1, keepdim=True).clamp(min=1)  # none where no key is seen
+        return grad.masked_fill(raised, 0.0).addcmul_(largest.to(grad.dtype), share)
 
     def _exponentials(self, clipped: Tensor, rows: slice, keep: bool) -> Tensor:
         """``2^(gain·clipped)``, and 0 where the key may not be seen."""

@@ -51,7 +51,8 @@ def choose_backend(
       ``norm``, which touches no logit. The exception: few keys under ``norm`` on a CPU, where
       ``blockwise`` was measured to be faster (docs/benchmarks.md).
     * ``flex``, PyTorch's FlexAttention: dot products under ``clamp`` and ``tanh`` on CUDA. On a CPU
-      it has no backward pass, and under a clamp wrong results in bfloat16 (torch 2.13).
+      it has no backward pass, and under a clamp wrong results in bfloat16 (torch 2.13). What
+      ``relative`` asks for, the largest logit of a row, it does not know.
     * ``blockwise``, this package's own kernel: everything else.
 
     The answers are the same up to rounding. All but ``eager`` keep memory linear in the keys.
@@ -75,7 +76,7 @@ def choose_backend(
     if config.clip_mode == "norm":
         enough = FUSED_KEYS if dtype.itemsize > 2 else FUSED_KEYS_HALF
         return "blockwise" if device.type == "cpu" and keys < enough else "fused"
-    return "flex" if device.type == "cuda" else "blockwise"
+    return "flex" if device.type == "cuda" and config.clip_mode != "relative" else "blockwise"
 
 
 def attention_weights(
@@ -118,7 +119,7 @@ def attention_weights(
     wide = wide_dtype(q)
     vector = None if vector is None else vector.to(wide)
     with without_autocast(q):
-        logits = clipped_logits(q.to(wide), k.to(wide), vector, config) / tau
+        logits = clipped_logits(q.to(wide), k.to(wide), vector, mask, config) / tau
     if mask is None:
         return torch.softmax(logits, dim=-1).to(q.dtype)
     visible = mask.any(dim=-1, keepdim=True)
@@ -281,9 +282,9 @@ def _rule(
         return Rule(scale * 2 / config.logit_bound, "sigmoid", 0.0, overflows, causal), gain
     factor = 1.0 if learned else LOG2E / smallest
     gain = (LOG2E * down / tau).to(q.dtype) if isinstance(tau, Tensor) else None
-    if mode == "clamp":
+    if mode in ("clamp", "relative"):
         bound = config.logit_bound * factor * down
-        return Rule(scale * factor, "clamp", bound, overflows, causal), gain
+        return Rule(scale * factor, mode, bound, overflows, causal), gain
     if mode == "norm" and config.score == "dot_product":
         radius = norm_radius(config.logit_bound, q)
         return Rule(scale * factor, "norm", radius, overflows, causal), gain

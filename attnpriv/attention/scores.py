@@ -26,7 +26,11 @@ def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
 
 
 def clipped_logits(
-    q: Tensor, k: Tensor, score_vector: Tensor | None, config: AttentionConfig
+    q: Tensor,
+    k: Tensor,
+    score_vector: Tensor | None,
+    visible: Tensor | None,
+    config: AttentionConfig,
 ) -> Tensor:
     """Logits within ``±config.clip``, not yet divided by the temperature, [B, H, Tq, Tk].
 
@@ -34,6 +38,7 @@ def clipped_logits(
         q: queries, [B, H, Tq, Dh].
         k: keys, [B, H, Tk, Dh].
         score_vector: w of additive scores, broadcasts to [B, H, 1, Dh]; None for dot products.
+        visible: True where a key may be seen, broadcasts to the result; None where all may.
         config: score and clipping.
     """
     if config.clip is not None and config.clip_mode == "norm":
@@ -47,9 +52,31 @@ def clipped_logits(
         logits = _dot_product_logits(q, k)
     if config.clip is None:
         return logits
-    if config.clip_mode == "clamp":
-        return logits.clamp(-config.clip, config.clip)
-    return torch.tanh(logits / config.clip) * config.clip
+    match config.clip_mode:
+        case "clamp":
+            return logits.clamp(-config.clip, config.clip)
+        case "relative":
+            return raise_lowest(logits, visible, 2 * config.clip) + config.clip
+        case _:
+            return torch.tanh(logits / config.clip) * config.clip
+
+
+def raise_lowest(logits: Tensor, visible: Tensor | None, reach: float) -> Tensor:
+    """Logits less the largest one that their row sees, and none below ``-reach``.
+
+    Keys that may not be seen come out as low as that; a row without keys is left as it is.
+    """
+    if not logits.shape[-1]:
+        return logits
+    if visible is not None:
+        logits = logits.masked_fill(~visible, -math.inf)
+    return (logits - largest_of_rows(logits)).clamp(-reach, 0)
+
+
+def largest_of_rows(logits: Tensor) -> Tensor:
+    """[..., 1], and finite also where a logit is not, so that none less that is NaN."""
+    end = torch.finfo(logits.dtype).max
+    return logits.amax(-1, keepdim=True).clamp(-end, end)
 
 
 def additive_logits(q: Tensor, k: Tensor, w: Tensor) -> Tensor:

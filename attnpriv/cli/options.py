@@ -39,7 +39,7 @@ TrainableOption = Annotated[
 DeltaOption = Annotated[float, typer.Option(help="δ, below 1/N.")]
 TemperatureOption = Annotated[float, typer.Option(help="τ, divides the clipped logits.")]
 ClipOption = Annotated[float | None, typer.Option(help="c, the largest logit; default: none.")]
-ClipModeOption = Annotated[str, typer.Option(help="clamp, tanh or norm.")]
+ClipModeOption = Annotated[str, typer.Option(help="clamp, tanh, norm or relative.")]
 ScoreOption = Annotated[str, typer.Option(help="dot_product or additive.")]
 TemperatureFloorOption = Annotated[
     float | None,

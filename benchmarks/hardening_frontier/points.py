@@ -39,7 +39,7 @@ class Point:
         for known in get_args(ClipMode):
             if mode == known:
                 return cls(AttentionConfig(temperature=values[1], clip=values[0], clip_mode=known))
-        raise InputError(f"expected a point of mode clamp, tanh or norm, got {text!r}")
+        raise InputError(f"expected a point of mode {', '.join(get_args(ClipMode))}, got {text!r}")
 
     @property
     def name(self) -> str:

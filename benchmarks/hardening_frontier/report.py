@@ -17,8 +17,9 @@ from benchmarks.hardening_frontier.cells import REGIMES
 from benchmarks.hardening_frontier.points import Point
 from benchmarks.hardening_frontier.tasks import NAMES
 
-MARKERS = {"plain": "*", "clamp": "o", "tanh": "s", "norm": "^"}
-SHIFTS = {"plain": 0.0, "clamp": -0.08, "tanh": 0.0, "norm": 0.08}  # modes of one bound fan out
+MARKERS = {"plain": "*", "clamp": "o", "tanh": "s", "norm": "^", "relative": "D"}
+# Modes of one bound fan out.
+SHIFTS = {"plain": 0.0, "clamp": -0.12, "tanh": -0.04, "norm": 0.04, "relative": 0.12}
 COLOURS = {False: "tab:blue", True: "tab:red"}
 GOAL_DATASETS = ("sms", "sst2")
 TEACHERS = {"distilled": "tuned"}  # whose plain model is compared with, where not the regime's own

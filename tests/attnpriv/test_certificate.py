@@ -49,6 +49,14 @@ def test_every_head_of_every_layer_gets_the_formulas() -> None:
     }  # fmt: skip
 
 
+def test_under_relative_one_logit_can_do_as_much_as_all() -> None:
+    head = certify(text_classifier(AttentionConfig(2.0, 3.0, "relative")), 7, 2)[0]
+    other = certify(text_classifier(AttentionConfig(2.0, 3.0, "clamp")), 7, 2)[0]
+
+    assert head.single_logit_total_variation == head.total_variation == other.total_variation
+    assert other.single_logit_total_variation < other.total_variation
+
+
 @pytest.mark.parametrize("score", ["dot_product", "additive"])
 def test_temperatures_are_read_off_the_trained_parameters(score: str) -> None:
     config = AttentionConfig(1.0, 2.0, "clamp", score, 0.4)  # type: ignore[arg-type]

@@ -40,6 +40,7 @@ ATTENTION = {
     "plain": AttentionConfig(),
     "clamp": AttentionConfig(clip=0.97),
     "tanh": AttentionConfig(clip=2.0, clip_mode="tanh"),
+    "relative": AttentionConfig(clip=0.97, clip_mode="relative"),
     "norm": AttentionConfig(temperature=2.0, clip=4.0, clip_mode="norm"),
     "learned": AttentionConfig(temperature=1.5, clip=2.0, temperature_floor=0.5),
 }

@@ -17,7 +17,7 @@ from attnpriv.config import AttentionConfig, ClipMode, Score
 from attnpriv.errors import InputError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-MODES: tuple[ClipMode, ...] = ("clamp", "tanh", "norm")
+MODES: tuple[ClipMode, ...] = ("clamp", "tanh", "norm", "relative")
 SCORES: tuple[Score, ...] = ("dot_product", "additive")
 UNCLIPPED = AttentionConfig(0.7)
 CLIPPED = [AttentionConfig(0.7, 1.3, mode) for mode in MODES]
@@ -80,13 +80,16 @@ def reference(inputs: Tensors, config: AttentionConfig, causal: bool) -> Tensor:
         logits = logits.clamp(-c, c)
     if config.clip is not None and config.clip_mode == "tanh":
         logits = c * torch.tanh(logits / c)
-    tau = inputs["temperature"]
-    logits = logits / (config.temperature if tau is None else tau[:, :, None, None])
     visible = torch.ones(logits.shape, dtype=torch.bool)
     if (mask := inputs["mask"]) is not None:
         visible = visible & (mask[:, None, None] if mask.ndim == 2 else mask)
     if causal:
         visible = visible.tril()
+    if config.clip is not None and config.clip_mode == "relative":
+        top = torch.where(visible, logits, -1e9).amax(-1, keepdim=True)
+        logits = torch.maximum(logits, top - 2 * c)
+    tau = inputs["temperature"]
+    logits = logits / (config.temperature if tau is None else tau[:, :, None, None])
     largest = torch.where(visible, logits, -1e9).amax(-1, keepdim=True).detach()
     powers = torch.where(visible, torch.exp(torch.where(visible, logits - largest, 0.0)), 0.0)
     total = powers.sum(-1, keepdim=True)
@@ -122,7 +125,8 @@ def tolerance(config: AttentionConfig, dtype: torch.dtype, of_gradient: bool) ->
             * torch.finfo(dtype).eps
         )
     has_edge = config.clip is not None and (
-        config.clip_mode == "clamp" or (config.clip_mode, config.score) == ("norm", "dot_product")
+        config.clip_mode in ("clamp", "relative")
+        or (config.clip_mode, config.score) == ("norm", "dot_product")
     )
     return 0.8 if of_gradient and has_edge else 0.06
 

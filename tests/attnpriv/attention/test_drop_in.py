@@ -30,6 +30,7 @@ CLIPPED = [
     AttentionConfig(0.5, 1.0, "tanh"),
     AttentionConfig(2.0, 1.0, "norm"),
     AttentionConfig(2.0, 1.0, "norm", temperature_floor=0.7),
+    AttentionConfig(0.5, 1.0, "relative"),
 ]
 SLACK = 2e-5  # of a weight in float32
 HIDDEN = torch.tensor([[False] * 7, [False] * 4 + [True] * 3])  # padding, as torch marks it

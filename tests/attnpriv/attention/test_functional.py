@@ -15,7 +15,7 @@ from attnpriv.attention import MultiHeadSelfAttention, attend, attention_weights
 from attnpriv.config import AttentionConfig, ClipMode
 from attnpriv.errors import InputError
 
-MODES: tuple[ClipMode, ...] = ("clamp", "tanh", "norm")
+MODES: tuple[ClipMode, ...] = ("clamp", "tanh", "norm", "relative")
 CONFIGS = [
     AttentionConfig(),
     AttentionConfig(temperature=0.5),
@@ -62,7 +62,10 @@ def reference_row(
             z = max(-config.clip, min(config.clip, z))
         if config.clip is not None and config.clip_mode == "tanh":
             z = config.clip * math.tanh(z / config.clip)
-        logits[j] = z / config.temperature
+        logits[j] = z
+    if config.clip is not None and config.clip_mode == "relative":
+        logits = np.where(visible, np.maximum(logits, logits.max() - 2 * config.clip), -np.inf)
+    logits /= config.temperature
     powers = np.exp(logits - logits.max())
     return powers / powers.sum()
 
@@ -212,7 +215,7 @@ def test_nan_reaches_the_outputs_that_see_it_and_no_others(
     assert out.isfinite().all()
 
 
-@pytest.mark.parametrize("mode", ["clamp", "tanh"])
+@pytest.mark.parametrize("mode", ["clamp", "tanh", "relative"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_infinite_logits_are_clipped_without_weights_too(
     mode: ClipMode, dtype: torch.dtype
@@ -227,7 +230,7 @@ def test_infinite_logits_are_clipped_without_weights_too(
     assert out.double().max() >= g.weight_bounds(2.0, 1.0, 3)[1] * (1 - 5 * slack)
 
 
-@pytest.mark.parametrize("mode", ["clamp", "tanh"])
+@pytest.mark.parametrize("mode", ["clamp", "tanh", "relative"])
 def test_infinite_logits_are_clipped(mode: ClipMode) -> None:
     q, k = torch.full((1, 1, 1, 4), 3e38), torch.full((1, 1, 3, 4), -3e38)
     k[0, 0, 0] = 3e38  # the products overflow to infinity

@@ -21,6 +21,7 @@ MODES = {
     "plain": AttentionConfig(),
     "clamp": AttentionConfig(clip=0.97),
     "tanh": AttentionConfig(temperature=2.0, clip=2.0, clip_mode="tanh"),
+    "relative": AttentionConfig(clip=0.97, clip_mode="relative"),
     "norm": AttentionConfig(clip=1.5, clip_mode="norm"),
     "additive": AttentionConfig(clip=1.0, score="additive"),
 }

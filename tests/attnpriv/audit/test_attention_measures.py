@@ -68,7 +68,7 @@ def test_every_figure_equals_a_slow_loop_over_single_documents(
     assert measured.largest_weight == pytest.approx(largest, rel=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["clamp", "tanh", "norm"])
+@pytest.mark.parametrize("mode", ["clamp", "tanh", "norm", "relative"])
 def test_bounds_hold_and_are_approached(
     make_model: Callable[[AttentionConfig], TextClassifier], documents: Documents, mode: str
 ) -> None:

@@ -35,7 +35,13 @@ PLAIN = AttentionConfig()
 LEARNED = AttentionConfig(2.0, 1.0, "norm", "additive", temperature_floor=0.5)
 ATTENTIONS = [
     AttentionConfig(2.0, clip, mode, score, floor)
-    for clip, mode in ((None, "clamp"), (1.0, "clamp"), (1.0, "tanh"), (1.0, "norm"))
+    for clip, mode in (
+        (None, "clamp"),
+        (1.0, "clamp"),
+        (1.0, "tanh"),
+        (1.0, "norm"),
+        (1.0, "relative"),
+    )
     for score in ("dot_product", "additive")
     for floor in (None, 0.5)
 ]
