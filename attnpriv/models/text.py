@@ -251,10 +251,16 @@ def pad_batch(encodings: Sequence[Encoding], pad_id: int) -> tuple[Tensor, Tenso
 
 def pack_batch(encodings: Sequence[Encoding], pad_id: int) -> tuple[Tensor, Packing]:
     """Lay encodings end to end: their ids [N], filled up with ``pad_id``, and where they lie."""
-    packing = Packing([len(e.ids) for e in encodings])
-    ids = torch.full_like(packing.positions, pad_id)
-    ids[: packing.tokens] = torch.tensor([i for e in encodings for i in e.ids], dtype=torch.int64)
-    return ids, packing
+    ids = torch.tensor([i for e in encodings for i in e.ids], dtype=torch.int64)
+    return pack_tokens(ids, [len(e.ids) for e in encodings], pad_id)
+
+
+def pack_tokens(ids: Tensor, lengths: Sequence[int], pad_id: int = 0) -> tuple[Tensor, Packing]:
+    """As ``pack_batch``, for ids [n] of texts in a row; what fills up is never attended to."""
+    packing = Packing(lengths)
+    filled = torch.full_like(packing.positions, pad_id)
+    filled[: packing.tokens] = ids
+    return filled, packing
 
 
 def batches_by_length(encodings: Sequence[Encoding], batch_size: int) -> list[list[int]]:

@@ -6,6 +6,7 @@ Shapes: B batch, T tokens, N tokens of all texts of a packing, K classes.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Literal, Protocol
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from attnpriv.attention import Packing
-from attnpriv.models.text import TextClassifier
+from attnpriv.models.text import TextClassifier, pack_tokens
 from attnpriv.run_folder import Run
 
 Precision = Literal["float32", "bfloat16", "auto"]
@@ -24,28 +25,21 @@ Precision = Literal["float32", "bfloat16", "auto"]
 class Backend(Protocol):
     """A model that is ready to answer, from several threads at once.
 
-    Claim: with one [B, T], or one packing, and in one place of it, a row's probabilities depend on
-    its own ids and mask alone, to the bit: what stands in the other rows changes nothing. Not
-    covered: the shape and the place, which the number and lengths of others' texts do change, and
-    with them the rounding.
+    Claim: with the same lengths of all texts and in one place among them, a text's probabilities
+    depend on its own ids alone, to the bit: what stands in the others changes nothing. Not covered:
+    the lengths and the place, with which the rounding does change.
     """
 
     @property
     def memory_bytes(self) -> int:
         """What it holds beyond the run's own float32 weights."""
 
-    def probabilities(self, ids: Tensor, mask: Tensor | Packing) -> NDArray[np.float32]:
-        """Class probabilities [B, K] for ids [B, T] under mask [B, T], True where a token is.
-
-        Or for the ids [N] of a packing of B texts, which spends nothing on padding.
-
-        Raises:
-            InputError: a text is longer than the model's positions.
-        """
+    def classify(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Class probabilities [B, K] of B texts, each given as its ids."""
 
 
 class EagerBackend:
-    """PyTorch, operation by operation; see ``Backend``.
+    """PyTorch, operation by operation, in this process; see ``Backend``.
 
     Embeddings, pooling, head and softmax are those of float32 in either precision.
 
@@ -63,12 +57,31 @@ class EagerBackend:
         self.model = model if dtype == torch.float32 else _with_rounded_blocks(model, dtype)
         self.dtype = dtype
         shared = {id(parameter) for parameter in model.parameters()}
-        weights = chain(self.model.parameters(), self.model.buffers())
-        self.memory_bytes = sum(weight.nbytes for weight in weights if id(weight) not in shared)
+        self.memory_bytes = sum(each.nbytes for each in self.weights() if id(each) not in shared)
+
+    def weights(self) -> Iterator[Tensor]:
+        """All that it computes with."""
+        return chain(self.model.parameters(), self.model.buffers())
+
+    def classify(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """As ``Backend.classify``.
+
+        Raises:
+            InputError: a text is longer than the model's positions.
+        """
+        ids = torch.tensor([*chain.from_iterable(texts)], dtype=torch.int64)
+        return self.classify_tokens(ids, [len(text) for text in texts])
+
+    def classify_tokens(self, ids: Tensor, lengths: Sequence[int]) -> NDArray[np.float32]:
+        """As ``classify``, for the ids of all texts in a row, [n], and their lengths."""
+        return self.probabilities(*pack_tokens(ids, lengths))
 
     @torch.inference_mode()
     def probabilities(self, ids: Tensor, mask: Tensor | Packing) -> NDArray[np.float32]:
-        """As ``Backend.probabilities``."""
+        """Class probabilities [B, K] for ids [B, T] under mask [B, T], True where a token is.
+
+        Or for the ids [N] of a packing of B texts, which spends nothing on padding.
+        """
         probabilities: NDArray[np.float32] = self.logits(ids, mask).softmax(-1).numpy()
         return probabilities
 
@@ -85,7 +98,7 @@ class EagerBackend:
         return self.model.embed(ids, packing).to(self.dtype)
 
 
-def make_backend(run: Run, precision: Precision) -> Backend:
+def make_backend(run: Run, precision: Precision) -> EagerBackend:
     """Prepare a run for answering; its own model stays as it is, for explanations.
 
     Args:
@@ -96,8 +109,13 @@ def make_backend(run: Run, precision: Precision) -> Backend:
     The bounds of ``attnpriv.guarantees`` hold in both, up to the slack that docs/guarantees.md
     states for the dtype: temperatures stay in float32, as they were certified.
     """
+    return EagerBackend(run.model, block_dtype(precision))
+
+
+def block_dtype(precision: Precision) -> torch.dtype:
+    """In which a model's blocks are computed on this machine."""
     half = precision == "bfloat16" or (precision == "auto" and has_native_bfloat16())
-    return EagerBackend(run.model, torch.bfloat16 if half else torch.float32)
+    return torch.bfloat16 if half else torch.float32
 
 
 def has_native_bfloat16() -> bool:

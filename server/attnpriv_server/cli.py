@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -25,8 +26,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 # A thread that waits for the interpreter asks for it back after this long, in place of 5 ms: each
 # step of a forward pass would otherwise wait that long behind the event loop.
 SWITCH_SECONDS = 0.0001
-# More of them mostly wait for the interpreter, which a batch needs for a fifth of its time.
-MOST_WORKERS = 2
+WORKERS = 2  # more pay on more cores, and take memory each
 MEGABYTE = 1024 * 1024
 
 
@@ -73,7 +73,9 @@ def serve(
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Batches of predictions computed at once. Default: 2, of one core 1."
+            min=0,
+            help="Processes that compute predictions; 0 leaves it to the server's own. "
+            "Default: 2, on a single core 0.",
         ),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one forward pass.")] = 1,
@@ -112,11 +114,11 @@ def serve(
     policies.check_principals(access.names)
     bounds = Limits() if limits is None else load_limits(limits)
     batching = Batching(token_budget=token_budget, capacity=queue_rows)
-    workers = workers or min(MOST_WORKERS, os.cpu_count() or 1)
     credentials = _credentials(tls_certificate, tls_key, tls_client_ca)
     authenticated = access.required or tls_client_ca is not None
     host = check_exposure(listen, credentials is not None, authenticated, insecure)
     configure_logging()
+    gc.disable()  # else a start spends a second on looking through what it has imported so far
     # Only now, so that --help and a wrong option answer at once.
     import torch
 
@@ -125,16 +127,24 @@ def serve(
     from attnpriv_server.operations import Operations
     from attnpriv_server.repository import Repository
     from attnpriv_server.wire import METHODS, Server, serve_until_stopped
+    from attnpriv_server.workers import Workers
 
     sys.setswitchinterval(SWITCH_SECONDS)
     torch.set_num_threads(threads)
     keep_freed_memory()
     telemetry = Telemetry(METHODS)
     budget = None if memory_budget is None else memory_budget * MEGABYTE
+    several = (os.cpu_count() or 1) > 1
+    processes = WORKERS * several if workers is None else workers
 
     async def run(repository: Repository) -> None:
-        core = Core(repository, access, policies, bounds, batching, telemetry, workers)
+        lanes = max(processes, 1)
+        core = Core(repository, access, policies, bounds, batching, telemetry, lanes)
         server = Server(core, listen, credentials)
+        # What is there by now stays, modules above all. Looking through it for garbage would hold
+        # up every call for a third of a second, again and again.
+        gc.freeze()
+        gc.enable()
         operations = Operations(telemetry, server.ready)
         if operations_listen is not None:
             await operations.start(operations_listen)
@@ -143,8 +153,11 @@ def serve(
         )
         await operations.stop()
 
-    with closing(telemetry), Repository(models, precision, budget, telemetry) as repository:
-        asyncio.run(run(repository))
+    with ExitStack() as stack:
+        stack.enter_context(closing(telemetry))
+        pool = stack.enter_context(Workers(processes, threads, telemetry)) if processes else None
+        repository = Repository(models, precision, budget, telemetry, workers=pool)
+        asyncio.run(run(stack.enter_context(repository)))
 
 
 def _credentials(

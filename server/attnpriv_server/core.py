@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from attnpriv.data.tokenisation import Encoding
 from attnpriv.errors import InputError
 from attnpriv.guarantees import weight_bounds
-from attnpriv.models.text import pack_batch
 from attnpriv.prediction import encode_texts
 from attnpriv.run_folder import Run
 from attnpriv.sensitive import PresidioDetector
@@ -297,7 +296,7 @@ def _forward(
     loaded: Loaded, encodings: Sequence[Encoding]
 ) -> list[NDArray[np.float32] | ArithmeticError]:
     """Class probabilities of a batch; a row that is not finite fails its own request only."""
-    rows = loaded.backend.probabilities(*pack_batch(encodings, loaded.run.tokenizer.pad_id))
+    rows = loaded.backend.classify([encoding.ids for encoding in encodings])
     return [
         row if np.isfinite(row).all() else ArithmeticError("a probability is not finite")
         for row in rows

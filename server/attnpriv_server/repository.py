@@ -20,12 +20,12 @@ from typing import Any, Self
 import numpy as np
 
 from attnpriv.errors import InputError, RunFolderError
-from attnpriv.models.text import pack_batch
 from attnpriv.prediction import encode_texts
 from attnpriv.run_folder import Run
 from attnpriv_server.backend import Backend, Precision, make_backend
 from attnpriv_server.model_folders import Place, find_places, fingerprint, read_place
 from attnpriv_server.telemetry import Telemetry, log_defect
+from attnpriv_server.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +104,7 @@ class Repository:
             loaded.
         telemetry: told of loads, failed ones too, and of evictions.
         refresh_seconds: between two looks at the folder.
+        workers: compute predictions; None has this process do it.
     """
 
     def __init__(
@@ -113,8 +114,10 @@ class Repository:
         memory_budget: int | None = None,
         telemetry: Telemetry | None = None,
         refresh_seconds: float = 2.0,
+        workers: Workers | None = None,
     ) -> None:
         self._folder = folder
+        self._workers = workers
         self._precision = precision
         self._telemetry = telemetry or Telemetry()
         self._budget = math.inf if memory_budget is None else memory_budget
@@ -301,7 +304,7 @@ class Repository:
     def _prepare(self, version: Version, run: Run) -> Loaded:
         """Make it answer once, so that no request pays for that and no broken model is listed."""
         try:
-            loaded = Loaded(version, run, make_backend(run, self._precision))
+            loaded = Loaded(version, run, self._backend(run))
             _warm_up(loaded)
         except Exception as error:
             kind = type(error).__name__
@@ -312,6 +315,11 @@ class Repository:
                 f"the budget is {self._budget}"
             )
         return loaded
+
+    def _backend(self, run: Run) -> Backend:
+        if self._workers is None:
+            return make_backend(run, self._precision)
+        return self._workers.backend(run, self._precision)
 
     def _list(self, version: Version) -> None:
         others = self._catalog.get(version.name, ())
@@ -445,7 +453,7 @@ def _warm_up(loaded: Loaded) -> None:
     run = loaded.run
     for words in (1, run.model.config.max_length):
         encodings = encode_texts(run, ["a " * words])
-        probabilities = loaded.backend.probabilities(*pack_batch(encodings, run.tokenizer.pad_id))
+        probabilities = loaded.backend.classify([each.ids for each in encodings])
         if not np.isfinite(probabilities).all():
             raise ArithmeticError("a probability is not finite")
 

@@ -126,6 +126,10 @@ class Telemetry:
         """Ask ``rows`` how many rows wait whenever the metrics are read."""
         self._metrics.queue_rows.labels(_known(lane, LANES)).set_function(rows)
 
+    def worker_died(self) -> None:
+        """A worker process ended though nobody had told it to."""
+        self._metrics.worker_deaths.inc()
+
     def model_loaded(self, model: str, version: str, seconds: float, memory_bytes: int) -> None:
         """A model of the repository is ready; from now on its name may be written."""
         self._models.add(model)
@@ -216,6 +220,7 @@ class _Metrics:
         self.batch_tokens = Histogram(
             "batch_tokens", "Tokens of a batch.", ["lane"], buckets=TOKENS, **ours
         )
+        self.worker_deaths = Counter("worker_deaths", "Workers that died.", **ours)
         # Models
         self.models_loaded = Gauge("models_loaded", "Model versions in memory.", **ours)
         self.memory_bytes = Gauge(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -266,16 +267,18 @@ def test_a_model_is_deleted_and_comes_back_while_it_is_asked(serve, private_run,
 # The process itself
 
 COMMAND = [Path(sys.executable).with_name("attnpriv-server"), "--listen"]
-CALLERS = 32
+CALLERS, KILLS = 32, 5
 
 
 @contextmanager
-def running(models: Path, stderr: Path, port: int) -> Iterator[subprocess.Popen[str]]:
+def running(
+    models: Path, stderr: Path, port: int, *options: str
+) -> Iterator[subprocess.Popen[str]]:
     """The command, once it answers."""
     with (
         stderr.open("w") as log,
         subprocess.Popen(
-            [*COMMAND, f"127.0.0.1:{port}", "--models", models],
+            [*COMMAND, f"127.0.0.1:{port}", "--models", models, *options],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
@@ -316,15 +319,56 @@ class Callers:
         until(lambda: self.answered["Predict"] > CALLERS and self.answered["Explain"] > 4)
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    """By whichever of its threads they were started."""
+    threads = Path(f"/proc/{process.pid}/task").iterdir()
+    return [int(pid) for thread in threads for pid in (thread / "children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks into /proc")
+def test_killed_workers_lose_no_call(private_run, tmp_path) -> None:
+    models, log, port = tmp_path / "models", tmp_path / "log", free_port()
+    shutil.copytree(private_run, models / "private")
+
+    with (
+        ThreadPoolExecutor(CALLERS) as pool,
+        running(models, log, port, "--workers", "1") as process,
+    ):
+        (callers := Callers(f"127.0.0.1:{port}")).start(pool)
+        killed = set()
+        for _ in range(KILLS):
+            (worker,) = children(process)
+            killed.add(worker)
+            os.kill(worker, signal.SIGKILL)
+            enough = callers.answered["Predict"] + 2 * CALLERS
+            until(lambda enough=enough: callers.answered["Predict"] > enough)
+        assert not callers.ends
+        process.terminate()
+        assert process.wait(SECONDS) == 0
+        until(lambda: len(callers.ends) == CALLERS)
+
+    assert len(killed) == KILLS
+    assert set(callers.ends) == {"UNAVAILABLE"}
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    deaths = [line for line in lines if line["logger"] == "attnpriv_server.workers"]
+    assert [line["exit"] for line in deaths] == [-signal.SIGKILL] * KILLS
+    answered = [line for line in lines if line.get("code") == "OK"]
+    assert len(answered) == callers.answered.total()
+
+
 def test_a_killed_server_starts_again_and_a_stopped_one_loses_nothing(
     private_run, tmp_path
 ) -> None:
     """First on a full disk, which takes no line of its log, then on one that does."""
     models, log = tmp_path / "models", tmp_path / "log"
     shutil.copytree(private_run, models / "private")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     target = f"127.0.0.1:{port}"
 
     with ThreadPoolExecutor(CALLERS + 1) as pool, Client(target, SECONDS, attempts=100) as patient:

@@ -1,0 +1,247 @@
+"""Processes that compute predictions beside the server's own, which keeps its interpreter free."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import chain, count
+from multiprocessing.connection import Connection
+from typing import Any, Self, TypeVar
+from weakref import finalize
+
+import numpy as np
+import safetensors.torch
+from numpy.typing import NDArray
+
+from attnpriv.run_folder import Run
+from attnpriv_server import worker
+from attnpriv_server.backend import Precision
+from attnpriv_server.domain import Code, RefusedError
+from attnpriv_server.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+SECONDS_TO_END = 5.0  # for a worker that was told to; then it is killed
+
+
+class WorkerError(Exception):
+    """A worker could not do what it was asked; the message is the name of its error's type."""
+
+
+class Workers:
+    """Worker processes, each with a copy of every loaded model.
+
+    Safe in every thread. A worker that dies is started again, with the models that it is asked for,
+    and what it was computing is computed once more; where it dies of that too, that request fails
+    and no other.
+
+    Args:
+        processes: how many, at least 1.
+        threads: of one forward pass.
+        telemetry: told of workers that died.
+    """
+
+    def __init__(self, processes: int, threads: int, telemetry: Telemetry) -> None:
+        self._workers = [_Worker(threads, telemetry) for _ in range(processes)]
+        self._free = list(self._workers)
+        self._wanted: set[_Worker] = set()  # by somebody who needs that one and no other
+        self._changed = threading.Condition()
+        self._keys = count()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes, once they have computed what is under way."""
+        for each in self._workers:
+            with self._taken(each):
+                each.end()
+
+    def backend(self, run: Run, precision: Precision) -> WorkersBackend:
+        """Load a model into each worker.
+
+        Returns:
+            What answers for it; once nobody holds that any more, the workers forget the model.
+
+        Raises:
+            WorkerError: a worker cannot hold it.
+            MemoryError: for want of memory.
+            RefusedError: a worker died of it, twice.
+        """
+        backend = WorkersBackend(self, next(self._keys), run, precision)
+        finalize(backend, self._forget, backend.key)
+        for each in self._workers:
+            with self._taken(each):
+                backend.memory_bytes += each.load(backend)
+        return backend
+
+    def classify(
+        self, backend: WorkersBackend, texts: Sequence[Sequence[int]]
+    ) -> NDArray[np.float32]:
+        """Have the next free worker compute; see ``WorkersBackend.classify``."""
+        with self._taken() as free:
+            return free.classify(backend, texts)
+
+    def _forget(self, key: int) -> None:
+        for each in self._workers:
+            each.forgotten.append(key)  # not now: this can be called while the worker computes
+
+    @contextmanager
+    def _taken(self, wanted: _Worker | None = None) -> Iterator[_Worker]:
+        """A worker for this thread alone: the one that is wanted, or the one used last."""
+        with self._changed:
+            if wanted is not None:
+                self._wanted.add(wanted)
+            while not (found := self._takeable(wanted)):
+                self._changed.wait()
+            self._free.remove(found[-1])
+            self._wanted.discard(found[-1])
+        try:
+            yield found[-1]
+        finally:
+            with self._changed:
+                self._free.append(found[-1])
+                self._changed.notify_all()
+
+    def _takeable(self, wanted: _Worker | None) -> list[_Worker]:
+        if wanted is not None:
+            return [each for each in self._free if each is wanted]
+        return [each for each in self._free if each not in self._wanted]
+
+
+class WorkersBackend:
+    """A model in the workers; see ``Backend``.
+
+    The bits are those of ``EagerBackend``.
+
+    Args:
+        workers: where it is.
+        key: by which they know it.
+        run: its own model stays as it is.
+        precision: as for ``make_backend``.
+
+    Attributes:
+        memory_bytes: of what all workers hold of it.
+    """
+
+    def __init__(self, workers: Workers, key: int, run: Run, precision: Precision) -> None:
+        self.key = key
+        self.memory_bytes = 0
+        self._workers = workers
+        self._run = run
+        self._precision = precision
+
+    def classify(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """As ``Backend.classify``, and waits for a worker that is free.
+
+        Raises:
+            WorkerError: the computation failed.
+            RefusedError: UNAVAILABLE, two workers died of it.
+        """
+        return self._workers.classify(self, texts)
+
+    def message(self) -> tuple[dict[str, Any], bytes]:
+        """What makes a worker load it."""
+        model = self._run.model
+        head = {"load": self.key, "config": model.config.to_dict(), "precision": self._precision}
+        return head, safetensors.torch.save(model.state_dict())
+
+
+class _Worker:
+    """One process, from its first start over each restart to its end; for one thread at a time."""
+
+    def __init__(self, threads: int, telemetry: Telemetry) -> None:
+        self.forgotten: list[int] = []
+        self._threads = str(threads)
+        self._telemetry = telemetry
+        self._loaded: dict[int, int] = {}  # bytes by key
+        self._start()
+
+    def load(self, backend: WorkersBackend) -> int:
+        """Have it hold a model, and say how many bytes that takes."""
+        return self._insist(lambda: self._hold(backend))
+
+    def classify(
+        self, backend: WorkersBackend, texts: Sequence[Sequence[int]]
+    ) -> NDArray[np.float32]:
+        lengths = [len(text) for text in texts]
+        ids = np.fromiter(chain.from_iterable(texts), np.int32, sum(lengths)).tobytes()
+
+        def compute() -> NDArray[np.float32]:
+            self._hold(backend)
+            head, rows = self._ask({"classify": backend.key, "lengths": lengths}, ids)
+            return np.frombuffer(rows, np.float32).reshape(head["shape"])
+
+        return self._insist(compute)
+
+    def end(self) -> None:
+        """Hang up, which ends the process."""
+        self._link.close()
+        try:
+            self._process.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _insist(self, work: Callable[[], T]) -> T:
+        """Have it done; should the process die of it, once more by a new one."""
+        for _ in range(2):
+            try:
+                return work()
+            except (EOFError, OSError):
+                self._replace()
+        raise RefusedError(Code.UNAVAILABLE, "the model cannot compute this now")
+
+    def _hold(self, backend: WorkersBackend) -> int:
+        forgotten, self.forgotten = self.forgotten, []
+        if forgotten:
+            self._ask({"forget": forgotten})
+            self._loaded = {k: size for k, size in self._loaded.items() if k not in forgotten}
+        if backend.key not in self._loaded:
+            head, _ = self._ask(*backend.message())
+            self._loaded[backend.key] = head["memory_bytes"]
+        return self._loaded[backend.key]
+
+    def _ask(self, head: dict[str, Any], body: bytes = b"") -> tuple[dict[str, Any], bytes]:
+        worker.send(self._link, head, body)
+        head, body = worker.receive(self._link)
+        match head.get("error"):
+            case None:
+                return head, body
+            case "MemoryError":
+                raise MemoryError
+            case kind:
+                raise WorkerError(kind)
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # -P: what lies in the current folder is no module. A group of its own: Ctrl-C reaches
+            # the server alone, which drains.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", worker.__name__, str(theirs.fileno()), self._threads],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                process_group=0,
+            )
+        self._link = Connection(ours.detach())
+
+    def _replace(self) -> None:
+        self._link.close()
+        self._process.kill()
+        logger.error("worker", extra={"fields": {"exit": self._process.wait()}})
+        self._telemetry.worker_died()
+        self._loaded.clear()
+        with suppress(OSError):  # then the next use finds the connection closed, and tries again
+            self._start()

@@ -1,0 +1,323 @@
+"""Worker processes against the computation in this process, and what happens when they die."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from attnpriv.config import AttentionConfig, ModelConfig
+from attnpriv.data.tokenisation import HashTokenizer
+from attnpriv.models.text import TextClassifier
+from attnpriv.run_folder import Run
+from attnpriv_server.backend import Precision, make_backend
+from attnpriv_server.domain import Code, RefusedError
+from attnpriv_server.telemetry import Telemetry
+from attnpriv_server.worker import Models
+from attnpriv_server.workers import WorkerError, Workers
+
+SECONDS = 120  # far beyond what anything here takes, on however slow a machine
+LONGEST = 67
+TEXTS = [tuple((7 * i + n) % 97 for i in range(n)) for n in (5, 1, LONGEST, 12, 12, 3)]
+
+
+def run_of(seed: int = 0) -> Run:
+    """A run with random weights and without files, each kind of weight among them."""
+    torch.manual_seed(seed)
+    attention = AttentionConfig(temperature=1.5, clip=2.0, temperature_floor=0.5)
+    config = ModelConfig("scratch", 97, 112, 3, 7, 224, LONGEST, 5, "layers", attention=attention)
+    model = TextClassifier(config)
+    torch.nn.init.normal_(model.head.weight)
+    model.requires_grad_(False).eval()
+    return Run(Path(), "run", model, HashTokenizer(97), tuple("abcde"), {}, {})
+
+
+@pytest.fixture(scope="module")
+def telemetry() -> Telemetry:
+    return Telemetry()
+
+
+@pytest.fixture(scope="module")
+def workers(telemetry) -> Iterator[Workers]:
+    with Workers(2, 1, telemetry) as found:
+        yield found
+
+
+def processes(workers: Workers) -> list[subprocess.Popen[bytes]]:
+    return [each._process for each in workers._workers]
+
+
+def deaths(telemetry: Telemetry) -> float:
+    return telemetry.registry.get_sample_value("attnpriv_server_worker_deaths_total")
+
+
+def until(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def is_back(worker: Any, before: subprocess.Popen[bytes], key: int) -> bool:
+    return worker._process is not before and key in worker._loaded
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_bits_are_those_of_this_process(workers, precision: Precision) -> None:
+    run = run_of()
+    here, there = make_backend(run, precision), workers.backend(run, precision)
+
+    for count in range(1, len(TEXTS) + 1):
+        np.testing.assert_array_equal(there.classify(TEXTS[:count]), here.classify(TEXTS[:count]))
+
+
+def test_each_model_answers_for_itself_in_every_worker(workers) -> None:
+    runs = [run_of(seed) for seed in range(3)]
+    here = [make_backend(run, "float32").classify(TEXTS).tobytes() for run in runs]
+    there = [workers.backend(run, "float32") for run in runs]
+
+    with ThreadPoolExecutor(8) as threads:
+        found = threads.map(lambda n: there[n % 3].classify(TEXTS).tobytes(), range(120))
+
+    assert len({*here}) == 3
+    assert [*found] == here * 40
+
+
+def test_the_memory_is_that_of_all_copies(workers) -> None:
+    run = run_of()
+    weights = sum(p.nbytes for p in run.model.parameters())
+    blocks = sum(p.nbytes for p in run.model.blocks.parameters())
+    temperatures = sum(t.nbytes for n, t in run.model.named_parameters() if "temperature" in n)
+
+    whole, rounded = (workers.backend(run, each).memory_bytes for each in ("float32", "bfloat16"))
+
+    assert whole == 2 * weights
+    assert rounded == 2 * (weights - (blocks - temperatures) // 2)
+
+
+def test_two_batches_are_computed_at_once(workers) -> None:
+    """One worker is stopped in the middle of a batch; the other goes on."""
+    backend = workers.backend(run_of(), "float32")
+    expected = backend.classify(TEXTS)
+    halted, running = processes(workers)
+    if workers._free[-1]._process is not halted:
+        halted, running = running, halted  # the one that is used next
+
+    with ThreadPoolExecutor(1) as threads:
+        halted.send_signal(signal.SIGSTOP)
+        held = threads.submit(backend.classify, TEXTS)
+        until(lambda: len(workers._free) == 1)
+        found = [backend.classify(TEXTS) for _ in range(3)]
+        assert not held.done()
+        halted.send_signal(signal.SIGCONT)
+        found.append(held.result(SECONDS))
+
+    assert all((each == expected).all() for each in found)
+
+
+def test_an_error_is_told_and_the_worker_stays(workers, telemetry) -> None:
+    backend = workers.backend(run_of(), "float32")
+    before = {each.pid for each in processes(workers)}, deaths(telemetry)
+
+    with pytest.raises(WorkerError, match="^InputError$"):
+        backend.classify([range(LONGEST + 1)])
+
+    assert backend.classify(TEXTS).shape == (len(TEXTS), 5)
+    assert ({each.pid for each in processes(workers)}, deaths(telemetry)) == before
+
+
+def test_what_it_cannot_hold_is_not_loaded(workers) -> None:
+    run = run_of()
+    wrong = replace(run.model.config, dim=224)
+    run.model.config = wrong  # contradicts the weights
+
+    with pytest.raises(WorkerError, match="^RuntimeError$"):
+        workers.backend(run, "float32")
+
+
+def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(workers, telemetry) -> None:
+    """Killed between batches and in the middle of them, each of them answers all the same."""
+    backend = workers.backend(run_of(), "float32")
+    expected, before = backend.classify(TEXTS), deaths(telemetry)
+    ended = threading.Event()
+
+    def ask() -> int:
+        asked = 0
+        while not ended.is_set():
+            assert (backend.classify(TEXTS) == expected).all()
+            asked += 1
+        return asked
+
+    with ThreadPoolExecutor(3) as threads:
+        asking = [threads.submit(ask) for _ in range(3)]
+        try:
+            for kill in range(6):
+                victim = workers._workers[kill % 2]
+                before_it = victim._process
+                before_it.kill()
+                # A second death in the middle of the same batch would fail it.
+                until(partial(is_back, victim, before_it, backend.key))
+        finally:
+            ended.set()
+        assert all(each.result(SECONDS) for each in asking)
+
+    assert deaths(telemetry) == before + 6
+
+
+def test_a_batch_that_kills_every_worker_fails_alone(workers, telemetry) -> None:
+    backend, before = workers.backend(run_of(), "float32"), deaths(telemetry)
+    expected = backend.classify(TEXTS)
+    over = threading.Event()
+
+    def kill_whatever_computes() -> None:
+        seen: set[int] = set()
+        while not over.is_set():
+            for each in workers._workers:
+                if each not in workers._free and each._process.pid not in seen:
+                    seen.add(each._process.pid)
+                    each._process.kill()
+
+    with ThreadPoolExecutor(1) as threads:
+        killing = threads.submit(kill_whatever_computes)
+        with pytest.raises(RefusedError) as refused:
+            backend.classify(TEXTS)
+        over.set()
+        killing.result(SECONDS)
+
+    assert refused.value.status.code == Code.UNAVAILABLE
+    assert deaths(telemetry) >= before + 2
+    assert (backend.classify(TEXTS) == expected).all()
+
+
+def test_workers_forget_what_nobody_holds(workers) -> None:
+    def forgotten() -> list[list[int]]:
+        return [each.forgotten for each in workers._workers]
+
+    kept, dropped = (workers.backend(run_of(), "float32") for _ in range(2))
+    key = dropped.key
+    del dropped
+    gc.collect()
+    assert all(key in keys for keys in forgotten())
+
+    workers.backend(run_of(), "float32")  # asks every worker something
+    assert not any(key in each._loaded for each in workers._workers)
+    assert all(kept.key in each._loaded for each in workers._workers)
+
+
+def test_a_forgotten_model_is_gone_and_the_others_answer() -> None:
+    run, models = run_of(), Models()
+    weights, config = safetensors.torch.save(run.model.state_dict()), run.model.config.to_dict()
+    for key in (1, 2):
+        load = {"load": key, "config": config, "precision": "float32"}
+        assert models.answer(load, weights)[0] == {
+            "memory_bytes": sum(p.nbytes for p in run.model.parameters())
+        }
+    ids = np.arange(5, dtype=np.int32).tobytes()
+
+    assert models.answer({"forget": [1, 7]}, b"") == ({}, b"")
+
+    assert models.answer({"classify": 1, "lengths": [5]}, ids) == ({"error": "KeyError"}, b"")
+    head, rows = models.answer({"classify": 2, "lengths": [2, 3]}, ids)
+    assert head == {"shape": (2, 5)}
+    expected = make_backend(run, "float32").classify([(0, 1), (2, 3, 4)])
+    assert rows == expected.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("head", "error"),
+    [
+        ({}, "ValueError"),
+        ({"load": 1, "config": {}, "precision": "float32"}, "InputError"),
+        ({"classify": 3, "lengths": [1]}, "KeyError"),
+    ],
+)
+def test_a_message_that_makes_no_sense_is_answered_by_the_type_of_the_error(head, error) -> None:
+    assert Models().answer(head, b"") == ({"error": error}, b"")
+
+
+# What they leave behind
+
+SERVER = """
+import sys, time
+from attnpriv_server.telemetry import Telemetry
+from attnpriv_server.workers import Workers
+workers = Workers(2, 1, Telemetry())
+print(*(each._process.pid for each in workers._workers), flush=True)
+time.sleep(1000)
+"""
+
+
+def is_there(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
+def test_workers_end_with_a_server_that_was_killed() -> None:
+    command = [sys.executable, "-c", SERVER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        pids = [int(pid) for pid in server.stdout.readline().split()]
+        assert all(map(is_there, pids))
+        server.kill()
+    until(lambda: not any(map(is_there, pids)))
+
+
+def test_workers_do_not_heed_what_a_terminal_sends(workers) -> None:
+    backend = workers.backend(run_of(), "float32")
+    expected = backend.classify(TEXTS)
+
+    for process in processes(workers):
+        assert os.getpgid(process.pid) != os.getpgid(0)  # Ctrl-C does not even reach them
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process.send_signal(number)
+
+    assert (backend.classify(TEXTS) == expected).all()
+    assert [process.poll() for process in processes(workers)] == [None, None]
+
+
+def test_closing_ends_the_processes_and_a_halted_one_too(monkeypatch) -> None:
+    monkeypatch.setattr("attnpriv_server.workers.SECONDS_TO_END", 4)
+    with Workers(2, 1, Telemetry()) as workers:
+        backend = workers.backend(run_of(), "float32")
+        assert backend.classify(TEXTS).shape == (len(TEXTS), 5)
+        left = processes(workers)
+        left[0].send_signal(signal.SIGSTOP)
+
+    assert [process.poll() for process in left] == [-signal.SIGKILL, 0]
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(monkeypatch) -> None:
+    telemetry = Telemetry()
+    with Workers(1, 1, telemetry) as workers:
+        backend = workers.backend(run_of(), "float32")
+        expected = backend.classify(TEXTS)
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socketpair", no_more_files)
+            processes(workers)[0].kill()
+            with pytest.raises(RefusedError):
+                backend.classify(TEXTS)
+
+        assert (backend.classify(TEXTS) == expected).all()
+
+
+def no_more_files() -> None:
+    raise OSError(24, "Too many open files")
