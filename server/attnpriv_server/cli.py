@@ -137,9 +137,7 @@ def serve(
     several = (os.cpu_count() or 1) > 1
     processes = WORKERS * several if workers is None else workers
 
-    async def run(repository: Repository) -> None:
-        lanes = max(processes, 1)
-        core = Core(repository, access, policies, bounds, batching, telemetry, lanes)
+    async def run(core: Core) -> None:
         server = Server(core, listen, credentials)
         # What is there by now stays, modules above all. Looking through it for garbage would hold
         # up every call for a third of a second, again and again.
@@ -157,7 +155,11 @@ def serve(
         stack.enter_context(closing(telemetry))
         pool = stack.enter_context(Workers(processes, threads, telemetry)) if processes else None
         repository = Repository(models, precision, budget, telemetry, workers=pool)
-        asyncio.run(run(stack.enter_context(repository)))
+        lanes = max(processes, 1)
+        # Before the models are read: it imports for seconds, and so do the workers meanwhile.
+        core = Core(repository, access, policies, bounds, batching, telemetry, lanes)
+        stack.enter_context(repository)
+        asyncio.run(run(core))
 
 
 def _credentials(

@@ -23,9 +23,10 @@ from attnpriv.errors import InputError, RunFolderError
 from attnpriv.prediction import encode_texts
 from attnpriv.run_folder import Run
 from attnpriv_server.backend import Backend, Precision, make_backend
+from attnpriv_server.domain import RefusedError
 from attnpriv_server.model_folders import Place, find_places, fingerprint, read_place
 from attnpriv_server.telemetry import Telemetry, log_defect
-from attnpriv_server.workers import Workers
+from attnpriv_server.workers import WorkerError, Workers
 
 logger = logging.getLogger(__name__)
 
@@ -307,7 +308,7 @@ class Repository:
             loaded = Loaded(version, run, self._backend(run))
             _warm_up(loaded)
         except Exception as error:
-            kind = type(error).__name__
+            kind = str(error) if isinstance(error, WorkerError) else type(error).__name__
             raise RunFolderError(f"refusing {version.path}: it cannot answer ({kind})") from error
         if loaded.memory_bytes > self._budget:
             raise RunFolderError(
@@ -464,5 +465,10 @@ def _was_overtaken(place: Place, before: Hashable) -> bool:
 
 
 def _may_pass(cause: BaseException | None) -> bool:
-    """Whether it was want of memory or a troubled disk that made a load fail, not the folder."""
-    return isinstance(cause, OSError | MemoryError) and not isinstance(cause, FileNotFoundError)
+    """Whether it was want of memory or a troubled disk that made a load fail, not the folder.
+
+    A worker that is killed while it loads, which refuses, mostly wants memory.
+    """
+    if isinstance(cause, FileNotFoundError):
+        return False
+    return isinstance(cause, OSError | MemoryError | RefusedError)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,10 +26,12 @@ import torch
 
 from attnpriv.config import AttentionConfig, ModelConfig
 from attnpriv.data.tokenisation import HashTokenizer
+from attnpriv.errors import RunFolderError
 from attnpriv.models.text import TextClassifier
 from attnpriv.run_folder import Run
 from attnpriv_server.backend import Precision, make_backend
 from attnpriv_server.domain import Code, RefusedError
+from attnpriv_server.repository import Repository
 from attnpriv_server.telemetry import Telemetry
 from attnpriv_server.worker import Models
 from attnpriv_server.workers import WorkerError, Workers
@@ -180,13 +184,11 @@ def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(workers, telemetry) 
     assert deaths(telemetry) == before + 6
 
 
-def test_a_batch_that_kills_every_worker_fails_alone(workers, telemetry) -> None:
-    backend, before = workers.backend(run_of(), "float32"), deaths(telemetry)
-    expected = backend.classify(TEXTS)
-    over = threading.Event()
+@contextmanager
+def killing_whatever_computes(workers: Workers) -> Iterator[None]:
+    over, seen = threading.Event(), set()
 
-    def kill_whatever_computes() -> None:
-        seen: set[int] = set()
+    def kill() -> None:
         while not over.is_set():
             for each in workers._workers:
                 if each not in workers._free and each._process.pid not in seen:
@@ -194,15 +196,38 @@ def test_a_batch_that_kills_every_worker_fails_alone(workers, telemetry) -> None
                     each._process.kill()
 
     with ThreadPoolExecutor(1) as threads:
-        killing = threads.submit(kill_whatever_computes)
-        with pytest.raises(RefusedError) as refused:
-            backend.classify(TEXTS)
-        over.set()
+        killing = threads.submit(kill)
+        try:
+            yield
+        finally:
+            over.set()
         killing.result(SECONDS)
+
+
+def test_a_batch_that_kills_every_worker_fails_alone(workers, telemetry) -> None:
+    backend, before = workers.backend(run_of(), "float32"), deaths(telemetry)
+    expected = backend.classify(TEXTS)
+
+    with killing_whatever_computes(workers), pytest.raises(RefusedError) as refused:
+        backend.classify(TEXTS)
 
     assert refused.value.status.code == Code.UNAVAILABLE
     assert deaths(telemetry) >= before + 2
     assert (backend.classify(TEXTS) == expected).all()
+
+
+def test_a_model_that_killed_the_workers_is_tried_again(workers, private_run, tmp_path) -> None:
+    """It may have been want of memory, of which the folder says nothing."""
+    for number in ("1", "2"):
+        shutil.copytree(private_run, tmp_path / "tiny" / number)
+
+    with Repository(tmp_path, "float32", workers=workers) as models:
+        older = models.find("tiny", "1")  # loaded once it is asked for
+        assert models.loaded(older) is None
+        with killing_whatever_computes(workers), pytest.raises(RunFolderError, match="Refused"):
+            models.load(older)
+
+        assert models.load(older).backend.classify([(1, 2)]).shape[0] == 1
 
 
 def test_workers_forget_what_nobody_holds(workers) -> None:
