@@ -1,4 +1,4 @@
-"""What a process takes: memory, threads, files, and how long its queues are."""
+"""What a server takes: memory, threads, files, and how long its queues are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GROWTH_MEGABYTES = 16.0
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at a process; memory in megabytes, queues in rows."""
+    """One look at a server and its workers; memory in megabytes, queues in rows."""
 
     seconds: float
     rss: float
@@ -30,10 +30,10 @@ class Sample:
 
 
 class Watch:
-    """Looks at a process every second, in a thread; a context manager.
+    """Looks at a server every second, in a thread; a context manager.
 
     Args:
-        process: its number.
+        process: the number of the server's, whose children are its workers.
         operations: ``HOST:PORT`` of its metrics.
 
     Attributes:
@@ -50,14 +50,14 @@ class Watch:
 
     def look(self) -> Sample:
         """How it is now."""
-        metrics = self._metrics()
-        rollup = _fields(self._process / "smaps_rollup")
+        metrics, members = self._metrics(), self._members()
+        rollups = [_fields(member / "smaps_rollup") for member in members]
         return Sample(
             seconds=time.monotonic() - self._begin,
-            rss=int(rollup["Rss"].split()[0]) / 1024,
-            pss=int(rollup["Pss"].split()[0]) / 1024,
-            threads=int(_fields(self._process / "status")["Threads"]),
-            files=len(list((self._process / "fd").iterdir())),
+            rss=sum(int(rollup["Rss"].split()[0]) for rollup in rollups) / 1024,
+            pss=sum(int(rollup["Pss"].split()[0]) for rollup in rollups) / 1024,
+            threads=sum(int(_fields(member / "status")["Threads"]) for member in members),
+            files=sum(len(list((member / "fd").iterdir())) for member in members),
             predict_rows=int(metrics['attnpriv_server_queue_rows{lane="predict"}']),
             explain_rows=int(metrics['attnpriv_server_queue_rows{lane="explain"}']),
         )
@@ -97,6 +97,11 @@ class Watch:
         with suppress(OSError):
             while not self._closing.wait(1):
                 self.samples.append(self.look())
+
+    def _members(self) -> list[Path]:
+        threads = (self._process / "task").iterdir()
+        children = [pid for thread in threads for pid in (thread / "children").read_text().split()]
+        return [self._process, *(self._process.parent / pid for pid in children)]
 
     def _metrics(self) -> dict[str, float]:
         with DIRECT.open(f"http://{self._operations}/metrics", timeout=60) as answer:
