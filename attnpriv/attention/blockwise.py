@@ -249,11 +249,13 @@ class _Group:
         return u.sub_(largest_of_rows(u)).clamp_(-2 * self.rule.bound, 0)
 
     def _raise_lowest_backward(self, grad: Tensor, clipped: Tensor) -> Tensor:
-        """What was raised moves with the largest of its row, or with all of these alike."""
-        raised, largest = clipped <= -2 * self.rule.bound, clipped == 0
-        moved = torch.where(raised, grad, 0.0).sum(-1, keepdim=True)
-        share = moved / largest.sum(-1, keepdim=True).clamp(min=1)  # none where no key is seen
-        return grad.masked_fill(raised, 0.0).addcmul_(largest.to(grad.dtype), share)
+        """What was raised moves with the largest of its row, or with the first of these.
+
+        The gradient by a row sums up to 0, so that what the raised ones have is known by the rest.
+        """
+        kept = torch.ops.aten.hardtanh_backward(grad, clipped, -2 * self.rule.bound, 1.0)
+        largest = clipped.argmax(-1, keepdim=True)
+        return kept.scatter_add_(-1, largest, -kept.sum(-1, keepdim=True))  # type: ignore[no-any-return]
 
     def _exponentials(self, clipped: Tensor, rows: slice, keep: bool) -> Tensor:
         """``2^(gain·clipped)``, and 0 where the key may not be seen."""
