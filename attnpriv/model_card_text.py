@@ -289,8 +289,13 @@ def _teacher_row(teacher: dict[str, Any] | None) -> Iterable[tuple[str, str]]:
 
 
 def _attention(attention: dict[str, Any]) -> str:
-    clip, floor = attention["clip"], attention["temperature_floor"]
-    logits = "not clipped" if clip is None else f"clipped to ±{clip:g} ({attention['clip_mode']})"
+    clip, mode, floor = (attention[key] for key in ("clip", "clip_mode", "temperature_floor"))
+    if clip is None:
+        logits = "not clipped"
+    elif mode == "relative":
+        logits = f"raised to within {2 * clip:g} of the largest of their row"
+    else:
+        logits = f"clipped to ±{clip:g} ({mode})"
     learned = "" if floor is None else f" at first, learned, at least {floor:g}"
     return (
         f"{attention['score']} logits {logits}, temperature {attention['temperature']:g}{learned}"

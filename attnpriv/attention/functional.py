@@ -250,7 +250,10 @@ def _blockwise(
     tau: Tensor | float,
     vector: Tensor | None,
 ) -> Tensor:
-    if q.dtype == torch.float16:  # its range is too small for exponentials
+    relative = config.clip is not None and config.clip_mode == "relative"
+    # The range of float16 is too small for exponentials, and of the differences between large
+    # logits, which count under relative, bfloat16 would leave little.
+    if q.dtype == torch.float16 or (q.dtype == torch.bfloat16 and relative):
         vector = None if vector is None else vector.float()
         wide = (q.float(), k.float(), v.float())
         return _blockwise(*wide, mask, config, causal, tau, vector).to(q.dtype)

@@ -74,7 +74,7 @@ def raise_lowest(logits: Tensor, visible: Tensor | None, reach: float) -> Tensor
 
 
 def largest_of_rows(logits: Tensor) -> Tensor:
-    """[..., 1], and finite also where a logit is not, so that none less that is NaN."""
+    """[..., 1], and finite where logits are infinite: the difference of two would be NaN."""
     end = torch.finfo(logits.dtype).max
     return logits.amax(-1, keepdim=True).clamp(-end, end)
 

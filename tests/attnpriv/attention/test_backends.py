@@ -282,6 +282,8 @@ def test_a_dropped_gain_gradient_costs_nothing_else() -> None:
         (CLIPPED[1], CPU, torch.bfloat16, 512, "blockwise"),
         (CLIPPED[0], CUDA, torch.bfloat16, 512, "flex"),
         (CLIPPED[1], CUDA, torch.float32, 64, "flex"),
+        (CLIPPED[3], CUDA, torch.float32, 64, "blockwise"),
+        (CLIPPED[3], CPU, torch.bfloat16, 64, "blockwise"),
         (CLIPPED[2], CPU, torch.float32, 512, "fused"),
         (CLIPPED[2], CPU, torch.float32, 64, "blockwise"),
         (CLIPPED[2], CPU, torch.bfloat16, 511, "blockwise"),

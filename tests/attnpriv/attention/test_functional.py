@@ -230,6 +230,18 @@ def test_infinite_logits_are_clipped_without_weights_too(
     assert out.double().max() >= g.weight_bounds(2.0, 1.0, 3)[1] * (1 - 5 * slack)
 
 
+def test_small_differences_of_large_logits_survive_bfloat16() -> None:
+    """Logits of 48, 48.5 and 49, which are 69 to 71 as exponents to the base 2."""
+    config = AttentionConfig(clip=0.97, clip_mode="relative")
+    q, k = torch.full((1, 1, 1, 4), 8.0), torch.full((1, 1, 3, 4), 3.0)
+    k[0, 0, :, 3] += torch.tensor([0.0, 0.125, 0.25])
+    expected = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64).softmax(-1)
+    for dtype in (torch.float32, torch.bfloat16):
+        inputs = (x.to(dtype) for x in (q, k, torch.eye(3)[None, None]))
+        out, _ = attend(*inputs, None, config)
+        torch.testing.assert_close(out[0, 0, 0].double(), expected, rtol=2e-2, atol=0)
+
+
 @pytest.mark.parametrize("mode", ["clamp", "tanh", "relative"])
 def test_infinite_logits_are_clipped(mode: ClipMode) -> None:
     q, k = torch.full((1, 1, 1, 4), 3e38), torch.full((1, 1, 3, 4), -3e38)
