@@ -265,7 +265,7 @@ class _Group:
         if self.rule.overflows:
             if visible is not None:
                 x.masked_fill_(~visible, -math.inf)
-            x.sub_(x.amax(-1, keepdim=True).clamp_(min=torch.finfo(x.dtype).min))
+            x.sub_(largest_of_rows(x))
         x.exp2_()
         if visible is not None and not self.rule.overflows:
             x.mul_(visible.to(x.dtype))  # a fraction of the time of a fill

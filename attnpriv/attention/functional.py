@@ -274,9 +274,10 @@ def _rule(
     learned = isinstance(tau, Tensor)
     down = 1 - torch.finfo(q.dtype).eps  # so that rounding to the dtype exceeds no bound
     smallest = float(tau.detach().min()) if isinstance(tau, Tensor) else tau
-    overflows = 2 * config.logit_bound / smallest * LOG2E > LARGEST_EXPONENT
     scale = 1.0 if config.score == "additive" else 1 / math.sqrt(q.shape[-1])
     mode = None if config.clip is None else config.clip_mode
+    overflows = 2 * config.logit_bound / smallest * LOG2E > LARGEST_EXPONENT
+    overflows = overflows and mode != "relative"  # whose largest exponent is 0 already
     if mode == "tanh":
         # c·tanh(z/c) = 2c·sigmoid(2z/c) - c, and a softmax does not see the shift.
         gain: Tensor | None = torch.as_tensor(
