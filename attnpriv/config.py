@@ -123,6 +123,13 @@ class ModelConfig:
         share_layers: every layer applies the same block, so that the encoder is a recursion
             (Universal Transformer, Dehghani et al. 2019; ALBERT, Lan et al. 2020). It divides the
             weights of the blocks by ``layers``, and no computation.
+        relative_positions: the distance of two tokens adds to their logit, by head and before the
+            clip, besides the absolute positions (MPNet, Song et al. 2020, arXiv:2004.09297). These
+            numbers come with a pretrained encoder and are never trained.
+
+    Raises:
+        InputError: a size is below 1, ``dim`` is no multiple of ``heads``, or relative positions
+            are to go with additive scores or the clip ``norm``, whose bounds they would break.
     """
 
     encoder: str
@@ -137,6 +144,7 @@ class ModelConfig:
     norm_eps: float = 1e-12
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     share_layers: bool = False
+    relative_positions: bool = False
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "dim", "layers", "heads", "hidden_dim", "max_length"):
@@ -144,6 +152,12 @@ class ModelConfig:
         _require(self.num_labels >= 2, "num_labels", ">= 2", self.num_labels)
         _require(self.dim % self.heads == 0, "dim", f"divisible by heads={self.heads}", self.dim)
         _require_choice("pooling", self.pooling, Pooling)
+        if self.relative_positions:
+            score, clipped = self.attention.score, self.attention.clip is not None
+            _require(score == "dot_product", "score", "dot_product with this encoder", score)
+            mode = self.attention.clip_mode
+            expected = "other than norm with this encoder, whose positions norm does not bound"
+            _require(not clipped or mode != "norm", "clip_mode", expected, mode)
 
     @property
     def pooled_layers(self) -> tuple[int, ...]:

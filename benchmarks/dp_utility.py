@@ -1,8 +1,9 @@
 """What privacy costs in accuracy: the whole ε curve, with hardened attention, on real data.
 
-One cell is a data set, an ε and a seed, which sets the split (where there is none), the initial
-weights, the draws and the noise. Cells are appended to a file of results as they are measured, and
-are not measured again. Known seeds void ε for a model in use; here they make figures repeatable.
+One cell is a data set, an encoder, its attention, an ε and a seed, which sets the split (where
+there is none), the draws and the noise. Cells are appended to a file of results as they are
+measured, and are not measured again. Known seeds void ε for a model in use; here they make figures
+repeatable.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
+from attnpriv.config import PrivacyConfig, TrainConfig
 from attnpriv.models.text import pooled_features
 from attnpriv.privacy import noise_multiplier_for
 from attnpriv.privacy.randomness import StepKeys
@@ -37,21 +38,30 @@ from attnpriv.training.preparation import (
     seeded,
 )
 from attnpriv.training.processes import Processes
+from benchmarks.hardening_frontier.points import Point
 from benchmarks.hardening_frontier.tasks import Task, load_task
 
 DELTA = 1e-5
+NAMES = ("dataset", "encoder", "attention")
 EPSILONS = (0.5, 1.0, 2.0, 3.0, 8.0, math.inf)
 SEEDS = (0, 1, 2)
 TARGETS = {("sms", 3.0): 0.93, ("sms", 1.0): 0.90, ("sst2", 3.0): 0.84}
-HARDENED = AttentionConfig(temperature=1.0, clip=0.97, clip_mode="clamp")
-ATTENTIONS = {"hardened": HARDENED, "plain": AttentionConfig()}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training: which data and attention, how private, from which seed."""
+    """One training.
+
+    Attributes:
+        dataset: one of the tasks.
+        encoder: ``minilm``, or the name of the folder it was loaded from.
+        attention: a point of the frontier of hardening, or ``plain``.
+        epsilon: the target; infinite without privacy.
+        seed: see above.
+    """
 
     dataset: str
+    encoder: str
     attention: str
     epsilon: float
     seed: int
@@ -62,7 +72,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("docs/dp_utility.jsonl"))
     parser.add_argument("--datasets", default="sms,sst2")
-    parser.add_argument("--attentions", default="hardened,plain")
+    parser.add_argument("--encoder", default="minilm", help="or a folder (%(default)s)")
+    parser.add_argument("--attentions", default="clamp:0.97:1,plain", help="(%(default)s)")
     parser.add_argument("--plot", type=Path, help="draw the curves into this file")
     options = parser.parse_args()
     done = read(options.results)
@@ -70,9 +81,9 @@ def main() -> None:
         for attention in options.attentions.split(","):
             for epsilon in EPSILONS:
                 for seed in SEEDS:
-                    cell = Cell(dataset, attention, epsilon, seed)
+                    cell = Cell(dataset, Path(options.encoder).name, attention, epsilon, seed)
                     if cell not in done:
-                        done[cell] = measure(cell)
+                        done[cell] = measure(cell, options.encoder)
                         append(options.results, cell, done[cell])
     summary = summarise(done)
     if options.plot:
@@ -80,15 +91,14 @@ def main() -> None:
     print(json.dumps({"benchmark": "dp_utility", "delta": DELTA, "rows": summary}))
 
 
-def measure(cell: Cell) -> dict[str, Any]:
-    """Train the head of frozen MiniLM with the command line's defaults, and score it."""
+def measure(cell: Cell, encoder: str) -> dict[str, Any]:
+    """Train the head of the frozen encoder with the command line's defaults, and score it."""
     started = time.monotonic()
     task, config = load_task(cell.dataset), TrainConfig(seed=cell.seed)
-    attention = ATTENTIONS[cell.attention]
-    features = all_features(cell.dataset, cell.attention)
+    features = all_features(cell.dataset, encoder, cell.attention)
     rows, held_out = task.split(cell.seed)
     with seeded(cell.seed):
-        classifier = new_classifier(task, attention)
+        classifier = new_classifier(task, encoder, cell.attention)
     classifier.model.select_trainable("head")
     labels = torch.tensor(task.data.labels)[rows]
     schedule = make_schedule(config, len(rows))
@@ -116,16 +126,17 @@ def measure(cell: Cell) -> dict[str, Any]:
     return {"metric": task.metric, "score": score, "noise_multiplier": noise, "seconds": seconds}
 
 
-def new_classifier(task: Task, attention: AttentionConfig) -> Classifier:
-    """MiniLM with a new head."""
-    return build_classifier("minilm", attention, "layers", False, len(task.data.label_names))
+def new_classifier(task: Task, encoder: str, attention: str) -> Classifier:
+    """The encoder with a new head."""
+    hardening = Point.parse(attention).attention
+    return build_classifier(encoder, hardening, "layers", False, len(task.data.label_names))
 
 
 @lru_cache(maxsize=1)
-def all_features(dataset: str, attention: str) -> Tensor:
+def all_features(dataset: str, encoder: str, attention: str) -> Tensor:
     """What the head sees of every row: it depends on no seed and no label."""
     task = load_task(dataset)
-    classifier = new_classifier(task, ATTENTIONS[attention])
+    classifier = new_classifier(task, encoder, attention)
     encodings = classifier.encode(task.data.texts)
     return pooled_features(classifier.model, encodings, classifier.tokenizer.pad_id)
 
@@ -136,7 +147,7 @@ def read(path: Path) -> dict[Cell, dict[str, Any]]:
         return {}
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return {
-        Cell(r["dataset"], r["attention"], float(r["epsilon"]), r["seed"]): r["result"]
+        Cell(*(r[name] for name in NAMES), float(r["epsilon"]), r["seed"]): r["result"]
         for r in rows
     }
 
@@ -150,20 +161,21 @@ def append(path: Path, cell: Cell, result: dict[str, Any]) -> None:
 
 def summarise(done: dict[Cell, dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean and spread over seeds, beside the target and the same without privacy."""
-    groups: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, str, str, float], list[dict[str, Any]]] = {}
     for cell, result in done.items():
-        key = (cell.dataset, cell.attention, cell.epsilon)
+        key = (cell.dataset, cell.encoder, cell.attention, cell.epsilon)
         groups.setdefault(key, []).append(result)
     means = {key: statistics.mean(r["score"] for r in results) for key, results in groups.items()}
     rows = []
-    for (dataset, attention, epsilon), results in groups.items():
+    for (dataset, encoder, attention, epsilon), results in groups.items():
         scores = [r["score"] for r in results]
         target = TARGETS.get((dataset, epsilon))
-        without = means.get((dataset, attention, math.inf))
-        mean = means[dataset, attention, epsilon]
+        without = means.get((dataset, encoder, attention, math.inf))
+        mean = means[dataset, encoder, attention, epsilon]
         rows.append(
             {
                 "dataset": dataset,
+                "encoder": encoder,
                 "attention": attention,
                 "epsilon": str(epsilon),
                 "metric": results[0]["metric"],
@@ -183,14 +195,16 @@ def plot(summary: list[dict[str, Any]], path: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "attnpriv"
     datasets = list(dict.fromkeys(row["dataset"] for row in summary))
     places = {str(epsilon): place for place, epsilon in enumerate(EPSILONS)}
-    figure = Figure(figsize=(4.6 * len(datasets), 3.6), layout="constrained")
+    curves = sorted({(row["encoder"], row["attention"]) for row in summary})
+    figure = Figure(figsize=(4.6 * len(datasets), 4.2), layout="constrained")
     axes = figure.subplots(1, len(datasets), squeeze=False)[0]
     for panel, dataset in zip(axes, datasets, strict=True):
-        for attention, colour in (("hardened", "tab:blue"), ("plain", "tab:orange")):
-            rows = [r for r in summary if (r["dataset"], r["attention"]) == (dataset, attention)]
+        for number, curve in enumerate(curves):
+            colour = f"C{number}"
+            rows = [r for r in summary if tuple(r[name] for name in NAMES) == (dataset, *curve)]
             rows.sort(key=lambda row: places[row["epsilon"]])
             x = [places[row["epsilon"]] for row in rows]
-            panel.plot(x, [row["mean"] for row in rows], color=colour, label=f"{attention}, mean")
+            panel.plot(x, [row["mean"] for row in rows], color=colour, label=", ".join(curve))
             for place, row in zip(x, rows, strict=True):
                 scores = row["scores"]
                 panel.plot([place] * len(scores), scores, ".", color=colour, alpha=0.5)

@@ -12,6 +12,8 @@ float16, bfloat16, float32, float64       supported; halves are computed in floa
 a row with no visible key                 zero weights and zero output, zero gradients
 Tq = 0 or Tk = 0                          empty result; with Tk = 0 the output is zeros
 one visible key                           weight 1
+a bias by position                        added before the clip, which bounds both together; refused
+                                          beside ``norm`` and additive scores; not trained
 NaN in a visible query or key             NaN in the rows that see it, never a plausible weight
 infinite logits                           ``clamp``, ``tanh`` and ``relative`` take them to ±c;
                                           infinite q or k under ``norm``, or an unclipped infinite

@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from attnpriv.attention.scores import (
     additive_pairs,
+    bias_of_pairs,
     largest_of_rows,
     shorten_backward,
     shorten_forward,
@@ -64,6 +65,7 @@ def blockwise_attention(
     v: Tensor,
     gain: Tensor | None,
     vector: Tensor | None,
+    bias: Tensor | None,
     mask: Tensor | None,
     rule: Rule,
 ) -> Tensor:
@@ -75,42 +77,44 @@ def blockwise_attention(
         v: values, [B, H, Tk, Dv].
         gain: [B, H, 1, 1], or None for 1.
         vector: w of additive scores ``u = w·tanh(q + k)``, [B, H, 1, Dh]; None for dot products.
+        bias: added to u, by distance as in ``bias_of_pairs``, [H, 2L-1]; None for none.
         mask: True where a key may be seen, four dimensions that broadcast to [B, H, Tq, Tk].
         rule: how a score becomes an exponent.
 
-    Differentiable once, by every tensor but the mask.
+    Differentiable once, by every tensor but mask and bias.
     """
-    out: Tensor = _Blockwise.apply(q, k, v, gain, vector, mask, rule)  # type: ignore[no-untyped-call]
+    out: Tensor = _Blockwise.apply(q, k, v, gain, vector, bias, mask, rule)  # type: ignore[no-untyped-call]
     return out
 
 
 class _Blockwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        q, k, v, gain, vector, mask, rule = inputs
+        q, k, v, gain, vector, bias, mask, rule = inputs
         out: Tensor = q.new_empty(*q.shape[:3], v.shape[-1])
         for where in _groups(q, k, vector):
-            group = _Group(where, q, k, v, gain, vector, mask, rule, dtype=q.dtype)
+            group = _Group(where, q, k, v, gain, vector, bias, mask, rule, dtype=q.dtype)
             for rows in group.query_blocks():
                 out[*where, rows] = group.forward(rows)
-        ctx.save_for_backward(q, k, v, gain, vector, mask)
+        ctx.save_for_backward(q, k, v, gain, vector, bias, mask)
         ctx.rule = rule
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, gain, vector, mask = ctx.saved_tensors
+        q, k, v, gain, vector, bias, mask = ctx.saved_tensors
         grads = [None if x is None else torch.zeros_like(x) for x in (q, k, v, gain, vector)]
         with without_autocast(q):
             for where in _groups(q, k, vector):
-                group = _Group(where, q, k, v, gain, vector, mask, ctx.rule, dtype=wide_dtype(q))
+                dtype = wide_dtype(q)
+                group = _Group(where, q, k, v, gain, vector, bias, mask, ctx.rule, dtype=dtype)
                 for rows in group.query_blocks():
                     group.backward(rows, grad[*where, rows], ctx.needs_input_grad[3])
                 for whole, part in zip(grads, group.gradients(), strict=True):
                     if whole is not None and part is not None:
                         whole[where] = part.view_as(whole[where])
-        return (*grads, None, None)
+        return (*grads, None, None, None)
 
 
 class _Group:
@@ -128,6 +132,7 @@ class _Group:
         v: Tensor,
         gain: Tensor | None,
         vector: Tensor | None,
+        bias: Tensor | None,
         mask: Tensor | None,
         rule: Rule,
         dtype: torch.dtype,
@@ -136,6 +141,7 @@ class _Group:
         self.q, self.k, self.v = (_flat(x[where]).to(dtype) for x in (q, k, v))
         self.gain = None if gain is None else _flat(gain[where]).to(dtype)
         self.vector = None if vector is None else _flat(vector[where]).to(dtype)
+        self.bias = None if bias is None else bias[where[1]].to(dtype)
         self.mask = None if mask is None else mask.expand(*q.shape[:2], -1, -1)[where]
         self.rule = rule
         if rule.clip == "norm":
@@ -196,9 +202,14 @@ class _Group:
         return slice(0, min(rows.stop, self.k.shape[1])) if self.rule.causal else slice(None)
 
     def _scores(self, rows: slice) -> Tensor:
-        q, k, scale = self.q[:, rows], self.k[:, self._keys(rows)], self.rule.scale
+        keys = self._keys(rows)
+        q, k, scale = self.q[:, rows], self.k[:, keys], self.rule.scale
         if self.vector is None:  # the scale inside the matrix product costs nothing
-            return torch.baddbmm(q.new_empty(1, 1, 1), q, k.mT, beta=0, alpha=scale)
+            u = torch.baddbmm(q.new_empty(1, 1, 1), q, k.mT, beta=0, alpha=scale)
+            if self.bias is not None:
+                bias = bias_of_pairs(self.bias, rows, slice(0, k.shape[1]))
+                u.view(*self.shape, *u.shape[1:]).add_(bias)
+            return u
         return (additive_pairs(q, k) @ self.vector.mT.unsqueeze(1)).squeeze(-1).mul_(scale)
 
     def _scores_backward(self, du: Tensor, rows: slice) -> None:

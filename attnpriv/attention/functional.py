@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from attnpriv.attention.blockwise import Rule, blockwise_attention
 from attnpriv.attention.flex import flex_attend
 from attnpriv.attention.scores import (
+    bias_of_pairs,
     bound_vector,
     clipped_logits,
     norm_radius,
@@ -43,6 +44,7 @@ def choose_backend(
     need_weights: bool,
     dtype: torch.dtype = torch.float32,
     keys: int = FUSED_KEYS,
+    biased: bool = False,
 ) -> Backend:
     """Who computes the attention; a function of the arguments alone.
 
@@ -53,7 +55,8 @@ def choose_backend(
     * ``flex``, PyTorch's FlexAttention: dot products under ``clamp`` and ``tanh`` on CUDA. On a CPU
       it has no backward pass, and under a clamp wrong results in bfloat16 (torch 2.13). What
       ``relative`` asks for, the largest logit of a row, it does not know.
-    * ``blockwise``, this package's own kernel: everything else.
+    * ``blockwise``, this package's own kernel: everything else, and all logits with a bias by
+      position, of which the others would need a [Tq, Tk] tensor.
 
     The answers are the same up to rounding. All but ``eager`` keep memory linear in the keys.
 
@@ -63,13 +66,14 @@ def choose_backend(
         need_weights: whether the weights are to be returned.
         dtype: of the tensors.
         keys: Tk.
+        biased: whether there is a bias by position.
 
     >>> choose_backend(AttentionConfig(clip=2.0), torch.device("cpu"), need_weights=False)
     'blockwise'
     """
     if need_weights:
         return "eager"
-    if config.score == "additive":
+    if config.score == "additive" or biased:
         return "blockwise"
     if config.clip is None:
         return "fused"
@@ -88,6 +92,7 @@ def attention_weights(
     causal: bool = False,
     temperature: Tensor | None = None,
     score_vector: Tensor | None = None,
+    position_bias: Tensor | None = None,
 ) -> Tensor:
     """The attention weights, each row a distribution over the visible keys.
 
@@ -104,12 +109,16 @@ def attention_weights(
         causal: query i sees the keys up to i only, besides the mask.
         temperature: τ of every head, [H] or [B, H], in place of ``config.temperature``.
         score_vector: w of additive scores, [H, Dh] or [B, H, Dh].
+        position_bias: what a distance adds to scaled dot products before the clip, [H, 2L-1] with
+            L >= Tq and Tk; that of key j and query i stands at ``L - 1 + j - i``. A constant: no
+            gradient flows to it.
 
     Returns:
         Weights [B, H, Tq, Tk] in the dtype of ``q``; the edge cases stand in the package's table.
 
     Raises:
-        InputError: shapes or dtypes do not fit, or a score vector is missing or too much.
+        InputError: shapes or dtypes do not fit, a score vector is missing or too much, or a bias
+            stands beside additive scores or ``norm``, whose bounds it would break.
 
     Claim: with a clip, every weight lies within ``guarantees.weight_bounds(c, τ, n)`` for n visible
     keys. Not covered: anything else the network computes from the same input.
@@ -118,8 +127,11 @@ def attention_weights(
     tau, vector = _per_head(temperature, score_vector, q, config)
     wide = wide_dtype(q)
     vector = None if vector is None else vector.to(wide)
+    bias = _checked_bias(position_bias, q, k, config)
+    if bias is not None:
+        bias = bias_of_pairs(bias.to(wide), slice(0, q.shape[2]), slice(0, k.shape[2]))
     with without_autocast(q):
-        logits = clipped_logits(q.to(wide), k.to(wide), vector, mask, config) / tau
+        logits = clipped_logits(q.to(wide), k.to(wide), vector, mask, config, bias) / tau
     if mask is None:
         return torch.softmax(logits, dim=-1).to(q.dtype)
     visible = mask.any(dim=-1, keepdim=True)
@@ -141,6 +153,7 @@ def attend(
     causal: bool = False,
     temperature: Tensor | None = None,
     score_vector: Tensor | None = None,
+    position_bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Weighted sums of the values, with the weights on request.
 
@@ -157,12 +170,14 @@ def attend(
         causal: as in ``attention_weights``.
         temperature: as in ``attention_weights``.
         score_vector: as in ``attention_weights``.
+        position_bias: as in ``attention_weights``.
 
     Returns:
         Output [B, H, Tq, Dv], and the weights [B, H, Tq, Tk] or None.
 
     Raises:
-        InputError: shapes or dtypes do not fit, or a score vector is missing or too much.
+        InputError: shapes or dtypes do not fit, a score vector is missing or too much, or a bias
+            stands beside additive scores or ``norm``, whose bounds it would break.
 
     Claim: the weights that the output stands for keep the bounds of ``attnpriv.guarantees`` up to
     rounding: a factor below ``1 + 2·eps`` in half precision, and close to 1 otherwise, as
@@ -173,13 +188,16 @@ def attend(
             f"expected v as [B, H, Tk, Dv] in {k.dtype} beside k {list(k.shape)}, "
             f"got {list(v.shape)} in {v.dtype}"
         )
-    backend = choose_backend(config, q.device, need_weights, q.dtype, k.shape[2])
+    biased = position_bias is not None
+    backend = choose_backend(config, q.device, need_weights, q.dtype, k.shape[2], biased)
     if backend == "eager":
         weights = attention_weights(
-            q, k, mask, config, causal=causal, temperature=temperature, score_vector=score_vector
-        )
+            q, k, mask, config, causal=causal, temperature=temperature,
+            score_vector=score_vector, position_bias=position_bias,
+        )  # fmt: skip
         return weights @ v, weights
     mask = _checked_mask(q, k, mask)
+    bias = _checked_bias(position_bias, q, k, config)
     if k.shape[2] == 0:
         return q.new_zeros(*q.shape[:3], v.shape[-1]), None
     tau, vector = _per_head(temperature, score_vector, q, config)
@@ -190,7 +208,7 @@ def attend(
             case "flex":
                 return flex_attend(q, k, v, mask, config, causal, tau), None
             case "blockwise":
-                return _blockwise(q, k, v, mask, config, causal, tau, vector), None
+                return _blockwise(q, k, v, mask, config, causal, tau, vector, bias), None
 
 
 def _fused(
@@ -249,6 +267,7 @@ def _blockwise(
     causal: bool,
     tau: Tensor | float,
     vector: Tensor | None,
+    bias: Tensor | None,
 ) -> Tensor:
     relative = config.clip is not None and config.clip_mode == "relative"
     # The range of float16 is too small for exponentials, and of the differences between large
@@ -256,12 +275,14 @@ def _blockwise(
     if q.dtype == torch.float16 or (q.dtype == torch.bfloat16 and relative):
         vector = None if vector is None else vector.float()
         wide = (q.float(), k.float(), v.float())
-        return _blockwise(*wide, mask, config, causal, tau, vector).to(q.dtype)
+        return _blockwise(*wide, mask, config, causal, tau, vector, bias).to(q.dtype)
     if vector is not None and config.clip is not None and config.clip_mode == "norm":
         vector = bound_vector(vector, config.clip)
     rule, gain = _rule(q, config, causal, tau)
     gain = None if gain is None else gain.expand(*q.shape[:2], 1, 1)
-    return blockwise_attention(q, k, v, gain, vector, mask, rule)
+    if bias is not None:  # the rule's scale holds for dot products that are not scaled yet
+        bias = bias * (rule.scale * math.sqrt(q.shape[-1]))
+    return blockwise_attention(q, k, v, gain, vector, bias, mask, rule)
 
 
 def _rule(
@@ -316,6 +337,24 @@ def _per_head(
             )
         score_vector = score_vector.to(q.dtype).unsqueeze(-2).expand(B, H, 1, Dh)
     return tau, score_vector
+
+
+def _checked_bias(
+    bias: Tensor | None, q: Tensor, k: Tensor, config: AttentionConfig
+) -> Tensor | None:
+    if bias is None:
+        return None
+    if config.score == "additive" or (config.clip is not None and config.clip_mode == "norm"):
+        raise InputError(
+            f"expected no bias by position beside {config.score} scores clipped by "
+            f"{config.clip_mode if config.clip else 'nothing'}, got one"
+        )
+    H, width = q.shape[1], 2 * max(q.shape[2], k.shape[2]) - 1
+    if bias.ndim != 2 or len(bias) != H or bias.shape[1] < width or bias.shape[1] % 2 == 0:
+        raise InputError(
+            f"expected position_bias [{H}, an odd number >= {width}], got {list(bias.shape)}"
+        )
+    return bias.detach()
 
 
 def _visible(mask: Tensor | None, q: Tensor, k: Tensor, causal: bool) -> Tensor | None:

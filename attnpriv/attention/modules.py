@@ -50,8 +50,12 @@ class HardenedAttention(nn.Module):
         config: score, temperature and clipping.
         heads: number of heads H.
         head_dim: head width Dh.
+        positions: a bias by the distance of query and key is added to the logits before the clip,
+            for sequences of up to so many; None adds none.
 
     Attributes:
+        position_bias: the bias as ``attend`` takes it, [H, 2·positions-1], or None. It comes from
+            a pretrained encoder and is not trained.
         applications: how many layers of the model this one serves; above 1 where they share their
             weights, and then the model sets it.
 
@@ -60,11 +64,17 @@ class HardenedAttention(nn.Module):
     does. Not covered: what the projections around it do.
     """
 
-    def __init__(self, config: AttentionConfig, heads: int, head_dim: int) -> None:
+    position_bias: Tensor | None
+
+    def __init__(
+        self, config: AttentionConfig, heads: int, head_dim: int, positions: int | None = None
+    ) -> None:
         super().__init__()
         self.config = config
         self.heads = heads
         self.applications = 1
+        bias = None if positions is None else torch.zeros(heads, 2 * positions - 1)
+        self.register_buffer("position_bias", bias)
         self.raw_temperature: PerRecord | None = None
         self.score_vector: PerRecord | None = None
         if config.temperature_floor is not None:
@@ -94,12 +104,14 @@ class HardenedAttention(nn.Module):
                 attention_weights(
                     q, k, mask, self.config,
                     causal=causal, temperature=temperature, score_vector=vector,
+                    position_bias=self.position_bias,
                 )
             )  # fmt: skip
             return weights @ v, weights
         return attend(
             q, k, v, mask, self.config,
             causal=causal, temperature=temperature, score_vector=vector,
+            position_bias=self.position_bias,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -127,13 +139,21 @@ class MultiHeadSelfAttention(nn.Module):
         heads: number of heads H, a divisor of D.
         config: score, temperature and clipping, the same in every head.
         causal: query i sees the tokens up to i only.
+        positions: as in ``HardenedAttention``.
     """
 
-    def __init__(self, dim: int, heads: int, config: AttentionConfig, causal: bool = False) -> None:
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        config: AttentionConfig,
+        causal: bool = False,
+        positions: int | None = None,
+    ) -> None:
         super().__init__()
         self.causal = causal
         self.qkv = nn.Linear(dim, 3 * dim)
-        self.core = HardenedAttention(config, heads, _head_dim(dim, heads))
+        self.core = HardenedAttention(config, heads, _head_dim(dim, heads), positions)
         self.output = nn.Linear(dim, dim)
 
     def forward(

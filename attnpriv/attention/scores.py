@@ -31,6 +31,7 @@ def clipped_logits(
     score_vector: Tensor | None,
     visible: Tensor | None,
     config: AttentionConfig,
+    position_bias: Tensor | None = None,
 ) -> Tensor:
     """Logits within ``±config.clip``, not yet divided by the temperature, [B, H, Tq, Tk].
 
@@ -40,6 +41,7 @@ def clipped_logits(
         score_vector: w of additive scores, broadcasts to [B, H, 1, Dh]; None for dot products.
         visible: True where a key may be seen, broadcasts to the result; None where all may.
         config: score and clipping.
+        position_bias: added to scaled dot products before they are clipped, [H, Tq, Tk].
     """
     if config.clip is not None and config.clip_mode == "norm":
         if score_vector is not None:
@@ -50,6 +52,8 @@ def clipped_logits(
         logits = additive_logits(q, k, score_vector)
     else:
         logits = _dot_product_logits(q, k)
+    if position_bias is not None:
+        logits = logits + position_bias
     if config.clip is None:
         return logits
     match config.clip_mode:
@@ -59,6 +63,22 @@ def clipped_logits(
             return raise_lowest(logits, visible, 2 * config.clip) + config.clip
         case _:
             return torch.tanh(logits / config.clip) * config.clip
+
+
+def bias_of_pairs(by_distance: Tensor, queries: slice, keys: slice) -> Tensor:
+    """The bias of every query and key of two ranges, [H, t, n], from that of every distance.
+
+    Args:
+        by_distance: [H, 2L-1]; that of key j and query i stands at ``L - 1 + j - i``.
+        queries: where the t queries stand among L positions.
+        keys: where the n keys do.
+    """
+    if queries.start == queries.stop:
+        return by_distance.new_empty(len(by_distance), 0, keys.stop - keys.start)
+    zero = by_distance.shape[-1] // 2
+    reach = by_distance[:, zero + keys.start - queries.stop + 1 : zero + keys.stop - queries.start]
+    # Windows of n keys, whose first is that of the last query.
+    return reach.unfold(-1, keys.stop - keys.start, 1).flip(1)
 
 
 def raise_lowest(logits: Tensor, visible: Tensor | None, reach: float) -> Tensor:

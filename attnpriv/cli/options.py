@@ -28,7 +28,7 @@ SpansColumn = Annotated[
 RunArgument = Annotated[Path, typer.Argument(help="A run folder, made by attnpriv train or tune.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 OutOption = Annotated[Path, typer.Option(help="The run folder to make.")]
-EncoderOption = Annotated[str, typer.Option(help="scratch, minilm, or a folder.")]
+EncoderOption = Annotated[str, typer.Option(help="scratch, minilm, or a BERT or MPNet folder.")]
 TrainableOption = Annotated[
     str,
     typer.Option(

@@ -42,7 +42,7 @@ def train(
     epsilon: Annotated[str, typer.Option(help="The target ε, or none to train without privacy.")],
     out: OutOption,
     encoder: Annotated[
-        str | None, typer.Option(help="scratch (the default), minilm, or a folder.")
+        str | None, typer.Option(help="scratch (the default), minilm, or a BERT or MPNet folder.")
     ] = None,
     distil_from: Annotated[
         Path | None,

@@ -19,13 +19,17 @@ from tokenizers import Regex, models, pre_tokenizers
 
 from attnpriv.errors import InputError
 
+# What fills up a batch, and what begins and ends a text.
+BERT_TOKENS = ("[PAD]", "[CLS]", "[SEP]")
+MPNET_TOKENS = ("<pad>", "<s>", "</s>")
+
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
     """One tokenised text, special tokens included, not padded.
 
     Attributes:
-        ids: [CLS], the tokens, [SEP].
+        ids: what begins a text, [CLS] or the like, the tokens, and what ends it.
         offsets: for each id its ``(start, end)`` in characters of the text as it was given;
             (0, 0) for the two special tokens.
     """
@@ -115,9 +119,10 @@ class WordPieceTokenizer:
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
         self.vocab_size: int = tokenizer.get_vocab_size()
-        self.pad_id = self._special_id("[PAD]")
-        self._cls_id = self._special_id("[CLS]")
-        self._sep_id = self._special_id("[SEP]")
+        # MPNet's vocabulary has BERT's special tokens too, as words like others.
+        special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+        names = MPNET_TOKENS if special.issuperset(MPNET_TOKENS) else BERT_TOKENS
+        self.pad_id, self._cls_id, self._sep_id = map(self._special_id, names)
 
     @classmethod
     def from_file(cls, path: str | Path) -> WordPieceTokenizer:
@@ -137,8 +142,8 @@ class WordPieceTokenizer:
         """Read the content of a Hugging Face tokenizer.json; ``source`` is for messages.
 
         Raises:
-            InputError: it is no tokeniser, is not WordPiece, lacks one of [PAD], [CLS], [SEP], or
-                has no token for what it does not know.
+            InputError: it is no tokeniser, is not WordPiece, lacks one of [PAD], [CLS], [SEP]
+                (unless it has <pad>, <s> and </s>), or has no token for what it does not know.
         """
         try:
             tokenizer = tokenizers.Tokenizer.from_buffer(content)

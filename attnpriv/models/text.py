@@ -27,7 +27,12 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.attention = MultiHeadSelfAttention(config.dim, config.heads, config.attention)
+        self.attention = MultiHeadSelfAttention(
+            config.dim,
+            config.heads,
+            config.attention,
+            positions=config.max_length if config.relative_positions else None,
+        )
         self.attention.core.applications = config.layers if config.share_layers else 1
         self.attention_norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
         self.expand = nn.Linear(config.dim, config.hidden_dim)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from attnpriv.training.distillation import TaughtRecords
 from attnpriv.training.loop import Schedule
 
 # The encoder from scratch: small enough for two cores, wide enough for a few thousand texts.
-SCRATCH = {
+SCRATCH: dict[str, Any] = {
     "vocab_size": 8192,
     "dim": 128,
     "layers": 2,

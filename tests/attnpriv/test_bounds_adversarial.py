@@ -370,6 +370,40 @@ def test_rounding_adds_no_more_than_the_stated_slack(
             check_rows(rows[:, head], layer.config.clip or 0, tau, slack, dtype)
 
 
+BIASED: tuple[ClipMode, ...] = ("clamp", "tanh", "relative")
+
+
+@pytest.mark.parametrize("mode", BIASED)
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("backend", ["eager", "blockwise"])
+@pytest.mark.parametrize("dtype", [*HALVES, torch.float32, torch.float64], ids=str)
+def test_no_bias_by_position_breaks_a_bound(
+    monkeypatch: pytest.MonkeyPatch,
+    mode: ClipMode,
+    learned: bool,
+    backend: Backend,
+    dtype: torch.dtype,
+) -> None:
+    """The clip comes after it, however large it is, and it alone reaches both ends."""
+    generator = torch.Generator().manual_seed(0)
+    tightness = []
+    for keys, size in itertools.product((2, 7), (1.0, 1e3)):
+        layer = random_layer(mode, "dot_product", learned, 16, generator)
+        bias = size * torch.randn(8, 2 * keys + 3, generator=generator)
+        layer.register_buffer("position_bias", bias)
+        q, k = (torch.randn(8, 8, keys, 16, generator=generator).to(dtype) for _ in "qk")
+        layer = layer.to(dtype)
+        rows = read(monkeypatch, backend, q, k, layer)
+        single = dtype == torch.float64 and learned  # a learned τ is a float32 number
+        for head, tau in enumerate(layer.temperatures()):
+            x = 2 * (layer.config.clip or 0) / tau
+            slack = Slack(torch.float32 if single else dtype, backend, x, keys, 16)
+            of_head = rows[:, head].flatten(0, 1)
+            check_rows(of_head, layer.config.clip or 0, tau, slack, dtype)
+            tightness.append(float(of_head.max()) / g.weight_bounds(x / 2, 1.0, keys)[1])
+    assert max(tightness) >= 0.99
+
+
 def check_rows(rows: Tensor, c: float, tau: float, slack: Slack, dtype: torch.dtype) -> None:
     """Every row [B, n] keeps its bounds, up to the slack."""
     n, k = rows.shape[1], max(1, rows.shape[1] // 3)

@@ -138,7 +138,15 @@ def test_what_to_train_is_read(value: str, expected: Trainable) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"heads": 5}, {"layers": 0}, {"num_labels": 1}, {"pooling": "max"}]
+    "change",
+    [
+        {"heads": 5},
+        {"layers": 0},
+        {"num_labels": 1},
+        {"pooling": "max"},
+        {"relative_positions": True, "attention": AttentionConfig(1.0, 1.0, "norm")},
+        {"relative_positions": True, "attention": AttentionConfig(score="additive")},
+    ],
 )
 def test_model_refuses(change: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="expected"):
@@ -153,8 +161,9 @@ def test_model_configuration_survives_json() -> None:
             ModelConfig.from_dict(broken)
 
 
-def test_a_configuration_from_before_layers_were_shared_still_loads() -> None:
+def test_a_configuration_from_before_the_last_options_still_loads() -> None:
     config = ModelConfig(**SHAPE)
     saved = config.to_dict()
     assert saved.pop("share_layers") is False
+    assert saved.pop("relative_positions") is False
     assert ModelConfig.from_dict(saved) == config

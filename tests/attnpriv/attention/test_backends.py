@@ -60,7 +60,9 @@ def make_inputs(config: AttentionConfig, lengths: tuple[int, int], mask: str) ->
     }
 
 
-def reference(inputs: Tensors, config: AttentionConfig, causal: bool) -> Tensor:
+def reference(
+    inputs: Tensors, config: AttentionConfig, causal: bool, position_bias: Tensor | None = None
+) -> Tensor:
     """From the definition, with nothing but autograd's own operations."""
     q, k, v, w = inputs["q"], inputs["k"], inputs["v"], inputs["score_vector"]
     assert q is not None
@@ -76,6 +78,10 @@ def reference(inputs: Tensors, config: AttentionConfig, causal: bool) -> Tensor:
             r = math.sqrt(c * math.sqrt(q.shape[-1]))
             q, k = (x * (r / x.norm(dim=-1, keepdim=True)).clamp(max=1) for x in (q, k))
         logits = torch.einsum("bhid,bhjd->bhij", q, k) / math.sqrt(q.shape[-1])
+    if position_bias is not None:
+        zero = position_bias.shape[1] // 2
+        for i, j in itertools.product(range(logits.shape[2]), range(logits.shape[3])):
+            logits[:, :, i, j] += position_bias[:, zero + j - i]
     if config.clip is not None and config.clip_mode == "clamp":
         logits = logits.clamp(-c, c)
     if config.clip is not None and config.clip_mode == "tanh":
@@ -165,6 +171,67 @@ def test_every_path_equals_the_reference(
                 causal=causal, temperature=tau, score_vector=w,
             )  # fmt: skip
             assert_close(with_gradients(out, leaves), expected, config, dtype)
+
+
+BIASED = [
+    (config, dtype)
+    for config, dtype in CASES
+    if config.score == "dot_product" and (config.clip is None or config.clip_mode != "norm")
+]
+
+
+@pytest.mark.parametrize(("config", "dtype"), BIASED, ids=str)
+@pytest.mark.parametrize("block_bytes", [blockwise.BLOCK_BYTES, 300])
+@pytest.mark.parametrize("spare", [0, 4])
+def test_a_bias_by_position_equals_the_reference(
+    config: AttentionConfig,
+    dtype: torch.dtype,
+    block_bytes: int,
+    spare: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As above, for as many distances as there are and for more; nothing flows to the bias."""
+    monkeypatch.setattr(blockwise, "BLOCK_BYTES", block_bytes)
+    for lengths, mask, causal in itertools.product(LENGTHS, MASKS, (False, True)):
+        inputs, leaves = leaves_of(make_inputs(config, lengths, mask), dtype)
+        generator = torch.Generator().manual_seed(2)
+        bias = torch.randn(2, 2 * (max(lengths) + spare) - 1, generator=generator).to(dtype)
+        rounded = {
+            n: x if x is None or x.dtype == torch.bool else x.detach() for n, x in inputs.items()
+        }
+        wide, wide_leaves = leaves_of(rounded, torch.float64)
+        expected = reference(wide, config, causal, bias.double())
+        expected_all = with_gradients(expected, wide_leaves)
+        q, k, v, visible, tau, _ = inputs.values()
+        bias.requires_grad_()
+        for need_weights in (False, True):
+            out, _ = attend(
+                q, k, v, visible, config, need_weights,
+                causal=causal, temperature=tau, position_bias=bias,
+            )  # fmt: skip
+            assert_close(with_gradients(out, leaves), expected_all, config, dtype)
+            assert torch.autograd.grad(out.sum(), bias, allow_unused=True) == (None,)
+
+
+@pytest.mark.parametrize(
+    ("config", "shape", "message"),
+    [
+        (AttentionConfig(), (2, 12), r"expected position_bias \[2, an odd number >= 13\]"),
+        (AttentionConfig(), (2, 11), r"an odd number >= 13\], got \[2, 11\]"),
+        (AttentionConfig(), (3, 13), r"got \[3, 13\]"),
+        (AttentionConfig(), (13,), r"got \[13\]"),
+        (CLIPPED[2], (2, 13), "expected no bias by position beside dot_product scores .* norm"),
+        (AttentionConfig(score="additive"), (2, 13), "beside additive scores clipped by nothing"),
+    ],
+)
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_a_bias_that_does_not_fit_is_refused(
+    config: AttentionConfig, shape: tuple[int, ...], message: str, need_weights: bool
+) -> None:
+    q, k, v, _, _, w = make_inputs(config, (5, 7), "none").values()
+    bias = torch.zeros(shape, dtype=torch.float64)
+    with pytest.raises(InputError, match=message):
+        attend(q, k, v, None, config, need_weights, score_vector=w, position_bias=bias)
 
 
 @pytest.mark.parametrize("config", CLIPPED[:2], ids=str)

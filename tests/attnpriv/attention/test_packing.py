@@ -104,8 +104,9 @@ def laid_out(x: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("pooling", ["layers", "mean", "cls"])
+@pytest.mark.parametrize("relative_positions", [False, True])
 def test_a_model_gives_packed_texts_the_logits_of_padded_ones(
-    lengths: Sequence[int], pooling: Pooling
+    lengths: Sequence[int], pooling: Pooling, relative_positions: bool
 ) -> None:
     torch.manual_seed(0)
     config = ModelConfig(
@@ -119,8 +120,11 @@ def test_a_model_gives_packed_texts_the_logits_of_padded_ones(
         num_labels=4,
         pooling=pooling,
         attention=MODES["clamp"],
+        relative_positions=relative_positions,
     )
     model = TextClassifier(config).double()
+    for bias in model.buffers():
+        torch.nn.init.normal_(bias)
     torch.nn.init.normal_(model.head.weight)
     texts = [tuple(torch.randint(1, 50, (length,)).tolist()) for length in lengths]
     encodings = [Encoding(ids, ((0, 0),) * len(ids)) for ids in texts]

@@ -1,20 +1,27 @@
-"""Pretrained weights in our blocks against ``transformers``, on real sentences."""
+"""Pretrained weights in our blocks against ``transformers``, on real sentences or random ids."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 import torch
+from tokenizers import models, normalizers, pre_tokenizers
 
-from attnpriv.config import AttentionConfig
-from attnpriv.data import WordPieceTokenizer
+from attnpriv.certificate import certify
+from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
+from attnpriv.data import WordPieceTokenizer, load_dataset
 from attnpriv.errors import InputError
+from attnpriv.guarantees import weight_bounds
 from attnpriv.models.pretrained import encoder_folder, load_pretrained
 from attnpriv.models.text import TextClassifier, pad_batch
+from attnpriv.run_folder import load_run
+from attnpriv.training import train
 
 SENTENCES = [
     "Ok lar... Joking wif u oni...",
@@ -76,6 +83,127 @@ def test_hardening_changes_the_hidden_states(minilm: TextClassifier) -> None:
     assert difference.abs().max() > 1e-2
 
 
+def small_mpnet(folder: Path, change: dict[str, Any] | None = None) -> Any:
+    """A model of ``transformers`` with random weights, and its folder."""
+    from transformers import MPNetConfig, MPNetModel
+
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": 61,
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "intermediate_size": 40,
+        "max_position_embeddings": 302,
+        "initializer_range": 0.3,
+    }
+    theirs = MPNetModel(MPNetConfig(**{**shape, **(change or {})})).eval()
+    theirs.save_pretrained(folder)
+    return theirs
+
+
+@pytest.mark.parametrize("change", [{}, {"max_position_embeddings": 182}], ids=str)
+def test_every_hidden_state_of_mpnet_equals_that_of_transformers(
+    tmp_path: Path, change: dict[str, int]
+) -> None:
+    """With texts longer than the distances that it tells apart."""
+    theirs = small_mpnet(tmp_path, change)
+    ours = load_pretrained(tmp_path, 2, AttentionConfig()).eval()
+    longest = min(256, change.get("max_position_embeddings", 302) - 2)
+    assert ours.config.max_length == longest
+    ids = torch.randint(3, 61, (4, longest), generator=torch.Generator().manual_seed(0))
+    mask = torch.arange(longest) < torch.tensor([1, 17, 140, longest])[:, None]
+    ids = ids.where(mask, 1)
+    with torch.no_grad():
+        expected = theirs(ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states
+        states = hidden_states(ours, ids, mask)
+        without = load_pretrained(tmp_path, 2, AttentionConfig())
+        for bias in without.buffers():
+            bias.zero_()
+        unbiased = hidden_states(without, ids, mask)
+    assert len(states) == len(expected) == 3
+    for mine, other in zip(states, expected, strict=True):
+        assert (mine - other)[mask].abs().max() < 1e-4
+    assert (unbiased[-1] - states[-1])[mask].abs().max() > 1e-2
+
+
+def test_weights_of_mpnet_keep_the_bounds(tmp_path: Path) -> None:
+    small_mpnet(tmp_path, {"initializer_range": 3.0})
+    ids = torch.randint(3, 61, (2, 32), generator=torch.Generator().manual_seed(0))
+    largest = {}
+    for clip in (None, 0.97):
+        model = load_pretrained(tmp_path, 2, AttentionConfig(clip=clip))
+        with torch.no_grad():
+            _, weights = model.forward_with_weights(ids, torch.ones(2, 32, dtype=torch.bool))
+        largest[clip] = max(float(each.max()) for each in weights)
+    bound = weight_bounds(0.97, 1.0, 32)[1]
+    assert 0.9 * bound <= largest[0.97] <= bound * (1 + 1e-5)
+    assert (largest[None] or 0) > 2 * bound
+
+
+@pytest.mark.parametrize(
+    ("attention", "message"),
+    [
+        (AttentionConfig(clip=1.0, clip_mode="norm"), "expected clip_mode other than norm"),
+        (AttentionConfig(score="additive"), "expected score dot_product"),
+    ],
+)
+def test_what_would_not_bound_the_positions_of_mpnet_is_refused(
+    tmp_path: Path, attention: AttentionConfig, message: str
+) -> None:
+    small_mpnet(tmp_path)
+    with pytest.raises(InputError, match=message):
+        load_pretrained(tmp_path, 2, attention)
+
+
+def mpnet_tokenizer(words: list[str]) -> tokenizers.Tokenizer:
+    """With MPNet's special tokens, and BERT's among the words as its vocabulary has them."""
+    vocabulary = ["<s>", "<pad>", "</s>", "<unk>", "[PAD]", "[UNK]", "[CLS]", "[SEP]", *words]
+    made = tokenizers.Tokenizer(
+        models.WordPiece({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]")
+    )
+    made.normalizer = normalizers.Lowercase()
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", "[UNK]"])
+    return made
+
+
+def test_texts_for_mpnet_have_its_special_tokens_and_cannot_forge_them(tmp_path: Path) -> None:
+    mpnet_tokenizer(["good", "film"]).save(str(tmp_path / "tokenizer.json"))
+    tokenizer = WordPieceTokenizer.from_file(tmp_path / "tokenizer.json")
+    assert tokenizer.pad_id == 1
+    assert tokenizer.encode("Good film", 9).ids == (0, 8, 9, 2)
+    forged = tokenizer.encode("good </s> <s> <pad> [SEP] film", 64).ids
+    assert not {0, 1, 2, 7} & set(forged[1:-1])
+
+
+def test_a_private_run_on_mpnet_keeps_its_biases(tmp_path: Path) -> None:
+    tickets = load_dataset("tickets:rows=80")
+    words = sorted({word for text in tickets.texts for word in re.findall("[a-z]+", text.lower())})
+    small_mpnet(tmp_path / "mpnet", {"vocab_size": len(words) + 8})
+    mpnet_tokenizer(words).save(str(tmp_path / "mpnet" / "tokenizer.json"))
+    attention = AttentionConfig(clip=0.97)
+    train(
+        tickets,
+        tmp_path / "run",
+        attention=attention,
+        config=TrainConfig(trainable="all", steps=2, batch_size=8),
+        privacy=PrivacyConfig(epsilon=3.0, delta=1e-3, noise_seed=0),
+        encoder=str(tmp_path / "mpnet"),
+    )
+    run = load_run(tmp_path / "run")
+    assert run.model.config.relative_positions
+    start = load_pretrained(tmp_path / "mpnet", len(run.label_names), attention)
+    biases = dict(start.named_buffers())
+    assert len(biases) == 2
+    for name, bias in run.model.named_buffers():
+        assert bias.abs().max() > 0.1
+        assert torch.equal(bias, biases[name])
+    assert not torch.equal(run.model.words.weight, start.words.weight)
+    heads = certify(run.model, 32, 4)
+    assert [head.lift_bound for head in heads] == [pytest.approx(3.99, abs=0.01)] * 6
+
+
 def broken_copy(target: Path, change: dict[str, Any]) -> Path:
     folder = encoder_folder("minilm")
     target.mkdir()
@@ -95,10 +223,11 @@ def test_a_local_folder_loads_under_its_own_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "roberta"}, "expected a bert encoder"),
-        ({"hidden_act": "relu"}, "expected a bert encoder"),
-        ({"num_hidden_layers": 7}, "does not hold a BERT encoder"),
-        ({"hidden_size": 192}, "does not hold a BERT encoder"),
+        ({"model_type": "roberta"}, "expected an encoder bert or mpnet .* got roberta"),
+        ({"hidden_act": "relu"}, "expected an encoder bert or mpnet .* got bert, absolute, relu"),
+        ({"model_type": "mpnet"}, "does not hold a mpnet encoder"),
+        ({"num_hidden_layers": 7}, "does not hold a bert encoder"),
+        ({"hidden_size": 192}, "does not hold a bert encoder"),
     ],
 )
 def test_other_architectures_are_refused(

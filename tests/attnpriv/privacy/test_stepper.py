@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise, permutations
 
 import pytest
@@ -132,6 +133,23 @@ def test_steps_without_noise_are_means_of_clipped_gradients(
         micro_batches = [losses_of(slice(start, stop), batch) for start, stop in pairwise(cuts)]
         moved = move(model, lambda step=step, m=micro_batches: stepper.step(iter(m), noise(step)))
         assert (moved - expected).norm() <= 2e-6 * expected.norm()
+
+
+@each_engine
+def test_biases_by_position_take_part_and_stay(engine: ClippingEngine) -> None:
+    plain, batch = make_model("all", AttentionConfig(2.0, 1.0, "relative")), make_batch(5)
+    model = TextClassifier(replace(plain.config, relative_positions=True))
+    biases = {name: torch.randn_like(x) for name, x in model.named_buffers()}
+    model.load_state_dict({**plain.state_dict(), **biases})
+    assert len(biases) == 2
+    expected = clipped_sum(copy.deepcopy(model), one_by_one(batch), 0.5)
+    without = clipped_sum(plain, one_by_one(batch), 0.5)
+    stepper = make_stepper(model, engine, clip=0.5, expected=1.0)
+    moved = move(model, lambda: stepper.step(iter([losses_of(slice(0, 5), batch)]), noise()))
+    assert (moved - expected).norm() <= 2e-6 * expected.norm()
+    assert (moved - without).norm() >= 1e-3 * expected.norm()
+    kept = dict(model.named_buffers())
+    assert all(torch.equal(kept[name], bias) for name, bias in biases.items())
 
 
 def copy_of(model: nn.Module, trainable: str, attention: AttentionConfig) -> nn.Module:
