@@ -56,7 +56,7 @@ class EagerBackend:
     def __init__(self, model: TextClassifier, dtype: torch.dtype) -> None:
         self.model = model if dtype == torch.float32 else _with_rounded_blocks(model, dtype)
         self.dtype = dtype
-        shared = {id(parameter) for parameter in model.parameters()}
+        shared = {id(weight) for weight in chain(model.parameters(), model.buffers())}
         self.memory_bytes = sum(each.nbytes for each in self.weights() if id(each) not in shared)
 
     def weights(self) -> Iterator[Tensor]:

@@ -36,8 +36,10 @@ from attnpriv_server.backend import EagerBackend, Precision, make_backend
 PRECISIONS: list[Precision] = ["float32", "bfloat16"]
 # Of a probability: a float32 sum in another order, or one bfloat16 number that fell the other way.
 ROUNDING = {"float32": 1e-6, "bfloat16": 1e-2}
+BIASED = AttentionConfig(clip=1.5)  # of a model with relative positions
 ATTENTION = {
     "plain": AttentionConfig(),
+    "biased": BIASED,
     "clamp": AttentionConfig(clip=0.97),
     "tanh": AttentionConfig(clip=2.0, clip_mode="tanh"),
     "relative": AttentionConfig(clip=0.97, clip_mode="relative"),
@@ -62,9 +64,12 @@ def run_of(attention: AttentionConfig, heads: int = 7, share_layers: bool = Fals
         pooling="layers",
         attention=attention,
         share_layers=share_layers,
+        relative_positions=attention is BIASED,
     )
     model = TextClassifier(config)
     nn.init.normal_(model.head.weight)
+    for bias in model.buffers():
+        nn.init.normal_(bias)
     for layer in attentions(model):
         if layer.core.raw_temperature is not None:
             nn.init.normal_(layer.core.raw_temperature.weight)
