@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SECONDS_TO_END = 5.0  # for a worker that was told to; then it is killed
+SECONDS_TO_ANSWER = 120  # and to read on where it is told more than fits; one that hangs is killed
 
 
 class WorkerError(Exception):
@@ -40,7 +42,7 @@ class Workers:
 
     Safe in every thread. A worker that dies is started again, with the models that it is asked for,
     and what it was computing is computed once more; where it dies of that too, that request fails
-    and no other.
+    and no other. One that gives no answer in two minutes is killed, which is the same.
 
     Args:
         processes: how many, at least 1.
@@ -157,6 +159,13 @@ class WorkersBackend:
         return head, safetensors.torch.save(model.state_dict())
 
 
+def limit_waiting(connection: socket.socket, seconds: int) -> None:
+    """Make a read or write that waits longer an OSError, in whatever holds the connection."""
+    timeval = struct.pack("ll", seconds, 0)
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        connection.setsockopt(socket.SOL_SOCKET, option, timeval)
+
+
 class _Worker:
     """One process, from its first start over each restart to its end; for one thread at a time."""
 
@@ -225,6 +234,7 @@ class _Worker:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
+        limit_waiting(ours, SECONDS_TO_ANSWER)
         with theirs:
             # -P: what lies in the current folder is no module. A group of its own: Ctrl-C reaches
             # the server alone, which drains.

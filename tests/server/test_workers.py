@@ -34,7 +34,7 @@ from attnpriv_server.domain import Code, RefusedError
 from attnpriv_server.repository import Repository
 from attnpriv_server.telemetry import Telemetry
 from attnpriv_server.worker import Models
-from attnpriv_server.workers import WorkerError, Workers
+from attnpriv_server.workers import WorkerError, Workers, limit_waiting
 
 SECONDS = 120  # far beyond what anything here takes, on however slow a machine
 LONGEST = 67
@@ -182,6 +182,26 @@ def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(workers, telemetry) 
         assert all(each.result(SECONDS) for each in asking)
 
     assert deaths(telemetry) == before + 6
+
+
+@pytest.mark.parametrize("what", ["reads", "answers"])
+def test_a_worker_that_hangs_is_replaced_and_nothing_is_lost(telemetry, what) -> None:
+    """It is halted before it reads a model, which is more than a socket holds, or a batch."""
+    with Workers(1, 1, telemetry) as workers:
+        backend, before = workers.backend(run_of(), "float32"), deaths(telemetry)
+        expected = backend.classify(TEXTS)
+        (halted,) = processes(workers)
+        halted.send_signal(signal.SIGSTOP)
+        with socket.socket(fileno=os.dup(workers._workers[0]._link.fileno())) as connection:
+            limit_waiting(connection, 1)  # its successor has longer, as it has to start
+
+        if what == "reads":
+            backend = workers.backend(run_of(), "float32")
+        found = backend.classify(TEXTS)
+
+    assert (found == expected).all()
+    assert halted.poll() == -signal.SIGKILL
+    assert deaths(telemetry) == before + 1
 
 
 @contextmanager
