@@ -41,9 +41,11 @@ def measure(cell: Cell, trained: Trained) -> dict[str, Any]:
     train_rows, held_out_rows = task.split(cell.seed)
     held_out = trained.predict(held_out_rows)
     with_attention = cell.seed == 0 and not cell.private
+    teacher = trained.teacher and task.score(held_out_rows, trained.teacher(held_out_rows))
     return {
         "metric": task.metric,
         "utility": task.score(held_out_rows, held_out),
+        "teacher_utility": teacher,
         "membership_auc": _membership_auc(task, trained, train_rows, held_out_rows, held_out),
         "attention": _attention(cell, trained, task, held_out_rows) if with_attention else None,
     }

@@ -67,11 +67,19 @@ SCRATCH_PRIVATE = Recipe(512, 3e-3, 0.05, 2048, steps=60)
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained classifier, and the class probabilities [N, K] it gives to rows of its task."""
+    """A trained classifier.
+
+    Attributes:
+        model: the classifier.
+        tokenizer: its own.
+        predict: the class probabilities [N, K] that it gives to rows of its task.
+        teacher: what the model that it learned from gives, if there was one.
+    """
 
     model: TextClassifier
     tokenizer: Tokenizer
     predict: Callable[[Sequence[int]], Floats]
+    teacher: Callable[[Sequence[int]], Floats] | None = None
 
 
 def train_cell(cell: Cell) -> Trained:
@@ -107,15 +115,17 @@ def _train_tuned(cell: Cell, task: Task) -> Trained:
 def _train_distilled(cell: Cell, task: Task) -> Trained:
     teacher = _teacher(cell.dataset, cell.seed)
     student = _pretrained(task, cell.point.attention)
-    student.load_state_dict(teacher.state_dict())
-    return _train_whole(cell, task, student, DISTILLED, teacher)
+    student.load_state_dict(teacher.model.state_dict())
+    trained = _train_whole(cell, task, student, DISTILLED, teacher.model)
+    return replace(trained, teacher=teacher.predict)
 
 
 @lru_cache(maxsize=1)
-def _teacher(dataset: str, seed: int) -> TextClassifier:
-    """The plain model of the tuned regime, with the same bits as in its own cell."""
-    cell = Cell("tuned", dataset, Point.parse("plain"), private=False, seed=seed)
-    return train_cell(cell).model.requires_grad_(False)
+def _teacher(dataset: str, seed: int) -> Trained:
+    """The plain model of the tuned regime."""
+    trained = train_cell(Cell("tuned", dataset, Point.parse("plain"), private=False, seed=seed))
+    trained.model.requires_grad_(False)
+    return trained
 
 
 def _train_scratch(cell: Cell, task: Task) -> Trained:

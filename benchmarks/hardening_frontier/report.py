@@ -22,7 +22,6 @@ MARKERS = {"plain": "*", "clamp": "o", "tanh": "s", "norm": "^", "relative": "D"
 SHIFTS = {"plain": 0.0, "clamp": -0.12, "tanh": -0.04, "norm": 0.04, "relative": 0.12}
 COLOURS = {False: "tab:blue", True: "tab:red"}
 GOAL_DATASETS = ("sms", "sst2")
-TEACHERS = {"distilled": "tuned"}  # whose plain model is compared with, where not the regime's own
 
 Record = dict[str, Any]
 
@@ -46,12 +45,7 @@ def _table(
     dataset: str, regime: str, private: bool, chosen: list[Record], records: Sequence[Record]
 ) -> dict[str, Any]:
     names = dict.fromkeys(record["point"] for record in chosen)
-    compared = (dataset, TEACHERS.get(regime, regime), private, "plain")
-    plain = {
-        r["seed"]: r["utility"]
-        for r in records
-        if (r["dataset"], r["regime"], r["private"], r["point"]) == compared
-    }
+    plain = {r["seed"]: r["utility"] for r in chosen if r["point"] == "plain"}
     measured = {
         r["point"]: r["attention"]
         for r in records
@@ -72,7 +66,13 @@ def _table(
 def _row(
     name: str, cells: list[Record], plain: dict[int, float], attention: Record | None
 ) -> dict[str, Any]:
-    losses = [100 * (c["utility"] - plain[c["seed"]]) for c in cells if c["seed"] in plain]
+    # A student's teacher is known by itself: other draws make another plain model of that seed.
+    compared = [c.get("teacher_utility") or plain.get(c["seed"]) for c in cells]
+    losses = [
+        100 * (c["utility"] - other)
+        for c, other in zip(cells, compared, strict=True)
+        if other is not None
+    ]
     areas = [c["membership_auc"]["value"] for c in cells]
     return {
         "point": name,
