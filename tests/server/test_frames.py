@@ -328,7 +328,9 @@ def test_large_headers_are_refused_to_clients_that_care_for_no_settings(host, fi
     with host.connect(HELLO + begun + request) as connection:
         ended = next(endings(connection))
 
-    assert b"expected at most 8192 bytes of metadata" in ended
+    assert b"grpc-status\x018" in ended
+    # By us, or by gRPC itself where it has seen enough of them first; it then lists their sizes.
+    assert b"expected at most 8192 bytes of metadata" in ended or b"x:16033B" in ended
     assert host.is_polite()
 
 
