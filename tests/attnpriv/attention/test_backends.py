@@ -117,6 +117,12 @@ def leaves_of(inputs: Tensors, dtype: torch.dtype) -> tuple[Tensors, list[Tensor
     return made, [x for x in made.values() if x is not None and x.requires_grad]
 
 
+def in_float64(inputs: Tensors) -> tuple[Tensors, list[Tensor]]:
+    """The same rounded numbers for the reference, as ``leaves_of`` gives them."""
+    rounded = {name: None if x is None else x.detach() for name, x in inputs.items()}
+    return leaves_of(rounded, torch.float64)
+
+
 def tolerance(config: AttentionConfig, dtype: torch.dtype, of_gradient: bool) -> float:
     """Relative to the norm of a whole tensor.
 
@@ -158,11 +164,7 @@ def test_every_path_equals_the_reference(
     monkeypatch.setattr(blockwise, "BLOCK_BYTES", block_bytes)
     for lengths, mask, causal in itertools.product(LENGTHS, MASKS, (False, True)):
         inputs, leaves = leaves_of(make_inputs(config, lengths, mask), dtype)
-        # The reference sees the same rounded numbers.
-        rounded = {
-            n: x if x is None or x.dtype == torch.bool else x.detach() for n, x in inputs.items()
-        }
-        wide, wide_leaves = leaves_of(rounded, torch.float64)
+        wide, wide_leaves = in_float64(inputs)
         expected = with_gradients(reference(wide, config, causal), wide_leaves)
         for need_weights in (False, True):
             q, k, v, visible, tau, w = inputs.values()
@@ -196,10 +198,7 @@ def test_a_bias_by_position_equals_the_reference(
         inputs, leaves = leaves_of(make_inputs(config, lengths, mask), dtype)
         generator = torch.Generator().manual_seed(2)
         bias = torch.randn(2, 2 * (max(lengths) + spare) - 1, generator=generator).to(dtype)
-        rounded = {
-            n: x if x is None or x.dtype == torch.bool else x.detach() for n, x in inputs.items()
-        }
-        wide, wide_leaves = leaves_of(rounded, torch.float64)
+        wide, wide_leaves = in_float64(inputs)
         expected = reference(wide, config, causal, bias.double())
         expected_all = with_gradients(expected, wide_leaves)
         q, k, v, visible, tau, _ = inputs.values()
