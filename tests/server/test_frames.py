@@ -323,8 +323,8 @@ def test_a_gzip_bomb_is_refused_before_it_is_unpacked(host) -> None:
 def test_large_headers_are_refused_to_clients_that_care_for_no_settings(host, fields) -> None:
     """Those that do learn the limit from them, and refuse themselves.
 
-    Of other clients' headers gRPC refuses some at random, the more the nearer they come to its
-    16 MiB: 4 % of the larger ones here, with the same status. So several are sent.
+    Of other clients' headers gRPC refuses some at random, with the same status and the more the
+    longer they are: 5 of 300 like the larger ones here. So several are sent.
     """
     begun = frame(HEADERS, 0, 1, block(PREDICT)) + frame(CONTINUATION, 0, 1, LONG) * fields
     request = frame(CONTINUATION, END_HEADERS, 1) + send(REQUEST)
