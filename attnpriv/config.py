@@ -103,6 +103,11 @@ class AttentionConfig:
         return self.temperature if self.temperature_floor is None else self.temperature_floor
 
 
+# The preset where a bound is wanted: four tokens of 32 get at most 3.99 times their share of any
+# row. docs/benchmarks.md says what it costs, and where ``clamp`` costs less.
+BOUNDED = AttentionConfig(clip=0.97, clip_mode="relative")
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The shape of a text classifier built from post-norm encoder blocks.

@@ -5,8 +5,11 @@ import math
 from typing import Any
 
 import pytest
+import torch
 
+from attnpriv.attention import attention_weights
 from attnpriv.config import (
+    BOUNDED,
     AttentionConfig,
     ModelConfig,
     PrivacyConfig,
@@ -15,6 +18,7 @@ from attnpriv.config import (
     parse_trainable,
 )
 from attnpriv.errors import InputError
+from attnpriv.guarantees import lift_bound
 
 SHAPE: dict[str, Any] = {
     "encoder": "scratch",
@@ -48,6 +52,16 @@ SHAPE: dict[str, Any] = {
 def test_attention_refuses(values: dict[str, Any], named: str) -> None:
     with pytest.raises(InputError, match=f"expected {named} .*got {next(iter(values.values()))!r}"):
         AttentionConfig(**values)
+
+
+def test_the_preset_bounds_four_keys_of_32_by_a_lift_of_four_and_no_less() -> None:
+    sharp = torch.full((1, 1, 32, 1), -100.0)
+    sharp[:, :, :4] = 100.0
+    weights = attention_weights(torch.ones(1, 1, 1, 1), sharp, None, BOUNDED)
+    lift = float(weights[..., :4].sum()) * 32 / 4
+    bound = lift_bound(BOUNDED.logit_bound, BOUNDED.temperature, 32, 4)
+    assert lift == pytest.approx(bound, rel=1e-6)
+    assert 3.9 < bound <= 4
 
 
 @pytest.mark.parametrize(
