@@ -62,7 +62,7 @@ class Recipe:
 TUNED = Recipe(32, 1e-4, 0.01, 512, precision="bfloat16")
 DISTILLED = replace(TUNED, epochs=4, fit=TrainConfig(warmup=0.06, decay="linear"))
 SCRATCH_PLAIN = Recipe(64, 1e-3, 0.01, 2048, steps=250)
-SCRATCH_PRIVATE = Recipe(512, 3e-3, 0.05, 2048, steps=60)
+SCRATCH_PRIVATE = Recipe(1024, 3e-3, 0.15, 2048, steps=60)
 
 
 @dataclass(frozen=True)
