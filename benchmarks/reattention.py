@@ -67,6 +67,7 @@ class Cell:
     dataset: str
     encoder: str
     attention: str
+    learning_rate: float
     epsilon: float
     strength: float
     seed: int
@@ -78,16 +79,18 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("docs/reattention.jsonl"))
     parser.add_argument("--datasets", default="sms,sst2")
     parser.add_argument("--encoder", choices=RECIPES, default="scratch", help="(%(default)s)")
-    parser.add_argument("--attentions", default="plain", help="such as plain,clamp:0.97:1")
+    parser.add_argument("--attentions", default="plain", help="(%(default)s)")
+    parser.add_argument("--learning-rate", type=float, help="of the encoder (the recipe's)")
     parser.add_argument("--epsilon", type=float, default=3.0, help="(%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="how many (%(default)s)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     done = read(options.results)
     datasets, attentions = options.datasets.split(","), options.attentions.split(",")
+    rate = options.learning_rate or RECIPES[options.encoder].learning_rate
     for dataset, attention, seed in product(datasets, attentions, range(options.seeds)):
         for strength in STRENGTHS:
-            cell = Cell(dataset, options.encoder, attention, options.epsilon, strength, seed)
+            cell = Cell(dataset, options.encoder, attention, rate, options.epsilon, strength, seed)
             if cell not in done:
                 done[cell] = measure(cell)
                 with options.results.open("a", encoding="utf-8") as file:
@@ -105,21 +108,21 @@ def read(path: Path) -> dict[Cell, dict[str, Any]]:
 
 def summarise(done: dict[Cell, dict[str, Any]]) -> list[dict[str, Any]]:
     """Of every strength, the scores of its seeds and what it adds to each without correction."""
-    groups: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = {}
+    groups: dict[Cell, dict[int, dict[str, Any]]] = {}
     for cell, result in done.items():
-        key = cell.dataset, cell.encoder, cell.attention, cell.epsilon, cell.strength
-        groups.setdefault(key, {})[cell.seed] = result
-    return [
-        {
-            **dict(
-                zip(("dataset", "encoder", "attention", "epsilon", "strength"), key, strict=True)
-            ),
-            "scores": [result["score"] for result in results.values()],
-            "points_gained": _gains(results, groups.get((*key[:-1], 0.0), {}), "score", 100),
-            "log_loss_added": _gains(results, groups.get((*key[:-1], 0.0), {}), "log_loss", 1),
-        }
-        for key, results in groups.items()
-    ]
+        groups.setdefault(replace(cell, seed=0), {})[cell.seed] = result
+    rows = []
+    for cell, results in groups.items():
+        plain = groups.get(replace(cell, strength=0.0), {})
+        rows.append(
+            {
+                **{name: value for name, value in asdict(cell).items() if name != "seed"},
+                "scores": [result["score"] for result in results.values()],
+                "points_gained": _gains(results, plain, "score", 100),
+                "log_loss_added": _gains(results, plain, "log_loss", 1),
+            }
+        )
+    return rows
 
 
 def _gains(
@@ -247,7 +250,8 @@ def normed(layer: nn.LayerNorm, x: Tensor, variance: Tensor) -> Tensor:
 def measure(cell: Cell) -> dict[str, Any]:
     """Train the encoder whole, and score it on held-out rows."""
     started = time.process_time()
-    task, recipe = load_task(cell.dataset), RECIPES[cell.encoder]
+    task = load_task(cell.dataset)
+    recipe = replace(RECIPES[cell.encoder], learning_rate=cell.learning_rate)
     with seeded(cell.seed):
         classifier = new_classifier(cell, task)
     encodings = classifier.encode(task.data.texts)
