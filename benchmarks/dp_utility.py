@@ -25,10 +25,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from attnpriv.config import PrivacyConfig, TrainConfig
-from attnpriv.models.text import pooled_features
+from attnpriv.models.text import TextClassifier, pooled_features
 from attnpriv.privacy import noise_multiplier_for
 from attnpriv.privacy.randomness import StepKeys
-from attnpriv.training.loop import Training, run
+from attnpriv.training.batches import Records
+from attnpriv.training.loop import Schedule, Training, run
 from attnpriv.training.preparation import (
     Classifier,
     build_classifier,
@@ -102,28 +103,49 @@ def measure(cell: Cell, encoder: str) -> dict[str, Any]:
     classifier.model.select_trainable("head")
     labels = torch.tensor(task.data.labels)[rows]
     schedule = make_schedule(config, len(rows))
-    private = math.isfinite(cell.epsilon)
     noise = 0.0
-    if private:
+    if math.isfinite(cell.epsilon):
         noise = noise_multiplier_for(cell.epsilon, DELTA, schedule.sample_rate, schedule.steps)
-    training = Training(
-        make_records(classifier, [], labels, config, features[rows]),
-        make_optimizer(classifier.model, config),
-        schedule,
-        config,
-        privacy=PrivacyConfig(cell.epsilon, DELTA) if private else None,
-        noise_multiplier=noise,
-        keys=StepKeys.from_seed(cell.seed),
-        processes=Processes(),
-    )
-    run(training)
-    training.finish()
+    records = make_records(classifier, [], labels, config, features[rows])
+    fit(classifier.model, records, config, schedule, cell.epsilon, noise)
     with torch.no_grad():
         probabilities = classifier.model.head(features[held_out]).softmax(-1).double().numpy()
     score = task.score(held_out, probabilities)
     print(f"{cell}: {score:.4f}", file=sys.stderr, flush=True)
     seconds = round(time.monotonic() - started, 1)
     return {"metric": task.metric, "score": score, "noise_multiplier": noise, "seconds": seconds}
+
+
+def fit(
+    model: TextClassifier,
+    records: Records,
+    config: TrainConfig,
+    schedule: Schedule,
+    epsilon: float,
+    noise: float,
+) -> None:
+    """Train what is trainable of the model, with draws and noise from the configuration's seed.
+
+    Args:
+        model: its optimizer is the command line's.
+        records: of that model.
+        config: the recipe.
+        schedule: its steps.
+        epsilon: the target; infinite without privacy.
+        noise: the noise multiplier.
+    """
+    training = Training(
+        records,
+        make_optimizer(model, config),
+        schedule,
+        config,
+        privacy=PrivacyConfig(epsilon, DELTA) if math.isfinite(epsilon) else None,
+        noise_multiplier=noise,
+        keys=StepKeys.from_seed(config.seed),
+        processes=Processes(),
+    )
+    run(training)
+    training.finish()
 
 
 def new_classifier(task: Task, encoder: str, attention: str) -> Classifier:

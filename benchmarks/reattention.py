@@ -31,26 +31,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnpriv.attention import MultiHeadSelfAttention, attention_weights
+from attnpriv.attention import MultiHeadSelfAttention, Packing, attention_weights
 from attnpriv.config import ModelConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import Encoding
 from attnpriv.models.text import Block, TextClassifier
 from attnpriv.privacy import noise_multiplier_for
-from attnpriv.privacy.randomness import StepKeys
-from attnpriv.training.loop import Training, run
-from attnpriv.training.preparation import (
-    Classifier,
-    build_classifier,
-    make_optimizer,
-    make_records,
-    make_schedule,
-    seeded,
-)
-from attnpriv.training.processes import Processes
-from benchmarks.hardening_frontier.points import Point
+from attnpriv.training.preparation import Classifier, make_records, make_schedule, seeded
+from benchmarks.dp_utility import DELTA, fit, new_classifier
 from benchmarks.hardening_frontier.tasks import Task, load_task
 
-DELTA = 1e-5
 STRENGTHS = (0.0, 0.1, 1.0)
 RECIPES = {
     "scratch": TrainConfig("all", steps=60, learning_rate=3e-3, micro_batch_tokens=4096),
@@ -88,13 +77,13 @@ def main() -> None:
     done = read(options.results)
     datasets, attentions = options.datasets.split(","), options.attentions.split(",")
     rate = options.learning_rate or RECIPES[options.encoder].learning_rate
-    for dataset, attention, seed in product(datasets, attentions, range(options.seeds)):
-        for strength in STRENGTHS:
-            cell = Cell(dataset, options.encoder, attention, rate, options.epsilon, strength, seed)
-            if cell not in done:
-                done[cell] = measure(cell)
-                with options.results.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({**asdict(cell), "result": done[cell]}) + "\n")
+    choices = product(datasets, attentions, range(options.seeds), STRENGTHS)
+    for dataset, attention, seed, strength in choices:
+        cell = Cell(dataset, options.encoder, attention, rate, options.epsilon, strength, seed)
+        if cell not in done:
+            done[cell] = measure(cell)
+            with options.results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**asdict(cell), "result": done[cell]}) + "\n")
     print(json.dumps({"benchmark": "reattention", "delta": DELTA, "rows": summarise(done)}))
 
 
@@ -166,18 +155,26 @@ class ReattentiveClassifier(TextClassifier):
     errors: Errors
     _variance: Tensor
 
-    def embed(self, ids: Tensor, packing: None = None) -> Tensor:  # type: ignore[override]
-        """As ``TextClassifier.embed``; keeps the variances for the layers."""
+    def embed(self, ids: Tensor, packing: Packing | None = None) -> Tensor:
+        """As ``TextClassifier.embed`` of padded texts; keeps the variances for the layers."""
         with torch.no_grad():
             words = self.errors.words[ids] ** 2
             variance = (words + self.errors.positions[: ids.shape[1]] ** 2).unsqueeze(-1)
-            places = torch.arange(ids.shape[1])
-            x = self.words(ids) + self.positions(places)
+            x = self.words(ids) + self.positions(torch.arange(ids.shape[1]))
             self._variance = normed(self.embedding_norm, x, variance.expand_as(x))
-        return super().embed(ids)
+        return super().embed(ids, packing)
 
-    def run_layers(self, x: Tensor, mask: Tensor, **_: Any) -> Any:  # type: ignore[override]
-        """As ``TextClassifier.run_layers``, all of them."""
+    def run_layers(
+        self,
+        x: Tensor,
+        mask: Tensor | Packing,
+        start: int = 0,
+        stop: int | None = None,
+        need_weights: bool = False,
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """As ``TextClassifier.run_layers``, of all layers and without their weights."""
+        assert isinstance(mask, Tensor)
+        assert (start, stop, need_weights) == (0, None, False)
         states, variance = [], self._variance
         for number, block in enumerate(self.layers, start=1):
             assert isinstance(block, Block)
@@ -251,31 +248,21 @@ def measure(cell: Cell) -> dict[str, Any]:
     """Train the encoder whole, and score it on held-out rows."""
     started = time.process_time()
     task = load_task(cell.dataset)
-    recipe = replace(RECIPES[cell.encoder], learning_rate=cell.learning_rate)
+    rate = cell.learning_rate
+    recipe = replace(RECIPES[cell.encoder], learning_rate=rate, seed=cell.seed)
     with seeded(cell.seed):
-        classifier = new_classifier(cell, task)
+        classifier = corrected_classifier(cell, task)
     encodings = classifier.encode(task.data.texts)
     rows, held_out = task.split(cell.seed)
     training_rows = [encodings[row] for row in rows]
     schedule = make_schedule(recipe, len(rows))
-    privacy = PrivacyConfig(cell.epsilon, DELTA)
     noise = noise_multiplier_for(cell.epsilon, DELTA, schedule.sample_rate, schedule.steps)
     if isinstance(classifier.model, ReattentiveClassifier):
-        size = cell.strength * noise * privacy.max_grad_norm / schedule.batch_size
+        size = cell.strength * noise * PrivacyConfig.max_grad_norm / schedule.batch_size
         classifier.model.errors = Errors.of(training_rows, size, classifier.model.config)
     labels = torch.tensor(task.data.labels)
-    training = Training(
-        make_records(classifier, training_rows, labels[rows], recipe),
-        make_optimizer(classifier.model, recipe),
-        schedule,
-        recipe,
-        privacy=privacy,
-        noise_multiplier=noise,
-        keys=StepKeys.from_seed(cell.seed),
-        processes=Processes(),
-    )
-    run(training)
-    training.finish()
+    records = make_records(classifier, training_rows, labels[rows], recipe)
+    fit(classifier.model, records, recipe, schedule, cell.epsilon, noise)
     with torch.no_grad():
         logits = classifier.model.head(classifier.features([encodings[r] for r in held_out]))
     score = task.score(held_out, logits.softmax(-1).double().numpy())
@@ -291,10 +278,9 @@ def measure(cell: Cell) -> dict[str, Any]:
     }
 
 
-def new_classifier(cell: Cell, task: Task) -> Classifier:
+def corrected_classifier(cell: Cell, task: Task) -> Classifier:
     """What the command line would train; its corrected copy, but at strength 0."""
-    attention = Point.parse(cell.attention).attention
-    plain = build_classifier(cell.encoder, attention, "layers", False, len(task.data.label_names))
+    plain = new_classifier(task, cell.encoder, cell.attention)
     if not cell.strength:
         return plain
     model = ReattentiveClassifier(plain.model.config)
