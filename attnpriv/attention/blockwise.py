@@ -83,22 +83,19 @@ def blockwise_attention(
 
     Differentiable once, by every tensor but mask and bias.
     """
-    out: Tensor = _Blockwise.apply(q, k, v, gain, vector, bias, mask, rule)  # type: ignore[no-untyped-call]
+    inputs = (q, k, v, gain, vector, bias, mask, rule)
+    if not torch.is_grad_enabled():
+        return _forward(*inputs)
+    out: Tensor = _Blockwise.apply(*inputs)  # type: ignore[no-untyped-call]
     return out
 
 
 class _Blockwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        q, k, v, gain, vector, bias, mask, rule = inputs
-        out: Tensor = q.new_empty(*q.shape[:3], v.shape[-1])
-        for where in _groups(q, k, vector):
-            group = _Group(where, q, k, v, gain, vector, bias, mask, rule, dtype=q.dtype)
-            for rows in group.query_blocks():
-                out[*where, rows] = group.forward(rows)
-        ctx.save_for_backward(q, k, v, gain, vector, bias, mask)
-        ctx.rule = rule
-        return out
+        *tensors, ctx.rule = inputs
+        ctx.save_for_backward(*tensors)
+        return _forward(*inputs)
 
     @staticmethod
     @once_differentiable
@@ -115,6 +112,27 @@ class _Blockwise(torch.autograd.Function):
                     if whole is not None and part is not None:
                         whole[where] = part.view_as(whole[where])
         return (*grads, None, None, None)
+
+
+def _forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gain: Tensor | None,
+    vector: Tensor | None,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    rule: Rule,
+) -> Tensor:
+    out = q.new_empty(*q.shape[:3], v.shape[-1])
+    for where in _groups(q, k, vector):
+        group = _Group(where, q, k, v, gain, vector, bias, mask, rule, dtype=q.dtype)
+        for rows in group.query_blocks():
+            block = group.forward(rows)
+            if block.shape == out.shape:  # all there is, which need not be copied
+                return block
+            out[*where, rows] = block
+    return out
 
 
 class _Group:

@@ -1,12 +1,12 @@
 """Texts laid end to end: every layer but attention itself works on tokens, and none on padding.
 
-Shapes: B texts, N tokens of all of them and the filling, b texts of a group with n tokens, t of
-them in the longest, W any width.
+Shapes: B texts, N tokens of all of them and the filling, b texts of a group with t tokens in the
+longest of them, P places of all groups with their padding, W any width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,25 +27,18 @@ class Group:
     """Texts of like length, which attend in one padded call.
 
     Attributes:
-        tokens: where their tokens lie among the N, [n].
-        places: where those go among the b·t places of the padded call, [n].
-        sources: which token goes to each place, [b, t]: padding repeats the text's first one.
+        places: which of the P are the group's.
+        sources: which token goes to each of them, [b, t]: padding repeats the text's first one.
         mask: [b, t], True where a token is; None where all are.
     """
 
-    tokens: Tensor
-    places: Tensor
+    places: slice
     sources: Tensor
     mask: Tensor | None
 
-    def pad(self, x: Tensor) -> Tensor:
-        """The texts' part of x [N, W] as [b, t, W]."""
-        return x.index_select(0, self.sources.flatten()).view(*self.sources.shape, -1)
-
-    def unpad(self, padded: Tensor, x: Tensor) -> None:
-        """Put the tokens of ``padded`` [b, t, W] to their places in x [N, W]."""
-        own = padded.flatten(0, 1).index_select(0, self.places).to(x.dtype)
-        x.index_copy_(0, self.tokens, own)
+    def part(self, padded: Tensor) -> Tensor:
+        """The group's part of ``padded`` [P, W], to read or to write, [b, t, W]."""
+        return padded[self.places].view(*self.sources.shape, -1)
 
 
 class Packing:
@@ -76,20 +69,40 @@ class Packing:
         self.starts = counts.cumsum(0) - counts
         self.positions = torch.zeros(-(-self.tokens // TOKENS) * TOKENS, dtype=torch.int64)
         self.positions[: self.tokens] = torch.arange(self.tokens) - self.starts[self.texts]
-        self.groups = [self._group(texts, counts) for texts in _of_like_length(lengths)]
+        self.groups = list(self._make_groups(lengths, counts))
+        self._sources = torch.cat([counts[:0], *(g.sources.flatten() for g in self.groups)])
+        self._places = self._find_places()
+
+    def pad(self, x: Tensor) -> Tensor:
+        """The tokens x [N, W] at the places of all groups, [P, W]."""
+        return x.index_select(0, self._sources)
+
+    def unpad(self, padded: Tensor) -> Tensor:
+        """The tokens [N, W] of ``padded`` [P, W]; what fills up repeats one of them."""
+        return padded.index_select(0, self._places)
 
     def sums(self, x: Tensor) -> Tensor:
         """The sum over each text's tokens, [B, W] for x [N, W]."""
         return x.new_zeros(self.size, x.shape[-1]).index_add_(0, self.texts, x[: self.tokens])
 
-    def _group(self, texts: Sequence[int], counts: Tensor) -> Group:
-        chosen, starts = counts[texts, None], self.starts[texts, None]
-        positions = torch.arange(int(chosen.max()))
-        mask = positions < chosen
-        sources = starts + torch.where(mask, positions, 0)
-        places = mask.flatten().nonzero().squeeze(1)
-        tokens = sources.flatten()[places]
-        return Group(tokens, places, sources, None if len(places) == mask.numel() else mask)
+    def _make_groups(self, lengths: Sequence[int], counts: Tensor) -> Iterator[Group]:
+        start = 0
+        for texts in _of_like_length(lengths):
+            chosen, starts = counts[texts, None], self.starts[texts, None]
+            positions = torch.arange(lengths[texts[0]])
+            mask = positions < chosen
+            places = slice(start, start := start + mask.numel())
+            sources = starts + torch.where(mask, positions, 0)
+            yield Group(places, sources, None if mask.all() else mask)
+
+    def _find_places(self) -> Tensor:
+        """At which place each token is itself, [N]."""
+        places = torch.zeros_like(self.positions)
+        for group in self.groups:
+            numbers = torch.arange(group.places.start, group.places.stop).view(group.sources.shape)
+            own = slice(None) if group.mask is None else group.mask
+            places[group.sources[own]] = numbers[own]
+        return places
 
 
 def _of_like_length(lengths: Sequence[int]) -> list[list[int]]:

@@ -45,9 +45,12 @@ def test_groups_hold_every_token_once_with_its_own_text_and_little_padding(
     lengths: list[int],
 ) -> None:
     packing = Packing(lengths)
-    tokens = torch.cat([group.tokens for group in packing.groups])
+    tokens = [
+        group.sources.flatten() if group.mask is None else group.sources[group.mask]
+        for group in packing.groups
+    ]
 
-    assert sorted(tokens.tolist()) == list(range(sum(lengths)))
+    assert sorted(torch.cat(tokens).tolist()) == list(range(sum(lengths)))
     for group in packing.groups:
         counts = torch.tensor(lengths)[packing.texts[group.sources[:, 0]]]
         mask = torch.arange(int(counts.max())) < counts[:, None]
@@ -65,12 +68,24 @@ def test_groups_hold_every_token_once_with_its_own_text_and_little_padding(
 def test_what_is_padded_comes_back(dtype: torch.dtype) -> None:
     packing = Packing((5, 2, 11, 6))
     x = torch.randn(len(packing.positions), 3).to(dtype)
-    back = torch.zeros_like(x)
-    for group in packing.groups:
-        group.unpad(group.pad(x), back)
+    padded = packing.pad(x)
+    back = packing.unpad(padded)
 
+    for group in packing.groups:
+        assert torch.equal(group.part(padded), x[group.sources])
     assert torch.equal(back[: packing.tokens], x[: packing.tokens])
-    assert not back[packing.tokens :].any()
+    for filling in back[packing.tokens :]:
+        assert (filling == x[: packing.tokens]).all(-1).any()
+
+
+def test_a_token_comes_back_from_its_own_place_and_not_from_the_padding() -> None:
+    packing = Packing((5, 2, 11, 6))
+    padded = torch.zeros(len(packing.pad(packing.positions)), 1)
+    for group in packing.groups:
+        own = torch.ones_like(group.sources) if group.mask is None else group.mask
+        group.part(padded).copy_(own[..., None])
+
+    assert packing.unpad(padded).all()
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)
