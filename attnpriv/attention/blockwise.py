@@ -278,13 +278,14 @@ class _Group:
         return u.sub_(largest_of_rows(u)).clamp_(-2 * self.rule.bound, 0)
 
     def _raise_lowest_backward(self, grad: Tensor, clipped: Tensor) -> Tensor:
-        """What was raised moves with the largest of its row, or with the first of these.
+        """What was raised moves with the largest of its row, an equal share with each of them.
 
         The gradient by a row sums up to 0, so that what the raised ones have is known by the rest.
         """
         kept = torch.ops.aten.hardtanh_backward(grad, clipped, -2 * self.rule.bound, 1.0)
-        largest = clipped.argmax(-1, keepdim=True)
-        return kept.scatter_add_(-1, largest, -kept.sum(-1, keepdim=True))  # type: ignore[no-any-return]
+        largest = clipped.sign().add_(1)  # 1 there, 0 elsewhere; a search would take far longer
+        share = kept.sum(-1, keepdim=True).div_(largest.sum(-1, keepdim=True).clamp_(min=1))
+        return kept.addcmul_(largest, share, value=-1)  # type: ignore[no-any-return]
 
     def _exponentials(self, clipped: Tensor, rows: slice, keep: bool) -> Tensor:
         """``2^(gain·clipped)``, and 0 where the key may not be seen."""

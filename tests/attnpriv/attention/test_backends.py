@@ -175,6 +175,25 @@ def test_every_path_equals_the_reference(
             assert_close(with_gradients(out, leaves), expected, config, dtype)
 
 
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_keys_that_share_the_largest_logit_share_its_gradient(
+    score: Score, need_weights: bool
+) -> None:
+    config = AttentionConfig(0.7, 1.3, "relative", score)
+    inputs = make_inputs(config, (5, 6), "padding")
+    k, visible = inputs["k"], inputs["mask"]
+    assert k is not None
+    assert visible is not None
+    k[:, :, 3:], visible[:, 3:] = k[:, :, :3], visible[:, :3]  # every key twice
+    inputs, leaves = leaves_of(inputs, torch.float64)
+    expected = with_gradients(reference(inputs, config, causal=False), leaves)
+    q, k, v, visible, _, w = inputs.values()
+    out, _ = attend(q, k, v, visible, config, need_weights, score_vector=w)
+
+    assert_close(with_gradients(out, leaves), expected, config, torch.float64)
+
+
 BIASED = [
     (config, dtype)
     for config, dtype in CASES
