@@ -128,10 +128,7 @@ def _forward(
     for where in _groups(q, k, vector):
         group = _Group(where, q, k, v, gain, vector, bias, mask, rule, dtype=q.dtype)
         for rows in group.query_blocks():
-            block = group.forward(rows)
-            if block.shape == out.shape:  # all there is, which need not be copied
-                return block
-            out[*where, rows] = block
+            group.forward(rows, out[*where, rows])
     return out
 
 
@@ -172,12 +169,12 @@ class _Group:
         for start in range(0, self.q.shape[1], step):
             yield slice(start, min(start + step, self.q.shape[1]))
 
-    def forward(self, rows: slice) -> Tensor:
-        """The output [b, h, t, Dv] of a query block."""
+    def forward(self, rows: slice, out: Tensor) -> None:
+        """Put the output of a query block into ``out`` [b, h, t, Dv]."""
         u = self._scores(rows)
         e = self._exponentials(self._clip(u, rows, out=u), rows, keep=False)
-        out = torch.bmm(e, self.v[:, self._keys(rows)]).div_(self._row_sums(e))
-        return out.view(*self.shape, *out.shape[1:])
+        flat = out.view(len(e), *out.shape[2:])
+        torch.bmm(e, self.v[:, self._keys(rows)], out=flat).div_(self._row_sums(e))
 
     def backward(self, rows: slice, grad: Tensor, learns_gain: bool) -> None:
         """Add a query block's share, given the gradient by its output [b, h, t, Dv]."""
