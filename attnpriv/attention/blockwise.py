@@ -83,10 +83,15 @@ def blockwise_attention(
 
     Differentiable once, by every tensor but mask and bias.
     """
-    inputs = (q, k, v, gain, vector, bias, mask, rule)
-    if not torch.is_grad_enabled():
-        return _forward(*inputs)
-    out: Tensor = _Blockwise.apply(*inputs)  # type: ignore[no-untyped-call]
+    if torch.is_grad_enabled():  # what autograd calls comes back here, with gradients off
+        inputs = (q, k, v, gain, vector, bias, mask, rule)
+        learning: Tensor = _Blockwise.apply(*inputs)  # type: ignore[no-untyped-call]
+        return learning
+    out = q.new_empty(*q.shape[:3], v.shape[-1])
+    for where in _groups(q, k, vector):
+        group = _Group(where, q, k, v, gain, vector, bias, mask, rule, dtype=q.dtype)
+        for rows in group.query_blocks():
+            group.forward(rows, out[*where, rows])
     return out
 
 
@@ -95,7 +100,7 @@ class _Blockwise(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         *tensors, ctx.rule = inputs
         ctx.save_for_backward(*tensors)
-        return _forward(*inputs)
+        return blockwise_attention(*inputs)
 
     @staticmethod
     @once_differentiable
@@ -112,24 +117,6 @@ class _Blockwise(torch.autograd.Function):
                     if whole is not None and part is not None:
                         whole[where] = part.view_as(whole[where])
         return (*grads, None, None, None)
-
-
-def _forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    gain: Tensor | None,
-    vector: Tensor | None,
-    bias: Tensor | None,
-    mask: Tensor | None,
-    rule: Rule,
-) -> Tensor:
-    out = q.new_empty(*q.shape[:3], v.shape[-1])
-    for where in _groups(q, k, vector):
-        group = _Group(where, q, k, v, gain, vector, bias, mask, rule, dtype=q.dtype)
-        for rows in group.query_blocks():
-            group.forward(rows, out[*where, rows])
-    return out
 
 
 class _Group:
@@ -279,10 +266,10 @@ class _Group:
 
         The gradient by a row sums up to 0, so that what the raised ones have is known by the rest.
         """
-        kept = torch.ops.aten.hardtanh_backward(grad, clipped, -2 * self.rule.bound, 1.0)
+        kept: Tensor = torch.ops.aten.hardtanh_backward(grad, clipped, -2 * self.rule.bound, 1.0)
         largest = clipped.sign().add_(1)  # 1 there, 0 elsewhere; a search would take far longer
         share = kept.sum(-1, keepdim=True).div_(largest.sum(-1, keepdim=True).clamp_(min=1))
-        return kept.addcmul_(largest, share, value=-1)  # type: ignore[no-any-return]
+        return kept.addcmul_(largest, share, value=-1)
 
     def _exponentials(self, clipped: Tensor, rows: slice, keep: bool) -> Tensor:
         """``2^(gain·clipped)``, and 0 where the key may not be seen."""

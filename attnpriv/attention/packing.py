@@ -97,11 +97,12 @@ class Packing:
 
     def _find_places(self) -> Tensor:
         """At which place each token is itself, [N]."""
-        places = torch.zeros_like(self.positions)
+        firsts = torch.empty_like(self.starts)  # of each text's first token
         for group in self.groups:
-            numbers = torch.arange(group.places.start, group.places.stop).view(group.sources.shape)
-            own = slice(None) if group.mask is None else group.mask
-            places[group.sources[own]] = numbers[own]
+            texts, width = self.texts[group.sources[:, 0]], group.sources.shape[1]
+            firsts[texts] = torch.arange(group.places.start, group.places.stop, width)
+        places = torch.zeros_like(self.positions)
+        places[: self.tokens] = firsts[self.texts] + self.positions[: self.tokens]
         return places
 
 
