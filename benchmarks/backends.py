@@ -23,9 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attnpriv.attention.scores import has_native_bfloat16
 from attnpriv.config import AttentionConfig, ClipMode, ModelConfig
 from attnpriv.models.text import TextClassifier
-from attnpriv_server.backend import EagerBackend, has_native_bfloat16
+from attnpriv_server.backend import EagerBackend
 
 SHAPES = ((1, 8), (1, 32), (2, 32), (8, 32), (16, 32), (32, 32))  # B and T
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -5,6 +5,9 @@ So the weights of a row are ``e/l`` with ``e = 2^(gain·clip(u))`` and l the sum
 e lives in the cache between two matrix products. The backward pass makes the blocks again (Dao et
 al. 2022, arXiv:2205.14135), so that neither pass holds a [Tq, Tk] tensor.
 
+The blocks are written into the same memory again and again: new memory would come cold, or from the
+system, which zeroes it first.
+
 Shapes: B batch, H heads, Tq queries, Tk keys, Dh head width, Dv value width; inside a group of G
 heads, [G, T, Dh].
 """
@@ -33,7 +36,13 @@ from attnpriv.attention.scores import (
 LN2 = math.log(2)
 # Less than any sum: exponents that cannot overflow are above -31, and of others the largest is 0.
 LEAST_SUM = 2.0**-40
-BLOCK_BYTES = 1 << 20  # of one block: a core's second-level cache holds a few of them
+BLOCK_BYTES = 1 << 20  # of one block: a core's caches hold a few of them
+
+# Those of ``blockwise_attention``, in turn.
+Inputs = tuple[
+    Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None, "Rule"
+]
+DIFFERENTIATED = ("q", "k", "v", "gain", "vector")
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,7 @@ class Rule:
         overflows: whether an exponent can leave the range of float32; then the row's largest is
             subtracted first.
         causal: whether query i sees the keys up to i only.
+        dtype: in which the forward pass computes.
     """
 
     scale: float
@@ -57,6 +67,7 @@ class Rule:
     bound: float
     overflows: bool
     causal: bool
+    dtype: torch.dtype
 
 
 def blockwise_attention(
@@ -83,15 +94,15 @@ def blockwise_attention(
 
     Differentiable once, by every tensor but mask and bias.
     """
+    inputs = (q, k, v, gain, vector, bias, mask, rule)
     if torch.is_grad_enabled():  # what autograd calls comes back here, with gradients off
-        inputs = (q, k, v, gain, vector, bias, mask, rule)
         learning: Tensor = _Blockwise.apply(*inputs)  # type: ignore[no-untyped-call]
         return learning
     out = q.new_empty(*q.shape[:3], v.shape[-1])
-    for where in _groups(q, k, vector):
-        group = _Group(where, q, k, v, gain, vector, bias, mask, rule, dtype=q.dtype)
+    flat = out.flatten(0, 1)
+    for where, group in _groups(inputs, rule.dtype, blocks=1):
         for rows in group.query_blocks():
-            group.forward(rows, out[*where, rows])
+            group.forward(rows, _part(flat[where], rows))
     return out
 
 
@@ -105,216 +116,261 @@ class _Blockwise(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, gain, vector, bias, mask = ctx.saved_tensors
-        grads = [None if x is None else torch.zeros_like(x) for x in (q, k, v, gain, vector)]
-        with without_autocast(q):
-            for where in _groups(q, k, vector):
-                dtype = wide_dtype(q)
-                group = _Group(where, q, k, v, gain, vector, bias, mask, ctx.rule, dtype=dtype)
+        inputs = (*ctx.saved_tensors, ctx.rule)
+        named = zip(DIFFERENTIATED, inputs, ctx.needs_input_grad, strict=False)
+        grads = {name: x.new_empty(x.shape) for name, x, needed in named if needed}
+        flat = {name: x.flatten(0, 1) for name, x in grads.items()}
+        # Half precision would leave little of a gradient, a difference of similar numbers.
+        dtype = wide_dtype(grad)
+        with without_autocast(grad):
+            for where, group in _groups(inputs, dtype, blocks=3, grad=grad):
                 for rows in group.query_blocks():
-                    group.backward(rows, grad[*where, rows], ctx.needs_input_grad[3])
-                for whole, part in zip(grads, group.gradients(), strict=True):
-                    if whole is not None and part is not None:
-                        whole[where] = part.view_as(whole[where])
-        return (*grads, None, None, None)
+                    group.backward(rows, learns_gain="gain" in grads)
+                for name, whole in flat.items():
+                    whole[where] = group.gradient(name)
+        return (*(grads.get(name) for name in DIFFERENTIATED), None, None, None)
+
+
+class _Space:
+    """Memory that all groups write in turn.
+
+    Args:
+        memory: of each block, flat.
+        rows: how many a block has.
+        short: for the shortened queries and keys of a group.
+    """
+
+    def __init__(self, memory: Tensor, rows: int, short: list[Tensor]) -> None:
+        self.rows, self.short = rows, short
+        self._memory, self._blocks = memory, list(memory)
+        self._shape: tuple[int, ...] = ()
+
+    def blocks(self, *shape: int) -> list[Tensor]:
+        if shape != self._shape:  # views cost microseconds
+            size = math.prod(shape)
+            self._shape, self._blocks = shape, [x[:size].view(shape) for x in self._memory]
+        return self._blocks
 
 
 class _Group:
     """Some heads of some texts, flattened to G, with the gradients of their inputs.
 
-    Half precision goes forward as it is, and backward in float32: a gradient is a difference of
-    numbers of similar size, of which it would leave little.
+    Args:
+        tensors: their share of those of DIFFERENTIATED that there are, [G, ...], and backward of
+            the gradient by the output, ``grad``.
+        bias: their heads' share, or None.
+        mask: [G, 1 or Tq, Tk], or None.
+        rule: how a score becomes an exponent.
+        space: memory for blocks.
     """
 
     def __init__(
         self,
-        where: tuple[slice, slice],
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        gain: Tensor | None,
-        vector: Tensor | None,
+        tensors: dict[str, Tensor],
         bias: Tensor | None,
         mask: Tensor | None,
         rule: Rule,
-        dtype: torch.dtype,
+        space: _Space,
     ) -> None:
-        self.shape = (*q[where].shape[:2],)
-        self.q, self.k, self.v = (_flat(x[where]).to(dtype) for x in (q, k, v))
-        self.gain = None if gain is None else _flat(gain[where]).to(dtype)
-        self.vector = None if vector is None else _flat(vector[where]).to(dtype)
-        self.bias = None if bias is None else bias[where[1]].to(dtype)
-        self.mask = None if mask is None else mask.expand(*q.shape[:2], -1, -1)[where]
-        self.rule = rule
+        self.tensors = tensors
+        self.q, self.k, self.v = tensors["q"], tensors["k"], tensors["v"]
+        self.gain, self.vector = tensors.get("gain"), tensors.get("vector")
+        self.bias, self.mask, self.rule, self.space = bias, mask, rule, space
         if rule.clip == "norm":
-            self.q, self.q_factor = shorten_forward(self.q, rule.bound)
-            self.k, self.k_factor = shorten_forward(self.k, rule.bound)
-        self.sums: dict[str, Tensor] = {}  # gradients, summed over the query blocks
+            self.q, self.q_factor = shorten_forward(self.q, rule.bound, space.short[0])
+            self.k, self.k_factor = shorten_forward(self.k, rule.bound, space.short[1])
+        self.sums: dict[str, Tensor] = {}  # gradients, over the query blocks
 
     def query_blocks(self) -> Iterator[slice]:
-        step = max(1, _rows_of_block(self.k, self.vector) // len(self.k))
-        for start in range(0, self.q.shape[1], step):
-            yield slice(start, min(start + step, self.q.shape[1]))
+        Tq, step = self.q.shape[1], max(1, self.space.rows // len(self.q))
+        for start in range(0, Tq, step):
+            yield slice(start, min(start + step, Tq))
 
     def forward(self, rows: slice, out: Tensor) -> None:
-        """Put the output of a query block into ``out`` [b, h, t, Dv]."""
-        u = self._scores(rows)
-        e = self._exponentials(self._clip(u, rows, out=u), rows, keep=False)
-        flat = out.view(len(e), *out.shape[2:])
-        torch.bmm(e, self.v[:, self._keys(rows)], out=flat).div_(self._row_sums(e))
+        """Put the output of a query block into ``out`` [G, t, Dv]."""
+        u, *_ = self._blocks(rows)
+        self._scores(rows, out=u)
+        self._clip(u, rows)
+        e = self._exponentials(u, rows, out=u)
+        into = out if out.dtype == e.dtype else None
+        sums = torch.bmm(e, self._seen(self.v, rows), out=into).div_(self._row_sums(e))
+        if sums is not out:
+            out.copy_(sums)
 
-    def backward(self, rows: slice, grad: Tensor, learns_gain: bool) -> None:
-        """Add a query block's share, given the gradient by its output [b, h, t, Dv]."""
-        u = self._scores(rows)
-        clipped = self._clip(u, rows)
-        e = self._exponentials(clipped, rows, keep=True)
+    def backward(self, rows: slice, learns_gain: bool) -> None:
+        """Add a query block's share of the gradients."""
+        u, e, dz = self._blocks(rows)
+        self._scores(rows, out=u)
+        self._clip(u, rows)
+        self._exponentials(u, rows, out=e)
         total = self._row_sums(e)
-        g = _flat(grad).to(e.dtype) / total
-        self._add("v", self._keys(rows), e.mT @ g)
-        dz = torch.bmm(g, self.v[:, self._keys(rows)].mT).mul_(e)
-        dz.addcmul_(e, dz.sum(-1, keepdim=True) / -total)
+        g = _part(self.tensors["grad"], rows) / total
+        self._seen(self._sum("v"), rows).baddbmm_(e.mT, g)
+        slope = self.rule.scale * LN2
+        factor = slope if self.gain is None else self.gain * slope
+        g.mul_(factor)  # constant within a head, so that it may come before the sums
+        torch.bmm(g, self._seen(self.v, rows).mT, out=dz).mul_(e)
+        dz.addcmul_(e, dz.sum(-1, keepdim=True).div_(total), value=-1)
         if learns_gain:
-            self._add("gain", slice(None), (dz * clipped).sum((1, 2), keepdim=True) * LN2)
-        self._scores_backward(self._clip_backward(dz, u, clipped), rows)
+            share = torch.mul(dz, u, out=e).sum((1, 2), keepdim=True)
+            self._sum("gain").add_(share * (LN2 / factor))
+        self._clip_backward(dz, u, spare=e)
+        self._scores_backward(dz, rows)
+
+    def gradient(self, name: str) -> Tensor:
+        """By the input of that name, flattened to G."""
+        if self.rule.clip == "norm" and name in ("q", "k"):
+            short, factor = getattr(self, name), getattr(self, name + "_factor")
+            return shorten_backward(self._sum(name), short, factor, self.rule.bound)
+        return self._sum(name)
+
+    def _sum(self, name: str) -> Tensor:
+        if name not in self.sums:
+            self.sums[name] = torch.zeros_like(getattr(self, name))
+        return self.sums[name]
 
     def _row_sums(self, e: Tensor) -> Tensor:
         """[G, t, 1], and not 0 for a row without visible keys, whose e are all 0."""
         total = e.sum(-1, keepdim=True, dtype=wide_dtype(e))
         return total if self.mask is None else total.clamp_(min=LEAST_SUM)
 
-    def gradients(self) -> tuple[Tensor | None, ...]:
-        """In the order of the inputs, flattened to G."""
-        if self.rule.clip == "norm":
-            for name, x, factor in (("q", self.q, self.q_factor), ("k", self.k, self.k_factor)):
-                self.sums[name] = shorten_backward(self.sums[name], x, factor, self.rule.bound)
-        return tuple(self.sums.get(name) for name in ("q", "k", "v", "gain", "vector"))
-
-    def _add(self, name: str, where: slice, value: Tensor) -> None:
-        whole: Tensor = getattr(self, name)
-        if name in self.sums:
-            self.sums[name][:, where] += value
-        elif value.shape == whole.shape:
-            self.sums[name] = value
-        else:
-            self.sums[name] = torch.zeros_like(whole)
-            self.sums[name][:, where] = value
-
     def _keys(self, rows: slice) -> slice:
         """The keys that any query of the block may see."""
-        return slice(0, min(rows.stop, self.k.shape[1])) if self.rule.causal else slice(None)
+        end = self.k.shape[1]
+        return slice(0, min(rows.stop, end) if self.rule.causal else end)
 
-    def _scores(self, rows: slice) -> Tensor:
-        keys = self._keys(rows)
-        q, k, scale = self.q[:, rows], self.k[:, keys], self.rule.scale
-        if self.vector is None:  # the scale inside the matrix product costs nothing
-            u = torch.baddbmm(q.new_empty(1, 1, 1), q, k.mT, beta=0, alpha=scale)
-            if self.bias is not None:
-                bias = bias_of_pairs(self.bias, rows, slice(0, k.shape[1]))
-                u.view(*self.shape, *u.shape[1:]).add_(bias)
-            return u
-        return (additive_pairs(q, k) @ self.vector.mT.unsqueeze(1)).squeeze(-1).mul_(scale)
+    def _seen(self, x: Tensor, rows: slice) -> Tensor:
+        return _part(x, self._keys(rows))
+
+    def _blocks(self, rows: slice) -> list[Tensor]:
+        """Memory for the pairs of the block's queries and their keys, [G, t, keys] each."""
+        return self.space.blocks(len(self.q), rows.stop - rows.start, self._keys(rows).stop)
+
+    def _scores(self, rows: slice, out: Tensor) -> None:
+        q, k, scale = _part(self.q, rows), self._seen(self.k, rows), self.rule.scale
+        if self.vector is not None:
+            products = additive_pairs(q, k) @ self.vector.mT.unsqueeze(1)
+            torch.mul(products.squeeze(-1), scale, out=out)
+            return
+        torch.baddbmm(out, q, k.mT, beta=0, alpha=scale, out=out)  # there a scale costs nothing
+        if self.bias is not None:
+            bias = bias_of_pairs(self.bias, rows, self._keys(rows))
+            out.view(-1, *bias.shape).add_(bias)
 
     def _scores_backward(self, du: Tensor, rows: slice) -> None:
-        keys = self._keys(rows)
-        q, k = self.q[:, rows], self.k[:, keys]
-        # Constant within a head, so that gain and base can wait until the block is summed up.
-        scale: Tensor | float = self.rule.scale * LN2
-        if self.gain is not None:
-            scale = self.gain * scale
+        q, k = _part(self.q, rows), self._seen(self.k, rows)
+        dq, dk = _part(self._sum("q"), rows), self._seen(self._sum("k"), rows)
         if self.vector is None:
-            self._add("q", rows, torch.bmm(du, k).mul_(scale))
-            self._add("k", keys, torch.bmm(du.mT, q).mul_(scale))
+            dq.baddbmm_(du, k)
+            dk.baddbmm_(du.mT, q)
             return
         pairs, du = additive_pairs(q, k), du.unsqueeze(-1)
-        self._add("vector", slice(None), (du * pairs).sum((1, 2)).unsqueeze(1) * scale)
+        self._sum("vector").add_((du * pairs).sum((1, 2)).unsqueeze(1))
         through = (1 - pairs * pairs).mul_(du).mul_(self.vector.unsqueeze(1))
-        self._add("q", rows, through.sum(2) * scale)
-        self._add("k", keys, through.sum(1) * scale)
+        dq.add_(through.sum(2))
+        dk.add_(through.sum(1))
 
-    def _clip(self, u: Tensor, rows: slice, out: Tensor | None = None) -> Tensor:
+    def _clip(self, u: Tensor, rows: slice) -> None:
+        """In place."""
         match self.rule.clip:
             case "clamp":
-                return torch.clamp(u, -self.rule.bound, self.rule.bound, out=out)
+                u.clamp_(-self.rule.bound, self.rule.bound)
             case "sigmoid":
-                return torch.sigmoid(u, out=out)
-            case "relative":
-                return self._raise_lowest(u, rows)
-            case "norm" | None:
-                return u
+                u.sigmoid_()
+            case "relative":  # as ``scores.raise_lowest``
+                visible = self._visible(rows)
+                if visible is not None:
+                    u.masked_fill_(~visible, -math.inf)
+                u.sub_(largest_of_rows(u)).clamp_(-2 * self.rule.bound, 0)
 
-    def _clip_backward(self, grad: Tensor, u: Tensor, clipped: Tensor) -> Tensor:
+    def _clip_backward(self, grad: Tensor, clipped: Tensor, spare: Tensor) -> None:
+        """Of the gradient by ``clip(u)`` make, in place, that by u."""
+        bound = self.rule.bound
         match self.rule.clip:
             case "clamp":
-                bound = self.rule.bound
-                return torch.ops.aten.hardtanh_backward(grad, u, -bound, bound)  # type: ignore[no-any-return]
+                _pass_between(-bound, bound, grad, clipped)
             case "sigmoid":
-                return torch.ops.aten.sigmoid_backward(grad, clipped)  # type: ignore[no-any-return]
+                torch.ops.aten.sigmoid_backward.grad_input(grad, clipped, grad_input=grad)
             case "relative":
-                return self._raise_lowest_backward(grad, clipped)
-            case "norm" | None:
-                return grad
+                # What was raised moves with the largest of its row, an equal share with each of
+                # them. A row's gradients sum up to 0, so that the rest knows what the raised have.
+                _pass_between(-2 * bound, 1, grad, clipped)
+                largest = torch.eq(clipped, 0, out=spare)
+                count = largest.sum(-1, keepdim=True).clamp_(min=1)
+                share = grad.sum(-1, keepdim=True).div_(count)
+                grad.addcmul_(largest, share, value=-1)
 
-    def _raise_lowest(self, u: Tensor, rows: slice) -> Tensor:
-        """``scores.raise_lowest``, in place."""
-        visible = self._visible(rows)
-        if visible is not None:
-            u.masked_fill_(~visible, -math.inf)
-        return u.sub_(largest_of_rows(u)).clamp_(-2 * self.rule.bound, 0)
-
-    def _raise_lowest_backward(self, grad: Tensor, clipped: Tensor) -> Tensor:
-        """What was raised moves with the largest of its row, an equal share with each of them.
-
-        The gradient by a row sums up to 0, so that what the raised ones have is known by the rest.
-        """
-        kept: Tensor = torch.ops.aten.hardtanh_backward(grad, clipped, -2 * self.rule.bound, 1.0)
-        largest = clipped.sign().add_(1)  # 1 there, 0 elsewhere; a search would take far longer
-        share = kept.sum(-1, keepdim=True).div_(largest.sum(-1, keepdim=True).clamp_(min=1))
-        return kept.addcmul_(largest, share, value=-1)
-
-    def _exponentials(self, clipped: Tensor, rows: slice, keep: bool) -> Tensor:
-        """``2^(gain·clipped)``, and 0 where the key may not be seen."""
-        gain = 1.0 if self.gain is None else self.gain
-        x = clipped * gain if keep else clipped if self.gain is None else clipped.mul_(gain)
-        visible = self._visible(rows)
+    def _exponentials(self, clipped: Tensor, rows: slice, out: Tensor) -> Tensor:
+        """``2^(gain·clip(u))``, and 0 where the key may not be seen."""
+        x, visible = clipped, self._visible(rows)
+        if self.gain is not None:
+            x = torch.mul(x, self.gain, out=out)
         if self.rule.overflows:
             if visible is not None:
-                x.masked_fill_(~visible, -math.inf)
-            x.sub_(largest_of_rows(x))
-        x.exp2_()
+                x = out.copy_(x).masked_fill_(~visible, -math.inf)
+            x = torch.sub(x, largest_of_rows(x), out=out)
+        torch.exp2(x, out=out)
         if visible is not None and not self.rule.overflows:
-            x.mul_(visible.to(x.dtype))  # a fraction of the time of a fill
-        return x
+            out.mul_(visible.to(out.dtype))  # a fraction of the time of a fill
+        return out
 
     def _visible(self, rows: slice) -> Tensor | None:
         """True where a query of the block may see a key; broadcasts to [G, t, keys]."""
-        keys, visible = self._keys(rows), None
-        if self.mask is not None:
-            own = self.mask if self.mask.shape[2] == 1 else self.mask[:, :, rows]
-            visible = _flat(own[..., keys])
+        keys, visible = self._keys(rows), self.mask
+        if visible is not None:
+            visible = visible[:, :, keys] if visible.shape[1] == 1 else visible[:, rows, keys]
         if self.rule.causal:
             query = torch.arange(rows.start, rows.stop, device=self.q.device)
-            key = torch.arange(self.k.shape[1], device=self.q.device)[keys]
+            key = torch.arange(keys.stop, device=self.q.device)
             earlier = key <= query[:, None]
             visible = earlier if visible is None else visible & earlier
         return visible
 
 
-def _groups(q: Tensor, k: Tensor, vector: Tensor | None) -> Iterator[tuple[slice, slice]]:
-    """Cut batch and heads so that a group, or a query block of one head, is a block."""
-    B, H, Tq, _ = q.shape
-    rows = _rows_of_block(k, vector)
-    heads, batch = max(1, rows // max(1, Tq)), max(1, rows // max(1, Tq * H))
+def _groups(
+    inputs: Inputs, dtype: torch.dtype, blocks: int, grad: Tensor | None = None
+) -> Iterator[tuple[slice, _Group]]:
+    """Cut batch and heads so that a group, or a query block of one head, is a block.
+
+    With each group its place among all B·H heads.
+
+    Args:
+        inputs: those of ``blockwise_attention``.
+        dtype: to compute in.
+        blocks: how many a group writes at a time.
+        grad: the gradient by the output.
+    """
+    q, k, _, _, vector, bias, mask, rule = inputs
+    (B, H, Tq, _), Tk = q.shape, k.shape[2]
+    width = Tk * (1 if vector is None else k.shape[3])  # additive scores need a vector for each
+    rows = min(max(1, BLOCK_BYTES // (dtype.itemsize * max(1, width))), B * H * Tq)
+    batch = max(1, rows // max(1, Tq * H))
+    heads = H if batch > 1 else max(1, rows // max(1, Tq))
+    short = [x.new_empty(batch * heads, *x.shape[2:], dtype=dtype) for x in (q, k)]
+    space = _Space(q.new_empty(blocks, rows * Tk, dtype=dtype), rows, short)
+    named = (*zip(DIFFERENTIATED, inputs, strict=False), ("grad", grad))
+    tensors = {name: x for name, x in named if isinstance(x, Tensor)}
     for b in range(0, B, batch):
+        texts = slice(b, b + batch)
+        flat = {name: x[texts].flatten(0, 1).to(dtype) for name, x in tensors.items()}
         for h in range(0, H, heads):
-            yield slice(b, min(b + batch, B)), slice(h, min(h + heads, H))
+            own, of_texts = slice(h, h + heads), slice(h, h + batch * heads)
+            group = _Group(
+                {name: x[of_texts] for name, x in flat.items()},
+                None if bias is None else bias[own].to(dtype),
+                None if mask is None else mask.expand(B, H, -1, -1)[texts, own].flatten(0, 1),
+                rule,
+                space,
+            )
+            start = b * H + h
+            yield slice(start, start + len(group.q)), group
 
 
-def _rows_of_block(k: Tensor, vector: Tensor | None) -> int:
-    """How many rows of weights make a block; additive scores need a vector for each weight."""
-    width = k.shape[-2] * (1 if vector is None else k.shape[-1])
-    return max(1, BLOCK_BYTES // (k.element_size() * max(1, width)))
+def _part(x: Tensor, rows: slice) -> Tensor:
+    """``x[:, rows]``; the tensor itself where that is all of it, as a view costs microseconds."""
+    return x if rows.stop - rows.start == x.shape[1] else x[:, rows]
 
 
-def _flat(x: Tensor) -> Tensor:
-    """[b, h, ...] to [G, ...]."""
-    return x.flatten(0, 1)
+def _pass_between(low: float, high: float, grad: Tensor, x: Tensor) -> None:
+    """Zero a gradient, in place, where x is not inside."""
+    torch.ops.aten.hardtanh_backward.grad_input(grad, x, low, high, grad_input=grad)

@@ -18,6 +18,7 @@ from attnpriv.attention.scores import (
     bias_of_pairs,
     bound_vector,
     clipped_logits,
+    has_native_bfloat16,
     norm_radius,
     shorten,
     shorten_forward,
@@ -222,7 +223,7 @@ def _fused(
 ) -> Tensor:
     if config.clip is None:
         return _fused_kernel(q, k, v, mask, causal, tau)
-    radius = norm_radius(config.clip, q)
+    radius = norm_radius(config.clip, q.shape[-1], q.dtype)
     if torch.is_grad_enabled():
         return _fused_kernel(shorten(q, radius), shorten(k, radius), v, mask, causal, tau)
     # Some texts at a time, into the same memory, which so stays in the cache.
@@ -269,31 +270,41 @@ def _blockwise(
     vector: Tensor | None,
     bias: Tensor | None,
 ) -> Tensor:
-    relative = config.clip is not None and config.clip_mode == "relative"
-    # The range of float16 is too small for exponentials, and of the differences between large
-    # logits, which count under relative, bfloat16 would leave little.
-    if q.dtype == torch.float16 or (q.dtype == torch.bfloat16 and relative):
-        vector = None if vector is None else vector.float()
-        wide = (q.float(), k.float(), v.float())
-        return _blockwise(*wide, mask, config, causal, tau, vector, bias).to(q.dtype)
-    if vector is not None and config.clip is not None and config.clip_mode == "norm":
-        vector = bound_vector(vector, config.clip)
-    rule, gain = _rule(q, config, causal, tau)
+    dtype = _blockwise_dtype(q, config)
+    if vector is not None:
+        vector = vector.to(dtype)
+        if config.clip is not None and config.clip_mode == "norm":
+            vector = bound_vector(vector, config.clip)
+    rule, gain = _rule(q, config, causal, tau, dtype)
     gain = None if gain is None else gain.expand(*q.shape[:2], 1, 1)
     if bias is not None:  # the rule's scale holds for dot products that are not scaled yet
         bias = bias * (rule.scale * math.sqrt(q.shape[-1]))
     return blockwise_attention(q, k, v, gain, vector, bias, mask, rule)
 
 
+def _blockwise_dtype(q: Tensor, config: AttentionConfig) -> torch.dtype:
+    """In which the blockwise kernel computes, forward.
+
+    The range of float16 is too small for exponentials. Of the differences between large logits,
+    which count under ``relative``, bfloat16 would leave little; and a CPU that does not multiply it
+    takes ten times as long (docs/benchmarks.md).
+    """
+    relative = config.clip is not None and config.clip_mode == "relative"
+    slow = q.device.type == "cpu" and not has_native_bfloat16()
+    if q.dtype == torch.float16 or (q.dtype == torch.bfloat16 and (relative or slow)):
+        return torch.float32
+    return q.dtype
+
+
 def _rule(
-    q: Tensor, config: AttentionConfig, causal: bool, tau: Tensor | float
+    q: Tensor, config: AttentionConfig, causal: bool, tau: Tensor | float, dtype: torch.dtype
 ) -> tuple[Rule, Tensor | None]:
     """How a score becomes an exponent to the base 2, and the per-head gain where one is needed.
 
     A fixed temperature goes into the scale of the scores, which costs nothing.
     """
     learned = isinstance(tau, Tensor)
-    down = 1 - torch.finfo(q.dtype).eps  # so that rounding to the dtype exceeds no bound
+    down = 1 - torch.finfo(dtype).eps  # so that rounding to the dtype exceeds no bound
     smallest = float(tau.detach().min()) if isinstance(tau, Tensor) else tau
     scale = 1.0 if config.score == "additive" else 1 / math.sqrt(q.shape[-1])
     mode = None if config.clip is None else config.clip_mode
@@ -302,18 +313,18 @@ def _rule(
     if mode == "tanh":
         # c·tanh(z/c) = 2c·sigmoid(2z/c) - c, and a softmax does not see the shift.
         gain: Tensor | None = torch.as_tensor(
-            2 * config.logit_bound * LOG2E * down / tau, dtype=q.dtype, device=q.device
+            2 * config.logit_bound * LOG2E * down / tau, dtype=dtype, device=q.device
         )
-        return Rule(scale * 2 / config.logit_bound, "sigmoid", 0.0, overflows, causal), gain
+        return Rule(scale * 2 / config.logit_bound, "sigmoid", 0.0, overflows, causal, dtype), gain
     factor = 1.0 if learned else LOG2E / smallest
-    gain = (LOG2E * down / tau).to(q.dtype) if isinstance(tau, Tensor) else None
+    gain = (LOG2E * down / tau).to(dtype) if isinstance(tau, Tensor) else None
     if mode in ("clamp", "relative"):
         bound = config.logit_bound * factor * down
-        return Rule(scale * factor, mode, bound, overflows, causal), gain
+        return Rule(scale * factor, mode, bound, overflows, causal, dtype), gain
     if mode == "norm" and config.score == "dot_product":
-        radius = norm_radius(config.logit_bound, q)
-        return Rule(scale * factor, "norm", radius, overflows, causal), gain
-    return Rule(scale * factor, None, 0.0, overflows, causal), gain
+        radius = norm_radius(config.logit_bound, q.shape[-1], dtype)
+        return Rule(scale * factor, "norm", radius, overflows, causal, dtype), gain
+    return Rule(scale * factor, None, 0.0, overflows, causal, dtype), gain
 
 
 def _per_head(

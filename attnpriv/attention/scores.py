@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ def clipped_logits(
     if config.clip is not None and config.clip_mode == "norm":
         if score_vector is not None:
             return additive_logits(q, k, bound_vector(score_vector, config.clip))
-        radius = norm_radius(config.clip, q)
+        radius = norm_radius(config.clip, q.shape[-1], q.dtype)
         return _dot_product_logits(shorten(q, radius), shorten(k, radius))
     if score_vector is not None:
         logits = additive_logits(q, k, score_vector)
@@ -118,6 +119,13 @@ def wide_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
+@cache
+def has_native_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 itself; where PyTorch has to imitate it, it is slower."""
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
 def bound_vector(w: Tensor, clip: float) -> Tensor:
     """W scaled down to an L1 norm of at most ``clip``: as ``|tanh| <= 1``, so is every logit.
 
@@ -128,12 +136,12 @@ def bound_vector(w: Tensor, clip: float) -> Tensor:
     return (wide * (limit / wide.abs().sum(-1, keepdim=True).clamp(min=limit))).to(w.dtype)
 
 
-def norm_radius(clip: float, x: Tensor) -> float:
-    """The norm to shorten queries and keys to, a little lower than the formula's.
+def norm_radius(clip: float, width: int, dtype: torch.dtype) -> float:
+    """The norm to shorten queries and keys of a width to, a little lower than the formula's.
 
     Rounding the scaled entries can lengthen a vector by half an eps.
     """
-    return clip_radius(clip, x.shape[-1]) * (1 - 2 * torch.finfo(x.dtype).eps)
+    return clip_radius(clip, width) * (1 - 2 * torch.finfo(dtype).eps)
 
 
 def shorten(x: Tensor, radius: float) -> Tensor:

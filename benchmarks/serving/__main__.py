@@ -29,7 +29,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from attnpriv_server.backend import has_native_bfloat16
+from attnpriv.attention.scores import has_native_bfloat16
 from benchmarks.serving.contenders import SERVICES
 from benchmarks.serving.report import summarise, tables
 from benchmarks.serving.rounds import Plan, measure

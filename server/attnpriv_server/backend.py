@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from attnpriv.attention import Packing
+from attnpriv.attention.scores import has_native_bfloat16
 from attnpriv.models.text import TextClassifier, pack_tokens
 from attnpriv.run_folder import Run
 
@@ -116,12 +117,6 @@ def block_dtype(precision: Precision) -> torch.dtype:
     """In which a model's blocks are computed on this machine."""
     half = precision == "bfloat16" or (precision == "auto" and has_native_bfloat16())
     return torch.bfloat16 if half else torch.float32
-
-
-def has_native_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 itself; where PyTorch has to imitate it, it is slower."""
-    found = torch.cpu.get_capabilities()
-    return any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def _with_rounded_blocks(model: TextClassifier, dtype: torch.dtype) -> TextClassifier:

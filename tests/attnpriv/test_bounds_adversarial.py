@@ -294,8 +294,12 @@ def read(
     k: Tensor,
     layer: HardenedAttention,
 ) -> Tensor:
-    """The weights [..., n] in float64: as returned, or read off an output by one-hot values."""
+    """The weights [..., n] in float64: as returned, or read off an output by one-hot values.
+
+    With the roundings of bfloat16 on every CPU, also where ``attend`` would do without them.
+    """
     choose(monkeypatch, backend)
+    monkeypatch.setattr(functional, "has_native_bfloat16", lambda: True)
     n = k.shape[2]
     one_hot = torch.eye(n, dtype=q.dtype).expand(*k.shape[:2], n, n)
     with warnings.catch_warnings(), torch.no_grad():

@@ -6,6 +6,7 @@ import itertools
 import math
 import shutil
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -173,6 +174,55 @@ def test_every_path_equals_the_reference(
                 causal=causal, temperature=tau, score_vector=w,
             )  # fmt: skip
             assert_close(with_gradients(out, leaves), expected, config, dtype)
+
+
+HALVES = [config for config in CONFIGS if config.clip is None or config.clip_mode != "relative"]
+
+
+@pytest.mark.parametrize("config", HALVES, ids=str)
+@pytest.mark.parametrize("native", [False, True])
+def test_bfloat16_equals_the_reference_on_every_cpu(
+    config: AttentionConfig, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the CPU multiplies it or not, and in float32 where it does not."""
+    monkeypatch.setattr(functional, "has_native_bfloat16", lambda: native)
+    monkeypatch.setattr(blockwise, "BLOCK_BYTES", 300)
+    dtypes, compute = set(), functional.blockwise_attention
+
+    def spy(*inputs: Any) -> Tensor:
+        dtypes.add(inputs[-1].dtype)
+        return compute(*inputs)
+
+    monkeypatch.setattr(functional, "blockwise_attention", spy)
+    monkeypatch.setattr(functional, "choose_backend", lambda *_: "blockwise")
+    for lengths, mask, causal in itertools.product(LENGTHS, MASKS, (False, True)):
+        inputs, leaves = leaves_of(make_inputs(config, lengths, mask), torch.bfloat16)
+        wide, wide_leaves = in_float64(inputs)
+        expected = with_gradients(reference(wide, config, causal), wide_leaves)
+        q, k, v, visible, tau, w = inputs.values()
+        out, _ = attend(q, k, v, visible, config, causal=causal, temperature=tau, score_vector=w)
+        assert_close(with_gradients(out, leaves), expected, config, torch.bfloat16)
+    assert dtypes == {torch.bfloat16 if native else torch.float32}
+
+
+@pytest.mark.parametrize("config", CLIPPED, ids=str)
+@pytest.mark.parametrize("block_bytes", [blockwise.BLOCK_BYTES, 300])
+def test_how_the_inputs_lie_in_memory_does_not_matter(
+    config: AttentionConfig, block_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heads beside each other, as projections leave them, and gradients that come so."""
+    monkeypatch.setattr(blockwise, "BLOCK_BYTES", block_bytes)
+    for lengths in LENGTHS:
+        results = []
+        for move in (torch.clone, lambda x: x.transpose(1, 2).contiguous().transpose(1, 2)):
+            inputs = make_inputs(config, lengths, "padding")
+            moved = {n: move(x) if n in ("q", "k", "v") else x for n, x in inputs.items()}
+            inputs, leaves = leaves_of(moved, torch.float64)
+            q, k, v, visible, *_ = inputs.values()
+            out, _ = attend(q, k, v, visible, config)
+            results.append([out, *torch.autograd.grad(move(out).cos().sum(), leaves)])
+        for one, other in zip(*results, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("score", SCORES)
