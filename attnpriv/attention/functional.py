@@ -289,11 +289,11 @@ def _blockwise_dtype(q: Tensor, config: AttentionConfig) -> torch.dtype:
     which count under ``relative``, bfloat16 would leave little; and a CPU that does not multiply it
     takes ten times as long (docs/benchmarks.md).
     """
+    if q.dtype != torch.bfloat16:
+        return wide_dtype(q)
     relative = config.clip is not None and config.clip_mode == "relative"
     slow = q.device.type == "cpu" and not has_native_bfloat16()
-    if q.dtype == torch.float16 or (q.dtype == torch.bfloat16 and (relative or slow)):
-        return torch.float32
-    return q.dtype
+    return torch.float32 if relative or slow else torch.bfloat16
 
 
 def _rule(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from typing import Any
 
 import torch
@@ -119,7 +118,6 @@ def wide_dtype(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-@cache
 def has_native_bfloat16() -> bool:
     """Whether the CPU multiplies bfloat16 itself; where PyTorch has to imitate it, it is slower."""
     found = torch.cpu.get_capabilities()

@@ -126,9 +126,15 @@ def _with_rounded_blocks(model: TextClassifier, dtype: torch.dtype) -> TextClass
         # Not what attention has of its own: rounding a temperature would void its certificate.
         if isinstance(module, nn.Linear | nn.LayerNorm):
             module.to(dtype)
-    if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if can_lay_out_weights():
         _lay_out_weights(rounded.blocks)
     return rounded
+
+
+def can_lay_out_weights() -> bool:
+    """Whether oneDNN is there and has bfloat16 for this CPU, which it has not without AVX-512."""
+    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return available and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _lay_out_weights(blocks: nn.Module) -> None:

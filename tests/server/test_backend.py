@@ -31,7 +31,12 @@ from attnpriv.models.text import (
     pooled_features,
 )
 from attnpriv.run_folder import Run
-from attnpriv_server.backend import EagerBackend, Precision, make_backend
+from attnpriv_server.backend import (
+    EagerBackend,
+    Precision,
+    can_lay_out_weights,
+    make_backend,
+)
 
 PRECISIONS: list[Precision] = ["float32", "bfloat16"]
 # Of a probability: a float32 sum in another order, or one bfloat16 number that fell the other way.
@@ -139,15 +144,28 @@ def test_bfloat16_copies_the_blocks_and_leaves_the_run_as_it_is(share_layers: bo
     assert backend.model.head is run.model.head
 
 
+@pytest.mark.skipif(not can_lay_out_weights(), reason="oneDNN has no bfloat16 on this CPU")
 @pytest.mark.parametrize("tokens", [1, 2, 13, 64])
 def test_weights_that_were_laid_out_give_the_bits_of_those_that_were_not(tokens: int) -> None:
     run = run_of(ATTENTION["plain"])
     ours = attentions(prepared(run, "bfloat16").model)
     linear = copy.deepcopy(attentions(run.model)[0].qkv).to(torch.bfloat16)
-    assert not isinstance(ours[0].qkv, nn.Linear), "this processor's kernels have no layout"
+    assert not isinstance(ours[0].qkv, nn.Linear)
     for shape in ((tokens,), (3, tokens)):
         x = torch.randn(*shape, linear.in_features, dtype=torch.bfloat16)
         assert ours[0].qkv(x).equal(linear(x))
+
+
+def test_bfloat16_is_served_where_weights_cannot_be_laid_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A CPU without AVX-512, or a build without oneDNN: slower, with the same bits."""
+    run, batch = run_of(ATTENTION["clamp"]), random_batch(3, 9, 0)
+    usual = prepared(run, "bfloat16").probabilities(*batch)
+    monkeypatch.setattr("attnpriv_server.backend.can_lay_out_weights", lambda: False)
+    backend = prepared(run, "bfloat16")
+    assert isinstance(attentions(backend.model)[0].qkv, nn.Linear)
+    assert np.array_equal(backend.probabilities(*batch), usual)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
