@@ -137,7 +137,7 @@ class _Space:
     Args:
         memory: of each block, flat.
         rows: how many a block has.
-        short: for the shortened queries and keys of a group.
+        short: for the shortened queries and keys of a group, where they are.
     """
 
     def __init__(self, memory: Tensor, rows: int, short: list[Tensor]) -> None:
@@ -176,9 +176,10 @@ class _Group:
         self.q, self.k, self.v = tensors["q"], tensors["k"], tensors["v"]
         self.gain, self.vector = tensors.get("gain"), tensors.get("vector")
         self.bias, self.mask, self.rule, self.space = bias, mask, rule, space
+        self.factors: dict[str, Tensor] = {}  # by which queries and keys were shortened
         if rule.clip == "norm":
-            self.q, self.q_factor = shorten_forward(self.q, rule.bound, space.short[0])
-            self.k, self.k_factor = shorten_forward(self.k, rule.bound, space.short[1])
+            self.q, self.factors["q"] = shorten_forward(self.q, rule.bound, space.short[0])
+            self.k, self.factors["k"] = shorten_forward(self.k, rule.bound, space.short[1])
         self.sums: dict[str, Tensor] = {}  # gradients, over the query blocks
 
     def query_blocks(self) -> Iterator[slice]:
@@ -219,10 +220,10 @@ class _Group:
 
     def gradient(self, name: str) -> Tensor:
         """By the input of that name, flattened to G."""
-        if self.rule.clip == "norm" and name in ("q", "k"):
-            short, factor = getattr(self, name), getattr(self, name + "_factor")
-            return shorten_backward(self._sum(name), short, factor, self.rule.bound)
-        return self._sum(name)
+        total = self._sum(name)
+        if name not in self.factors:
+            return total
+        return shorten_backward(total, getattr(self, name), self.factors[name], self.rule.bound)
 
     def _sum(self, name: str) -> Tensor:
         if name not in self.sums:
@@ -346,7 +347,8 @@ def _groups(
     rows = min(max(1, BLOCK_BYTES // (dtype.itemsize * max(1, width))), B * H * Tq)
     batch = max(1, rows // max(1, Tq * H))
     heads = H if batch > 1 else max(1, rows // max(1, Tq))
-    short = [x.new_empty(batch * heads, *x.shape[2:], dtype=dtype) for x in (q, k)]
+    shortened = (q, k) if rule.clip == "norm" else ()
+    short = [x.new_empty(batch * heads, *x.shape[2:], dtype=dtype) for x in shortened]
     space = _Space(q.new_empty(blocks, rows * Tk, dtype=dtype), rows, short)
     named = (*zip(DIFFERENTIATED, inputs, strict=False), ("grad", grad))
     tensors = {name: x for name, x in named if isinstance(x, Tensor)}

@@ -6,6 +6,7 @@ import itertools
 import math
 import shutil
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -153,6 +154,16 @@ def assert_close(
         assert difference <= allowed * (float(theirs.norm()) + 0.1), number
 
 
+def every_input(
+    config: AttentionConfig, dtype: torch.dtype
+) -> Iterator[tuple[Tensors, list[Tensor], bool, list[Tensor]]]:
+    """Inputs, those of them that are differentiated, whether causal, and the reference's answer."""
+    for lengths, mask, causal in itertools.product(LENGTHS, MASKS, (False, True)):
+        inputs, leaves = leaves_of(make_inputs(config, lengths, mask), dtype)
+        wide, wide_leaves = in_float64(inputs)
+        yield inputs, leaves, causal, with_gradients(reference(wide, config, causal), wide_leaves)
+
+
 @pytest.mark.parametrize(("config", "dtype"), CASES, ids=str)
 @pytest.mark.parametrize("block_bytes", [blockwise.BLOCK_BYTES, 300])
 def test_every_path_equals_the_reference(
@@ -163,10 +174,7 @@ def test_every_path_equals_the_reference(
 ) -> None:
     """With blocks that hold everything, and with blocks of a few rows."""
     monkeypatch.setattr(blockwise, "BLOCK_BYTES", block_bytes)
-    for lengths, mask, causal in itertools.product(LENGTHS, MASKS, (False, True)):
-        inputs, leaves = leaves_of(make_inputs(config, lengths, mask), dtype)
-        wide, wide_leaves = in_float64(inputs)
-        expected = with_gradients(reference(wide, config, causal), wide_leaves)
+    for inputs, leaves, causal, expected in every_input(config, dtype):
         for need_weights in (False, True):
             q, k, v, visible, tau, w = inputs.values()
             out, _ = attend(
@@ -195,10 +203,7 @@ def test_bfloat16_equals_the_reference_on_every_cpu(
 
     monkeypatch.setattr(functional, "blockwise_attention", spy)
     monkeypatch.setattr(functional, "choose_backend", lambda *_: "blockwise")
-    for lengths, mask, causal in itertools.product(LENGTHS, MASKS, (False, True)):
-        inputs, leaves = leaves_of(make_inputs(config, lengths, mask), torch.bfloat16)
-        wide, wide_leaves = in_float64(inputs)
-        expected = with_gradients(reference(wide, config, causal), wide_leaves)
+    for inputs, leaves, causal, expected in every_input(config, torch.bfloat16):
         q, k, v, visible, tau, w = inputs.values()
         out, _ = attend(q, k, v, visible, config, causal=causal, temperature=tau, score_vector=w)
         assert_close(with_gradients(out, leaves), expected, config, torch.bfloat16)
