@@ -208,6 +208,7 @@ def all_metrics() -> list[Metric]:
     telemetry.watch_queue("predict", lambda: 0)
     telemetry.model_loaded("mail", "1", 2.0, 4096)
     telemetry.load_failed("mail")
+    telemetry.look_failed()
     return list(telemetry.registry.collect())
 
 

@@ -9,7 +9,7 @@
         .anything/          hidden, so not looked at
 
 Whatever else holds a manifest.json, one or two levels down, is refused and not passed over. A
-folder without one is no run folder.
+folder without one is no run folder; one that cannot be looked into may be, so it is refused too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import re
 import stat
 import sys
 from collections.abc import Hashable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -59,7 +58,7 @@ class Place:
     @property
     def label(self) -> str:
         """The name as it may stand in a log or a metric, also where it is refused."""
-        return self.name if self.name.isprintable() else ascii(self.name)
+        return printable(self.name)
 
     @property
     def number(self) -> int:
@@ -67,21 +66,40 @@ class Place:
         return int(self.version) if re.fullmatch("[1-9][0-9]{0,17}", self.version) else 0
 
 
-def find_places(root: Path) -> list[Place]:
-    """All places in a folder, by name, and the newest version of each name first.
+@dataclass(frozen=True)
+class Found:
+    """What a look at the folder of models found.
+
+    Attributes:
+        places: by name, and the newest version of each name first.
+        unreadable: folders that the server may not or cannot look into, each with the reason. What
+            is in them nobody can say, so nothing of them is gone either.
+    """
+
+    places: list[Place]
+    unreadable: dict[Place, OSError]
+
+    def hides(self, place: Place) -> bool:
+        """Whether there may be something at a place that could not be looked at."""
+        return any(place.path.is_relative_to(each.path) for each in self.unreadable)
+
+
+def printable(text: str) -> str:
+    """A name as it may stand in one line of a log."""
+    return text if text.isprintable() else ascii(text)
+
+
+def find_places(root: Path) -> Found:
+    """All places in a folder.
 
     Raises:
-        OSError: a folder cannot be read.
+        OSError: the folder itself cannot be read.
     """
-    places = []
-    for folder in _visible_folders(root):
-        if _is_run(folder):
-            places.append(Place(folder.name, "1", folder))
-            continue
-        with suppress(FileNotFoundError, NotADirectoryError):  # it has just been moved away
-            inner = [path for path in _visible_folders(folder) if _is_run(path)]
-            places += [Place(folder.name, path.name, path) for path in inner]
-    return sorted(places, key=lambda place: (place.name, -place.number, place.version))
+    found = Found([], {})
+    for path in _visible(root):
+        _search(Place(path.name, "1", path), found)
+    found.places.sort(key=lambda place: (place.name, -place.number, place.version))
+    return found
 
 
 def fingerprint(path: Path) -> Hashable:
@@ -125,10 +143,24 @@ def read_place(root: Path, place: Place) -> Run:
     return replace(run, name=place.name, card={**run.card, "name": place.name})
 
 
-def _visible_folders(folder: Path) -> list[Path]:
-    visible = (path for path in folder.iterdir() if not path.name.startswith("."))
+def _search(place: Place, found: Found, may_hold_versions: bool = True) -> None:
+    """Add a place where there is a run folder, and otherwise those below it."""
+    try:
+        if _is_run(place.path):
+            found.places.append(place)
+        elif may_hold_versions:
+            for path in _visible(place.path):
+                _search(Place(place.name, path.name, path), found, may_hold_versions=False)
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # a plain file, or it has just been moved away
+    except OSError as error:
+        found.unreadable[place] = error
+
+
+def _visible(folder: Path) -> list[Path]:
     # The root of a disk has a lost+found, which the server may not even read.
-    return [path for path in visible if path.name != "lost+found" and path.is_dir()]
+    names = (path for path in folder.iterdir() if path.name != "lost+found")
+    return [path for path in names if not path.name.startswith(".")]
 
 
 def _is_run(folder: Path) -> bool:

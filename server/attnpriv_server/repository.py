@@ -24,7 +24,14 @@ from attnpriv.prediction import encode_texts
 from attnpriv.run_folder import Run
 from attnpriv_server.backend import Backend, Precision, make_backend
 from attnpriv_server.domain import RefusedError
-from attnpriv_server.model_folders import Place, find_places, fingerprint, read_place
+from attnpriv_server.model_folders import (
+    Found,
+    Place,
+    find_places,
+    fingerprint,
+    printable,
+    read_place,
+)
 from attnpriv_server.telemetry import Telemetry, log_defect
 from attnpriv_server.workers import WorkerError, Workers
 
@@ -149,16 +156,17 @@ class Repository:
         if not self._folder.is_dir():
             raise RunFolderError(f"expected a folder of run folders, got {str(self._folder)!r}")
         try:
-            places = find_places(self._folder)
+            found = find_places(self._folder)
             self._root = self._folder.stat()
         except OSError as error:
             raise RunFolderError(f"cannot read {error.filename}: {error.strerror}") from error
-        if not places:
-            raise RunFolderError(f"expected run folders in {self._folder}, found none")
         with self._loading:
-            for place in places:
-                self._looks[place] = _Look(fingerprint(place.path))
-                self._take_in(place)
+            self._note_unreadable(found)
+            for place in found.places:
+                self._begin_with(place)
+        if not self._catalog:
+            refusals = "".join(f"; {look.refusal}" for look in self._looks.values())
+            raise RunFolderError(f"expected run folders in {self._folder}, found none{refusals}")
         self._ready.set()
         self._watcher.start()
 
@@ -232,20 +240,20 @@ class Repository:
         renames, and a look may fall between them.
         """
         try:
-            places = find_places(self._folder)
-            self._check_root(places)
+            found = find_places(self._folder)
+            self._check_root(found)
         except OSError as error:
-            if not self._unreadable:
-                logger.error("refresh", extra={"fields": {"error": type(error).__name__}})
-            self._unreadable = True
+            self._note_root(error)
             return
         self._unreadable = False
-        for place in places:
+        for place in found.places:
             with self._loading:
                 self._look_at(place)
-        self._withdraw(places)
+        self._withdraw(found)
         with self._loading:
-            self._looks = {place: look for place, look in self._looks.items() if place in places}
+            self._note_unreadable(found)
+            kept = {*found.places, *found.unreadable}
+            self._looks = {place: look for place, look in self._looks.items() if place in kept}
 
     def _watch(self) -> None:
         while not self._closing.wait(self._refresh_seconds):
@@ -254,10 +262,38 @@ class Repository:
             except Exception as error:
                 log_defect(error)
 
-    def _check_root(self, places: list[Place]) -> None:
+    def _check_root(self, found: Found) -> None:
         """Tell a folder that was emptied from the empty one under a disk that is gone."""
-        if not (places or os.path.samestat(self._root, self._folder.stat())):
+        if not (found.places or os.path.samestat(self._root, self._folder.stat())):
             raise FileNotFoundError
+
+    def _note_root(self, error: OSError) -> None:
+        """Count each look that failed, and log the first of several."""
+        self._telemetry.look_failed()
+        if not self._unreadable:
+            fields = {"folder": str(self._folder), "error": type(error).__name__}
+            logger.error("refresh", extra={"fields": fields})
+        self._unreadable = True
+
+    def _begin_with(self, place: Place) -> None:
+        """Take in what is at a place, patient with whoever is replacing it.
+
+        Where that takes too long, or the folder has gone, it is left to the first look.
+
+        Raises:
+            RunFolderError: it cannot be trusted or served.
+        """
+        for _ in range(ATTEMPTS):
+            before = fingerprint(place.path)
+            try:
+                self._take_in(place)
+            except RunFolderError:
+                if not _was_overtaken(place, before):
+                    raise
+            else:
+                self._looks[place] = _Look(before)
+                return
+            time.sleep(PAUSE_SECONDS)
 
     def _look_at(self, place: Place) -> None:
         """Take in what is at a place, where it has changed or could not be read before."""
@@ -294,7 +330,14 @@ class Repository:
         return loaded
 
     def _read(self, place: Place) -> tuple[Version, Run]:
-        run = read_place(self._folder, place)
+        try:
+            run = read_place(self._folder, place)
+        except RunFolderError:
+            raise
+        except Exception as error:  # want of memory, say; no folder may end a look at the others
+            raise RunFolderError(
+                f"refusing {place.path}: it cannot be read ({type(error).__name__})"
+            ) from error
         for known in self._catalog.get(place.name, ()):
             if known.place == place and known.hashes == run.hashes:
                 return known, run
@@ -328,9 +371,10 @@ class Repository:
         versions = sorted([*kept, version], key=lambda each: each.place.number)
         self._catalog = dict(sorted({**self._catalog, version.name: tuple(versions)}.items()))
 
-    def _withdraw(self, places: list[Place]) -> None:
+    def _withdraw(self, found: Found) -> None:
         listed = [version for versions in self._catalog.values() for version in versions]
-        missing = {version.place for version in listed} - {*places}
+        gone = {version.place for version in listed} - {*found.places}
+        missing = {place for place in gone if not found.hides(place)}
         for version in listed:
             if version.place in missing & self._missing:
                 self._load_successor(version, missing)
@@ -355,6 +399,12 @@ class Repository:
         self._catalog = {name: versions for name, versions in catalog.items() if versions}
         self._memory.drop(version)
 
+    def _note_unreadable(self, found: Found) -> None:
+        for place, error in found.unreadable.items():
+            refusal = RunFolderError(f"cannot read {printable(str(place.path))}: {error.strerror}")
+            refusal.__cause__ = error
+            self._note(place, error.errno, refusal)
+
     def _note(self, place: Place, before: Hashable, error: RunFolderError) -> None:
         """Log and count a failure, unless the folder has failed like this before."""
         look, cause = self._looks.get(place), error.__cause__
@@ -365,6 +415,7 @@ class Repository:
         fields = {
             "model": place.label,
             "version": place.version,
+            "folder": str(place.path),
             "error": type(cause or error).__name__,
         }
         logger.error("load", extra={"fields": fields})

@@ -148,6 +148,10 @@ class Telemetry:
         self._models.add(model)
         self._metrics.load_failures.labels(model).inc()
 
+    def look_failed(self) -> None:
+        """The folder of models could not be read, so what is served stayed as it was."""
+        self._metrics.look_failures.inc()
+
     @contextmanager
     def span(
         self, name: str, parent: Mapping[str, str] | None = None, **attributes: str | int | float
@@ -228,6 +232,9 @@ class _Metrics:
         )
         self.load_seconds = Summary("model_load_seconds", "Time to load.", ["model"], **ours)
         self.load_failures = Counter("model_load_failures", "Failed loads.", ["model"], **ours)
+        self.look_failures = Counter(
+            "models_look_failures", "Looks at the folder of models that failed.", **ours
+        )
 
 
 def _known(value: str, names: Container[str]) -> str:

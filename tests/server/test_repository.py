@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import math
@@ -9,10 +10,12 @@ import os
 import pickle
 import resource
 import shutil
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ TEXTS = ["the parcel never came", "refund"]
 NEVER = 3600.0  # seconds: the tests themselves say when to look
 
 Make = Callable[..., Repository]
+Lock = Callable[..., None]
 
 
 @pytest.fixture
@@ -446,7 +450,9 @@ def test_a_broken_folder_leaves_the_last_good_one_in_its_place(
 
     assert served.find("mail") is version
     assert answer(served.loaded(version)) == expected
-    assert failures(caplog) == [{"model": "mail", "version": "1", "error": "RunFolderError"}]
+    (failure,) = failures(caplog)
+    told = {"model": "mail", "version": "1", "folder": str(run), "error": "RunFolderError"}
+    assert failure == told
     assert metric(telemetry, "model_load_failures_total", model="mail") == 1
 
     flip(run / WEIGHTS)  # whole again
@@ -527,7 +533,9 @@ def test_a_folder_that_is_away_for_one_look_is_not_missed(put, repository, caplo
     assert failures(caplog) == []
 
 
-def test_a_disk_that_is_gone_takes_no_model_with_it(models, put, repository, caplog) -> None:
+def test_a_disk_that_is_gone_takes_no_model_with_it(
+    models, put, repository, telemetry, caplog
+) -> None:
     put("mail")
     served = repository()
     expected = answer(served.loaded(served.find("mail")))
@@ -540,13 +548,185 @@ def test_a_disk_that_is_gone_takes_no_model_with_it(models, put, repository, cap
         served.refresh()
     assert answer(served.loaded(served.find("mail"))) == expected
     assert [record.msg for record in caplog.records] == ["refresh"]
-    assert caplog.records[0].fields == {"error": "FileNotFoundError"}
+    assert caplog.records[0].fields == {"folder": str(models), "error": "FileNotFoundError"}
+    assert metric(telemetry, "models_look_failures_total") == 6
 
     models.rmdir()
     (models.parent / "gone").rename(models)
     put("spam")
     served.refresh()
     assert list(served.models()) == ["mail", "spam"]
+
+
+@contextmanager
+def permission_bits_hold() -> Iterator[None]:
+    """Have this thread refused what root otherwise may."""
+    if os.geteuid() != 0:
+        yield
+        return
+    library, header, found = ctypes.CDLL(None), struct.pack("Ii", 0x20080522, 0), bytearray(24)
+    buffer = (ctypes.c_char * 24).from_buffer(found)
+    assert library.capget(header, buffer) == 0
+    before = bytes(found)
+    found[0] &= ~0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+    assert library.capset(header, buffer) == 0
+    try:
+        yield
+    finally:
+        assert library.capset(header, before) == 0
+
+
+@pytest.fixture
+def lock() -> Iterator[Lock]:
+    """Takes permissions away, from root too, until the end of the test."""
+    locked: list[Path] = []
+
+    def lock(path: Path, mode: int = 0) -> None:
+        path.chmod(mode)
+        locked.append(path)
+
+    with permission_bits_hold():
+        yield lock
+    for path in reversed(locked):
+        path.chmod(0o755)
+
+
+def lead_nowhere(folder: Path, lock: Lock) -> None:
+    """A folder that nobody can look into: a link whose target has too long a name."""
+    folder.symlink_to("x" * 300)
+
+
+def close(folder: Path, lock: Lock) -> None:
+    (folder / "something").mkdir(parents=True)
+    lock(folder, 0)
+
+
+def close_by_name(folder: Path, lock: Lock) -> None:
+    """It can be listed, but nobody can look at what is in it."""
+    (folder / "something").mkdir(parents=True)
+    lock(folder, 0o444)
+
+
+@pytest.mark.parametrize("path", ["foreign", "mail/foreign", "mail/3"])
+@pytest.mark.parametrize("hide", [close, close_by_name, lead_nowhere])
+def test_an_unreadable_folder_is_refused_and_the_rest_goes_on(
+    models, put, repository, telemetry, caplog, lock, path, hide
+) -> None:
+    put("mail/1", shift=1.0)
+    put("spam")
+    hide(models / path, lock)
+
+    served = repository()
+    put("mail/2", shift=2.0)
+    put("late")
+    shutil.rmtree(models / "spam")
+    for _ in range(3):
+        served.refresh()
+
+    assert names(served) == {"late": ["1"], "mail": ["1", "2"]}
+    assert served.ready()
+    assert [failure["folder"] for failure in failures(caplog)] == [str(models / path)]
+    model = path.partition("/")[0]
+    assert metric(telemetry, "model_load_failures_total", model=model) == 1
+
+
+@pytest.mark.parametrize("path", ["mail", "mail/2", "mail/2/manifest.json", f"mail/2/{WEIGHTS}"])
+def test_what_is_served_stays_while_its_folder_cannot_be_read(
+    models, put, repository, caplog, lock, path
+) -> None:
+    put("mail/1", shift=1.0)
+    put("mail/2", shift=2.0)
+    served = repository()
+    expected = answer(served.loaded(served.find("mail")))
+
+    lock(models / path)
+    os.utime(models / path)
+    put("spam")
+    for _ in range(3):
+        served.refresh()
+
+    assert names(served) == {"mail": ["1", "2"], "spam": ["1"]}
+    assert answer(served.loaded(served.find("mail"))) == expected
+    (failure,) = failures(caplog)
+    assert failure["error"] == "PermissionError"
+    assert (models / path).is_relative_to(failure["folder"])
+
+    (models / path).chmod(0o755)
+    shutil.rmtree(models / "mail" / "1")
+    for _ in range(2):
+        served.refresh()
+    assert names(served) == {"mail": ["2"], "spam": ["1"]}
+
+
+def test_a_models_folder_that_cannot_be_read_any_more_takes_no_model_with_it(
+    models, put, repository, telemetry, caplog, lock
+) -> None:
+    put("mail")
+    served = repository()
+
+    lock(models)
+    for _ in range(3):
+        served.refresh()
+
+    assert is_loaded(served, "mail")
+    assert served.ready()
+    assert [record.fields for record in caplog.records] == [
+        {"folder": str(models), "error": "PermissionError"}
+    ]
+    assert metric(telemetry, "models_look_failures_total") == 3
+
+
+def test_the_start_names_what_cannot_be_read_where_nothing_else_is_there(
+    models, repository, lock
+) -> None:
+    close(models / "mail", lock)
+    message = f"expected run folders in {models}, found none; cannot read {models / 'mail'}: Perm"
+    with pytest.raises(RunFolderError, match=message):
+        repository()
+    lock(models)
+    with pytest.raises(RunFolderError, match=f"cannot read {models}: Permission denied"):
+        repository()
+
+
+def test_a_folder_that_goes_away_during_the_start_takes_no_other_with_it(
+    models, put, telemetry
+) -> None:
+    put("a")
+    put("b", shift=1.0)
+    put("c", shift=2.0)
+
+    class Moving(Telemetry):
+        """Has the next folder moved away once the first one is loaded."""
+
+        def model_loaded(self, model: str, *rest: Any) -> None:
+            super().model_loaded(model, *rest)
+            if model == "a":
+                (models / "b").rename(models / ".b")
+
+    with Repository(models, "float32", None, Moving(), NEVER) as served:
+        assert list(served.models()) == ["a", "c"]
+        (models / ".b").rename(models / "b")
+        served.refresh()
+        assert list(served.models()) == ["a", "b", "c"]
+
+
+def test_want_of_memory_for_one_folder_keeps_no_other_out(put, repository, caplog) -> None:
+    put("mail")
+    served = repository()
+    os.truncate(put("huge") / WEIGHTS, 4 * 2**30)
+    put("spam")
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**30, hard))
+    try:
+        for _ in range(2):
+            served.refresh()
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+    assert list(served.models()) == ["mail", "spam"]
+    assert [failure["error"] for failure in failures(caplog)] == ["MemoryError"]
 
 
 def test_an_evicted_model_is_refused_while_its_folder_is_tampered_with(
