@@ -17,6 +17,7 @@ import yaml
 from prometheus_client import Metric
 
 import attnpriv
+from attnpriv_server.address import Address
 from attnpriv_server.cli import app
 from attnpriv_server.operations import Operations
 from attnpriv_server.telemetry import Telemetry
@@ -170,7 +171,7 @@ def test_the_health_check_asks_whether_the_server_is_ready(ready) -> None:
 
     async def run() -> int:
         operations = Operations(Telemetry(), lambda: ready)
-        found = await operations.start("127.0.0.1:0")
+        found = await operations.start(Address("127.0.0.1", 0))
         check = [sys.executable, flag, code.replace(f":{given}/", f":{found}/")]
         process = await asyncio.create_subprocess_exec(*check, stderr=asyncio.subprocess.DEVNULL)
         try:

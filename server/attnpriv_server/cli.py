@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,6 +15,7 @@ import typer
 
 from attnpriv.errors import InputError
 from attnpriv_server.access import Access, new_token
+from attnpriv_server.address import Address
 from attnpriv_server.policy import Limits, Policies, load_limits, load_policies
 from attnpriv_server.queueing import Batching
 from attnpriv_server.telemetry import Telemetry, configure_logging
@@ -75,7 +77,7 @@ def serve(
         typer.Option(
             min=0,
             help="Processes that compute predictions; 0 leaves it to the server's own. "
-            "Default: 2, on a single core 0.",
+            "Default: 2, or 0 where affinity or the container's CPU quota leave one core.",
         ),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of one forward pass.")] = 1,
@@ -109,6 +111,10 @@ def serve(
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines would show addresses
     from attnpriv_server.transport import check_exposure
 
+    address = Address.parse(listen, "--listen")
+    operators = None
+    if operations_listen is not None:
+        operators = Address.parse(operations_listen, "--operations-listen")
     access = Access.anonymous() if principals is None else Access.from_file(principals)
     policies = Policies() if policy is None else load_policies(policy)
     policies.check_principals(access.names)
@@ -116,7 +122,9 @@ def serve(
     batching = Batching(token_budget=token_budget, capacity=queue_rows)
     credentials = _credentials(tls_certificate, tls_key, tls_client_ca)
     authenticated = access.required or tls_client_ca is not None
-    host = check_exposure(listen, credentials is not None, authenticated, insecure)
+    check_exposure(address, credentials is not None, authenticated, insecure)
+    for each in filter(None, (address, operators)):
+        each.check_bindable()
     configure_logging()
     gc.disable()  # else a start spends a second on looking through what it has imported so far
     # Only now, so that --help and a wrong option answer at once.
@@ -134,20 +142,21 @@ def serve(
     keep_freed_memory()
     telemetry = Telemetry(METHODS)
     budget = None if memory_budget is None else memory_budget * MEGABYTE
-    several = (os.cpu_count() or 1) > 1
-    processes = WORKERS * several if workers is None else workers
+    processes = default_workers() if workers is None else workers
 
     async def run(core: Core) -> None:
-        server = Server(core, listen, credentials)
+        server = Server(core, str(address), credentials)
         # What is there by now stays, modules above all. Looking through it for garbage would hold
         # up every call for a third of a second, again and again.
         gc.freeze()
         gc.enable()
         operations = Operations(telemetry, server.ready)
-        if operations_listen is not None:
-            await operations.start(operations_listen)
+        if operators is not None:
+            await operations.start(operators)
         await serve_until_stopped(
-            server, grace, lambda port: typer.echo(f"listening on {host}:{port}")
+            server,
+            grace,
+            lambda port: typer.echo(f"listening on {replace(address, port=port)}"),
         )
         await operations.stop()
 
@@ -160,6 +169,17 @@ def serve(
         core = Core(repository, access, policies, bounds, batching, telemetry, lanes)
         stack.enter_context(repository)
         asyncio.run(run(core))
+
+
+def default_workers() -> int:
+    """``WORKERS``, or none where this process may use a single core.
+
+    Cores are those that its affinity and the CPU quota of its container leave it. Not covered: a
+    quota of a control group that is not the root of its container, such as systemd's.
+    """
+    from joblib import cpu_count
+
+    return WORKERS if cpu_count() > 1 else 0
 
 
 def _credentials(

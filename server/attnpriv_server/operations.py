@@ -11,6 +11,7 @@ from http import HTTPStatus
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from attnpriv.errors import InputError
+from attnpriv_server.address import Address
 from attnpriv_server.telemetry import Telemetry, log_defect
 
 REQUEST_LINE = re.compile(rb"([A-Z]+) (/[!-~]*) HTTP/1\.[01]\r\n")
@@ -40,16 +41,15 @@ class Operations:
         self._open: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}  # in order of arrival
         self._server: asyncio.Server | None = None
 
-    async def start(self, listen: str) -> int:
-        """Begin to answer on ``HOST:PORT``, and return the port: a free one for port 0.
+    async def start(self, listen: Address) -> int:
+        """Begin to answer there, and return the port: a free one for port 0.
 
         Raises:
             InputError: the address cannot be bound, for instance because it is in use.
         """
-        host, _, port = listen.rpartition(":")
         try:
             self._server = await asyncio.start_server(
-                self._accept, host.strip("[]"), int(port), limit=HEAD_BYTES
+                self._accept, listen.host, listen.port, limit=HEAD_BYTES
             )
         except OSError:
             raise InputError(f"cannot listen on {listen}: in use, or not an address here") from None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from attnpriv.errors import InputError
+from attnpriv_server.address import Address
 from attnpriv_server.policy import Limits
 from attnpriv_server.reloading import Reloaded
 
@@ -55,8 +54,8 @@ def certificate_names(auth_context: Mapping[str, Iterable[bytes]]) -> tuple[str,
     return tuple(dict.fromkeys(name.decode(errors="replace") for name in found if name))
 
 
-def check_exposure(listen: str, tls: bool, authentication: bool, insecure: bool) -> str:
-    """The host part of ``HOST:PORT``, where the server may listen there.
+def check_exposure(listen: Address, tls: bool, authentication: bool, insecure: bool) -> None:
+    """Refuse to listen where others would find the server unprotected.
 
     Args:
         listen: the address.
@@ -65,23 +64,18 @@ def check_exposure(listen: str, tls: bool, authentication: bool, insecure: bool)
         insecure: whether the operator accepts to do without.
 
     Raises:
-        InputError: it is no address, or other machines reach it and something is missing.
+        InputError: other machines may reach the address, and something is missing.
     """
-    found = re.fullmatch(r"(?P<host>\[[^\]]+\]|[^:\[\]]+):(?P<port>\d{1,5})", listen)
-    if found is None or int(found["port"]) > 65535:
-        raise InputError(f"expected --listen HOST:PORT, got {listen!r}")
-    host = found["host"]
     wanted = {
         "encryption (--tls-certificate)": tls,
         "authentication (--principals or --tls-client-ca)": authentication,
     }
     missing = " and ".join(name for name, there in wanted.items() if not there)
-    if missing and not insecure and not _is_loopback(host):
+    if missing and not insecure and not listen.is_loopback:
         raise InputError(
-            f"refusing to listen on {host} without {missing}; listen on 127.0.0.1, or pass "
+            f"refusing to listen on {listen} without {missing}; listen on 127.0.0.1, or pass "
             "--insecure to accept that strangers may read texts and ask for answers"
         )
-    return host
 
 
 def channel_options(limits: Limits) -> list[tuple[str, int]]:
@@ -109,15 +103,6 @@ def channel_options(limits: Limits) -> list[tuple[str, int]]:
         # grpc.keepalive_timeout_ms has no effect.
         ("grpc.http2.ping_timeout_ms", 1000 * limits.silence_seconds),
     ]
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _configuration(contents: Sequence[bytes]) -> grpc.ServerCertificateConfiguration:

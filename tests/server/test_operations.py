@@ -20,6 +20,7 @@ from attnpriv.errors import InputError
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
 from attnpriv_server import operations
+from attnpriv_server.address import Address
 from attnpriv_server.operations import CONNECTIONS, HEAD_BYTES, Operations
 from attnpriv_server.telemetry import Telemetry
 from attnpriv_server.wire import Server
@@ -81,7 +82,7 @@ def operating(telemetry: Telemetry, ready: Callable[[], bool]) -> Iterator[Endpo
     operations = Operations(telemetry, ready)
     with event_loop() as run:
         try:
-            yield Endpoint(run(operations.start("127.0.0.1:0")))
+            yield Endpoint(run(operations.start(Address("127.0.0.1", 0))))
         finally:
             run(operations.stop())
 
@@ -221,7 +222,7 @@ def test_stopping_closes_port_and_connections(telemetry, caplog, monkeypatch) ->
 
 
 def test_a_port_in_use_is_bad_input(endpoint, telemetry) -> None:
-    listen = f"127.0.0.1:{endpoint.port}"
+    listen = Address("127.0.0.1", endpoint.port)
 
     with pytest.raises(InputError, match=f"cannot listen on {listen}"):
         asyncio.run(Operations(telemetry, lambda: True).start(listen))
@@ -234,7 +235,7 @@ def test_a_stopping_server_turns_callers_away_and_finishes_what_it_began(make_co
         server = Server(core, "127.0.0.1:0")
         operations = Operations(core.telemetry, server.ready)
         await server.start()
-        return server, operations, await operations.start("127.0.0.1:0")
+        return server, operations, await operations.start(Address("127.0.0.1", 0))
 
     requests = SimpleQueue()
     asked = pb.PredictStreamRequest(

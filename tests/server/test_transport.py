@@ -35,6 +35,7 @@ from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
 from attnpriv_server import access as access_module
 from attnpriv_server.access import Access, new_token
+from attnpriv_server.address import Address
 from attnpriv_server.core import Core
 from attnpriv_server.domain import Role
 from attnpriv_server.policy import Limits
@@ -355,17 +356,17 @@ def test_names_of_a_certificate() -> None:
 # Where the server listens
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "localhost", "[::1]"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "localhost", "::1"])
 def test_this_machine_may_be_listened_on_without_anything(host) -> None:
-    assert check_exposure(f"{host}:0", False, False, False) == host
+    check_exposure(Address(host, 0), tls=False, authentication=False, insecure=False)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "10.1.2.3", "example.com", "localhost.evil"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "example.com", "localhost.evil"])
 def test_other_machines_need_encryption_and_authentication(host) -> None:
-    listen = f"{host}:50051"
+    listen = Address(host, 50051)
 
-    assert check_exposure(listen, True, True, False) == host
-    assert check_exposure(listen, False, False, True) == host
+    check_exposure(listen, True, True, False)
+    check_exposure(listen, False, False, True)
     with pytest.raises(InputError, match=r"without encryption \(.*\) and authentication \(.*\);"):
         check_exposure(listen, False, False, False)
     with pytest.raises(InputError, match=r"without encryption \(--tls-certificate\);"):
@@ -374,14 +375,6 @@ def test_other_machines_need_encryption_and_authentication(host) -> None:
         InputError, match=r"without authentication \(--principals or --tls-client-ca\);"
     ):
         check_exposure(listen, True, False, False)
-
-
-@pytest.mark.parametrize(
-    "listen", ["", "localhost", ":1", "a:b", "a:65536", "::1:80", "a:1 ", "a:"]
-)
-def test_what_is_no_address_is_refused(listen) -> None:
-    with pytest.raises(InputError, match="expected --listen HOST:PORT, got"):
-        check_exposure(listen, True, True, True)
 
 
 # Who may call
