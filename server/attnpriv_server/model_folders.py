@@ -15,6 +15,7 @@ folder without one is no run folder; one that cannot be looked into may be, so i
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 import sys
@@ -186,14 +187,32 @@ def _check_access(root: Path, path: Path) -> None:
 
     Who reaches the root of a mounted volume is decided by who mounts it; many are open to all.
     """
-    real, top = path.resolve(), root.resolve()
-    if not real.is_relative_to(top):
-        raise RunFolderError(f"{path} leads out of {root}")
-    folders = (folder for folder in (real, *real.parents) if folder.is_relative_to(top))
-    for each in (*real.iterdir(), *folders):
-        is_open = each.lstat().st_mode & stat.S_IWOTH and not each.is_symlink()
-        if is_open and not each.is_mount():
+    folders = [(each, each.stat()) for each in _up_to(root, path) if not _is_mount(each)]
+    files = [(each, each.lstat()) for each in path.iterdir() if not each.is_symlink()]
+    for each, status in (*files, *folders):
+        if status.st_mode & stat.S_IWOTH:
             raise RunFolderError(f"everybody may write to {each}: chmod o-w it to have it served")
+
+
+def _up_to(root: Path, path: Path) -> list[Path]:
+    """A folder and those that it is in, up to the repository, as the system finds them.
+
+    No path is put together from the names that links have: those of ``/proc/PID/root`` lead
+    elsewhere for the process that reads them.
+    """
+    top, folders = root.stat(), [path]
+    while not os.path.samestat(folders[-1].stat(), top):
+        last = folders[-1]
+        folders.append(last.parent if last.parent.samefile(last / "..") else last / "..")
+        if folders[-1].samefile(last):
+            raise RunFolderError(f"{path} leads out of {root}")
+    return folders
+
+
+def _is_mount(folder: Path) -> bool:
+    """Whether something is mounted on a folder; unlike pathlib's, it reads no link."""
+    status, above = folder.stat(), (folder / "..").stat()
+    return status.st_dev != above.st_dev or os.path.samestat(status, above)
 
 
 def _check_listed(run: Run) -> None:

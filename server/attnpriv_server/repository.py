@@ -10,6 +10,7 @@ import math
 import os
 import threading
 import time
+import unicodedata
 from collections.abc import Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -193,10 +194,16 @@ class Repository:
     def find(self, name: str, version: str | None = None) -> Version:
         """A version of a model; the newest where none is given.
 
+        A name may be given with its accents composed or taken apart, as file systems and keyboards
+        do either; a model that has exactly the name goes first.
+
         Raises:
             UnknownModelError: there is none.
         """
-        for found in reversed(self._catalog.get(name, ())):
+        catalog = self._catalog
+        if name not in catalog:
+            name = next((other for other in catalog if name in _spellings(other)), name)
+        for found in reversed(catalog.get(name, ())):
             if version in (None, found.version):
                 return found
         raise UnknownModelError("expected a model and a version that are served")
@@ -508,6 +515,11 @@ def _warm_up(loaded: Loaded) -> None:
         probabilities = loaded.backend.classify([each.ids for each in encodings])
         if not np.isfinite(probabilities).all():
             raise ArithmeticError("a probability is not finite")
+
+
+def _spellings(name: str) -> tuple[str, str]:
+    """How a folder's name may be written; a caller's can be long, and is never normalised."""
+    return unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)
 
 
 def _was_overtaken(place: Place, before: Hashable) -> bool:

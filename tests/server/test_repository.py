@@ -11,8 +11,10 @@ import pickle
 import resource
 import shutil
 import struct
+import subprocess
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -174,6 +176,59 @@ def test_a_link_to_a_hidden_folder_of_the_repository_is_followed(models, put, re
     (models / "mail").symlink_to(Path(".store") / "blue")
 
     assert answer(repository().load(repository().find("mail")))
+
+
+@pytest.mark.parametrize("way", ["models", "link", "link/.", "/proc/self/cwd/models"])
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_path_is_taken_as_it_is_given(tmp_path, put, monkeypatch, form, way) -> None:
+    name = unicodedata.normalize(form, "café")
+    put(f"{name}/1")
+    put(".store/2", shift=1.0)
+    (tmp_path / "models" / name / "2").symlink_to(Path("..") / ".store" / "2")
+    (tmp_path / "link").symlink_to("models")
+    monkeypatch.chdir(tmp_path)
+
+    with Repository(Path(way), "float32", refresh_seconds=NEVER) as served:
+        assert names(served) == {name: ["1", "2"]}
+        assert answer(served.load(served.find(name)))
+
+
+FOREIGN = """
+mount -t tmpfs none "$0" && cp -r "$1" "$0/mail" && mkdir "$0/.store" && cp -r "$1" "$0/.store/spam"
+ln -s .store/spam "$0/spam" && echo mounted && read _
+"""
+
+
+def test_models_are_served_out_of_another_process_s_root(models, private_run) -> None:
+    with subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", FOREIGN, models, private_run],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        if process.stdout.readline() != "mounted\n":
+            pytest.skip("only root may give a process a root of its own")
+        folder = Path(f"/proc/{process.pid}/root{models}")
+        with Repository(folder, "float32", refresh_seconds=NEVER) as served:
+            assert names(served) == {"mail": ["1"], "spam": ["1"]}
+            assert served.find("mail").path == folder / "mail"
+        (folder / ".store").chmod(0o777)
+        with pytest.raises(RunFolderError, match=f"everybody may write to {folder}/spam/.."):
+            Repository(folder, "float32").start()
+        process.communicate("\n")
+
+
+def test_a_model_is_found_by_any_spelling_of_its_name(put, repository) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    put(f"{decomposed}/1")
+    served = repository()
+    assert served.find(composed) is served.find(decomposed, "1")
+    with pytest.raises(UnknownModelError):
+        served.find("cafe")
+
+    put(composed, shift=1.0)
+    served.refresh()
+    assert [served.find(name).name for name in (composed, decomposed)] == [composed, decomposed]
 
 
 # What stops the start
