@@ -23,7 +23,7 @@ from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -38,6 +38,7 @@ from prometheus_client import (
 )
 
 import attnpriv
+from attnpriv.errors import InputError
 from attnpriv_server.domain import Code
 
 PACKAGE = "attnpriv_server"
@@ -66,6 +67,9 @@ class Telemetry:
         methods: those that are served, such as ``/package.Service/Method``.
         tracer_provider: makes the spans. By default they go to the OTLP collector that
             ``OTEL_EXPORTER_OTLP_ENDPOINT`` names; without it none are recorded.
+
+    Raises:
+        InputError: a variable of OpenTelemetry's has a value that cannot be used.
 
     Attributes:
         registry: what ``/metrics`` shows.
@@ -249,15 +253,28 @@ def _remote(metadata: Mapping[str, str]) -> Context:
 
 
 def _exporting_provider() -> TracerProvider | None:
-    """Exports to the collector that the standard environment variables name, if any."""
-    if not any(os.environ.get(name) for name in OTLP_ENDPOINTS):
+    """Exports to the collector that the standard environment variables name, if any.
+
+    Raises:
+        InputError: one of them has a value that cannot be used.
+    """
+    to_nobody = os.environ.get("OTEL_TRACES_EXPORTER") == "none"
+    if to_nobody or not any(os.environ.get(name) for name in OTLP_ENDPOINTS):
         return None
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
-    name = os.environ.get("OTEL_SERVICE_NAME", "attnpriv-server")
-    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    try:
+        provider = TracerProvider(resource=_resource())
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    except Exception as error:  # each variable has errors of its own
+        raise InputError(f"cannot use the OTEL_ environment variables: {error}") from error
     return provider
+
+
+def _resource() -> Resource:
+    """What the environment says of this server, under our name where it gives none."""
+    named = OTELResourceDetector().detect().attributes.get(SERVICE_NAME)
+    return Resource.create(None if named else {SERVICE_NAME: "attnpriv-server"})
 
 
 class JsonLines(logging.Formatter):

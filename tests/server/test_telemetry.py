@@ -299,6 +299,28 @@ def test_without_a_collector_nothing_is_recorded(monkeypatch) -> None:
     telemetry.close()
 
 
+def test_a_collector_alone_has_no_spans_sent_where_the_environment_wants_none(monkeypatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    telemetry = Telemetry([METHOD])
+
+    with telemetry.span(METHOD, {"traceparent": TRACEPARENT}):
+        assert not trace.get_current_span().is_recording()
+    telemetry.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("OTEL_BSP_MAX_QUEUE_SIZE", "0"), ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")],
+)
+def test_a_variable_that_cannot_be_used_is_bad_input(monkeypatch, name, value) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(InputError, match="cannot use the OTEL_ environment variables: "):
+        Telemetry([METHOD])
+
+
 class Collector(TraceServiceServicer):
     def __init__(self) -> None:
         self.requests = Queue()
@@ -308,12 +330,31 @@ class Collector(TraceServiceServicer):
         return ExportTraceServiceResponse()
 
 
-def test_spans_are_exported_to_the_collector_of_the_environment(monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, {"service.name": "attnpriv-server"}),
+        ({"OTEL_SERVICE_NAME": ""}, {"service.name": "attnpriv-server"}),
+        (
+            {"OTEL_RESOURCE_ATTRIBUTES": "service.name=mail%20desk,service.namespace=shop"},
+            {"service.name": "mail desk", "service.namespace": "shop"},
+        ),
+        (
+            {"OTEL_RESOURCE_ATTRIBUTES": "service.name=no,a=b", "OTEL_SERVICE_NAME": "yes"},
+            {"service.name": "yes", "a": "b"},
+        ),
+    ],
+)
+def test_spans_are_exported_to_the_collector_of_the_environment(
+    monkeypatch, environment, expected
+) -> None:
     collector, server = Collector(), grpc.server(ThreadPoolExecutor(1))
     add_TraceServiceServicer_to_server(collector, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+    for name, each in environment.items():
+        monkeypatch.setenv(name, each)
 
     telemetry = Telemetry([METHOD])
     with telemetry.span(METHOD, {"traceparent": TRACEPARENT}):
@@ -323,7 +364,7 @@ def test_spans_are_exported_to_the_collector_of_the_environment(monkeypatch) -> 
     server.stop(None).wait()
 
     names = {each.key: each.value.string_value for each in found.resource.attributes}
-    assert names["service.name"] == "attnpriv-server"
+    assert names.items() >= expected.items()
     assert found.scope_spans[0].spans[0].name == METHOD
 
 
