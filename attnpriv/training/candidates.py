@@ -90,7 +90,7 @@ def load_candidates(path: Path, common: TrainConfig) -> list[Candidate]:
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # long numbers and deep nesting too
         raise InputError(f"cannot read candidates {path}: {error}") from error
     try:
         return [_candidate(settings, common) for settings in _settings(content)]

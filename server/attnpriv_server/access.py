@@ -155,7 +155,7 @@ def _parse(contents: Sequence[bytes]) -> _Directory:
         table = tomllib.loads(contents[0].decode())
     except UnicodeDecodeError:
         raise InputError("expected UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # long numbers and deep nesting too
         position = _POSITION.search(str(error))  # the rest of the message quotes the file
         raise InputError(f"not TOML{f' {position[0]}' if position else ''}") from None
     entries = table.get("principal")

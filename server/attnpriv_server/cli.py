@@ -29,6 +29,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 # step of a forward pass would otherwise wait that long behind the event loop.
 SWITCH_SECONDS = 0.0001
 WORKERS = 2  # more pay on more cores, and take memory each
+MOST_THREADS = 1024  # where so many cannot be had, that shows in whatever needs memory next
 MEGABYTE = 1024 * 1024
 
 
@@ -80,7 +81,9 @@ def serve(
             "Default: 2, or 0 where affinity or the container's CPU quota leave one core.",
         ),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of one forward pass.")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, max=MOST_THREADS, help="Threads of one forward pass.")
+    ] = 1,
     token_budget: Annotated[
         int, typer.Option(min=1, help="Tokens of one batch, at most, where it has several texts.")
     ] = Batching.token_budget,

@@ -154,7 +154,7 @@ def load_limits(path: Path) -> Limits:
 def _read(what: str, path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # long numbers and deep nesting too
         raise InputError(f"cannot read {what} {path}: {error}") from error
 
 

@@ -178,7 +178,10 @@ def test_the_file_is_not_read_for_every_request(path, monkeypatch) -> None:
     assert name_of(access, BOT) == "bot"
 
 
-@pytest.mark.parametrize("broken", ["", "secret = tell-tale", FILE + FILE, None])
+DEEP = pytest.param("a = " + "[" * 3000 + "]" * 3000, id="deep")
+
+
+@pytest.mark.parametrize("broken", ["", "secret = tell-tale", FILE + FILE, None, DEEP])
 def test_a_broken_or_missing_file_keeps_the_principals_and_is_logged_once(
     access, path, broken, caplog
 ) -> None:
@@ -211,6 +214,8 @@ TOKEN_LINE = f'tokens = [{{ sha256 = "{BOT_DIGEST}" }}]'
         ('[principal]\nname = "bot"', "expected tables"),
         (FILE + "[other]\n", "nothing else"),
         ("name = = 3", "not TOML at line 1, column 8"),
+        pytest.param("a = " + "[" * 3000 + "]" * 3000, "not TOML", id="deep"),
+        pytest.param("a = " + "9" * 5000, "not TOML", id="long number"),
         ('name = "tell-tale', "not TOML at "),
         ("[[principal]]\nroles = []", "principal 1: expected a table with name, roles"),
         (FILE + one_principal(""), "principal 3: its name is there already"),

@@ -65,6 +65,8 @@ def test_a_policy_for_nobody_is_refused(path) -> None:
         (b"reveal_attention = 1\n", "reveal_attention true or false, got 1"),
         (b"reveal_attention\n", "cannot read policy"),
         (b"\xff\xfe", "cannot read policy"),
+        pytest.param(b"a = " + b"[" * 3000 + b"]" * 3000, "cannot read policy", id="deep"),
+        pytest.param(b"a = " + b"9" * 5000, "cannot read policy", id="long number"),
         (b"[reveal_attention]\n", "true or false"),
         (b"principals = 3\n", r"expected tables \[principals.NAME\]"),
         (b"[principals]\nreveal_attention = false\n", r"expected tables \[principals.NAME\]"),

@@ -97,7 +97,7 @@ def read_gates(path: str | Path) -> tuple[Gate, ...]:
         tables = tomllib.loads(text)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:  # no UTF-8, or no TOML
+    except (ValueError, RecursionError) as error:  # no UTF-8, or no TOML
         raise InputError(f"{path} is not a TOML file: {error}") from error
     try:
         return _gates(tables, text)

@@ -73,9 +73,10 @@ def test_bad_files_are_refused(tmp_path: Path, case: str) -> None:
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read"):
         read_gates(tmp_path / "missing.toml")
-    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(InputError, match="is not a TOML file"):
-        read_gates(tmp_path / "bytes.toml")
+    for content in (b"\xff\xfe", b"a = " + b"[" * 3000 + b"]" * 3000):
+        (tmp_path / "bytes.toml").write_bytes(content)
+        with pytest.raises(InputError, match="is not a TOML file"):
+            read_gates(tmp_path / "bytes.toml")
 
 
 def test_gates_know_their_lines(tmp_path: Path) -> None:

@@ -400,7 +400,8 @@ def test_a_bad_file_is_refused_with_its_name(tmp_path: Path, content: str) -> No
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes("# é".encode("latin-1"))
-    for name in ("latin.toml", "missing.toml", "."):
+    (tmp_path / "deep.toml").write_text("a = " + "[" * 3000 + "]" * 3000)
+    for name in ("latin.toml", "deep.toml", "missing.toml", "."):
         with pytest.raises(InputError, match="cannot read candidates"):
             load_candidates(tmp_path / name, TrainConfig())
 
