@@ -77,7 +77,12 @@ class Reloaded(Generic[Value]):
         for content in contents:
             if isinstance(content, str):
                 raise InputError(content)
-        return self._make(readable)
+        try:
+            return self._make(readable)
+        except InputError:
+            raise
+        except Exception as error:  # whatever it is, the old value stays in force, and it is said
+            raise InputError(f"cannot be used ({type(error).__name__})") from error
 
     def _read(self) -> tuple[bytes | str, ...]:
         return tuple(map(_read, self._paths))

@@ -154,9 +154,9 @@ class Repository:
         Raises:
             RunFolderError: there is no run folder, or one that cannot be trusted or served.
         """
-        if not self._folder.is_dir():
-            raise RunFolderError(f"expected a folder of run folders, got {str(self._folder)!r}")
         try:
+            if not self._folder.is_dir():
+                raise RunFolderError(f"expected a folder of run folders, got {str(self._folder)!r}")
             found = find_places(self._folder)
             self._root = self._folder.stat()
         except OSError as error:

@@ -738,9 +738,10 @@ def test_the_start_names_what_cannot_be_read_where_nothing_else_is_there(
     message = f"expected run folders in {models}, found none; cannot read {models / 'mail'}: Perm"
     with pytest.raises(RunFolderError, match=message):
         repository()
-    lock(models)
-    with pytest.raises(RunFolderError, match=f"cannot read {models}: Permission denied"):
-        repository()
+    for closed in (models, models.parent):
+        lock(closed)
+        with pytest.raises(RunFolderError, match=f"cannot read {models}: Permission denied"):
+            repository()
 
 
 def test_a_folder_that_goes_away_during_the_start_takes_no_other_with_it(

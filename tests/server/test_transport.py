@@ -304,6 +304,18 @@ def test_a_broken_renewal_keeps_the_old_certificate(serve, files, authority, cap
     assert check(secure(port, authority)) == "OK"
 
 
+def with_unknown_kind_of_key(authority: Pair) -> bytes:
+    """An RSA certificate that says that its key is of another algorithm."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = new_pair("localhost", authority, key=key).pem
+    found = x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
+    rsa_encryption = bytes.fromhex("2a864886f70d010101")
+    assert rsa_encryption in found
+    return ssl.DER_cert_to_PEM_cert(
+        found.replace(rsa_encryption, rsa_encryption[:-1] + b"\x63")
+    ).encode()
+
+
 def test_files_that_cannot_be_meant_are_refused(tmp_path, files, authority, server_pair) -> None:
     def refused(message: str, **contents: bytes) -> None:
         files.write(server_pair, authority.pem)
@@ -330,6 +342,7 @@ def test_files_that_cannot_be_meant_are_refused(tmp_path, files, authority, serv
     refused(r"valid from \d{4}-\d\d-\d\d .* UTC, not now", certificate=early.pem)
     refused("expected an RSA key, or an ECDSA key", key=key_pem(p521))
     refused("expected an RSA key, or an ECDSA key", key=key_pem(edwards))
+    refused("cannot be used .UnsupportedAlgorithm", certificate=with_unknown_kind_of_key(authority))
     with pytest.raises(InputError, match=r"cannot read none\.key: No such file"):
         server_credentials(files.certificate, tmp_path / "none.key")
 
