@@ -16,6 +16,7 @@ import typer
 from attnpriv.errors import InputError
 from attnpriv_server.access import Access, new_token
 from attnpriv_server.address import Address
+from attnpriv_server.cores import usable_cores
 from attnpriv_server.policy import Limits, Policies, load_limits, load_policies
 from attnpriv_server.queueing import Batching
 from attnpriv_server.telemetry import Telemetry, configure_logging
@@ -78,7 +79,7 @@ def serve(
         typer.Option(
             min=0,
             help="Processes that compute predictions; 0 leaves it to the server's own. "
-            "Default: 2, or 0 where affinity or the container's CPU quota leave one core.",
+            "Default: 2, or 0 where affinity or a CPU quota leave one core.",
         ),
     ] = None,
     threads: Annotated[
@@ -114,10 +115,7 @@ def serve(
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines would show addresses
     from attnpriv_server.transport import check_exposure
 
-    address = Address.parse(listen, "--listen")
-    operators = None
-    if operations_listen is not None:
-        operators = Address.parse(operations_listen, "--operations-listen")
+    address, operators = _addresses(listen, operations_listen)
     access = Access.anonymous() if principals is None else Access.from_file(principals)
     policies = Policies() if policy is None else load_policies(policy)
     policies.check_principals(access.names)
@@ -175,14 +173,18 @@ def serve(
 
 
 def default_workers() -> int:
-    """``WORKERS``, or none where this process may use a single core.
+    """``WORKERS``, or none where this process may use a single core."""
+    return WORKERS if usable_cores() > 1 else 0
 
-    Cores are those that its affinity and the CPU quota of its container leave it. Not covered: a
-    quota of a control group that is not the root of its container, such as systemd's.
-    """
-    from joblib import cpu_count
 
-    return WORKERS if cpu_count() > 1 else 0
+def _addresses(listen: str, operations_listen: str | None) -> tuple[Address, Address | None]:
+    address = Address.parse(listen, "--listen")
+    if operations_listen is None:
+        return address, None
+    operators = Address.parse(operations_listen, "--operations-listen")
+    if operators == address and address.port != 0:
+        raise InputError(f"expected --operations-listen apart from --listen, got {address} twice")
+    return address, operators
 
 
 def _credentials(

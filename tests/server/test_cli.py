@@ -14,10 +14,11 @@ from pathlib import Path
 
 import grpc
 import pytest
-from joblib import cpu_count
 
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
+from attnpriv_server.cli import default_workers
+from attnpriv_server.cores import usable_cores
 
 COMMAND = [Path(sys.executable).with_name("attnpriv-server")]
 
@@ -98,6 +99,7 @@ def test_a_tampered_run_folder_stops_the_start(models_folder, tmp_path) -> None:
     [
         (["--listen", "50051"], "from 0 to 65535, got '50051'"),
         (["--operations-listen", "9464"], "expected --operations-listen HOST:PORT, "),
+        (["--operations-listen", "127.0.0.1:50051"], "apart from --listen, got 127.0.0.1:50051"),
         (["--operations-listen", "192.0.2.1:0"], "cannot listen on 192.0.2.1:0"),
         (["--listen", "0.0.0.0:0"], "refusing to listen on 0.0.0.0:0 without encryption"),
         (["--listen", "[::]:0"], "refusing to listen on [::]:0 without encryption"),
@@ -111,50 +113,11 @@ def test_bad_options(tmp_path, arguments, message) -> None:
     assert message in error
 
 
-COUNT = "from attnpriv_server.cli import default_workers; print(default_workers())"
-
-
-def count_workers(*before: str | Path) -> int:
-    """What a process that is started so takes for the number of its workers."""
-    command = [*before, sys.executable, "-c", COUNT]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout)
-
-
-several_cores = pytest.mark.skipif(
-    cpu_count() < 2, reason="this process may use a single core in any case"
-)
-
-
-@several_cores
-def test_one_core_by_affinity_takes_no_workers() -> None:
+def test_a_process_on_one_core_takes_no_workers() -> None:
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, [min(before)])
     try:
-        assert count_workers() == 0
+        assert default_workers() == 0
     finally:
         os.sched_setaffinity(0, before)
-    assert count_workers() == 2
-
-
-@several_cores
-@pytest.mark.parametrize(
-    ("files", "workers"),
-    [
-        ({"cpu.max": "100000 100000"}, 0),
-        ({"cpu.max": "200000 100000"}, 2),
-        ({"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "100000"}, 0),
-    ],
-)
-def test_a_quota_of_one_core_takes_no_workers(tmp_path, files, workers) -> None:
-    (tmp_path / "cpu").mkdir()
-    for name, content in files.items():
-        (tmp_path / name).write_text(content)
-    mount = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /sys/fs/cgroup && "$@"', tmp_path]
-    try:
-        subprocess.run([*mount, "true"], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("only root may put a file system in the place of the system's own")
-
-    assert count_workers(*mount) == workers
+    assert default_workers() == (2 if usable_cores() > 1 else 0)
