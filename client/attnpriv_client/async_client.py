@@ -37,7 +37,14 @@ from attnpriv_client.errors import (
 )
 from attnpriv_client.retries import Attempts
 from attnpriv_client.status import from_call
-from attnpriv_client.window import FINISH_SECONDS, Answer, StreamAnswer, Window, async_batches
+from attnpriv_client.window import (
+    FINISH_SECONDS,
+    Answer,
+    StreamAnswer,
+    Text,
+    Window,
+    async_batches,
+)
 
 if TYPE_CHECKING:
     from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceAsyncStub  # there for types alone
@@ -80,7 +87,7 @@ class AsyncClient:
     async def predict_stream(
         self,
         model: str,
-        texts: Iterable[str] | AsyncIterable[str],
+        texts: Iterable[Text] | AsyncIterable[Text],
         version: str | None = None,
     ) -> AsyncGenerator[Answer, None]:
         """Classify any number of texts, in constant memory; the answers in their order.
@@ -95,7 +102,8 @@ class AsyncClient:
                     window.add(batch)
                 if window.empty:
                     break
-                await stream.exchange(window, model, version)
+                if window.waiting:
+                    await stream.exchange(window, model, version)
                 for answer in window.ready():
                     yield answer
             await stream.finish()

@@ -25,9 +25,15 @@ from attnpriv_client.audit.results import to_json
 from attnpriv_client.audit.view import audit_progress, audit_view
 from attnpriv_client.client import Client
 from attnpriv_client.domain import Prediction
-from attnpriv_client.errors import DeadlineExceededError, ServiceError, UnavailableError
+from attnpriv_client.errors import (
+    DeadlineExceededError,
+    InvalidRequestError,
+    ServiceError,
+    UnavailableError,
+)
 from attnpriv_client.files import Lines, open_output, predict_lines, progress_bar
 from attnpriv_client.options import Json, Model, Version, with_client
+from attnpriv_client.window import Text
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
 
@@ -62,9 +68,10 @@ def predict(
 ) -> None:
     """Print the label of each text, or write the labels of a file of any length to another.
 
-    Without --output, all texts and answers are held in memory. With it, a text that the server
-    refuses has its error in its line, and the others go on; whatever stops the work, Ctrl-C or a
-    server that is gone, the same command with --resume goes on where it stopped.
+    Without --output, all texts and answers are held in memory, and one bad line is an error. With
+    it, a line that is not UTF-8 or too long, or that the server refuses, has its error in its line
+    of the output; the others go on, and the exit code is 2 in the end. Whatever stops the work,
+    Ctrl-C or a server that is gone, the same command with --resume goes on where it stopped.
     """
     if output is None:
         asked = _read_texts(texts or [], file)
@@ -237,13 +244,16 @@ def _read_texts(texts: Sequence[str], file: Path | None) -> list[str]:
     if file is None and texts and list(texts) != ["-"]:
         return list(texts)
     with _open_lines(texts, file) as lines:
-        found = list(lines)
-    for number, line in enumerate(found or [""], start=1):
-        if not line.strip():
-            raise InputError(
-                f"expected a text in each line of {lines.name}, line {number} is empty"
-            )
-    return found
+        found = [_usable(line, number, lines.name) for number, line in enumerate(lines, start=1)]
+    return found or [_usable("", 1, lines.name)]
+
+
+def _usable(line: Text, number: int, name: str) -> str:
+    if isinstance(line, InvalidRequestError):
+        raise InputError(f"{name}, line {number}: {line.message}")
+    if not line.strip():
+        raise InputError(f"expected a text in each line of {name}, line {number} is empty")
+    return line
 
 
 @contextmanager

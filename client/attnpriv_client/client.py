@@ -27,7 +27,7 @@ from attnpriv_client.connection import (
 from attnpriv_client.domain import Explanation, ModelCard, ModelSummary, Prediction
 from attnpriv_client.errors import DeadlineExceededError, ServiceError, UnavailableError
 from attnpriv_client.status import from_call
-from attnpriv_client.window import FINISH_SECONDS, Answer, StreamAnswer, Window, batches
+from attnpriv_client.window import FINISH_SECONDS, Answer, StreamAnswer, Text, Window, batches
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -80,7 +80,7 @@ class Client:
         return convert.predictions(self._ask(self._stub.Predict, request))
 
     def predict_stream(
-        self, model: str, texts: Iterable[str], version: str | None = None
+        self, model: str, texts: Iterable[Text], version: str | None = None
     ) -> Generator[Answer, None, None]:
         """Classify any number of texts, in constant memory; the answers in their order.
 
@@ -89,12 +89,14 @@ class Client:
 
         Args:
             model: a name.
-            texts: read in the thread that asks for the answers.
+            texts: read in the thread that asks for the answers. An InvalidRequestError among them
+                stands for a text that their source could not read, and is its answer.
             version: of the model.
 
         Yields:
             A prediction for each text, or the InvalidRequestError of a text that the server
-            refuses: it is empty, say. Whatever else goes wrong is raised and ends the stream.
+            refuses, say because it is empty, or that cannot be sent: it is no valid Unicode, or
+            longer than 1 MiB. Whatever else goes wrong is raised and ends the stream.
         """
         window, source = Window(), batches(texts)
         with closing(_Stream(self._stub, self._connection)) as stream:
@@ -103,7 +105,8 @@ class Client:
                     window.add(batch)
                 if window.empty:
                     return stream.finish()
-                stream.exchange(window, model, version)
+                if window.waiting:
+                    stream.exchange(window, model, version)
                 yield from window.ready()
 
     def explain(

@@ -21,8 +21,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from attnpriv.errors import InputError
 from attnpriv.replacing import sync_folder
 from attnpriv_client.client import Client
-from attnpriv_client.errors import ServiceError
-from attnpriv_client.window import BATCH_BYTES, Answer
+from attnpriv_client.errors import InvalidRequestError, ServiceError
+from attnpriv_client.window import BATCH_BYTES, Answer, Text
 
 # A text of the largest size, with what may stand around it in its line.
 LINE_BYTES = BATCH_BYTES + 8
@@ -46,28 +46,35 @@ class Lines:
         self._number = 0
         self.bytes_read = 0
 
-    def __iter__(self) -> Iterator[str]:
-        """The texts.
-
-        Raises:
-            InputError: a line is not UTF-8, or longer than any text may be.
-        """
-        while line := self._stream.readline(LINE_BYTES):
+    def __iter__(self) -> Iterator[Text]:
+        """The texts, and an error in place of a line that is not UTF-8 or longer than any text."""
+        while line := self._read():
             self._number += 1
-            self.bytes_read += len(line)
-            if len(line) == LINE_BYTES:
-                raise InputError(
-                    f"expected at most {BATCH_BYTES} bytes in each line of {self.name}, "
-                    f"line {self._number} has more"
-                )
-            yield self._decode(line)
+            yield self._text(line)
 
-    def _decode(self, line: bytes) -> str:
+    def _read(self) -> bytes:
+        line = self._stream.readline(LINE_BYTES)
+        self.bytes_read += len(line)
+        return line
+
+    def _text(self, line: bytes) -> Text:
+        if len(line) == LINE_BYTES and not line.endswith(b"\n"):
+            self._skip_rest()
+            return _refusal(f"expected at most {BATCH_BYTES} bytes in a line, got more")
         try:
             text = line.decode("utf-8-sig" if self._number == 1 else "utf-8")
-        except UnicodeDecodeError:
-            raise InputError(f"expected UTF-8 in {self.name}, line {self._number} is not") from None
+        except UnicodeDecodeError as error:
+            return _refusal(f"expected UTF-8, byte {error.start} of the line is not")
         return text.removesuffix("\n").removesuffix("\r")
+
+    def _skip_rest(self) -> None:
+        """Read on to the end of a line that no memory need hold."""
+        while (part := self._read()) and not part.endswith(b"\n"):
+            pass
+
+
+def _refusal(message: str) -> InvalidRequestError:
+    return InvalidRequestError("INVALID_ARGUMENT", message)
 
 
 class Output:

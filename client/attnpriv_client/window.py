@@ -24,6 +24,8 @@ WINDOW = 16
 FINISH_SECONDS = 1.0
 
 Answer = Prediction | InvalidRequestError
+# What stands for a text that its source cannot give, and comes back in its place, never sent.
+Text = str | InvalidRequestError
 # The number of a request, and what came of it.
 StreamAnswer = tuple[int, tuple[Prediction, ...] | ServiceError]
 
@@ -33,33 +35,30 @@ _TEXT_FIELD = re.compile(r"texts\[(\d{1,9})\]", re.ASCII)
 class Batcher:
     """Gathers texts into batches that fit one message.
 
-    Raises:
-        InputError: a text is too long for any message, or not valid Unicode.
+    A text that is too long for any message, or not valid Unicode, is replaced by its error.
     """
 
     def __init__(self) -> None:
-        self._texts: list[str] = []
+        self._texts: list[Text] = []
         self._bytes = 0
 
-    def add(self, text: str) -> tuple[str, ...]:
+    def add(self, text: Text) -> tuple[Text, ...]:
         """Take one more text; the batch before it where that is full, else nothing."""
-        size = byte_size(text)
-        if size > BATCH_BYTES:
-            raise InputError(f"expected texts of at most {BATCH_BYTES} bytes, got one of {size}")
+        text, size = _measured(text)
         full = len(self._texts) == BATCH_TEXTS or self._bytes + size > BATCH_BYTES
         before = self.rest() if full else ()
         self._texts.append(text)
         self._bytes += size
         return before
 
-    def rest(self) -> tuple[str, ...]:
+    def rest(self) -> tuple[Text, ...]:
         """The batch that is there; nothing stays."""
         texts = tuple(self._texts)
         self._texts, self._bytes = [], 0
         return texts
 
 
-def batches(texts: Iterable[str]) -> Iterator[tuple[str, ...]]:
+def batches(texts: Iterable[Text]) -> Iterator[tuple[Text, ...]]:
     """All texts in batches, read no further than asked."""
     batcher = Batcher()
     for text in _not_one_string(texts):
@@ -70,8 +69,8 @@ def batches(texts: Iterable[str]) -> Iterator[tuple[str, ...]]:
 
 
 async def async_batches(
-    texts: Iterable[str] | AsyncIterable[str],
-) -> AsyncIterator[tuple[str, ...]]:
+    texts: Iterable[Text] | AsyncIterable[Text],
+) -> AsyncIterator[tuple[Text, ...]]:
     """The same for asyncio."""
     batcher = Batcher()
     async for text in _each(texts):
@@ -86,14 +85,20 @@ class Batch:
     """Texts that travel together, until each has its answer."""
 
     number: int
-    texts: tuple[str, ...]
+    texts: tuple[Text, ...]
     answers: dict[int, Answer] = field(default_factory=dict)
     sent: bool = False
 
+    def __post_init__(self) -> None:
+        for position, text in enumerate(self.texts):
+            if isinstance(text, InvalidRequestError):
+                self.answers[position] = text
+
     @property
-    def unanswered(self) -> list[int]:
-        """Positions of the texts that a request must ask about."""
-        return [position for position in range(len(self.texts)) if position not in self.answers]
+    def unanswered(self) -> dict[int, str]:
+        """The texts that a request must ask about, by position."""
+        texts = enumerate(self.texts)
+        return {n: each for n, each in texts if isinstance(each, str) and n not in self.answers}
 
     def accept(self, result: tuple[Prediction, ...] | ServiceError) -> None:
         """Take in the answer to a request about the unanswered texts.
@@ -104,7 +109,7 @@ class Batch:
         Raises:
             ServiceError: the request failed for another reason, or the answer does not fit it.
         """
-        asked = self.unanswered
+        asked = list(self.unanswered)
         if isinstance(result, ServiceError):
             refused = _refused_texts(result, len(asked))
             self.answers |= {asked[position]: error for position, error in refused.items()}
@@ -132,7 +137,12 @@ class Window:
         """Whether everything that was added has left."""
         return not self._batches
 
-    def add(self, texts: tuple[str, ...]) -> None:
+    @property
+    def waiting(self) -> bool:
+        """Whether anything has no answer yet; texts that cannot be sent have theirs at once."""
+        return any(batch.unanswered for batch in self._batches.values())
+
+    def add(self, texts: tuple[Text, ...]) -> None:
         """Take in a batch."""
         self._batches[self._next_number] = Batch(self._next_number, texts)
         self._next_number += 1
@@ -140,9 +150,9 @@ class Window:
     def to_send(self) -> Iterator[tuple[int, list[str]]]:
         """Number and texts of each request that is to be sent now; they then count as sent."""
         for batch in self._batches.values():
-            if not batch.sent and (positions := batch.unanswered):
+            if not batch.sent and (texts := batch.unanswered):
                 batch.sent = True
-                yield batch.number, [batch.texts[position] for position in positions]
+                yield batch.number, list(texts.values())
 
     def send_again(self) -> None:
         """The stream broke: whatever has no answer is to be sent on the next one."""
@@ -171,6 +181,20 @@ class Window:
                 yield batch.answers[position]
 
 
+def _measured(text: Text) -> tuple[Text, int]:
+    """The text and its size; its error where it cannot be sent."""
+    if isinstance(text, InvalidRequestError):
+        return text, 0
+    try:
+        size = byte_size(text)
+    except InputError as error:
+        return InvalidRequestError("INVALID_ARGUMENT", str(error)), 0
+    if size > BATCH_BYTES:
+        message = f"expected texts of at most {BATCH_BYTES} bytes, got one of {size}"
+        return InvalidRequestError("INVALID_ARGUMENT", message), 0
+    return text, size
+
+
 def _refused_texts(error: ServiceError, asked: int) -> dict[int, InvalidRequestError]:
     """The texts of a request that an error is about, by position; raises it where it is not."""
     if not isinstance(error, InvalidRequestError):
@@ -186,13 +210,13 @@ def _refused_texts(error: ServiceError, asked: int) -> dict[int, InvalidRequestE
     return refused
 
 
-def _not_one_string(texts: Iterable[str]) -> Iterable[str]:
+def _not_one_string(texts: Iterable[Text]) -> Iterable[Text]:
     if isinstance(texts, str):
         raise InputError("expected texts, got one string")
     return texts
 
 
-async def _each(texts: Iterable[str] | AsyncIterable[str]) -> AsyncIterator[str]:
+async def _each(texts: Iterable[Text] | AsyncIterable[Text]) -> AsyncIterator[Text]:
     if isinstance(texts, AsyncIterable):
         async for text in texts:
             yield text

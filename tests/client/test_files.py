@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import signal
 import subprocess
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 
 import grpc
 import pytest
+
+from attnpriv_client.files import Lines
 
 LINES = 1000
 
@@ -67,6 +71,57 @@ def test_a_table_of_what_stdin_holds_is_not_needed(output, arguments, answers, t
 
     assert json.loads(said) == {"model": "echo", "lines": LINES, "output": str(answers)}
     assert records(answers) == EXPECTED
+
+
+def test_a_line_that_is_no_text_has_its_error_and_the_others_go_on(
+    command, arguments, texts, answers, partial
+) -> None:
+    lines = texts.read_bytes().splitlines()
+    lines[700], lines[40], lines[999] = b"caf\xe9", b"\xff" * 3_000_000, b"x" * 2_000_000
+    texts.write_bytes(b"\n".join(lines))
+
+    done = command(*arguments)
+
+    assert (done.code, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: 3 of 1000 lines have an error in place of a prediction in {answers}; the first: "
+        "line 41: INVALID_ARGUMENT: expected at most 1048576 bytes in a line, got more\n"
+    )
+    found = records(answers)
+    refused = [found.pop(position) for position in (999, 700, 40)]
+    assert found == [*EXPECTED[:40], *EXPECTED[41:700], *EXPECTED[701:999]]
+    assert refused[1] == {
+        "line": 701,
+        "model": "echo",
+        "error": {
+            "code": "INVALID_ARGUMENT",
+            "message": "expected UTF-8, byte 3 of the line is not",
+        },
+    }
+    assert not partial.exists()
+
+
+def test_a_file_of_nothing_but_bad_lines(command, arguments, texts, answers) -> None:
+    texts.write_bytes(b"\xff\n" * 2000)
+
+    assert "2000 of 2000 lines have an error" in command(*arguments).stderr
+    assert len(records(answers)) == 2000
+
+
+def test_no_line_is_held_in_memory_beyond_the_largest_text(tmp_path) -> None:
+    file = tmp_path / "long"
+    with file.open("wb") as made:
+        made.truncate(200 << 20)
+        made.seek(0, io.SEEK_END)
+        made.write(b"\nlast")
+    with file.open("rb") as stream:
+        tracemalloc.start()
+        found = [each if isinstance(each, str) else each.code for each in Lines(stream, "long")]
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+
+    assert found == ["INVALID_ARGUMENT", "last"]
+    assert peak < 8 << 20
 
 
 def test_an_interruption_leaves_whole_lines_to_go_on_with(

@@ -230,14 +230,26 @@ def test_an_error_of_the_source_is_raised_as_it_is(serve, echo, ask) -> None:
         ask(serve(echo), "predict_stream", "model", texts())
 
 
-@pytest.mark.parametrize(
-    ("texts", "message"),
-    [
-        ("one string", "got one string"),
-        (["\udcff"], "expected valid Unicode"),
-        (["x" * (1 << 20) + "x"], "at most 1048576 bytes, got one of 1048577"),
-    ],
-)
-def test_texts_that_cannot_be_sent(ask, texts, message) -> None:
-    with pytest.raises(InputError, match=message):
-        ask("127.0.0.1:1", "predict_stream", "model", texts)
+def test_a_text_that_cannot_be_sent_has_its_error_and_the_others_go_on(serve, echo, ask) -> None:
+    unread = InvalidRequestError("INVALID_ARGUMENT", "not read")
+    texts = ["a", "\udcff", *MANY[:40], "x" * ((1 << 20) + 1), unread, "b"]
+
+    found = ask(serve(echo), "predict_stream", "model", texts)
+
+    unsendable = (
+        "expected valid Unicode, got otherwise at 0",
+        "expected texts of at most 1048576 bytes, got one of 1048577",
+    )
+    assert labels(found) == ["a", unsendable[0], *MANY[:40], unsendable[1], "not read", "b"]
+    assert [type(found[position]) for position in (1, 42, 43)] == [InvalidRequestError] * 3
+
+
+def test_nothing_is_asked_where_no_text_can_be_sent(ask) -> None:
+    found = ask("127.0.0.1:1", "predict_stream", "model", ["\udcff"] * 2000)
+
+    assert labels(found) == ["expected valid Unicode, got otherwise at 0"] * 2000
+
+
+def test_one_string_is_no_stream_of_texts(ask) -> None:
+    with pytest.raises(InputError, match="got one string"):
+        ask("127.0.0.1:1", "predict_stream", "model", "one string")
