@@ -15,7 +15,7 @@ import pyarrow.parquet
 
 from attnpriv.data.records import Dataset
 from attnpriv.errors import InputError
-from attnpriv.replacing import replace_file
+from attnpriv.replacing import replace_file, replaceable
 
 
 def save_dataset(dataset: Dataset, path: str | Path, *, overwrite: bool = False) -> None:
@@ -36,11 +36,11 @@ def save_dataset(dataset: Dataset, path: str | Path, *, overwrite: bool = False)
     render = _RENDERERS.get(path.suffix.lower())
     if render is None:
         raise InputError(f"expected a file ending in {', '.join(_RENDERERS)}, got {str(path)!r}")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists already")
-    content = render(_rows(dataset))
     try:
-        replace_file(path, content, 0o600)
+        target = replaceable(path)
+        if target is not None and target.exists() and not overwrite:
+            raise InputError(f"{path} exists already")
+        replace_file(path, render(_rows(dataset)), 0o600)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
 
