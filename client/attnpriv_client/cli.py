@@ -18,7 +18,7 @@ import typer
 from rich.console import Console, RenderableType
 
 from attnpriv.errors import AttnprivError, InputError
-from attnpriv.replacing import replace_file
+from attnpriv.replacing import replace_file, replaceable
 from attnpriv_client import render
 from attnpriv_client.audit import read_rows, run_audit
 from attnpriv_client.audit.results import to_json
@@ -31,8 +31,9 @@ from attnpriv_client.errors import (
     ServiceError,
     UnavailableError,
 )
-from attnpriv_client.files import Lines, open_output, predict_lines, progress_bar
+from attnpriv_client.files import Lines, progress_bar
 from attnpriv_client.options import Json, Model, Version, with_client
+from attnpriv_client.output import open_output, write_answers
 from attnpriv_client.window import Text
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
@@ -130,8 +131,8 @@ def audit(
     rows = read_rows(file)
     if out is not None:
         _check_other(out, file)
-        if not out.absolute().parent.is_dir():
-            raise InputError(f"expected a folder to write {out} into")
+        with _writing(out):
+            replaceable(out)  # only checked: that it cannot be written shall not show in the end
     asked = min(limit, len(rows))
     typer.echo(
         f"asking for up to {asked + 1} explanations and for predictions of {asked} rows and their "
@@ -214,15 +215,19 @@ def _predict_file(
     if file is not None:
         _check_other(output, file)
     with _open_lines(texts, file) as lines:
-        size = None if file is None else file.stat().st_size
-        with open_output(output, model, resume) as written, progress_bar(lines, size) as on_answer:
-            refusals = predict_lines(client, model, version, lines, written, on_answer)
-    if refusals.count:
+        size = None if file is None else file.stat().st_size or None
+        with (
+            open_output(output, model, version, lines, resume) as written,
+            progress_bar(lines, size) as on_answer,
+        ):
+            write_answers(client, lines, written, on_answer)
+    state = written.state
+    if state.refused:
         raise InputError(
-            f"{refusals.count} of {written.lines} lines have an error in place of a prediction "
-            f"in {output}; the first: {refusals.first}"
+            f"{state.refused} of {state.lines} lines have an error in place of a prediction "
+            f"in {output}; the first: {state.first_refusal}"
         )
-    return written.lines
+    return state.lines
 
 
 def _check_other(output: Path, file: Path) -> None:
@@ -289,8 +294,14 @@ def _print(as_json: bool, value: dict[str, Any], view: RenderableType) -> None:
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     """Write all of it or nothing, for its owner alone: the figures are about private rows."""
     content = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
-    try:
+    with _writing(path):
         replace_file(path, content.encode(), 0o600)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import itertools
 import json
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -42,6 +44,21 @@ def arguments(serve, echo, texts, answers) -> list[str]:
     """Of a predict from the one file into the other."""
     options = ["--model", "echo", "--file", str(texts), "--output", str(answers)]
     return ["predict", "--target", serve(echo), *options]
+
+
+@pytest.fixture
+def begun(command, arguments, echo, partial) -> None:
+    """64 lines are answered, then the server fails; after that it answers all."""
+
+    def breaking(requests, context):
+        yield from map(echo.answer, itertools.islice(requests, 2))
+        context.abort(grpc.StatusCode.INTERNAL, "out of order")
+
+    whole, echo.stream = echo.stream, breaking
+    assert command(*arguments).code == 2
+    assert len(records(partial)) == 64
+    echo.stream = whole
+    echo.requests.clear()
 
 
 def record(line: int) -> dict:
@@ -158,13 +175,143 @@ def test_an_interruption_leaves_whole_lines_to_go_on_with(
     assert echo.requests[0].request.texts[0] == "text 97"
 
 
-def test_a_half_line_is_not_gone_on_with(output, arguments, answers, partial) -> None:
-    whole = "".join(json.dumps(record(line)) + "\n" for line in range(1, 5))
-    partial.write_text(whole + json.dumps(record(5)))
+@pytest.mark.usefixtures("begun")
+@pytest.mark.parametrize("lost", ["", json.dumps(record(65)), json.dumps(record(65)) + "\n{"])
+def test_what_was_not_saved_is_asked_again(
+    output, arguments, answers, partial, echo, tmp_path, lost
+) -> None:
+    with partial.open("a") as file:
+        file.write(lost)
 
     output(*arguments, "--resume")
 
     assert records(answers) == EXPECTED
+    assert echo.requests[0].request.texts[0] == "text 65"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["answers.jsonl", "texts.txt"]
+
+
+def test_the_exit_code_is_that_of_the_whole_job(
+    command, arguments, echo, texts, answers, request
+) -> None:
+    lines = texts.read_bytes().splitlines()
+    lines[2], lines[900] = b"\xff", b"\xff"
+    texts.write_bytes(b"\n".join(lines))
+    request.getfixturevalue("begun")
+
+    done = command(*arguments, "--resume")
+
+    assert done.code == 2
+    assert f"2 of 1000 lines have an error in place of a prediction in {answers}" in done.stderr
+    assert "the first: line 3: INVALID_ARGUMENT" in done.stderr
+
+
+def _edited(lines: list[str]) -> list[str]:
+    return [*lines[:9], "another text\n", *lines[10:]]
+
+
+@pytest.mark.usefixtures("begun")
+@pytest.mark.parametrize(
+    "edit",
+    [
+        _edited,
+        lambda lines: lines[:63],
+        lambda lines: lines[1:],
+        lambda lines: [lines[0].strip() + lines[1], *lines[2:]],
+        lambda lines: ["\n", *lines],
+        lambda lines: [],
+    ],
+)
+def test_the_answers_to_one_input_are_not_mixed_with_those_to_another(
+    command, output, arguments, echo, texts, answers, partial, edit
+) -> None:
+    before, given = partial.read_bytes(), texts.read_text()
+    texts.write_text("".join(edit(given.splitlines(keepends=True))))
+
+    done = command(*arguments, "--resume")
+
+    assert (done.code, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: cannot resume {partial}: {texts} does not begin with the 64 lines that are "
+        f"answered there; give the same input as before, or delete {partial} to begin again\n"
+    )
+    assert (partial.read_bytes(), echo.requests) == (before, [])
+    texts.write_text(given)
+    output(*arguments, "--resume")
+    assert records(answers) == EXPECTED
+
+
+@pytest.mark.usefixtures("begun")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "other"], "its model is 'echo', this command's is 'other'"),
+        (["--version", "2"], "its version is None, this command's is '2'"),
+    ],
+)
+def test_nor_are_those_of_another_model_or_version(
+    command, arguments, partial, options, message
+) -> None:
+    assert message in command(*arguments, "--resume", *options).stderr
+    assert len(records(partial)) == 64
+
+
+def test_an_input_that_grew_is_gone_on_with(output, arguments, texts, answers, request) -> None:
+    whole = texts.read_text()
+    texts.write_text(whole[: whole.index("text 70")])
+    request.getfixturevalue("begun")
+    texts.write_text(whole)
+
+    output(*arguments, "--resume")
+
+    assert records(answers) == EXPECTED
+
+
+def test_a_last_line_is_the_same_with_its_end_and_without() -> None:
+    def fingerprint(content: bytes) -> str:
+        return Lines(io.BytesIO(content), "input").skip(2)
+
+    assert fingerprint(b"a\nb") == fingerprint(b"a\nb\n") == fingerprint(b"a\nb\nc")
+    others = (b"ab\n", b"a\n", b"", b"a\nbc", b"a\n\nb", b"\na\nb")
+    assert fingerprint(b"a\nb") not in map(fingerprint, others)
+
+
+@pytest.mark.usefixtures("begun")
+def test_stdin_is_gone_on_with_where_it_is_the_same(
+    command, output, arguments, texts, answers
+) -> None:
+    options = [each for each in arguments if each not in ("--file", str(texts))]
+
+    other = command(*options, "-", "--resume", stdin=b"text 1\n")
+    assert "stdin does not begin with the 64 lines" in other.stderr
+
+    output(*options, "-", "--resume", stdin=texts.read_bytes())
+    assert records(answers) == EXPECTED
+
+
+@pytest.mark.usefixtures("begun")
+def test_what_is_kept_of_an_input_is_no_text(partial) -> None:
+    state = partial.with_name(f"{partial.name}.state")
+
+    assert "text " not in state.read_text()
+    assert stat.S_IMODE(state.stat().st_mode) == 0o600
+
+
+@pytest.mark.usefixtures("begun")
+def test_two_processes_do_not_write_one_output(command, arguments, partial) -> None:
+    with partial.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+        done = command(*arguments, "--resume")
+
+    assert f"another process is writing {partial}" in done.stderr
+    assert len(records(partial)) == 64
+
+
+def test_a_job_without_any_answer_leaves_nothing(command, arguments, echo, tmp_path) -> None:
+    echo.stream = lambda requests, context: context.abort(grpc.StatusCode.NOT_FOUND, "no model")
+
+    assert command(*arguments).stderr == "error: NOT_FOUND: no model\n"
+    assert [each.name for each in tmp_path.iterdir()] == ["texts.txt"]
 
 
 def test_resuming_begins_where_nothing_was_begun(output, arguments, answers) -> None:
@@ -194,32 +341,27 @@ def test_a_server_that_goes_away_leaves_something_to_go_on_with(
 
 
 @pytest.mark.parametrize(
-    ("begun", "options", "message"),
+    ("state", "options", "message"),
     [
-        ("", [], "is there: go on with --resume, or delete it"),
-        ("no JSON\nat all", ["--resume"], "expected 1 answers of this model in"),
-        (json.dumps({**record(1), "model": "another"}) + "\n", ["--resume"], "of this model in"),
-        (json.dumps(record(7)) + "\n", ["--resume"], "expected 1 answers of this model in"),
+        (None, [], "is there: go on with --resume, or delete it"),
+        (None, ["--resume"], "there is no usable answers.jsonl.partial.state beside it; delete"),
+        ("[]", ["--resume"], "there is no usable answers.jsonl.partial.state beside it; delete"),
+        ('{"model": "echo", "version": null, "size": 99}', ["--resume"], "a part of it is gone"),
     ],
 )
 def test_what_was_begun_otherwise_is_not_touched(
-    command, arguments, answers, partial, begun, options, message
+    command, arguments, answers, partial, state, options, message
 ) -> None:
-    partial.write_text(begun)
+    partial.write_text("no JSON\nat all")
+    if state is not None:
+        partial.with_name(f"{partial.name}.state").write_text(state)
 
     done = command(*arguments, *options)
 
     assert done.code == 2
     assert message in done.stderr
-    assert partial.read_text() == begun
+    assert partial.read_text() == "no JSON\nat all"
     assert not answers.exists()
-
-
-def test_resuming_with_fewer_texts_than_answers(command, arguments, texts, partial) -> None:
-    partial.write_text("".join(json.dumps(record(line)) + "\n" for line in range(1, 5)))
-    texts.write_text("one line")
-
-    assert "got fewer than 4 lines" in command(*arguments, "--resume").stderr
 
 
 def test_resuming_what_is_complete(output, command, arguments, answers) -> None:
