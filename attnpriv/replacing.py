@@ -71,11 +71,21 @@ def replaceable(path: Path) -> Path | None:
         if not stat.S_ISREG(kind):
             return None
     target = path.resolve()
-    if not stat.S_ISDIR(target.parent.stat().st_mode):
-        raise _error(errno.ENOTDIR, target.parent)
+    target.parent.stat()  # it is there
+    check_folder(target.parent)
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise _error(errno.EACCES, target.parent)
     return target
+
+
+def check_folder(path: Path) -> None:
+    """A folder that is to be made or written into: nothing else may be at its place.
+
+    Raises:
+        NotADirectoryError: there is something else.
+    """
+    if os.path.lexists(path) and not path.is_dir():
+        raise _error(errno.ENOTDIR, path)
 
 
 def open_stream(path: Path) -> IO[bytes]:

@@ -21,7 +21,7 @@ from typing import Any
 
 from attnpriv.errors import InputError
 from attnpriv.identity import check_same
-from attnpriv.replacing import replace_file
+from attnpriv.replacing import check_folder, replace_file
 
 NAME, IDENTITY = ".audit-work", "identity.json"
 
@@ -73,10 +73,14 @@ def open_work_folder(out: Path, identity: dict[str, Any], *, resume: bool) -> It
 
     Raises:
         InputError: there is an unfinished audit and ``resume`` is false, or none and it is true, or
-            it is another one.
+            it is another one; or the output folder is no folder.
 
     Not covered: two audits that write to one folder at the same time.
     """
+    try:
+        check_folder(out)
+    except NotADirectoryError as error:
+        raise InputError(f"cannot write to {out}: {error.strerror}") from None
     work = WorkFolder(out / NAME, identity)
     begun = work.path.exists()
     if begun and not resume:

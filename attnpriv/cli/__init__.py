@@ -1,12 +1,11 @@
 """The ``attnpriv`` command: data, train, tune, evaluate, certify, audit, study, gate.
 
 Exit codes: 0 done, 1 a gate failed, 2 a gate came to no verdict, or bad input or usage (one line on
-stderr), 130 interrupted.
+stderr), 130 interrupted, 141 whoever read the output is gone.
 """
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -20,9 +19,7 @@ from attnpriv.cli.runs import certify, evaluate
 from attnpriv.cli.study import study
 from attnpriv.cli.train import train
 from attnpriv.cli.tune import tune
-from attnpriv.errors import AttnprivError
-
-INTERRUPTED = 130
+from attnpriv.command import run_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data_app, name="data")
@@ -31,16 +28,8 @@ for command in (train, tune, evaluate, certify, audit, study, gate):
 
 
 def main() -> None:
-    """Run the command, and turn an expected error into one line and exit code 2."""
-    try:
-        app()
-    except AttnprivError as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-        sys.exit(2)
-    except SystemExit as ended:
-        if ended.code == INTERRUPTED:  # Typer has caught the interruption, and said nothing
-            sys.stderr.write("interrupted; a training, a study or an audit goes on with --resume\n")
-        raise
+    """Run the command; what goes wrong is one line on stderr."""
+    run_command(app, "interrupted; a training, a study or an audit goes on with --resume")
 
 
 @app.callback(invoke_without_command=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from attnpriv.audit.results import Audit
 from attnpriv.errors import InputError
-from attnpriv.replacing import replace_file
+from attnpriv.replacing import check_folder, replace_file
 from attnpriv.report.document import report_text
 from attnpriv.report.gates import Outcome
 from attnpriv.report.junit import junit
@@ -92,6 +92,7 @@ def write_checks(
 
 def _write(folder: Path, pages: dict[str, str], stale: Sequence[str] = ()) -> tuple[Path, ...]:
     try:
+        check_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name in stale:
             (folder / name).unlink(missing_ok=True)

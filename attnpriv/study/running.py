@@ -93,7 +93,7 @@ def _open(out: Path, data: Dataset, design: Design, resume: bool) -> Iterator[di
     path = out / SETTINGS
     if resume and not path.is_file():
         raise InputError(f"expected an unfinished study in {out}, there is none")
-    if not resume and out.exists():
+    if not resume and os.path.lexists(out):
         raise InputError(f"{out} exists already: give a new folder, or go on with --resume")
     settings = json.loads(json.dumps(design.identity(data)))
     if not resume:

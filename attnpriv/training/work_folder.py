@@ -155,7 +155,7 @@ def open_work_folder(
 
 def require_new(target: Path) -> None:
     """Raise InputError where there is something at the path of a run folder to be made."""
-    if target.exists():
+    if os.path.lexists(target):  # a link to nothing too: a folder cannot take its name
         raise InputError(f"expected a new run folder, {target} exists already")
 
 

@@ -6,6 +6,15 @@
 'delivery'
 """
 
+import os
+import sys
+from pathlib import Path
+
+if Path(sys.argv[0]).stem == "attnpriv-client":
+    # The command says in one line what gRPC would log beside it. gRPC reads this where it is first
+    # imported, which is below; in other programs, what is logged is theirs to say.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 from attnpriv_client.async_client import AsyncClient
 from attnpriv_client.client import Client
 from attnpriv_client.connection import Tls

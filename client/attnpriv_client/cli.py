@@ -1,23 +1,25 @@
 """The ``attnpriv-client`` command: predict, explain, audit, models, health.
 
-Exit codes: 0 done, 1 not healthy, 2 bad input or a call that failed (one line on stderr),
-130 interrupted.
+Exit codes: 0 done, 1 not healthy, 2 bad input, a call that failed or a text that was refused (one
+line on stderr), 130 interrupted, 141 whoever read the output is gone.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import typer
 from rich.console import Console, RenderableType
 
-from attnpriv.errors import AttnprivError, InputError
+from attnpriv.command import complain, run_command
+from attnpriv.errors import InputError
 from attnpriv.replacing import replace_file, replaceable
 from attnpriv_client import render
 from attnpriv_client.audit import read_rows, run_audit
@@ -41,11 +43,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 
 def main() -> None:
     """Run the command; what goes wrong is one line on stderr and exit code 2."""
-    try:
-        app()
-    except AttnprivError as error:
-        _complain(f"error: {error}", error)
-        raise SystemExit(2) from None
+    run_command(app)
 
 
 @app.command()
@@ -83,7 +81,7 @@ def predict(
         with _interruptible():
             lines = _predict_file(client, model, version, texts or [], file, output, resume)
         summary = {"model": model, "lines": lines, "output": str(output)}
-        _print(as_json, summary, render.written(lines, output))
+        _print(as_json, summary, render.written(lines, output), err=_is_stdout(output))
 
 
 @app.command()
@@ -99,7 +97,7 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Print what the answer on one text rests on, token by token."""
-    asked = _decode(sys.stdin.buffer.read()) if text == "-" else text
+    asked = _stdin_text() if text == "-" else text
     answer = client.explain(model, asked, label, version)
     _print(as_json, {"model": model, **asdict(answer)}, render.explanation_view(answer))
 
@@ -134,10 +132,9 @@ def audit(
         with _writing(out):
             replaceable(out)  # only checked: that it cannot be written shall not show in the end
     asked = min(limit, len(rows))
-    typer.echo(
+    complain(
         f"asking for up to {asked + 1} explanations and for predictions of {asked} rows and their "
-        "variants; a server that keeps a privacy budget for you counts the explanations",
-        err=True,
+        "variants; a server that keeps a privacy budget for you counts the explanations"
     )
     with _interruptible(), audit_progress() as progress:
         found = run_audit(
@@ -153,7 +150,7 @@ def audit(
     value = to_json(found)
     if out is not None:
         _write_json(out, value)
-    _print(as_json, value, audit_view(found))
+    _print(as_json, value, audit_view(found), err=out is not None and _is_stdout(out))
     if found.interrupted:
         raise typer.Exit(130)
 
@@ -186,7 +183,7 @@ def health(
         state = "serving" if client.health(model) else "not serving"
     except (UnavailableError, DeadlineExceededError) as error:
         state = f"unreachable: {error}"
-    typer.echo(render.printable(state))
+    sys.stdout.write(f"{render.printable(state)}\n")
     if state != "serving":
         raise typer.Exit(1)
 
@@ -241,7 +238,7 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        _complain("interrupted", error)
+        complain("interrupted", getattr(error, "__notes__", ()))
         raise typer.Exit(130) from None
 
 
@@ -265,7 +262,7 @@ def _usable(line: Text, number: int, name: str) -> str:
 def _open_lines(texts: Sequence[str], file: Path | None) -> Iterator[Lines]:
     """The lines of the file, or of stdin where a dash stands for the texts."""
     if file is None and list(texts) == ["-"]:
-        yield Lines(sys.stdin.buffer, "stdin")
+        yield Lines(_stdin(), "stdin")
     elif file is None or texts:
         raise InputError("expected texts, or - for stdin, or --file, and only one of these")
     else:
@@ -277,18 +274,37 @@ def _open_lines(texts: Sequence[str], file: Path | None) -> Iterator[Lines]:
             yield Lines(stream, str(file))
 
 
-def _decode(content: bytes) -> str:
+def _stdin() -> IO[bytes]:
+    if sys.stdin is None:
+        raise InputError("cannot read stdin: it is closed")
+    return sys.stdin.buffer
+
+
+def _stdin_text() -> str:
     try:
-        return content.decode("utf-8-sig")
+        return _stdin().read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"expected UTF-8 in stdin, byte {error.start} is not") from None
+    except OSError as error:
+        raise InputError(f"cannot read stdin: {error.strerror}") from error
 
 
-def _print(as_json: bool, value: dict[str, Any], view: RenderableType) -> None:
+def _print(
+    as_json: bool, value: dict[str, Any], view: RenderableType, *, err: bool = False
+) -> None:
     if as_json:
-        typer.echo(json.dumps(value, ensure_ascii=False))
+        stream = sys.stderr if err else sys.stdout
+        stream.write(json.dumps(value, ensure_ascii=False) + "\n")
     else:
-        Console().print(view)
+        Console(stderr=err).print(view)
+
+
+def _is_stdout(path: Path) -> bool:
+    """Whether what is written there goes where this command prints."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(1))
+    except OSError:
+        return False
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
@@ -304,9 +320,3 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _complain(message: str, error: BaseException) -> None:
-    """One line on stderr: the message, and what was noted on the error on its way."""
-    line = "; ".join((message, *getattr(error, "__notes__", ())))
-    typer.echo(render.printable(" ".join(line.split())), err=True)

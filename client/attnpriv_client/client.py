@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self, TypeVar
@@ -28,6 +28,8 @@ from attnpriv_client.domain import Explanation, ModelCard, ModelSummary, Predict
 from attnpriv_client.errors import DeadlineExceededError, ServiceError, UnavailableError
 from attnpriv_client.status import from_call
 from attnpriv_client.window import FINISH_SECONDS, Answer, StreamAnswer, Text, Window, batches
+
+WAIT_SECONDS = 0.2
 
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
@@ -216,13 +218,18 @@ class _StreamCall:
         self._requests.put(request)
 
     def receive(self, timeout: float) -> StreamAnswer:
-        try:
-            answer = self._answers.get(timeout=timeout)
-        except Empty:
-            answer = DeadlineExceededError("DEADLINE_EXCEEDED", "no answer within the timeout")
+        answer = self._next_answer(timeout)
         if isinstance(answer, ServiceError):
             raise answer
         return convert.stream_answer(answer)
+
+    def _next_answer(self, timeout: float) -> pb.PredictStreamResponse | ServiceError:
+        end = time.monotonic() + timeout
+        while (left := end - time.monotonic()) > 0:
+            # Ctrl-C that comes just before a wait is only seen after it, so none is long.
+            with suppress(Empty):
+                return self._answers.get(timeout=min(left, WAIT_SECONDS))
+        return DeadlineExceededError("DEADLINE_EXCEEDED", "no answer within the timeout")
 
     def finish(self) -> None:
         self._requests.put(None)

@@ -12,6 +12,7 @@ from typing import IO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from attnpriv.errors import InputError
 from attnpriv_client.errors import InvalidRequestError
 from attnpriv_client.window import BATCH_BYTES, Text
 
@@ -40,7 +41,11 @@ class Lines:
         self.bytes_read = 0
 
     def __iter__(self) -> Iterator[Text]:
-        """The texts, and an error in place of a line that is not UTF-8 or longer than any text."""
+        """The texts, and an error in place of a line that is not UTF-8 or longer than any text.
+
+        Raises:
+            InputError: the stream cannot be read.
+        """
         while begin := self._read():
             self._number += 1
             is_whole = len(begin) < LINE_BYTES or begin.endswith(b"\n")
@@ -66,7 +71,10 @@ class Lines:
         return fingerprint
 
     def _read(self) -> bytes:
-        part = self._stream.readline(LINE_BYTES)
+        try:
+            part = self._stream.readline(LINE_BYTES)
+        except OSError as error:
+            raise InputError(f"cannot read {self.name}: {error.strerror}") from error
         self.bytes_read += len(part)
         self._hash.update(part)
         return part

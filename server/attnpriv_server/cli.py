@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from attnpriv.command import run_command
 from attnpriv.errors import InputError
 from attnpriv_server.access import Access, new_token
 from attnpriv_server.address import Address
@@ -36,11 +37,7 @@ MEGABYTE = 1024 * 1024
 
 def main() -> None:
     """Run the command; bad input is one line on stderr and exit code 2."""
-    try:
-        app()
-    except InputError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(2) from None
+    run_command(app)
 
 
 @app.callback(invoke_without_command=True)

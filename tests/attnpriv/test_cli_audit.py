@@ -95,7 +95,12 @@ def test_an_interrupted_audit_resumes_and_nothing_leaks(
     other = command(*arguments, "--resume", "--seed", 1)
     assert other.code == 2
     assert "its seed is 0, this command's is 1" in other.err
-    resumed = command(*arguments, "--resume")
+    (out / "report.html").mkdir()
+    unwritten = command(*arguments, "--resume")
+    assert unwritten.code == 2
+    assert f"cannot write the report to {out}: Is a directory" in unwritten.err
+    (out / "report.html").rmdir()
+    resumed = command(*arguments, "--resume")  # what was measured is not lost
     assert resumed.code == 0, resumed.err
     written = {path.name for path in out.iterdir()}
     assert written == {"audit.json", "report.html", "audit.sarif", "summary.md"}
@@ -147,3 +152,8 @@ def test_bad_options_are_one_line_and_leave_nothing(
         assert named in outcome.err
         assert list(tmp_path.iterdir()) == []
     assert command("audit", tiny_run, "--data", "tickets", "--show-text").code == 2
+    (tmp_path / "file").write_text("mine")
+    no_folder = command("audit", tiny_run, "--data", "tickets:rows=300", "--out", tmp_path / "file")
+    assert no_folder.code == 2
+    assert no_folder.err == f"error: cannot write to {tmp_path / 'file'}: Not a directory\n"
+    assert (tmp_path / "file").read_text() == "mine"

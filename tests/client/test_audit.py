@@ -546,7 +546,7 @@ def test_ctrl_c_leaves_what_was_measured(command, serve, scripted, file, tmp_pat
         ("a.txt", "x", [], "expected a file ending in .jsonl, .csv, .tsv"),
         ("a.jsonl", "", [], "expected at least one row"),
         ("a.jsonl", '{"text": "x", "label": "maybe"}', [], "row 1: the label is none of no, yes"),
-        ("a.jsonl", '{"text": "x"}', ["--out", "/none/x"], "expected a folder to write /none/x"),
+        ("a.jsonl", '{"text": "x"}', ["--out", "/none/x"], "cannot write /none/x: No such"),
         ("a.jsonl", '{"text": "x"}', ["--model", "nobody"], "NOT_FOUND: unknown model"),
         ("a.jsonl", '{"text": "x"}', ["--token-file", "/none"], "cannot read /none"),
     ],

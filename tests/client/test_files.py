@@ -6,6 +6,7 @@ import fcntl
 import io
 import itertools
 import json
+import os
 import signal
 import stat
 import subprocess
@@ -379,11 +380,71 @@ def test_the_texts_are_not_overwritten(command, arguments, texts) -> None:
     assert texts.read_bytes() == before
 
 
-def test_an_output_that_cannot_be_written(command, arguments, tmp_path) -> None:
-    done = command(*arguments[:-1], str(tmp_path / "none" / "answers"))
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [("none/answers", "No such file or directory"), (".", "Is a directory")],
+)
+def test_an_output_that_cannot_be_written(command, arguments, echo, tmp_path, path, reason) -> None:
+    done = command(*arguments[:-1], str(tmp_path / path))
 
-    assert done.code == 2
-    assert "cannot write" in done.stderr
+    assert (done.code, done.stdout) == (2, "")
+    assert done.stderr == f"error: cannot write {tmp_path / path}: {reason}\n"
+    assert echo.requests == []
+    assert [each.name for each in tmp_path.iterdir()] == ["texts.txt"]
+
+
+def test_the_output_behind_a_link_is_replaced_and_keeps_its_permissions(
+    output, arguments, answers, tmp_path
+) -> None:
+    target = tmp_path / "target"
+    target.write_text("old")
+    target.chmod(0o640)
+    answers.symlink_to(target)
+
+    output(*arguments)
+
+    assert answers.is_symlink()
+    assert records(target) == EXPECTED
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    assert sorted(each.name for each in tmp_path.iterdir()) == [
+        "answers.jsonl",
+        "target",
+        "texts.txt",
+    ]
+
+
+def test_a_pipe_gets_each_answer_and_stays_a_pipe(command, arguments, answers, tmp_path) -> None:
+    os.mkfifo(answers)
+    received: list[bytes] = []
+    reader = threading.Thread(target=lambda: received.append(answers.read_bytes()), daemon=True)
+    reader.start()
+
+    done = command(*arguments)
+    reader.join(30)
+
+    assert (done.code, done.stderr) == (0, "")
+    assert list(map(json.loads, received[0].splitlines())) == EXPECTED
+    assert answers.is_fifo()
+    assert len(list(tmp_path.iterdir())) == 2
+    assert "is a device or a pipe" in command(*arguments, "--resume").stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make devices")
+def test_a_device_stays_a_device(output, command, arguments, answers) -> None:
+    os.mknod(answers, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+
+    output(*arguments)
+
+    assert answers.is_char_device()
+
+
+def test_answers_on_stdout_have_it_for_themselves(arguments) -> None:
+    program = [Path(sys.executable).with_name("attnpriv-client"), *arguments[:-1], "/dev/stdout"]
+
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60)
+
+    assert [json.loads(line) for line in done.stdout.splitlines()] == EXPECTED
+    assert done.stderr == "1000 lines: /dev/stdout\n"
 
 
 def test_a_bar_is_for_terminals_only(command, arguments, answers, monkeypatch) -> None:

@@ -120,6 +120,15 @@ def test_the_command(
     assert (plain["gate"], plain["verdict"], plain["blocks"]) == ("a", word, code > 0)
 
 
+def test_no_file_is_taken_for_the_folder_of_the_outputs(
+    command: Run, written: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "gates.toml").write_text(table())
+    ended = command("gate", written, tmp_path / "gates.toml", "--out", written)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == f"error: cannot write the report to {written}: Not a directory\n"
+
+
 @pytest.mark.parametrize("wrong", ["version", "report", "gates", "measure"])
 def test_the_command_refuses_in_one_line(
     command: Run, written: Path, tmp_path: Path, wrong: str

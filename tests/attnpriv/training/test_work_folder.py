@@ -123,8 +123,10 @@ def test_an_existing_run_folder_is_seen_before_anything_else(
     trainings: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "run").mkdir()
-    with pytest.raises(InputError, match="exists already"):
-        trainings.run(tmp_path / "run", "last:9", encoder=tmp_path / "nowhere")
+    (tmp_path / "link").symlink_to("nothing")  # no folder can be moved to its name
+    for out in (tmp_path / "run", tmp_path / "link"):
+        with pytest.raises(InputError, match="exists already"):
+            trainings.run(out, "last:9", encoder=tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("place", ["file/run", "file"])
