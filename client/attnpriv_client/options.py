@@ -79,11 +79,29 @@ def with_client(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _token(file: Path | None) -> str | None:
-    if file is None:
-        return os.environ.get(TOKEN_VARIABLE)
+    if file is not None:
+        return _only_token(_content(file), str(file))
+    value = os.environ.get(TOKEN_VARIABLE)
+    return None if value is None else _only_token(value, TOKEN_VARIABLE)
+
+
+def _content(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8").strip()
+        return file.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from error
     except UnicodeDecodeError:
         raise InputError(f"expected UTF-8 in {file}") from None
+
+
+def _only_token(content: str, source: str) -> str:
+    """The token without the line end that files and shells leave behind it; errors do not show it.
+
+    Raises:
+        InputError: there is none, or something beside it.
+    """
+    words = content.split()
+    if len(words) != 1:
+        found = "white space inside" if words else "nothing"
+        raise InputError(f"expected one token and nothing else in {source}, found {found}")
+    return words[0]

@@ -223,6 +223,54 @@ def test_the_command_takes_the_token_from_a_file_or_the_environment(
     ]
 
 
+@pytest.mark.parametrize("place", ["file", "environment"])
+class TestATokenOfTheCommand:
+    """It is read the same way from both places."""
+
+    @pytest.fixture
+    def give(self, place, tmp_path, monkeypatch):
+        """Put a token there; the options that say so, and how errors call the place."""
+
+        def give(content: str) -> tuple[list[str], str]:
+            if place == "environment":
+                monkeypatch.setenv("ATTNPRIV_TOKEN", content)
+                return [], "ATTNPRIV_TOKEN"
+            file = tmp_path / "token"
+            file.write_text(content)
+            return ["--token-file", str(file)], str(file)
+
+        return give
+
+    @pytest.mark.parametrize("around", ["{}", "{}\n", "{}\r\n", " \t{} \n\n"])
+    def test_white_space_around_it_is_not_sent(self, output, serve, echo, give, around) -> None:
+        options, _ = give(around.format(TOKEN))
+
+        output("predict", "--target", serve(echo), "--model", "echo", "text", *options)
+
+        assert echo.metadata[0]["authorization"] == f"Bearer {TOKEN}"
+
+    @pytest.mark.parametrize(
+        ("content", "found"),
+        [
+            ("secret one", "white space inside"),
+            ("secret\none\n", "white space inside"),
+            ("", "nothing"),
+            (" \n", "nothing"),
+        ],
+    )
+    def test_anything_beside_it_is_refused_and_not_shown(
+        self, command, give, content, found
+    ) -> None:
+        options, source = give(content)
+
+        done = command("models", "--target", "127.0.0.1:1", *options)
+
+        assert (done.code, done.stdout) == (2, "")
+        assert done.stderr == (
+            f"error: expected one token and nothing else in {source}, found {found}\n"
+        )
+
+
 def test_the_command_refuses_to_send_a_token_readable(command, monkeypatch) -> None:
     monkeypatch.setenv("ATTNPRIV_TOKEN", TOKEN)
 
