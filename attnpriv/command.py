@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn, TextIO
 
 from attnpriv.errors import AttnprivError, InputError
@@ -75,7 +75,8 @@ def _standard_streams() -> Iterator[None]:
     finally:
         sys.stdout, sys.stderr = before
         for stream in ours:
-            stream.detach()  # closing it would close the stream of before
+            with suppress(InputError, SystemExit):
+                stream.flush()
 
 
 def _take_closed_descriptors() -> None:
@@ -101,7 +102,7 @@ def _escape(error: UnicodeError) -> tuple[str, int]:
 
 
 class _Stream(io.TextIOWrapper):
-    """A standard stream; a subclass says what it means that it cannot be written."""
+    """A standard stream; a subclass says what follows where it cannot be written."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(
@@ -109,6 +110,7 @@ class _Stream(io.TextIOWrapper):
             encoding=stream.encoding,
             errors=ESCAPE,
             line_buffering=bool(stream.line_buffering),
+            write_through=getattr(stream, "write_through", False),
         )
         self._stream = stream  # whose end would close the buffer
 
@@ -120,6 +122,10 @@ class _Stream(io.TextIOWrapper):
     def flush(self) -> None:
         with self._giving_up():
             super().flush()
+
+    def close(self) -> None:
+        """Stay open: handlers of log lines may outlive the command."""
+        self.flush()
 
     def failed(self, error: OSError) -> None:
         raise NotImplementedError

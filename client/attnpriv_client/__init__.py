@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-if Path(sys.argv[0]).stem == "attnpriv-client":
+if [Path(program).stem for program in sys.argv[:1]] == ["attnpriv-client"]:
     # The command says in one line what gRPC would log beside it. gRPC reads this where it is first
     # imported, which is below; in other programs, what is logged is theirs to say.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")

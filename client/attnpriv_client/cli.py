@@ -18,7 +18,7 @@ from typing import IO, Annotated, Any
 import typer
 from rich.console import Console, RenderableType
 
-from attnpriv.command import complain, run_command
+from attnpriv.command import INTERRUPTED, READER_GONE, complain, run_command
 from attnpriv.errors import InputError
 from attnpriv.replacing import replace_file, replaceable
 from attnpriv_client import render
@@ -152,7 +152,7 @@ def audit(
         _write_json(out, value)
     _print(as_json, value, audit_view(found), err=out is not None and _is_stdout(out))
     if found.interrupted:
-        raise typer.Exit(130)
+        raise typer.Exit(INTERRUPTED)
 
 
 @app.command()
@@ -234,12 +234,14 @@ def _check_other(output: Path, file: Path) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C is no defect: one line says what there is to go on with."""
+    """Ctrl-C is no defect: one line says what there is to go on with. Nor is ``| head``."""
     try:
         yield
     except KeyboardInterrupt as error:
         complain("interrupted", getattr(error, "__notes__", ()))
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        raise typer.Exit(READER_GONE) from None
 
 
 def _read_texts(texts: Sequence[str], file: Path | None) -> list[str]:

@@ -148,6 +148,7 @@ def open_output(
         InputError: the file cannot be written; it was begun and ``resume`` is not given; what was
             begun is for another model, version or input; or there is nothing to go on with, as it
             is complete or no regular file.
+        BrokenPipeError: nobody reads the pipe any more.
     """
     try:
         target = replaceable(path)
@@ -159,6 +160,8 @@ def open_output(
         else:
             with open_stream(path) as stream:
                 yield Output(stream, State(model, version))
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
 

@@ -76,6 +76,33 @@ def test_a_reader_that_leaves_ends_the_command_without_a_word(length) -> None:
     assert (process.returncode, said) == (141, b"")
 
 
+@pytest.mark.parametrize(
+    "command", ["attnpriv --version", "attnpriv-client --help", "attnpriv-server token"]
+)
+def test_so_it_is_with_each_of_the_commands(command) -> None:
+    name, option = command.split()
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+
+    done = subprocess.run(
+        [Path(sys.executable).with_name(name), option],
+        stdout=write_end,
+        stderr=subprocess.PIPE,
+        timeout=60,
+    )
+
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_log_lines_may_come_late() -> None:
+    app = "import atexit, logging\nlogging.basicConfig()\natexit.register(logging.error, 'late')"
+
+    done = run(app)
+
+    assert (done.returncode, done.stderr) == (0, "ERROR:root:late\n")
+
+
 def test_a_broken_stderr_ends_nothing() -> None:
     app = "sys.stdin.readline()\nsys.stderr.write('x' * 100_000)\nsys.stderr.flush()\nsys.exit(1)"
     with subprocess.Popen(program(app), stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:

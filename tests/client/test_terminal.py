@@ -72,10 +72,16 @@ def test_any_text_goes_to_a_terminal_that_knows_ascii_alone(asked) -> None:
     assert error.stderr.startswith(r"error: cannot read /none/caf\u00e9 \ud83d\ude00: No such")
 
 
-def test_a_reader_that_leaves_is_no_defect(asked) -> None:
+@pytest.mark.parametrize("options", [["a text"], ["-", "--output", "/dev/stdout"]])
+def test_a_reader_that_leaves_is_no_defect(asked, options) -> None:
     with subprocess.Popen(
-        [PROGRAM, *asked, "a text"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [PROGRAM, *asked, *options],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as process:
+        process.stdin.write(b"a text\n" * 100)
+        process.stdin.close()
         process.stdout.close()
         said = process.stderr.read()
 

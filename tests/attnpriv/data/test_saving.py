@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,6 +67,22 @@ def test_a_file_is_replaced_only_when_asked(tmp_path: Path) -> None:
     assert path.read_text() == "mine"
     save_dataset(TICKETS, path, overwrite=True)
     assert content(load_dataset(str(path))) == content(TICKETS)
+
+
+def test_a_link_is_as_good_as_its_file_and_a_pipe_holds_nothing_to_lose(tmp_path: Path) -> None:
+    file, link, pipe = tmp_path / "file.csv", tmp_path / "link.csv", tmp_path / "pipe.csv"
+    link.symlink_to(file)
+    save_dataset(TICKETS, link)
+    with pytest.raises(InputError, match=r"link\.csv exists already"):
+        save_dataset(TICKETS, link)
+    os.mkfifo(pipe)
+    received: list[bytes] = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    save_dataset(TICKETS, pipe)
+    reader.join(30)
+    assert received == [file.read_bytes()]
+    assert (link.is_symlink(), pipe.is_fifo()) == (True, True)
 
 
 def test_a_place_that_cannot_be_written_is_refused_and_left_clean(tmp_path: Path) -> None:
