@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -102,10 +103,23 @@ def _tokens_table(explanation: Explanation) -> Table:
     top = max((token.attention or 0.0 for token in rows), default=0.0) or 1.0
     table = Table("token", "attention", "", "integrated gradients")
     for token in rows:
-        bar = "█" * round(BAR_WIDTH * (token.attention or 0.0) / top)
+        bar = _Bar(round(BAR_WIDTH * (token.attention or 0.0) / top))
         scores = (_number(token.attention, ".4f"), _number(token.integrated_gradients, "+.4f"))
         table.add_row(_one_line(token.text, 40), scores[0], bar, scores[1])
     return table
+
+
+class _Bar:
+    """A bar of so many characters, of a kind that the terminal knows."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(("#" if options.ascii_only else "█") * self._length)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(self._length, self._length)
 
 
 def _notes(explanation: Explanation) -> Text:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from attnpriv.prediction import predict_probabilities
+from attnpriv_client import render
+from attnpriv_client.domain import (
+    Explanation,
+    ModelCard,
+    ModelSummary,
+    Prediction,
+    Redaction,
+    TokenExplanation,
+)
 
 TEXT = "Mail [bold]jane.doe@example.com\x1b[31m at once"
 
@@ -68,6 +80,45 @@ def test_tables_are_readable_and_harmless(output, target, run) -> None:
     assert "cannot see: AGE" in explained
     assert "certified: no single attention weight exceeds" in explained
     assert "\x1b" not in predicted + explained
+
+
+NAME = r"[/x] [bold]b\[/]"
+
+
+def test_no_name_is_read_as_markup() -> None:
+    prediction = Prediction(NAME, {NAME: 0.5}, False, NAME)
+    summary = ModelSummary(NAME, True, 1.0, 1e-5, (NAME,), NAME, (NAME,))
+    token = TokenExplanation(NAME, (NAME,), 0.3, (), 0.2, None)
+    views = (
+        render.predictions_table([NAME], [prediction]),
+        render.explanation_view(
+            Explanation(NAME, prediction, NAME, (token,), (), Redaction(NAME, (), (NAME,)), 0.5)
+        ),
+        render.models_table([summary]),
+        render.card_table(
+            ModelCard(summary, NAME, 1, None, "clamp", "dot", None, NAME, (NAME,), (NAME,), {})
+        ),
+        render.written(3, Path(f"runs/{NAME}")),
+    )
+
+    for view in views:
+        shown = io.StringIO()
+        Console(file=shown, width=200).print(view)
+        assert NAME in shown.getvalue()
+
+
+@pytest.mark.parametrize(("encoding", "bar"), [("utf-8", "█" * 20), ("ascii", "#" * 20)])
+def test_bars_are_of_what_the_terminal_knows(encoding, bar) -> None:
+    token = TokenExplanation("word", (), 0.3, (), 0.2, None)
+    prediction = Prediction("label", None, False, "1")
+    shown = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+
+    Console(file=shown, width=100).print(
+        render.explanation_view(Explanation("1", prediction, "label", (token,), (), None, None))
+    )
+
+    shown.seek(0)
+    assert f" {bar} " in shown.read()
 
 
 def test_explain_as_json(output, target, run) -> None:

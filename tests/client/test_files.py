@@ -129,7 +129,7 @@ def test_a_file_of_nothing_but_bad_lines(command, arguments, texts, answers) -> 
 def test_no_line_is_held_in_memory_beyond_the_largest_text(tmp_path) -> None:
     file = tmp_path / "long"
     with file.open("wb") as made:
-        made.truncate(200 << 20)
+        made.truncate(64 << 20)
         made.seek(0, io.SEEK_END)
         made.write(b"\nlast")
     with file.open("rb") as stream:
@@ -429,9 +429,12 @@ def test_a_pipe_gets_each_answer_and_stays_a_pipe(command, arguments, answers, t
     assert "is a device or a pipe" in command(*arguments, "--resume").stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make devices")
-def test_a_device_stays_a_device(output, command, arguments, answers) -> None:
-    os.mknod(answers, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+def test_a_device_stays_a_device(output, arguments, answers) -> None:
+    try:
+        os.mknod(answers, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        answers.open("wb").close()
+    except OSError:
+        pytest.skip("only root may make devices, and not in every container")
 
     output(*arguments)
 
