@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -148,9 +148,11 @@ def audit(
             progress=progress,
         )
     value = to_json(found)
-    if out is not None:
-        _write_json(out, value)
-    _print(as_json, value, audit_view(found), err=out is not None and _is_stdout(out))
+    try:
+        if out is not None:
+            _write_json(out, value)
+    finally:  # a full disk does not take what was measured
+        _print(as_json, value, audit_view(found), err=out is not None and _is_stdout(out))
     if found.interrupted:
         raise typer.Exit(INTERRUPTED)
 
@@ -228,8 +230,9 @@ def _predict_file(
 
 
 def _check_other(output: Path, file: Path) -> None:
-    if output.exists() and output.samefile(file):
-        raise InputError(f"expected another file than {file} for the output")
+    with suppress(OSError):  # what cannot be looked at is refused where it is opened
+        if output.samefile(file):
+            raise InputError(f"expected another file than {file} for the output")
 
 
 @contextmanager

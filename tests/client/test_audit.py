@@ -540,6 +540,19 @@ def test_ctrl_c_leaves_what_was_measured(command, serve, scripted, file, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
+def test_figures_that_cannot_be_written_are_shown(command, serve, scripted, file, tmp_path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    scripted.on_explain = lambda number: folder.exists() and folder.rmdir()
+    out = folder / "audit.json"
+
+    done = command("audit", *asked(serve(scripted), "m", file), "--out", str(out), "--json")
+
+    assert done.code == 2
+    assert done.stderr.endswith(f"error: cannot write {out}: No such file or directory\n")
+    assert json.loads(done.stdout)["measures"]["utility"]["n"] == 60
+
+
 @pytest.mark.parametrize(
     ("name", "content", "options", "message"),
     [

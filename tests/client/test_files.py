@@ -380,6 +380,16 @@ def test_the_texts_are_not_overwritten(command, arguments, texts) -> None:
     assert texts.read_bytes() == before
 
 
+def test_an_input_that_is_not_there_is_one_line(command, arguments, texts, answers) -> None:
+    answers.write_text("of before")
+    texts.unlink()
+
+    done = command(*arguments)
+
+    assert done.stderr == f"error: cannot read {texts}: No such file or directory\n"
+    assert answers.read_text() == "of before"
+
+
 @pytest.mark.parametrize(
     ("path", "reason"),
     [("none/answers", "No such file or directory"), (".", "Is a directory")],
