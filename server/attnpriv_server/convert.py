@@ -30,6 +30,15 @@ from attnpriv_server.status import to_message
 # Of a card's attention; the temperatures of every head are in the card's JSON.
 HARDENING = {field.name for field in pb.Attention.DESCRIPTOR.fields}
 
+# What each method asks.
+REQUESTS: dict[str, type[Request]] = {
+    "Predict": PredictRequest,
+    "PredictStream": PredictRequest,
+    "Explain": ExplainRequest,
+    "ListModels": ListModelsRequest,
+    "GetModel": GetModelRequest,
+}
+
 
 def to_domain(message: Message) -> Request:
     """What a request message asks for.

@@ -127,22 +127,19 @@ class Core:
         try:
             deadline.check()
             principal = self._access.authenticate(credentials)
+            principal.check(request.role)
             turn = principal.name if self._access.required else credentials.connection
             match request:
                 case PredictRequest():
-                    principal.check(Role.PREDICT)
                     return await self._predict(request, principal, turn, deadline)
                 case ExplainRequest():
-                    principal.check(Role.EXPLAIN)
                     return await self._explain(request, principal, turn, deadline)
                 case ListModelsRequest():
-                    principal.check(Role.MODELS)
                     found = self.repository.models()
                     return Models(
                         tuple(_model(versions[-1], versions) for versions in found.values())
                     )
                 case GetModelRequest():
-                    principal.check(Role.MODELS)
                     version = self._find(request.name, request.version)
                     return _model(version, self.repository.models()[version.name])
                 case ReadinessRequest():
@@ -156,11 +153,12 @@ class Core:
             return Status(Code.INTERNAL, "internal error")
 
     def admit(self, credentials: Credentials, role: Role | None) -> Status | None:
-        """Why a caller may not use a service that the transport itself answers; None: it may."""
+        """Why a caller may not use a method that asks for a role; None: it may.
+
+        The transport asks before it reads a request, and again while a stream is open.
+        """
         try:
-            principal = self._access.authenticate(credentials)
-            if role is not None:
-                principal.check(role)
+            self._access.authenticate(credentials).check(role)
         except RefusedError as refusal:
             return refusal.status
         return None

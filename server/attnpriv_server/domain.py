@@ -7,7 +7,7 @@ import threading
 import time
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 
 
 class Code(StrEnum):
@@ -101,9 +101,9 @@ class Principal:
     name: str
     roles: frozenset[Role]
 
-    def check(self, role: Role) -> None:
-        """Raise RefusedError where the principal lacks a role."""
-        if role not in self.roles:
+    def check(self, role: Role | None) -> None:
+        """Raise RefusedError where the principal lacks a role; None stands for none at all."""
+        if role is not None and role not in self.roles:
             raise RefusedError(Code.PERMISSION_DENIED, f"this needs the role {role.value}")
 
 
@@ -146,6 +146,7 @@ class Deadline:
 class PredictRequest:
     """Which texts to classify, by which model; the newest version where none is named."""
 
+    role: ClassVar[Role | None] = Role.PREDICT
     model: str
     texts: tuple[str, ...]
     version: str | None = None
@@ -155,6 +156,7 @@ class PredictRequest:
 class ExplainRequest:
     """Which text to explain, for which class; None stands for the predicted one."""
 
+    role: ClassVar[Role | None] = Role.EXPLAIN
     model: str
     text: str
     target_label: str | None = None
@@ -165,11 +167,14 @@ class ExplainRequest:
 class ListModelsRequest:
     """Which models are there."""
 
+    role: ClassVar[Role | None] = Role.MODELS
+
 
 @dataclass(frozen=True)
 class GetModelRequest:
     """The card of one model; of its newest version where none is named."""
 
+    role: ClassVar[Role | None] = Role.MODELS
     name: str
     version: str | None = None
 
@@ -178,6 +183,7 @@ class GetModelRequest:
 class ReadinessRequest:
     """Whether a model answers requests; without a name, whether the server does."""
 
+    role: ClassVar[Role | None] = None
     model: str | None = None
     version: str | None = None
 

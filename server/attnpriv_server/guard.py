@@ -6,14 +6,17 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import grpc
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 
 from attnpriv_server.core import Core
+from attnpriv_server.counting import has_more_values
 from attnpriv_server.domain import Code, Credentials, RefusedError, Role, Status
 from attnpriv_server.status import to_code, to_metadata
 from attnpriv_server.telemetry import log_defect
@@ -23,23 +26,33 @@ logger = logging.getLogger(__name__)
 
 BEARER = "bearer "
 QUIET_SECONDS = 0.05  # without a call, after which none is on its way any more
+VALUES = 1000  # of one message, beside its texts; far more than any request has
+
+
+@dataclass(frozen=True)
+class Method:
+    """What stands before a method: the role that it asks for, if any, and its request's type."""
+
+    role: Role | None
+    request: Descriptor
 
 
 class Guard(grpc.aio.ServerInterceptor):
     """Authenticates calls, parses requests, and turns what goes wrong into a plain status.
 
     Requests are parsed in here: left to gRPC, malformed bytes would be answered with the name and
-    the text of a Python exception. Each call is logged by method, status and time, nothing else.
+    the text of a Python exception. First comes what costs nothing: who calls, and with which role;
+    then how many values the message has; only then is it parsed. Each call is logged by method,
+    status and time, nothing else.
 
     Args:
         core: says who may call.
-        roles: what a service that gRPC itself provides asks for, by its name; None asks for an
-            authenticated caller only. The core checks the roles of its own requests.
+        methods: all that are served, by their paths.
     """
 
-    def __init__(self, core: Core, roles: dict[str, Role | None]) -> None:
+    def __init__(self, core: Core, methods: Mapping[str, Method]) -> None:
         self._core = core
-        self._roles = roles
+        self._methods = methods
         self._stopping = False
         self._turned_away = 0
 
@@ -78,7 +91,7 @@ class Guard(grpc.aio.ServerInterceptor):
         It takes a stream in any case: gRPC would keep a single request in memory, whole or not,
         before anybody has asked who sends it.
         """
-        parse = handler.request_deserializer
+        parse = self._parser(handler.request_deserializer, self._methods[method].request)
 
         async def unary(raw: AsyncIterator[bytes], context: Any) -> Any:
             async with self._one_call(method, context):
@@ -101,6 +114,19 @@ class Guard(grpc.aio.ServerInterceptor):
             return grpc.stream_stream_rpc_method_handler(unary_stream, None, serialize)
         return grpc.stream_stream_rpc_method_handler(stream_stream, None, serialize)
 
+    def _parser(self, parse: Callable[[bytes], Any], kind: Descriptor) -> Callable[[bytes], Any]:
+        texts = self._core.limits.texts
+
+        def checked(raw: bytes) -> Any:
+            if has_more_values(raw, kind, texts + VALUES):
+                raise RefusedError(
+                    Code.INVALID_ARGUMENT,
+                    f"expected at most {texts} texts, and {VALUES} values beside them",
+                )
+            return parse(raw)
+
+        return checked
+
     @asynccontextmanager
     async def _one_call(self, method: str, context: Any) -> AsyncIterator[None]:
         """Let a caller in, turn what goes wrong into a plain status, and tell of the call."""
@@ -110,7 +136,7 @@ class Guard(grpc.aio.ServerInterceptor):
             try:
                 self._check_metadata(context)
                 self._check_serving(method)
-                refusal = self._core.admit(credentials_of(context), self._role(method))
+                refusal = self._core.admit(credentials_of(context), self._methods[method].role)
                 if refusal is not None:
                     await abort(context, refusal)
                 yield
@@ -149,12 +175,9 @@ class Guard(grpc.aio.ServerInterceptor):
 
     def _check_serving(self, method: str) -> None:
         """Health is told until the end."""
-        if self._stopping and _service(method) not in self._roles:
+        if self._stopping and self._methods[method].role is not None:
             self._turned_away += 1
             raise RefusedError(Code.UNAVAILABLE, "the server is stopping")
-
-    def _role(self, method: str) -> Role | None:
-        return self._roles.get(_service(method))
 
     def _tell(self, method: str, code: str, seconds: float) -> None:
         self._core.telemetry.call_finished(method, code, seconds)
@@ -181,10 +204,6 @@ def _trace_parent(context: Any) -> dict[str, str]:
     """The W3C trace context among the metadata."""
     wanted = ("traceparent", "tracestate")
     return {key: value for key, value in context.invocation_metadata() if key in wanted}
-
-
-def _service(method: str) -> str:
-    return method.split("/")[1]
 
 
 async def _first(requests: AsyncIterator[bytes]) -> bytes:

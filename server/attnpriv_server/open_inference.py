@@ -36,22 +36,32 @@ SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 PLATFORM = "pytorch_safetensors"
 INPUT = "text"
 OUTPUTS = ("label", "probabilities", "truncated", "label_names")
+# What each method asks.
+REQUESTS: dict[str, type[Request]] = {
+    "ServerLive": ReadinessRequest,
+    "ServerReady": ReadinessRequest,
+    "ServerMetadata": ReadinessRequest,
+    "ModelReady": ReadinessRequest,
+    "ModelMetadata": GetModelRequest,
+    "ModelInfer": PredictRequest,
+}
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Ask = Callable[[Request, Context], Awaitable[Response]]
 Datatype = Literal["BYTES", "FP32", "BOOL"]
 
 
-def handlers(ask: Ask) -> grpc.GenericRpcHandler:
+def handlers(ask: Ask, most: int) -> grpc.GenericRpcHandler:
     """The service's methods.
 
     Args:
         ask: authenticates the caller, asks the core, and ends the call where that refuses, so that
             only answers return. A RefusedError of a handler is left to what stands before it.
+        most: texts of a request.
     """
 
     async def answer(message: Message, context: Context) -> Message:
-        return to_wire(message, await ask(to_domain(message), context))
+        return to_wire(message, await ask(to_domain(message, most), context))
 
     methods = {
         method.name: grpc.unary_unary_rpc_method_handler(
@@ -64,11 +74,16 @@ def handlers(ask: Ask) -> grpc.GenericRpcHandler:
     return grpc.method_handlers_generic_handler(SERVICE.full_name, methods)
 
 
-def to_domain(message: Message) -> Request:
+def to_domain(message: Message, most: int) -> Request:
     """What a request message asks for.
 
     What is asked about the server itself becomes a question too, since only the core tells who may
     know.
+
+    Args:
+        message: the request.
+        most: texts of a request. The core refuses more as well, but here they need not even be
+            read: a raw tensor can hold a million in four megabytes.
 
     Raises:
         RefusedError: the tensors, outputs or parameters are not those of the model's metadata.
@@ -84,7 +99,7 @@ def to_domain(message: Message) -> Request:
         case pb.ModelInferRequest():
             _check_parameters("parameters", message)
             _check_outputs(message)
-            texts = _texts(message)
+            texts = _texts(message, most)
             return PredictRequest(message.model_name, texts, message.model_version or None)
         case _:
             raise TypeError(f"not a request: {type(message).__name__}")
@@ -118,27 +133,31 @@ def to_wire(message: Message, response: Response) -> Message:
 # Requests
 
 
-def _texts(message: pb.ModelInferRequest) -> tuple[str, ...]:
+def _texts(message: pb.ModelInferRequest, most: int) -> tuple[str, ...]:
     if [tensor.name for tensor in message.inputs[:2]] != [INPUT]:
         _refuse("inputs", f"expected one tensor, named {INPUT}")
     tensor = message.inputs[0]
     if tensor.datatype != "BYTES":
         _refuse("inputs[0].datatype", "expected BYTES")
-    elements = _raw_elements(message) if message.raw_input_contents else _typed_elements(tensor)
+    raw = bool(message.raw_input_contents)
+    elements = _raw_elements(message, most) if raw else _typed_elements(tensor, most)
     count = len(elements)
     if tuple(tensor.shape) not in ((count,), (count, 1)):
         _refuse("inputs[0].shape", f"expected [{count}] or [{count}, 1] for {count} elements")
     return tuple(_text(number, element) for number, element in enumerate(elements))
 
 
-def _typed_elements(tensor: pb.ModelInferRequest.InferInputTensor) -> Sequence[bytes]:
+def _typed_elements(tensor: pb.ModelInferRequest.InferInputTensor, most: int) -> Sequence[bytes]:
     _check_parameters("inputs[0].parameters", tensor)
     if any(field.name != "bytes_contents" for field, _ in tensor.contents.ListFields()):
         _refuse("inputs[0].contents", "expected bytes_contents alone")
-    return tensor.contents.bytes_contents
+    elements = tensor.contents.bytes_contents
+    if len(elements) > most:
+        _refuse_texts(most)
+    return elements
 
 
-def _raw_elements(message: pb.ModelInferRequest) -> list[bytes]:
+def _raw_elements(message: pb.ModelInferRequest, most: int) -> list[bytes]:
     tensor, found = message.inputs[0], len(message.raw_input_contents)
     if found != 1:
         _refuse("raw_input_contents", f"expected one for each input, got {found}")
@@ -146,18 +165,20 @@ def _raw_elements(message: pb.ModelInferRequest) -> list[bytes]:
         _refuse("inputs[0].contents", "expected none beside raw_input_contents")
     raw = message.raw_input_contents[0]
     _check_parameters("inputs[0].parameters", tensor, binary_data_size=len(raw))
-    return unpack(raw)
+    return unpack(raw, most)
 
 
-def unpack(raw: bytes) -> list[bytes]:
+def unpack(raw: bytes, most: int) -> list[bytes]:
     """The elements of a raw BYTES tensor, each behind its length as four bytes, the lowest first.
 
     Raises:
-        RefusedError: an element or a length is cut off.
+        RefusedError: an element or a length is cut off, or there are more than ``most``.
     """
-    elements = []
+    elements: list[bytes] = []
     position = 0
     while position < len(raw):
+        if len(elements) == most:
+            _refuse_texts(most)
         start = position + 4
         end = start + int.from_bytes(raw[position:start], "little")
         if end > len(raw):
@@ -165,6 +186,10 @@ def unpack(raw: bytes) -> list[bytes]:
         elements.append(raw[start:end])
         position = end
     return elements
+
+
+def _refuse_texts(most: int) -> NoReturn:
+    _refuse("inputs[0].shape", f"expected 1 to {most} texts, got more")
 
 
 def _text(number: int, element: bytes) -> str:

@@ -14,9 +14,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from attnpriv.errors import InputError
-from attnpriv.inference import open_inference_pb2
 from attnpriv.v1 import attnpriv_pb2 as pb
-from attnpriv_server import open_inference
+from attnpriv_server import convert, open_inference
 from attnpriv_server.convert import to_domain, to_streamed, to_wire
 from attnpriv_server.core import Core
 from attnpriv_server.domain import (
@@ -27,20 +26,31 @@ from attnpriv_server.domain import (
     Role,
     Status,
 )
-from attnpriv_server.guard import Guard, abort, credentials_of
+from attnpriv_server.guard import Guard, Method, abort, credentials_of
 from attnpriv_server.health import Health
 from attnpriv_server.transport import channel_options
 
 SERVICE = pb.DESCRIPTOR.services_by_name["AttnprivService"]
 SERVICES = (SERVICE.full_name, open_inference.SERVICE.full_name)
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
-# Every method that is served, as telemetry names them.
-METHODS = tuple(
-    f"/{service.full_name}/{method.name}"
-    for file in (pb, open_inference_pb2, health_pb2, reflection_pb2)
-    for service in file.DESCRIPTOR.services_by_name.values()
-    for method in service.methods
-)
+REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+
+
+def _methods(service: Any, role: Callable[[str], Role | None]) -> dict[str, Method]:
+    return {
+        f"/{service.full_name}/{method.name}": Method(role(method.name), method.input_type)
+        for method in service.methods
+    }
+
+
+# Every method that is served, by its path; and the paths alone, as telemetry names them.
+GUARDED = {
+    **_methods(SERVICE, lambda name: convert.REQUESTS[name].role),
+    **_methods(open_inference.SERVICE, lambda name: open_inference.REQUESTS[name].role),
+    **_methods(HEALTH, lambda _: None),
+    **_methods(REFLECTION, lambda _: Role.MODELS),
+}
+METHODS = tuple(GUARDED)
 STREAM = "PredictStream"
 # Requests of one stream that are under way at once; it is read no further until one is answered.
 STREAM_WINDOW = 16
@@ -70,8 +80,7 @@ class Server:
         self._core = core
         self._health = Health()
         self._stopping = False
-        roles = {HEALTH.full_name: None, reflection.SERVICE_NAME: Role.MODELS}
-        self._guard = Guard(core, roles)
+        self._guard = Guard(core, GUARDED)
         self._server = grpc.aio.server(
             interceptors=[self._guard],
             options=[
@@ -80,7 +89,7 @@ class Server:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        ours, standard = self._handlers(), open_inference.handlers(self._ask)
+        ours, standard = self._handlers(), open_inference.handlers(self._ask, core.limits.texts)
         self._server.add_generic_rpc_handlers([ours, standard])
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*SERVICES, HEALTH.full_name, reflection.SERVICE_NAME)

@@ -28,6 +28,7 @@ from attnpriv_server.domain import (
 from attnpriv_server.open_inference import SERVICE, to_domain, to_wire, unpack
 
 SECRET = "sesame"
+MOST = 128  # texts of a request
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 PARAMETER = {"key": SECRET, "value": {"bool_param": True}}
 
@@ -71,7 +72,7 @@ def size(count: int) -> list[dict]:
 def refusal(request: pb.ModelInferRequest) -> tuple[str, str]:
     """The field at fault and the message."""
     with pytest.raises(RefusedError) as caught:
-        to_domain(request)
+        to_domain(request, MOST)
     status = caught.value.status
     assert status.code is Code.INVALID_ARGUMENT
     (violation,) = status.violations
@@ -87,26 +88,28 @@ def test_typed_and_raw_requests_mean_the_same(texts, column) -> None:
     shape = [len(texts), 1] if column else [len(texts)]
     expected = PredictRequest("m", tuple(texts))
 
-    assert to_domain(typed(texts, shape=shape)) == expected
-    assert to_domain(raw(texts, shape=shape)) == expected
+    assert to_domain(typed(texts, shape=shape), MOST) == expected
+    assert to_domain(raw(texts, shape=shape), MOST) == expected
 
 
 def test_an_empty_version_stands_for_the_newest() -> None:
     ready = pb.ModelReadyRequest(name="m", version="3")
 
-    assert to_domain(typed(request={"model_version": "3"})) == PredictRequest(
+    assert to_domain(typed(request={"model_version": "3"}), MOST) == PredictRequest(
         "m", ("one", "two"), "3"
     )
-    assert to_domain(ready) == ReadinessRequest("m", "3")
-    assert to_domain(pb.ModelReadyRequest(name="m")) == ReadinessRequest("m")
-    assert to_domain(pb.ModelMetadataRequest(name="m")) == GetModelRequest("m")
-    assert to_domain(pb.ModelMetadataRequest(name="m", version="3")) == GetModelRequest("m", "3")
+    assert to_domain(ready, MOST) == ReadinessRequest("m", "3")
+    assert to_domain(pb.ModelReadyRequest(name="m"), MOST) == ReadinessRequest("m")
+    assert to_domain(pb.ModelMetadataRequest(name="m"), MOST) == GetModelRequest("m")
+    assert to_domain(pb.ModelMetadataRequest(name="m", version="3"), MOST) == GetModelRequest(
+        "m", "3"
+    )
 
 
 @given(st.binary(max_size=40))
 def test_raw_content_is_read_whole_or_refused(content) -> None:
     try:
-        elements = unpack(content)
+        elements = unpack(content, MOST)
     except RefusedError:
         return
     assert b"".join(len(each).to_bytes(4, "little") + each for each in elements) == content
@@ -157,7 +160,7 @@ REQUEST = st.fixed_dictionaries(
 @given(REQUEST)
 def test_whatever_is_sent_is_read_or_refused(fields) -> None:
     try:
-        request = to_domain(pb.ModelInferRequest(**fields))
+        request = to_domain(pb.ModelInferRequest(**fields), MOST)
     except RefusedError:
         return
     assert isinstance(request, PredictRequest)
@@ -167,7 +170,7 @@ def test_whatever_is_sent_is_read_or_refused(fields) -> None:
 def test_the_size_that_kserve_states_is_accepted() -> None:
     request = raw(["one"], parameters=size(len(pack(["one"]))))
 
-    assert to_domain(request) == PredictRequest("m", ("one",))
+    assert to_domain(request, MOST) == PredictRequest("m", ("one",))
 
 
 OTHER_TENSOR = {"name": SECRET, "datatype": "BYTES", "shape": [1]}
@@ -180,6 +183,12 @@ REFUSED = {
     "a wrong shape": (typed(shape=[3]), "inputs[0].shape"),
     "a wrong raw shape": (raw(shape=[1]), "inputs[0].shape"),
     "a negative dimension": (typed(shape=[-1]), "inputs[0].shape"),
+    "more texts than are taken": (typed(["a"] * (MOST + 1)), "inputs[0].shape"),
+    "more raw texts than are taken": (raw(["a"] * (MOST + 1)), "inputs[0].shape"),
+    "more raw texts, of which none is looked at any more": (
+        raw(request={"raw_input_contents": [pack(["a"] * MOST) + b"cut off"]}, shape=[MOST]),
+        "inputs[0].shape",
+    ),
     "two negative dimensions": (typed(["one"], shape=[-1, -1]), "inputs[0].shape"),
     "a huge dimension": (raw(shape=[2**62, 2**62]), "inputs[0].shape"),
     "a row for a column": (typed(shape=[1, 2]), "inputs[0].shape"),
@@ -259,7 +268,7 @@ def _elements(response: pb.ModelInferResponse, number: int) -> np.ndarray:
     assert not output.HasField("contents")
     content = response.raw_output_contents[number]
     if output.datatype == "BYTES":
-        return np.array(unpack(content))
+        return np.array(unpack(content, MOST))
     return np.frombuffer(content, {"FP32": "<f4", "BOOL": "?"}[output.datatype])
 
 
