@@ -137,6 +137,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connection; calls under way are cancelled."""
+        self._connection.closed.set()
         await self._channel.close()
 
     async def __aenter__(self) -> Self:

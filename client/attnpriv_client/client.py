@@ -39,7 +39,8 @@ class Client:
     """Asks one server, and blocks until it answers. A context manager; safe to share by threads.
 
     Args:
-        target: ``HOST:PORT``.
+        target: ``HOST:PORT``. Calls take turns among all addresses of the host; several can also be
+            given as ``ipv4:ADDRESS:PORT,ADDRESS:PORT``.
         timeout: seconds for a call, with all its attempts and the pauses between them; for a
             stream, seconds without any answer.
         token: shown to the server with every call. Without TLS it is refused, since anybody on the
@@ -137,6 +138,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; calls under way fail with CANCELLED."""
+        self._connection.closed.set()
         self._channel.close()
 
     def __enter__(self) -> Self:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import ssl
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from attnpriv_client.retries import Attempts
 DEFAULT_TIMEOUT = 30.0
 DEFAULT_ATTEMPTS = 4
 
-# No text goes to a proxy that the environment happens to name, and only `retries` tries again.
-# A server that comes back is found at about the pace of the attempts.
+# No text goes to a proxy that the environment happens to name. Calls take turns among the addresses
+# of a target, and pass over one that is stopping. Only `retries` tries again; gRPC itself does so
+# with calls that no server has looked at. A server that comes back is found at about the pace of
+# the attempts.
 CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
-    ("grpc.enable_retries", 0),
+    ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5000),
 )
@@ -95,6 +98,7 @@ class Connection:
     tls: Tls | None
     insecure: bool
     attempts: int
+    closed: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.timeout < math.inf:
@@ -117,7 +121,7 @@ class Connection:
 
     def begin(self) -> Attempts:
         """A call begins."""
-        return Attempts(self.timeout, self.attempts)
+        return Attempts(self.timeout, self.attempts, self.closed)
 
 
 def _content(file: Path | None) -> bytes | None:

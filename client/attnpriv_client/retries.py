@@ -3,6 +3,8 @@
 Every method of the service only reads, so trying again does no harm. It is done where it can help:
 
 * UNAVAILABLE: the server was not reached, broke off, or is not ready;
+* CANCELLED, but not by this client: the server stopped before it looked at the call, or before it
+  had an answer;
 * RESOURCE_EXHAUSTED, where the server says when to come again.
 
 gRPC's own retries cannot tell the second apart from a message that is too large, which stays so,
@@ -12,12 +14,14 @@ and know nothing of the time that the server asks for.
 from __future__ import annotations
 
 import random
+import threading
 import time
 
 from attnpriv_client.errors import OverloadedError, ServiceError, UnavailableError
 
 FIRST_BACKOFF = 0.2  # seconds; it doubles from one attempt to the next
 LARGEST_BACKOFF = 5.0
+CANCELLED = "CANCELLED"
 
 
 class Attempts:
@@ -26,11 +30,13 @@ class Attempts:
     Args:
         timeout: seconds for all attempts and the pauses between them.
         number: attempts in all; with 1, nothing is tried again.
+        closed: set once the client is closed, after which nothing is either.
     """
 
-    def __init__(self, timeout: float, number: int) -> None:
+    def __init__(self, timeout: float, number: int, closed: threading.Event) -> None:
         self._end = time.monotonic() + timeout
         self._number = number
+        self._closed = closed
         self._failed = 0
 
     @property
@@ -54,7 +60,10 @@ class Attempts:
         self._failed += 1
         backoff = min(FIRST_BACKOFF * 2 ** (self._failed - 1), LARGEST_BACKOFF)
         pause = (error.retry_after or 0.0) + random.uniform(0.0, backoff)
-        can_help = isinstance(error, UnavailableError | OverloadedError)
-        if not can_help or self._failed >= self._number or pause >= self.remaining:
+        if not self._can_help(error) or self._failed >= self._number or pause >= self.remaining:
             raise error
         return pause
+
+    def _can_help(self, error: ServiceError) -> bool:
+        transient = isinstance(error, UnavailableError | OverloadedError)
+        return (transient or error.code == CANCELLED) and not self._closed.is_set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
@@ -12,6 +13,7 @@ from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from attnpriv_client import (
+    Client,
     DeadlineExceededError,
     InternalError,
     InvalidRequestError,
@@ -154,6 +156,38 @@ def test_not_where_the_server_asks_to_wait_beyond_the_deadline(serve, echo, ask)
     assert len(echo.requests) == 1
 
 
+def test_a_call_that_a_stopping_server_cancels_is_tried_again(serve, echo, ask) -> None:
+    def cancel_the_first(context) -> None:
+        if len(echo.requests) == 1:
+            context.abort(grpc.StatusCode.CANCELLED, "CANCELLED")
+
+    echo.on_call = cancel_the_first
+
+    assert ask(serve(echo), "predict", "model", ["text"])[0].label == "text"
+    assert len(echo.requests) == 2
+
+
+def test_a_call_is_not_tried_again_once_its_client_is_closed(serve, echo) -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    def wait(context) -> None:
+        context.add_callback(over.set)
+        begun.set()
+        over.wait(60)
+
+    echo.on_call = wait
+    client = Client(serve(echo))
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(client.predict, "model", ["text"])
+        assert begun.wait(60)
+        client.close()
+        error = asked.exception(60)
+
+    assert isinstance(error, ServiceError)
+    assert error.code == "CANCELLED"
+    assert len(echo.requests) == 1
+
+
 def test_one_deadline_holds_for_all_attempts(serve, echo, ask) -> None:
     never = threading.Event()
     left: list[float] = []
@@ -186,7 +220,7 @@ def test_a_server_that_comes_up_late_is_found(serve, echo, ask) -> None:
 
 def test_pauses_grow_at_random_and_begin_when_the_server_says() -> None:
     def pauses(error: ServiceError) -> list[float]:
-        attempts = Attempts(timeout=1000.0, number=12)
+        attempts = Attempts(timeout=1000.0, number=12, closed=threading.Event())
         return [attempts.pause(error) for _ in range(11)]
 
     several = [pauses(UnavailableError("UNAVAILABLE", "no")) for _ in range(100)]
