@@ -23,7 +23,7 @@ from attnpriv_server.domain import (
 from attnpriv_server.reloading import Reloaded
 
 TOKEN_BYTES = 32
-CHECK_SECONDS = 1.0  # how soon a change of the principals file holds
+CHECK_SECONDS = 0.5  # how soon a change of the principals file holds
 
 _DIGEST = re.compile("[0-9a-fA-F]{64}")
 _POSITION = re.compile(r"at (line \d+, column \d+|end of document)")

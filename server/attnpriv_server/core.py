@@ -152,16 +152,15 @@ class Core:
             log_defect(error)
             return Status(Code.INTERNAL, "internal error")
 
-    def admit(self, credentials: Credentials, role: Role | None) -> Status | None:
-        """Why a caller may not use a method that asks for a role; None: it may.
+    def admit(self, credentials: Credentials, role: Role | None) -> None:
+        """Let a caller use a method that asks for a role.
 
         The transport asks before it reads a request, and again while a stream is open.
+
+        Raises:
+            RefusedError: UNAUTHENTICATED or PERMISSION_DENIED.
         """
-        try:
-            self._access.authenticate(credentials).check(role)
-        except RefusedError as refusal:
-            return refusal.status
-        return None
+        self._access.authenticate(credentials).check(role)
 
     async def _predict(
         self, request: PredictRequest, principal: Principal, turn: Hashable, deadline: Deadline

@@ -19,6 +19,7 @@ from attnpriv_server.core import Core
 from attnpriv_server.counting import has_more_values
 from attnpriv_server.domain import Code, Credentials, RefusedError, Role, Status
 from attnpriv_server.status import to_code, to_metadata
+from attnpriv_server.streams import Stream, Streams
 from attnpriv_server.telemetry import log_defect
 from attnpriv_server.transport import certificate_names
 
@@ -53,8 +54,8 @@ class Guard(grpc.aio.ServerInterceptor):
     def __init__(self, core: Core, methods: Mapping[str, Method]) -> None:
         self._core = core
         self._methods = methods
-        self._stopping = False
-        self._turned_away = 0
+        self._begun = 0
+        self.streams = Streams(core.admit)
 
     async def intercept_service(
         self,
@@ -68,21 +69,13 @@ class Guard(grpc.aio.ServerInterceptor):
             return None
         return self._guarded(handler, handler_call_details.method)
 
-    async def turn_away(self, seconds: float) -> None:
-        """Refuse new calls of the core's own services, until none came for a moment.
-
-        A call that gRPC has received and not yet handed over when its server stops is CANCELLED,
-        and few callers try that again. UNAVAILABLE sends them elsewhere before.
-
-        Args:
-            seconds: this long at most; where calls keep coming, the last ones may be cancelled.
-        """
-        self._stopping = True
+    async def quiet(self, seconds: float) -> None:
+        """Wait until no call came for a moment, for some seconds at most."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 before = -1
-                while before != self._turned_away:
-                    before = self._turned_away
+                while before != self._begun:
+                    before = self._begun
                     await asyncio.sleep(QUIET_SECONDS)
 
     def _guarded(self, handler: Any, method: str) -> Any:
@@ -98,13 +91,13 @@ class Guard(grpc.aio.ServerInterceptor):
                 return await handler.unary_unary(parse(await _first(raw)), context)
 
         async def unary_stream(raw: AsyncIterator[bytes], context: Any) -> None:
-            async with self._one_call(method, context):
+            async with self._one_stream(method, context):
                 request = parse(await _first(raw))
                 await _respond(handler.unary_stream(request, context), context)
 
         async def stream_stream(raw: AsyncIterator[bytes], context: Any) -> None:
-            async with self._one_call(method, context):
-                requests = (parse(each) async for each in raw)
+            async with self._one_stream(method, context) as stream:
+                requests = (parse(each) async for each in self.streams.requests(raw, stream))
                 await _respond(handler.stream_stream(requests, context), context)
 
         serialize = handler.response_serializer
@@ -135,10 +128,8 @@ class Guard(grpc.aio.ServerInterceptor):
             code = grpc.StatusCode.OK
             try:
                 self._check_metadata(context)
-                self._check_serving(method)
-                refusal = self._core.admit(credentials_of(context), self._methods[method].role)
-                if refusal is not None:
-                    await abort(context, refusal)
+                self._core.admit(credentials_of(context), self._methods[method].role)
+                self._begun += 1
                 yield
                 if context.time_remaining() == 0:  # gRPC ends a late stream without a word
                     code = grpc.StatusCode.DEADLINE_EXCEEDED
@@ -164,6 +155,13 @@ class Guard(grpc.aio.ServerInterceptor):
             finally:
                 self._tell(method, code.name, time.monotonic() - started)
 
+    @asynccontextmanager
+    async def _one_stream(self, method: str, context: Any) -> AsyncIterator[Stream]:
+        """The same for a call that may stay open for as long as its caller may ask."""
+        owner = credentials_of(context), self._methods[method].role
+        async with self._one_call(method, context), self.streams.opened(*owner) as stream:
+            yield stream
+
     def _check_metadata(self, context: Any) -> None:
         """Refuse what gRPC refuses only to clients that acknowledge its settings."""
         size = sum(len(key) + len(value) + 32 for key, value in context.invocation_metadata())
@@ -172,12 +170,6 @@ class Guard(grpc.aio.ServerInterceptor):
             raise RefusedError(
                 Code.RESOURCE_EXHAUSTED, f"expected at most {limit} bytes of metadata"
             )
-
-    def _check_serving(self, method: str) -> None:
-        """Health is told until the end."""
-        if self._stopping and self._methods[method].role is not None:
-            self._turned_away += 1
-            raise RefusedError(Code.UNAVAILABLE, "the server is stopping")
 
     def _tell(self, method: str, code: str, seconds: float) -> None:
         self._core.telemetry.call_finished(method, code, seconds)

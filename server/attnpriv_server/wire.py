@@ -54,7 +54,7 @@ METHODS = tuple(GUARDED)
 STREAM = "PredictStream"
 # Requests of one stream that are under way at once; it is read no further until one is answered.
 STREAM_WINDOW = 16
-TURN_AWAY_SECONDS = 2.0  # at most, of the time that stopping takes
+LEAVE_SECONDS = 1.0  # that callers have at most to leave by themselves, once health says so
 HEALTH_SECONDS = 0.5  # how often the health service is told which models are there
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -104,15 +104,28 @@ class Server:
         """Begin to answer."""
         self._tell_health()
         await self._server.start()
-        self._watch = asyncio.create_task(self._watch_health())
+        watching = (self._watch_health(), self._guard.streams.watch())
+        self._watches = [asyncio.create_task(each) for each in watching]
 
     async def stop(self, grace: float) -> None:
-        """Take no more requests, finish those begun within ``grace`` seconds, cancel the rest."""
+        """Take no more requests, finish those begun within ``grace`` seconds, cancel the rest.
+
+        No call is refused. Health says that this server is going, and whoever heeds that may leave
+        while calls are answered as ever. Then gRPC tells every connection to take its next call
+        elsewhere (GOAWAY). Streams are read no further and end once what was read is answered.
+
+        Not covered: a call that gRPC has received by then and not yet handed over is CANCELLED
+        (grpc/grpc#41785). Our clients try it again, as they do UNAVAILABLE.
+        """
         self._stopping = True
-        self._watch.cancel()
         self._health.stop()
-        await self._guard.turn_away(min(grace, TURN_AWAY_SECONDS))
-        await self._server.stop(grace)
+        await self._guard.quiet(min(grace, LEAVE_SECONDS))
+        stopped = asyncio.create_task(self._server.stop(grace))
+        await asyncio.sleep(0)  # or streams would end before their clients know to go elsewhere
+        self._guard.streams.stop()
+        await stopped
+        for watch in self._watches:
+            watch.cancel()
         await asyncio.to_thread(self._core.close)
 
     def _bind(self, listen: str, credentials: grpc.ServerCredentials | None) -> int:

@@ -268,6 +268,9 @@ def test_a_model_is_deleted_and_comes_back_while_it_is_asked(serve, private_run,
 
 COMMAND = [Path(sys.executable).with_name("attnpriv-server"), "--listen"]
 CALLERS, KILLS = 32, 5
+# How the last calls to a server end that stops. gRPC cancels those that it has received and not yet
+# handed over (grpc/grpc#41785).
+STOPPED = {"UNAVAILABLE", "CANCELLED"}
 
 
 @contextmanager
@@ -354,7 +357,7 @@ def test_killed_workers_lose_no_call(private_run, tmp_path) -> None:
         until(lambda: len(callers.ends) == CALLERS)
 
     assert len(killed) == KILLS
-    assert set(callers.ends) == {"UNAVAILABLE"}
+    assert set(callers.ends) <= STOPPED
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     deaths = [line for line in lines if line["logger"] == "attnpriv_server.workers"]
     assert [line["exit"] for line in deaths] == [-signal.SIGKILL] * KILLS
@@ -391,7 +394,7 @@ def test_a_killed_server_starts_again_and_a_stopped_one_loses_nothing(
             assert process.wait(SECONDS) == 0
         until(lambda: len(second.ends) == CALLERS)
 
-    assert set(second.ends) == {"UNAVAILABLE"}
+    assert set(second.ends) <= STOPPED
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert {line["code"] for line in lines} <= {"OK", "UNAVAILABLE"}
     methods = [line["method"].rpartition("/")[2] for line in lines if line["code"] == "OK"]

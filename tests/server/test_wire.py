@@ -6,6 +6,8 @@ import asyncio
 import re
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 import grpc
 import numpy as np
@@ -494,6 +496,43 @@ def test_stopping_finishes_what_was_begun(serving_block, make_core, private_run)
         threading.Timer(0.2, gate.opened.set).start()
         # Leaving the block stops the server first and closes the channel then.
     assert begun.result(30).predictions
+
+
+def test_stopping_ends_streams_once_what_was_read_is_answered(
+    serving_block, make_core, private_run
+) -> None:
+    """Not after the grace of half a minute, and not by a status that says all is well."""
+    run = load_run(private_run)
+    gate = Gate(run)
+    left = threading.Event()
+
+    def requests():
+        yield pb.PredictStreamRequest(number=7, request=predict_of("read"))
+        left.wait(60)
+
+    def read(call) -> tuple[int, tuple[str, str]]:
+        answers = []
+        end = error_of(lambda: answers.extend(call))
+        return len(answers), end
+
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    with (
+        ThreadPoolExecutor() as pool,
+        serving_block(make_core({"private": run})) as channel,
+    ):
+        predicting = AttnprivServiceStub(channel).PredictStream(requests(), timeout=60)
+        reflecting = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
+            chain([request], iter(lambda: left.wait(60), True)), timeout=60
+        )
+        told = [pool.submit(read, call) for call in (predicting, reflecting)]
+        assert gate.entered.wait(30)
+        threading.Timer(0.2, gate.opened.set).start()
+        # Leaving the block stops the server first and closes the channel then.
+    left.set()
+
+    assert [each.result(30) for each in told] == [
+        (1, ("UNAVAILABLE", "the server is stopping"))
+    ] * 2
 
 
 # Standard services

@@ -1,0 +1,140 @@
+"""One of two servers is told to stop: calls go on at the other, and none fails."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from attnpriv_client import AsyncClient, Client
+
+SECONDS = 120  # far beyond what anything here takes, on however slow a machine
+THREADS, TASKS, STREAMS = 32, 50, 2
+TEXT = "Where is my parcel?"
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server in a process of its own."""
+
+    process: subprocess.Popen[str]
+    address: str
+    log: Path
+
+    def answered(self, method: str) -> int:
+        """How many calls of a method it answered."""
+        calls = map(json.loads, self.log.read_text().splitlines())
+        return sum(c["code"] == "OK" and c["method"].endswith(f"/{method}") for c in calls)
+
+
+@contextmanager
+def running(models: Path, log: Path) -> Iterator[Callable[[], Running]]:
+    """Start a server; the function waits until it answers."""
+    program = Path(sys.executable).with_name("attnpriv-server")
+    command = [program, "--models", models, "--listen", "127.0.0.1:0", "--workers", "0"]
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
+    ):
+        try:
+            yield lambda: Running(process, process.stdout.readline().split()[-1], log)
+        finally:
+            process.kill()
+
+
+@dataclass
+class Callers:
+    """Threads, tasks and streams that ask on and on; what each was answered, and what failed."""
+
+    target: str
+    model: str
+    answers: list[int] = field(default_factory=lambda: [0] * (THREADS + TASKS + STREAMS))
+    failures: list[Exception] = field(default_factory=list)
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def until_each_has(self, more: int) -> None:
+        """Wait until every one of them has some more answers."""
+        wanted, end = [answered + more for answered in self.answers], time.monotonic() + SECONDS
+        while any(map(int.__lt__, self.answers, wanted)):
+            assert not self.failures
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    def threads(self) -> list[threading.Thread]:
+        client = Client(self.target, SECONDS)
+        numbers = count()
+        blocking = [self._thread(self._call, client, next(numbers)) for _ in range(THREADS)]
+        streams = [self._thread(self._stream, client, next(numbers)) for _ in range(STREAMS)]
+        return [*blocking, *streams, self._thread(asyncio.run, self._tasks(THREADS + STREAMS))]
+
+    def _thread(self, target: Callable[..., object], *args: object) -> threading.Thread:
+        def guarded() -> None:
+            try:
+                target(*args)
+            except Exception as error:
+                self.failures.append(error)
+
+        thread = threading.Thread(target=guarded)
+        thread.start()
+        return thread
+
+    def _call(self, client: Client, number: int) -> None:
+        while not self.done.is_set():
+            client.predict(self.model, [TEXT])
+            self.answers[number] += 1
+
+    def _stream(self, client: Client, number: int) -> None:
+        texts = iter(lambda: None if self.done.is_set() else TEXT, None)
+        for _ in client.predict_stream(self.model, texts):
+            self.answers[number] += 1
+
+    async def _tasks(self, first: int) -> None:
+        async def call(client: AsyncClient, number: int) -> None:
+            while not self.done.is_set():
+                await client.predict(self.model, [TEXT])
+                self.answers[number] += 1
+
+        async with AsyncClient(self.target, SECONDS) as client, asyncio.TaskGroup() as group:
+            for number in range(first, first + TASKS):
+                group.create_task(call(client, number))
+
+
+@pytest.fixture
+def servers(private_run, tmp_path) -> Iterator[list[Running]]:
+    shutil.copytree(private_run, tmp_path / "models" / "private")
+    with ExitStack() as stack:
+        started = [
+            stack.enter_context(running(tmp_path / "models", tmp_path / f"log{number}"))
+            for number in range(2)
+        ]
+        yield [answering() for answering in started]
+
+
+def test_a_rolling_restart_fails_no_call(servers) -> None:
+    leaving, staying = servers
+    callers = Callers(f"ipv4:{leaving.address},{staying.address}", "private")
+    threads = callers.threads()
+    try:
+        callers.until_each_has(2)
+        leaving.process.terminate()
+        assert leaving.process.wait(SECONDS) == 0
+        callers.until_each_has(2)
+    finally:
+        callers.done.set()
+        for thread in threads:
+            thread.join(SECONDS)
+
+    assert callers.failures == []
+    assert leaving.answered("Predict") > 0
+    assert staying.answered("Predict") > 0
