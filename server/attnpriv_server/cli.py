@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import sys
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -20,7 +21,6 @@ from attnpriv_server.address import Address
 from attnpriv_server.cores import usable_cores
 from attnpriv_server.policy import Limits, Policies, load_limits, load_policies
 from attnpriv_server.queueing import Batching
-from attnpriv_server.telemetry import Telemetry, configure_logging
 
 if TYPE_CHECKING:
     import grpc
@@ -107,9 +107,12 @@ def serve(
     """
     if context.invoked_subcommand is not None:
         return
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end_at_once)
     if models is None:
         raise InputError("expected --models DIR, got none")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines would show addresses
+    from attnpriv_server.telemetry import Telemetry, configure_logging
     from attnpriv_server.transport import check_exposure
 
     address, operators = _addresses(listen, operations_listen)
@@ -182,6 +185,14 @@ def _addresses(listen: str, operations_listen: str | None) -> tuple[Address, Add
     if operators == address and address.port != 0:
         raise InputError(f"expected --operations-listen apart from --listen, got {address} twice")
     return address, operators
+
+
+def _end_at_once(*_: object) -> None:
+    """End the process while it starts: nothing is served yet, and the workers end with it.
+
+    As the first process of a container it would not get a signal that it does not handle.
+    """
+    os._exit(0)
 
 
 def _credentials(

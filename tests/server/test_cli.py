@@ -8,9 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import which
 
 import grpc
 import pytest
@@ -71,6 +73,43 @@ def test_it_serves_until_told_to_stop(models_folder, number) -> None:
     calls = [json.loads(line) for line in err.splitlines()]
     assert [call["code"] for call in calls] == ["OK", "OK"]
     assert "tell-tale" not in err
+
+
+def handles_sigterm(process: int) -> bool:
+    """Python itself handles SIGINT alone."""
+    status = dict(
+        line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines()
+    )
+    return bool(int(status["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+# The first process of a namespace, as in a container: it gets no signal that it does not handle.
+FIRST = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="looks into /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("prefix", [[], FIRST], ids=["any process", "the first process"])
+def test_a_signal_during_the_start_ends_it(models_folder, number, prefix) -> None:
+    if prefix and (not which(prefix[0]) or subprocess.run([*prefix, "true"]).returncode):
+        pytest.skip("no namespaces here")
+    command = [*prefix, *COMMAND, "--models", models_folder, "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as outer:
+        server = outer.pid
+        try:
+            while prefix and server == outer.pid:
+                children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text()
+                server = int(children or outer.pid)
+            while not handles_sigterm(server):
+                time.sleep(0.001)
+            os.kill(server, number)
+            out, err = outer.communicate(timeout=60)
+        finally:
+            outer.kill()
+
+    assert (outer.returncode, out, err) == (0, "", "")
 
 
 def test_a_port_in_use_is_not_shared_with_a_second_server(models_folder) -> None:
