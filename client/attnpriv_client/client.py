@@ -39,8 +39,8 @@ class Client:
     """Asks one server, and blocks until it answers. A context manager; safe to share by threads.
 
     Args:
-        target: ``HOST:PORT``. Calls take turns among all addresses of the host; several can also be
-            given as ``ipv4:ADDRESS:PORT,ADDRESS:PORT``.
+        target: ``HOST:PORT``. Calls take turns among all addresses of the host; without TLS, whose
+            certificate is for one name, several can be given as ``ipv4:ADDRESS:PORT,ADDRESS:PORT``.
         timeout: seconds for a call, with all its attempts and the pauses between them; for a
             stream, seconds without any answer.
         token: shown to the server with every call. Without TLS it is refused, since anybody on the

@@ -7,7 +7,7 @@ Every method of the service only reads, so trying again does no harm. It is done
   had an answer;
 * RESOURCE_EXHAUSTED, where the server says when to come again.
 
-gRPC's own retries cannot tell the second apart from a message that is too large, which stays so,
+gRPC's own retries cannot tell the last apart from a message that is too large, which stays so,
 and know nothing of the time that the server asks for.
 """
 

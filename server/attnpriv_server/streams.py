@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 
 from attnpriv_server.domain import Code, Credentials, RefusedError, Role
+from attnpriv_server.telemetry import log_defect
 
 # How often the callers of open streams are checked. The principals file is read again at most
 # ``access.CHECK_SECONDS`` after a change; both together keep the promise of one second.
@@ -86,12 +87,8 @@ class Streams:
         """End the streams of callers that are not admitted any more; runs until it is cancelled."""
         while True:
             await asyncio.sleep(CHECK_SECONDS)
-            for owner, streams in self._open.items():
-                try:
-                    self._admit(*owner)
-                except RefusedError as refusal:
-                    for stream in streams:
-                        _end(stream, refusal)
+            for owner in tuple(self._open):
+                self._check(owner)
 
     def stop(self) -> None:
         """Read no more requests; each stream ends once those that were read are answered."""
@@ -100,6 +97,15 @@ class Streams:
             for stream in streams:
                 if stream.reading is not None:
                     stream.reading.reschedule(0)
+
+    def _check(self, owner: Owner) -> None:
+        try:
+            self._admit(*owner)
+        except RefusedError as refusal:
+            for stream in self._open[owner]:
+                _end(stream, refusal)
+        except Exception as error:  # or nobody would be checked any more
+            log_defect(error)
 
     @contextmanager
     def _registered(self, owner: Owner, stream: Stream) -> Iterator[None]:
