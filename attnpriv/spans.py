@@ -18,7 +18,7 @@ class Span:
 
 
 def read_spans(cell: object, length: int) -> tuple[Span, ...]:
-    """The spans of a text of so many characters, from a list or the JSON of one.
+    """The spans of a text of so many characters, from a list or the JSON of one; each once.
 
     Raises:
         InputError: it is neither, or a span lies outside the text; no value is quoted.
@@ -30,7 +30,7 @@ def read_spans(cell: object, length: int) -> tuple[Span, ...]:
             raise InputError("the spans are not JSON") from None
     if not isinstance(cell, list):
         raise InputError("expected a list of spans")
-    return tuple(_read_span(item, length) for item in cell)
+    return tuple(dict.fromkeys(_read_span(item, length) for item in cell))
 
 
 def _read_span(item: object, length: int) -> Span:

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attnpriv.data import HashTokenizer, Span, make_tickets, sensitive_tokens
+from attnpriv.spans import read_spans
 
 NUMBERS = st.integers(min_value=0, max_value=12)
 RANGES = st.tuples(NUMBERS, NUMBERS).map(lambda pair: (min(pair), max(pair)))
@@ -40,3 +41,9 @@ def test_the_sensitive_tokens_of_a_ticket_spell_its_personal_data() -> None:
         found = "".join(text[start:end] for (start, end), yes in pairs if yes)
         expected = "".join(text[span.start : span.end] for span in spans)
         assert found == "".join(expected.split())
+
+
+def test_a_span_that_a_file_gives_twice_counts_once() -> None:
+    one = {"start": 0, "end": 2, "entity_type": "PERSON"}
+    inner = {"start": 1, "end": 2, "entity_type": "PERSON"}
+    assert read_spans([one, inner, one], 5) == (Span(0, 2, "PERSON"), Span(1, 2, "PERSON"))
