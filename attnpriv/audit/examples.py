@@ -41,7 +41,7 @@ def examples(
         probabilities: of the classes, [documents, K].
         attention: that of all heads on the same documents, as ``measure_attention`` collects it.
         most: how many to show; those without sensitive tokens are never shown.
-        steps: points on each path of integrated gradients.
+        steps: points on each path of integrated gradients before it is refined.
     """
     return tuple(
         _example(model, documents, d, spans[d], probabilities[d], steps)
@@ -75,7 +75,7 @@ def _example(
         received = attention_received(weights, mask)[0].mean((0, 1))
     scores = integrated_gradients(
         model, ids, mask, torch.tensor([predicted]), steps, pad_id=documents.pad_id
-    )[0]
+    ).scores[0]
     names = documents.data.label_names
     return Example(
         label=names[documents.data.labels[document]],

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from attnpriv.audit.attention import attention_received
-from attnpriv.audit.attribution import attribute, special_tokens
+from attnpriv.audit.attribution import integrated_gradients, special_tokens
 from attnpriv.audit.correlation import RankCorrelations
 from attnpriv.audit.documents import Documents
 from attnpriv.audit.infidelity import (
@@ -151,7 +151,7 @@ def measure_faithfulness(
         documents: tokenised held-out records.
         targets: for each of them, its predicted class.
         most: how many documents to measure at most.
-        steps: points on each path of integrated gradients.
+        steps: points on each path of integrated gradients before it is refined.
         permutations: of the null of the rank correlation.
         resamples: of the bootstrap over documents.
         seed: of the sample, the random rankings, the null and the bootstrap.
@@ -168,7 +168,9 @@ def measure_faithfulness(
     for row, document in enumerate(chosen):
         ids, mask = documents.padded([document])
         target = torch.tensor([targets[document]])
-        signed = attribute(model, ids, mask, target, steps, documents.pad_id)[0]
+        signed = integrated_gradients(
+            model, ids, mask, target, steps, pad_id=documents.pad_id
+        ).scores
         with torch.inference_mode():
             scores = {name: scorer(model, ids, mask, target) for name, scorer in given.items()}
             scores[GRADIENTS] = signed

@@ -12,16 +12,14 @@ Shapes: B batch, T tokens, D model width, P experiments.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
 import numpy as np
 import torch
-from captum.attr import IntegratedGradients
 from captum.metrics import sensitivity_max
 from torch import Tensor
 
 from attnpriv.audit.attention import attention_received
-from attnpriv.audit.attribution import ROWS_AT_ONCE, special_tokens
+from attnpriv.audit.attribution import ROWS_AT_ONCE, integrate, special_tokens
 from attnpriv.audit.documents import Documents, sample
 from attnpriv.audit.results import Control, ExplanationSensitivity, SensitivityResult
 from attnpriv.audit.statistics import Floats, bootstrap_ratios, percentile_interval
@@ -130,7 +128,7 @@ def measure_sensitivity(
         documents: tokenised held-out records.
         targets: for each of them, the class whose logit is explained.
         most: how many documents to measure at most.
-        steps: points on each path of integrated gradients.
+        steps: points on each path of integrated gradients before it is refined.
         resamples: of the bootstrap over documents.
         seed: of the sample, the noise and the bootstrap.
         progress: called with documents done and their number.
@@ -189,18 +187,10 @@ def _attention(model: TextClassifier) -> Explain:
 
 
 def _gradients(model: TextClassifier, steps: int) -> Explain:
-    attribute = IntegratedGradients(model.forward_embedded).attribute
-
     def explain(x: Tensor, baselines: Tensor, mask: Tensor, target: Tensor) -> Tensor:
-        scores = attribute(
-            x,
-            baselines=baselines,
-            target=target,
-            additional_forward_args=(mask,),
-            n_steps=steps,
-            internal_batch_size=max(len(x), ROWS_AT_ONCE),
-        )
-        return cast(Tensor, scores.sum(-1))
+        start, visible, of = baselines[:1], mask[:1], target[:1]  # the noisy copies share them
+        rows = [integrate(model, start, row[None], visible, of, steps).scores for row in x]
+        return torch.cat(rows)
 
     return explain
 
@@ -226,13 +216,13 @@ def _largest_move(explain: Explain, point: _Point, radius: float, seed: list[int
 
     def explained(
         inputs: Tensor | tuple[Tensor],
-        baselines: Tensor,
+        baselines: Tensor | tuple[Tensor],
         additional_forward_args: tuple[Tensor],
         target: Tensor,
     ) -> tuple[Tensor]:
-        """Captum hands over the text itself in a tuple and its noisy copies without one."""
-        x = inputs[0] if isinstance(inputs, tuple) else inputs
-        return (explain(x, baselines, additional_forward_args[0], target),)
+        """Captum hands over some tensors alone and some in tuples of one."""
+        x, start = (each[0] if isinstance(each, tuple) else each for each in (inputs, baselines))
+        return (explain(x, start, additional_forward_args[0], target),)
 
     moved = sensitivity_max(
         explained,

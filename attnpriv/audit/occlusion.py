@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from attnpriv.audit.attribution import (
-    attribute,
+    integrated_gradients,
     sample_sensitive,
     sensitive_documents,
     special_tokens,
@@ -76,7 +76,7 @@ def measure_occlusion(
         documents: tokenised held-out records.
         targets: for each of them, the class whose logit is explained.
         most: how many documents to explain at most.
-        steps: points on each path of integrated gradients.
+        steps: points on each path of integrated gradients before it is refined.
         permutations: of the nulls.
         resamples: of the bootstrap over documents.
         seed: of the sample, the nulls and the bootstrap.
@@ -91,7 +91,9 @@ def measure_occlusion(
     for row, document in enumerate(chosen):
         ids, mask = documents.padded([document])
         target = torch.tensor([targets[document]])
-        gradients = attribute(model, ids, mask, target, steps, documents.pad_id)[0]
+        gradients = integrated_gradients(
+            model, ids, mask, target, steps, pad_id=documents.pad_id
+        ).scores
         with torch.inference_mode():
             effects = occlusion(model, ids, mask, target, documents.pad_id)
         content = documents.content(document)

@@ -231,7 +231,11 @@ class ConductanceResult:
 
 @dataclass(frozen=True)
 class AttributionResult:
-    """Share of |integrated gradients| on sensitive tokens, and its lift."""
+    """Share of |integrated gradients| on sensitive tokens, and its lift.
+
+    ``unconverged`` counts the documents among them whose scores do not add up to within 5 % of what
+    they should; their share counts nevertheless, by the scores as they are.
+    """
 
     documents: int
     documents_with_sensitive: int
@@ -241,6 +245,7 @@ class AttributionResult:
     lift: Lift
     mean_completeness_error: float
     largest_completeness_error: float
+    unconverged: int
     seed: int
 
 

@@ -23,7 +23,7 @@ class AuditOptions:
         members: training rows at most, for the membership test and as seen documents.
         ig_documents: of the held-out rows with personal data, how many get integrated gradients,
             conductance and occlusion.
-        ig_steps: points on each path.
+        ig_steps: points on each path, before those of integrated gradients are refined.
         faithfulness_documents: how many have their tokens removed by rank.
         sensitivity_documents: how many are explained under noise.
         counterfactual_documents: of the rows with personal data, how many have it swapped.

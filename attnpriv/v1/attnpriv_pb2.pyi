@@ -53,7 +53,7 @@ class PredictRequest(_message.Message):
     """A version of the model; the newest where absent."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """At least one; none empty or of white space alone."""
+        """At least one; none without a visible character."""
 
     def __init__(
         self,
@@ -201,7 +201,7 @@ class ExplainRequest(_message.Message):
     model: _builtins.str
     """A name from ListModels."""
     text: _builtins.str
-    """Not empty, nor of white space alone."""
+    """With at least one visible character."""
     target_label: _builtins.str
     """The class whose score is attributed to the tokens; the predicted one where absent."""
     version: _builtins.str
@@ -241,6 +241,8 @@ class ExplainResponse(_message.Message):
     REDACTION_FIELD_NUMBER: _builtins.int
     WEIGHT_BOUND_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    INTEGRATED_GRADIENTS_ERROR_FIELD_NUMBER: _builtins.int
+    INTEGRATED_GRADIENTS_WITHHELD_FIELD_NUMBER: _builtins.int
     target_label: _builtins.str
     """The class that integrated gradients are about."""
     weight_bound: _builtins.float
@@ -252,6 +254,16 @@ class ExplainResponse(_message.Message):
     """
     version: _builtins.str
     """The version that answered."""
+    integrated_gradients_error: _builtins.float
+    """By no more than this does the sum of all integrated gradients miss the difference of the two
+    logits that it stands for: the convergence deltas of all pieces of the path, added up without
+    their signs. In the unit of the scores. It says that the scores add up, not that each is as
+    exact. Absent where the policy withholds integrated gradients.
+    """
+    integrated_gradients_withheld: _builtins.str
+    """Why integrated gradients are withheld though the policy reveals them: the numerical integration
+    did not converge to within 5 % of what the scores should add up to. Absent where they are not.
+    """
     @_builtins.property
     def label_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The classes, in the order of `prediction.probabilities`."""
@@ -283,15 +295,25 @@ class ExplainResponse(_message.Message):
         redaction: Global___Redaction | None = ...,
         weight_bound: _builtins.float | None = ...,
         version: _builtins.str = ...,
+        integrated_gradients_error: _builtins.float | None = ...,
+        integrated_gradients_withheld: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_redaction", b"_redaction", "_weight_bound", b"_weight_bound", "prediction", b"prediction", "redaction", b"redaction", "weight_bound", b"weight_bound"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_integrated_gradients_error", b"_integrated_gradients_error", "_integrated_gradients_withheld", b"_integrated_gradients_withheld", "_redaction", b"_redaction", "_weight_bound", b"_weight_bound", "integrated_gradients_error", b"integrated_gradients_error", "integrated_gradients_withheld", b"integrated_gradients_withheld", "prediction", b"prediction", "redaction", b"redaction", "weight_bound", b"weight_bound"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_redaction", b"_redaction", "_weight_bound", b"_weight_bound", "label_names", b"label_names", "prediction", b"prediction", "redaction", b"redaction", "special_tokens", b"special_tokens", "target_label", b"target_label", "tokens", b"tokens", "version", b"version", "weight_bound", b"weight_bound"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_integrated_gradients_error", b"_integrated_gradients_error", "_integrated_gradients_withheld", b"_integrated_gradients_withheld", "_redaction", b"_redaction", "_weight_bound", b"_weight_bound", "integrated_gradients_error", b"integrated_gradients_error", "integrated_gradients_withheld", b"integrated_gradients_withheld", "label_names", b"label_names", "prediction", b"prediction", "redaction", b"redaction", "special_tokens", b"special_tokens", "target_label", b"target_label", "tokens", b"tokens", "version", b"version", "weight_bound", b"weight_bound"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__integrated_gradients_error: _TypeAlias = _typing.Literal["integrated_gradients_error"]  # noqa: Y015
+    _WhichOneofArgType__integrated_gradients_error: _TypeAlias = _typing.Literal["_integrated_gradients_error", b"_integrated_gradients_error"]  # noqa: Y015
+    _WhichOneofReturnType__integrated_gradients_withheld: _TypeAlias = _typing.Literal["integrated_gradients_withheld"]  # noqa: Y015
+    _WhichOneofArgType__integrated_gradients_withheld: _TypeAlias = _typing.Literal["_integrated_gradients_withheld", b"_integrated_gradients_withheld"]  # noqa: Y015
     _WhichOneofReturnType__redaction: _TypeAlias = _typing.Literal["redaction"]  # noqa: Y015
     _WhichOneofArgType__redaction: _TypeAlias = _typing.Literal["_redaction", b"_redaction"]  # noqa: Y015
     _WhichOneofReturnType__weight_bound: _TypeAlias = _typing.Literal["weight_bound"]  # noqa: Y015
     _WhichOneofArgType__weight_bound: _TypeAlias = _typing.Literal["_weight_bound", b"_weight_bound"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__integrated_gradients_error) -> _WhichOneofReturnType__integrated_gradients_error | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__integrated_gradients_withheld) -> _WhichOneofReturnType__integrated_gradients_withheld | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__redaction) -> _WhichOneofReturnType__redaction | None: ...
     @_typing.overload
@@ -318,8 +340,8 @@ class TokenExplanation(_message.Message):
     integrated_gradients: _builtins.float
     """Integrated gradients (Sundararajan et al. 2017) of the target class's logit, from a text of
     padding alone, summed over the embedding, and over the tokens of a redacted entry. Positive
-    speaks for the class. Over all tokens they sum, up to the error of the numerical integration, to
-    the difference of the two logits. Absent where withheld.
+    speaks for the class. Over all tokens they sum, up to `integrated_gradients_error`, to the
+    difference of the two logits. Absent where withheld.
     """
     @_builtins.property
     def entity_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -101,14 +101,21 @@ def stream_answer(
 
 def explanation(response: pb.ExplainResponse) -> Explanation:
     """The explanation of one text."""
+    has = response.HasField
     return Explanation(
         version=response.version,
         prediction=_prediction(response.prediction, response.label_names, response.version),
         target_label=response.target_label,
         tokens=tuple(map(_token, response.tokens)),
         special_tokens=tuple(map(_token, response.special_tokens)),
-        redaction=_redaction(response.redaction) if response.HasField("redaction") else None,
-        weight_bound=response.weight_bound if response.HasField("weight_bound") else None,
+        redaction=_redaction(response.redaction) if has("redaction") else None,
+        weight_bound=response.weight_bound if has("weight_bound") else None,
+        integrated_gradients_error=(
+            response.integrated_gradients_error if has("integrated_gradients_error") else None
+        ),
+        integrated_gradients_withheld=(
+            response.integrated_gradients_withheld if has("integrated_gradients_withheld") else None
+        ),
     )
 
 

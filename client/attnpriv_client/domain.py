@@ -71,6 +71,11 @@ class Explanation:
         redaction: None where the server redacts nothing.
         weight_bound: what no single attention weight can exceed on this text; None where nothing
             is certified, or attention is withheld.
+        integrated_gradients_error: by how much, at most, the sum of all integrated gradients misses
+            the difference of the two logits that it stands for; None where the policy withholds
+            them, or an older server does not say.
+        integrated_gradients_withheld: why they are withheld though the policy reveals them; None
+            where they are not.
     """
 
     version: str
@@ -80,6 +85,8 @@ class Explanation:
     special_tokens: tuple[TokenExplanation, ...]
     redaction: Redaction | None
     weight_bound: float | None
+    integrated_gradients_error: float | None = None
+    integrated_gradients_withheld: str | None = None
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,10 @@ def _notes(explanation: Explanation) -> Text:
         lines.append(
             f"certified: no single attention weight exceeds {round_up(explanation.weight_bound, 4)}"
         )
+    if explanation.integrated_gradients_withheld is not None:
+        lines.append(f"no integrated gradients: {explanation.integrated_gradients_withheld}")
+    elif explanation.integrated_gradients_error is not None:
+        lines.append(_completeness(explanation.tokens, explanation.integrated_gradients_error))
     if explanation.prediction.truncated:
         lines.append("the text is longer than the model reads; only its beginning counted")
     if explanation.redaction is not None:
@@ -136,6 +140,14 @@ def _notes(explanation: Explanation) -> Text:
     else:
         lines.append("nothing was redacted")
     return _plain("\n".join(lines))
+
+
+def _completeness(tokens: Sequence[TokenExplanation], error: float) -> str:
+    total = sum(token.integrated_gradients or 0.0 for token in tokens)
+    return (
+        f"integrated gradients: sum to {total:+.4f}, within {round_up(error, 4)} of the difference "
+        "of the logits"
+    )
 
 
 def _probability(prediction: Prediction) -> str:

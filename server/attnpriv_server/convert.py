@@ -118,6 +118,8 @@ def _explanation(explanation: Explanation) -> pb.ExplainResponse:
         redaction=None if redaction is None else _redaction(redaction),
         weight_bound=explanation.weight_bound,
         version=explanation.version,
+        integrated_gradients_error=explanation.integrated_gradients_error,
+        integrated_gradients_withheld=explanation.integrated_gradients_withheld,
     )
 
 

@@ -46,7 +46,7 @@ from attnpriv_server.domain import (
     Token,
     Violation,
 )
-from attnpriv_server.explain import detect, redact, score_tokens, split_special
+from attnpriv_server.explain import Scored, detect, redact, score_tokens, split_special
 from attnpriv_server.lane import Lane
 from attnpriv_server.policy import Limits, Policies, Policy
 from attnpriv_server.queueing import Batching
@@ -67,6 +67,9 @@ class _Question:
     target: int
     policy: Policy
     deadline: Deadline
+
+
+_Answer = tuple[list[Token], list[Token], Redaction | None, Scored]
 
 
 class Core:
@@ -197,7 +200,7 @@ class Core:
         question = _Question(request.text, encodings[0], target, policy, deadline)
         size = len(encodings[0].ids)
         rows = await self._explanations.compute(loaded, [(question, size)], turn, deadline)
-        tokens, special, redaction = rows[0]
+        tokens, special, redaction, scored = rows[0]
         reveal = policy.reveal_probabilities and not _restricted(policy, run)
         return Explanation(
             version=loaded.version.version,
@@ -208,6 +211,8 @@ class Core:
             special_tokens=tuple(special),
             redaction=redaction,
             weight_bound=_weight_bound(policy, run, len(tokens) + len(special)),
+            integrated_gradients_error=scored.gradients_error,
+            integrated_gradients_withheld=scored.gradients_withheld,
         )
 
     async def _encodings(self, run: Run, texts: Sequence[str], turn: Hashable) -> list[Encoding]:
@@ -223,14 +228,10 @@ class Core:
         rows = [(encoding, len(encoding.ids)) for encoding in encodings]
         return await self._predictions.compute(loaded, rows, turn, deadline)
 
-    def _scored(
-        self, loaded: Loaded, questions: Sequence[_Question]
-    ) -> list[tuple[list[Token], list[Token], Redaction | None]]:
+    def _scored(self, loaded: Loaded, questions: Sequence[_Question]) -> list[_Answer]:
         return [self._answer(loaded.run, question) for question in questions]
 
-    def _answer(
-        self, run: Run, question: _Question
-    ) -> tuple[list[Token], list[Token], Redaction | None]:
+    def _answer(self, run: Run, question: _Question) -> _Answer:
         scored = score_tokens(
             run,
             question.text,
@@ -239,12 +240,13 @@ class Core:
             question.policy,
             question.deadline,
         )
-        tokens, special = split_special(scored)
+        tokens, special = split_special(scored.tokens)
         if not question.policy.redact_sensitive_tokens:
-            return tokens, special, None
+            return tokens, special, None, scored
         detector = self._detector
         redaction = Redaction(detector.name, detector.entity_types, detector.cannot_see)
-        return redact(tokens, detect(detector, question.text, tokens)), special, redaction
+        shown = redact(tokens, detect(detector, question.text, tokens))
+        return shown, special, redaction, scored
 
     def _find(self, name: str, version: str | None) -> Version:
         try:

@@ -252,6 +252,8 @@ class Explanation:
     special_tokens: tuple[Token, ...]
     redaction: Redaction | None
     weight_bound: float | None
+    integrated_gradients_error: float | None = None
+    integrated_gradients_withheld: str | None = None
 
 
 @dataclass(frozen=True)

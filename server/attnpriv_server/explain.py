@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
 from attnpriv.audit.attention import attention_received
-from attnpriv.audit.attribution import integrated_gradients
+from attnpriv.audit.attribution import TOLERANCE, Attribution, integrated_gradients
 from attnpriv.data.records import Span
 from attnpriv.data.spans import sensitive_tokens
 from attnpriv.data.tokenisation import Encoding
@@ -28,9 +28,25 @@ from attnpriv_server.policy import Policy
 DETECTOR_CONTEXT = 256
 
 
+@dataclass(frozen=True)
+class Scored:
+    """The tokens of a text with their scores, and how good its integrated gradients are.
+
+    Attributes:
+        tokens: special ones included.
+        gradients_error: by how much, at most, the sum of the integrated gradients misses the
+            difference of logits that it stands for; None where the policy withholds them.
+        gradients_withheld: why they are withheld nevertheless, or None.
+    """
+
+    tokens: list[Token]
+    gradients_error: float | None = None
+    gradients_withheld: str | None = None
+
+
 def score_tokens(
     run: Run, text: str, encoding: Encoding, target: int, policy: Policy, deadline: Deadline
-) -> list[Token]:
+) -> Scored:
     """The tokens of a text, special ones included, with the scores that the policy reveals.
 
     Raises:
@@ -40,16 +56,23 @@ def score_tokens(
     count = len(encoding.ids)
     attention: Sequence[tuple[float, ...] | None] = [None] * count
     gradients: Sequence[float | None] = [None] * count
+    error = withheld = None
     if policy.reveal_attention:
         attention = _attention(run, encoding)
         deadline.check()
     if policy.reveal_integrated_gradients:
-        gradients = _integrated_gradients(run, encoding, target)
+        found = _integrated_gradients(run, encoding, target, deadline)
+        error = float(found.error)
+        if found.converged:
+            gradients = _finite(found.scores[0].tolist())
+        else:
+            withheld = _not_converged(found)
         deadline.check()
-    return [
+    tokens = [
         Token(text[start:end], (), attention[i], gradients[i], (start, end))
         for i, (start, end) in enumerate(encoding.offsets)
     ]
+    return Scored(tokens, error, withheld)
 
 
 def split_special(tokens: Sequence[Token]) -> tuple[list[Token], list[Token]]:
@@ -114,12 +137,27 @@ def _attention(run: Run, encoding: Encoding) -> list[tuple[float, ...]]:
     return [_finite(layers) for layers in received.T.tolist()]
 
 
-def _integrated_gradients(run: Run, encoding: Encoding, target: int) -> tuple[float, ...]:
+def _integrated_gradients(
+    run: Run, encoding: Encoding, target: int, deadline: Deadline
+) -> Attribution:
     ids, mask = pad_batch([encoding], run.tokenizer.pad_id)
-    scores = integrated_gradients(
-        run.model, ids, mask, torch.tensor([target]), pad_id=run.tokenizer.pad_id
+    found = integrated_gradients(
+        run.model,
+        ids,
+        mask,
+        torch.tensor([target]),
+        pad_id=run.tokenizer.pad_id,
+        check=deadline.check,
     )
-    return _finite(scores[0].tolist())
+    _finite(found.error.tolist())
+    return found
+
+
+def _not_converged(found: Attribution) -> str:
+    return (
+        f"their numerical integration is off by up to {float(found.error):.2g} after "
+        f"{int(found.points)} points, more than {TOLERANCE:.0%} of what they should add up to"
+    )
 
 
 def _finite(values: Iterable[float]) -> tuple[float, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from math import log
 
 import numpy as np
@@ -267,6 +268,20 @@ def test_lift_by_hand() -> None:
     assert (found.documents, found.tokens, found.sensitive_tokens) == (3, 12, 3)
     assert (found.hidden_entries, attention.hidden_share) == (0, 0.0)
     assert not found.valid  # three documents are too few to find anything
+
+
+def test_an_answer_without_converged_gradients_takes_neither_score_from_the_others() -> None:
+    whole = scored("a b c d", [(1, 2), (2, 1), (1, 1), (1, 1)], [1.0, -3.0, 1.0, 1.0])
+    without = [replace(each, integrated_gradients=None) for each in whole]
+    spans = [Span(2, 3, "E")]
+
+    found = lift([answered("a b c d", spans, tokens) for tokens in (whole, without, whole)], seed=1)
+
+    assert [each.score for each in found.scores] == ["attention", "integrated_gradients"]
+    assert found.documents == 2
+    alone = lift([answered("a b c d", spans, without)] * 2, seed=1)
+    assert [each.score for each in alone.scores] == ["attention"]
+    assert alone.documents == 2
 
 
 def test_lift_finds_what_is_planted_and_nothing_in_noise() -> None:

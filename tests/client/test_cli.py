@@ -19,6 +19,7 @@ from attnpriv_client.domain import (
     Redaction,
     TokenExplanation,
 )
+from attnpriv_client.render import explanation_view
 
 TEXT = "Mail [bold]jane.doe@example.com\x1b[31m at once"
 
@@ -79,6 +80,7 @@ def test_tables_are_readable_and_harmless(output, target, run) -> None:
     assert "[EMAIL_ADDRESS]" in explained
     assert "cannot see: AGE" in explained
     assert "certified: no single attention weight exceeds" in explained
+    assert "integrated gradients: sum to" in explained
     assert "\x1b" not in predicted + explained
 
 
@@ -129,6 +131,27 @@ def test_explain_as_json(output, target, run) -> None:
     assert found["target_label"] == run.label_names[1]
     assert [token["text"] for token in found["special_tokens"]] == ["[CLS]", "[SEP]"]
     assert found["tokens"][0]["text"] == "a"
+    assert found["integrated_gradients_error"] >= 0
+    assert found["integrated_gradients_withheld"] is None
+
+
+def test_gradients_that_did_not_converge_are_told_with_the_reason(capsys) -> None:
+    token = TokenExplanation("a", (), 1.0, (1.0,), None, None)
+    explanation = Explanation(
+        version="1",
+        prediction=Prediction("yes", None, False, "1"),
+        target_label="yes",
+        tokens=(token,),
+        special_tokens=(),
+        redaction=None,
+        weight_bound=None,
+        integrated_gradients_error=3.0,
+        integrated_gradients_withheld="their numerical integration is off by up to 3",
+    )
+    Console(width=200).print(explanation_view(explanation))
+    shown = capsys.readouterr().out
+    assert "no integrated gradients: their numerical integration is off by up to 3" in shown
+    assert "sum to" not in shown
 
 
 def test_models_as_tables_and_as_json(output, target, run) -> None:

@@ -89,11 +89,22 @@ def test_predictions(answer) -> None:
     TOKENS,
     maybe(st.builds(Redaction, TEXT, TEXTS, TEXTS)),
     maybe(DOUBLE),
+    maybe(DOUBLE),
+    maybe(TEXT),
 )
-def test_explanations(answer, target, tokens, special, redaction, bound) -> None:
+def test_explanations(answer, target, tokens, special, redaction, bound, error, reason) -> None:
     names, prediction = answer.label_names, answer.predictions[0]
     explanation = Explanation(
-        answer.version, names, prediction, target, tokens, special, redaction, bound
+        answer.version,
+        names,
+        prediction,
+        target,
+        tokens,
+        special,
+        redaction,
+        bound,
+        error,
+        reason,
     )
     message = pb.ExplainResponse.FromString(server.to_wire(explanation).SerializeToString())
 
@@ -107,6 +118,8 @@ def test_explanations(answer, target, tokens, special, redaction, bound) -> None
         "special_tokens": tuple(map(token_as_read, special)),
         "redaction": None if redaction is None else asdict(redaction),
         "weight_bound": bound,
+        "integrated_gradients_error": error,
+        "integrated_gradients_withheld": reason,
     }
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import re
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import chain
 
 import grpc
@@ -17,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from attnpriv.guarantees import weight_bounds
 from attnpriv.models.text import pad_batch
@@ -99,18 +102,44 @@ def test_explain_integrated_gradients_are_about_the_target(stub, models) -> None
     ]
 
 
-def test_explain_integrated_gradients_add_up_to_a_difference_of_logits(stub, models) -> None:
+@pytest.mark.parametrize("text", [SENSITIVE, "card declined", "refund", "ok"])
+def test_explain_integrated_gradients_add_up_to_a_difference_of_logits(stub, models, text) -> None:
     run = models["private"]
-    ids, mask = pad_batch(encode_texts(run, [SENSITIVE]), run.tokenizer.pad_id)
+    ids, mask = pad_batch(encode_texts(run, [text]), run.tokenizer.pad_id)
     padding = ids.clone()
     padding[:, 1:-1] = run.tokenizer.pad_id
     with torch.no_grad():
         difference = (run.model(ids, mask) - run.model(padding, mask))[0, 1].item()
 
-    response = explain(stub, target_label=run.label_names[1])
+    response = explain(stub, text, target_label=run.label_names[1])
 
     total = sum(token.integrated_gradients for token in response.tokens)
     assert total == pytest.approx(difference, rel=1e-2, abs=1e-4)
+    assert abs(total - difference) <= response.integrated_gradients_error + 1e-5
+    assert not response.HasField("integrated_gradients_withheld")
+
+
+def test_integrated_gradients_that_do_not_converge_are_withheld_with_the_reason(
+    serve, make_core, models
+) -> None:
+    run = models["private"]
+    model = copy.deepcopy(run.model)
+    model.head = nn.Sequential(model.head, _Stairs())
+    stub = AttnprivServiceStub(serve(make_core({"private": replace(run, model=model)})))
+
+    response = explain(stub)
+
+    assert not any(token.HasField("integrated_gradients") for token in response.tokens)
+    assert all(token.HasField("attention") for token in response.tokens)
+    assert response.integrated_gradients_error > 1
+    assert "more than 5%" in response.integrated_gradients_withheld
+
+
+class _Stairs(nn.Module):
+    """Logits that jump and are flat in between, so that gradients say nothing of them."""
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        return (100 * logits).round()
 
 
 def test_the_certified_bound_holds_and_tells_no_hidden_length(stub, models) -> None:

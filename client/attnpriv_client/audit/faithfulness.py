@@ -25,7 +25,7 @@ from statistics import fmean, stdev
 
 from attnpriv_client.audit.alignment import Extent
 from attnpriv_client.audit.asking import Answered
-from attnpriv_client.audit.lift import ATTENTION, GRADIENTS, entry_scores
+from attnpriv_client.audit.lift import entry_scores, with_all_scores
 from attnpriv_client.audit.results import (
     Control,
     FaithfulnessResult,
@@ -112,8 +112,8 @@ def _sampled(answered: Sequence[Answered], seed: int) -> list[_Document]:
     if not any(a.prediction and a.prediction.probabilities for a in answered):
         raise NotRunError("the server releases no probabilities")
     found = [document for a in answered if (document := _document(a)) is not None]
-    names = [n for n in (ATTENTION, GRADIENTS) if found and all(n in d.scores for d in found)]
-    if len(found) < 2 or not names:
+    names, found = with_all_scores(found, lambda document: document.scores)
+    if len(found) < 2:
         raise NotRunError("fewer than two explanations have scores that could be put on words")
     some = found if len(found) <= MOST else Random(f"{seed} sample").sample(found, MOST)
     return [replace(d, scores={name: d.scores[name] for name in names}) for d in some]

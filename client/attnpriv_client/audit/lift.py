@@ -20,11 +20,12 @@ Beside ``attnpriv.audit.lift``, which has every head:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from random import Random
 from statistics import fmean
+from typing import TypeVar
 
 from attnpriv_client.audit.alignment import overlaps
 from attnpriv_client.audit.asking import Answered
@@ -35,6 +36,7 @@ from attnpriv_client.domain import Explanation, TokenExplanation
 PERMUTATIONS = 1000
 PLANTED = 2.0  # how much heavier the positive control makes sensitive tokens
 ATTENTION, GRADIENTS = "attention", "integrated_gradients"
+_AnyDocument = TypeVar("_AnyDocument")
 
 
 @dataclass(frozen=True)
@@ -59,15 +61,15 @@ class _Document:
 def lift(answered: Sequence[Answered], seed: int) -> LiftResult:
     """The lift of each released score, with a permutation null and two controls.
 
+    All scores are compared on the same documents: those that carry every score that any does.
     Where a control fails, these documents are too few and the result is not valid.
     """
     explained = [a for a in answered if a.explanation is not None and a.row.spans]
     if not explained:
         raise NotRunError("no explained row has spans of personal data")
     documents = [document for a in explained if (document := _document(a)) is not None]
-    scores = (ATTENTION, GRADIENTS)
-    names = [n for n in scores if documents and all(n in d.shares for d in documents)]
-    if not names:
+    names, documents = with_all_scores(documents, lambda document: document.shares)
+    if not documents:
         raise NotRunError("no answer has scores whose entries could be found in the text")
     some = [d for d in documents if any(d.sensitive)]
     sensitive = [d.sensitive for d in some]
@@ -100,6 +102,23 @@ def entry_scores(explanation: Explanation) -> dict[str, list[list[float]]]:
     if tokens and len(gradients) == len(tokens):
         found[GRADIENTS] = [[abs(value) for value in gradients]]
     return found
+
+
+def with_all_scores(
+    documents: Sequence[_AnyDocument], scores: Callable[[_AnyDocument], Collection[str]]
+) -> tuple[list[str], list[_AnyDocument]]:
+    """The scores that any document carries, and the documents that carry all of them.
+
+    A server withholds integrated gradients from single answers where they did not converge.
+    """
+    carried = [scores(document) for document in documents]
+    names = [name for name in (ATTENTION, GRADIENTS) if any(name in found for found in carried)]
+    complete = [
+        document
+        for document, found in zip(documents, carried, strict=True)
+        if names and all(name in found for name in names)
+    ]
+    return names, complete
 
 
 def _attention(token: TokenExplanation) -> tuple[float, ...]:

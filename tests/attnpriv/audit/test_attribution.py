@@ -1,16 +1,23 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import cast
 
+import pytest
 import torch
+from torch import nn
 
 from attnpriv.audit.attribution import (
-    attribute,
+    MOST_HALVINGS,
+    MOST_POINTS,
+    TOLERANCE,
     integrated_gradients,
     measure_attribution,
     special_tokens,
 )
 from attnpriv.audit.documents import Documents
+from attnpriv.config import AttentionConfig, ClipMode
 from attnpriv.models.text import TextClassifier
 
 
@@ -35,24 +42,80 @@ def _riemann(
 
 def test_agrees_with_a_riemann_sum(model: TextClassifier, documents: Documents) -> None:
     ids, mask, target = _batch(documents)
-    ours = integrated_gradients(model, ids, mask, target, steps=300)
+    ours = integrated_gradients(model, ids, mask, target, steps=300).scores
     expected = _riemann(model, ids, mask, target, steps=600)
     torch.testing.assert_close(ours, expected, atol=0.02 * float(expected.abs().max()), rtol=0)
 
 
+def _difference(
+    model: TextClassifier, ids: torch.Tensor, mask: torch.Tensor, target: torch.Tensor
+) -> torch.Tensor:
+    """Of the target's logit on a text and on padding between its special tokens."""
+    base = torch.where(special_tokens(mask), ids, 0)
+    return (model(ids, mask) - model(base, mask)).gather(1, target[:, None])[:, 0]
+
+
 def test_complete_and_zero_where_nothing_moves(model: TextClassifier, documents: Documents) -> None:
     ids, mask, target = _batch(documents)
-    scores, missed = attribute(model, ids, mask, target, 300, pad_id=0)
-    base = torch.where(special_tokens(mask), ids, 0)
-    gap = (model(ids, mask) - model(base, mask)).gather(1, target[:, None])[:, 0]
-    torch.testing.assert_close(scores.sum(1) - gap, missed, atol=1e-3, rtol=0)
-    assert float(missed.abs().max()) < 0.05 * float(gap.abs().max())
-    assert (scores[~mask] == 0).all()
-    assert (scores[special_tokens(mask)] == 0).all()
-    assert not scores.requires_grad
+    found = integrated_gradients(model, ids, mask, target)
+    missed = (found.scores.sum(1) - _difference(model, ids, mask, target)).abs()
+    assert (missed <= found.error + 1e-4).all()
+    assert found.converged.all()
+    assert (found.scores[~mask] == 0).all()
+    assert (found.scores[special_tokens(mask)] == 0).all()
+    assert not found.scores.requires_grad
 
 
-def test_neighbours_in_the_batch_do_not_matter(model: TextClassifier, documents: Documents) -> None:
+@pytest.mark.parametrize("mode", ["clamp", "norm", "tanh"])
+@pytest.mark.parametrize("steps", [1, 20, 32])
+def test_texts_of_one_and_two_words_add_up(
+    make_model: Callable[[AttentionConfig], TextClassifier], mode: ClipMode, steps: int
+) -> None:
+    model = make_model(AttentionConfig(temperature=2.0, clip=4.0, clip_mode=mode))
+    generator = torch.Generator().manual_seed(5)
+    ids = torch.randint(10, 4096, (6, 4), generator=generator)
+    ids[:, 0], ids[:, 3] = 1, 2
+    mask = torch.ones(6, 4, dtype=torch.bool)
+    ids[:3, 2], mask[:3, 3] = 2, False
+    target = torch.tensor([0, 1, 2, 3, 4, 5])
+    found = integrated_gradients(model, ids, mask, target, steps)
+    difference = _difference(model, ids, mask, target)
+    assert found.converged.all()
+    size = torch.maximum(difference.abs(), 0.1 * found.scores.abs().sum(1))
+    assert ((found.scores.sum(1) - difference).abs() <= TOLERANCE * size + 1e-4).all()
+    assert found.points.max() > 4  # where it was needed, the path was refined
+
+
+class _Jumping(nn.Module):
+    """One content token, and a logit that jumps by 1 in the middle of its path."""
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        return ids[..., None].float()
+
+    def forward_embedded(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return (x + (x > 0.3).float()).sum(1)
+
+
+def test_a_text_that_does_not_converge_is_told_and_the_work_is_bounded() -> None:
+    checks: list[None] = []
+    ids, mask = torch.tensor([[0, 1, 0]]), torch.ones(1, 3, dtype=torch.bool)
+    found = integrated_gradients(
+        cast(TextClassifier, _Jumping()),
+        ids,
+        mask,
+        torch.tensor([0]),
+        check=lambda: checks.append(None),
+    )
+    assert not found.converged.any()
+    assert float(found.error) == pytest.approx(1, abs=1e-4)
+    assert float(found.scores.sum()) == pytest.approx(1, abs=1e-4)
+    assert int(found.points) <= MOST_POINTS
+    assert len(checks) == MOST_HALVINGS
+
+
+def test_scores_do_not_depend_on_the_other_texts_of_a_batch(
+    model: TextClassifier, documents: Documents
+) -> None:
     ids, mask, target = _batch(documents)
     together = integrated_gradients(model, ids, mask, target)
     for row in range(3):
@@ -60,7 +123,8 @@ def test_neighbours_in_the_batch_do_not_matter(model: TextClassifier, documents:
         alone = integrated_gradients(
             model, ids[row : row + 1, :n], mask[row : row + 1, :n], target[row : row + 1]
         )
-        torch.testing.assert_close(together[row, :n], alone[0], atol=1e-4, rtol=1e-3)
+        assert torch.equal(together.scores[row, :n], alone.scores[0])
+        assert torch.equal(together.error[row : row + 1], alone.error)
 
 
 def test_special_tokens_are_the_ends() -> None:
@@ -78,6 +142,8 @@ def test_measure_counts_and_samples(model: TextClassifier, documents: Documents)
     assert 11 < eligible < len(documents)
     assert result.documents_with_sensitive == 11
     assert 0 < (result.share or 0) < 1
+    assert 0 < result.mean_completeness_error < result.largest_completeness_error
+    assert result.unconverged == 0
     assert (result.lift.lift.low or 9) <= (result.lift.lift.value or 0)
     again = measure_attribution(model, documents, targets, most=11, **settings)
     assert again == result

@@ -48,7 +48,7 @@ def test_removing_everything_has_the_effect_that_integrated_gradients_share_out(
     target, removed = torch.tensor([3]), torch.zeros(1, 1, mask.shape[1], dtype=torch.bool)
     removed[..., 1:-1] = True
     effect = float(removal_effects(model, ids, mask, target, removed, 0))
-    shared_out = float(integrated_gradients(model, ids, mask, target, 300).sum())
+    shared_out = float(integrated_gradients(model, ids, mask, target, 300).scores.sum())
     assert shared_out == pytest.approx(effect, rel=0.02)
 
 
