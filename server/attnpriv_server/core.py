@@ -20,6 +20,7 @@ from attnpriv.guarantees import weight_bounds
 from attnpriv.prediction import encode_texts
 from attnpriv.run_folder import Run
 from attnpriv.sensitive import PresidioDetector
+from attnpriv.visible import has_visible
 from attnpriv_server.access import Access
 from attnpriv_server.domain import (
     Code,
@@ -56,6 +57,7 @@ from attnpriv_server.telemetry import Telemetry, log_defect
 # Texts of this many bytes are tokenised where they arrive: handing them to a thread takes longer.
 # More would hold up every other request.
 QUICK_BYTES = 4096
+SPECIAL_TOKENS = 2  # what begins and what ends a text
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,7 @@ class Core:
         self._check_texts("texts", request.texts)
         loaded = await self._loaded(request.model, request.version, deadline)
         encodings = await self._encodings(loaded.run, request.texts, turn)
+        _check_readable("texts", encodings)
         probabilities = await self._probabilities(loaded, encodings, turn, deadline)
         policy = self._policies.for_principal(principal)
         reveal = policy.reveal_probabilities and not _restricted(policy, loaded.run)
@@ -194,6 +197,7 @@ class Core:
         target = _label_index(run, request.target_label)
         self._explanations.check_room(1, turn)
         encodings = await self._encodings(run, (request.text,), turn)
+        _check_readable("text", encodings)
         probabilities = await self._probabilities(loaded, encodings, turn, deadline)
         if target is None:
             target = int(probabilities[0].argmax())
@@ -283,12 +287,14 @@ class Core:
         if not 1 <= len(texts) <= self.limits.texts:
             _refuse_input(field, f"expected 1 to {self.limits.texts} texts, got {len(texts)}")
         for index, text in enumerate(texts):
-            path = field if field == "text" else f"{field}[{index}]"
+            path = _path(field, index)
             size = len(text.encode())
             if size > self.limits.text_bytes:
                 _refuse_input(path, f"expected at most {self.limits.text_bytes} bytes, got {size}")
-            if not text.strip():
-                _refuse_input(path, "expected a text, got nothing but white space")
+            if not has_visible(text):
+                _refuse_input(
+                    path, "expected a text, got nothing but white space or invisible characters"
+                )
 
 
 def _forward(
@@ -332,6 +338,18 @@ def _check_explainable(policy: Policy, run: Run) -> None:
         )
     if not (policy.reveal_attention or policy.reveal_integrated_gradients):
         raise RefusedError(Code.PERMISSION_DENIED, "the policy withholds all explanations")
+
+
+def _check_readable(field: str, encodings: Sequence[Encoding]) -> None:
+    """Tokenisers drop some characters that are seen; without any token there is no answer."""
+    for index, encoding in enumerate(encodings):
+        if len(encoding.ids) <= SPECIAL_TOKENS:
+            _refuse_input(_path(field, index), "expected a text, got nothing that the model reads")
+
+
+def _path(field: str, index: int) -> str:
+    """Where a text stands in its request."""
+    return field if field == "text" else f"{field}[{index}]"
 
 
 def _refuse_input(field: str, description: str) -> NoReturn:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attnpriv.data.tokenisation import Encoding, HashTokenizer
 from attnpriv.inference import open_inference_pb2 as open_pb
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv_server.wire import METHODS
@@ -66,6 +69,55 @@ def checked(channel: grpc.Channel, method: str, raw: bytes) -> str:
     code, details = outcome(channel, method, raw)
     check(method, code, details)
     return code
+
+
+def predict(text: str) -> pb.PredictRequest:
+    return pb.PredictRequest(model="private", texts=["fine", text])
+
+
+def infer(text: str) -> open_pb.ModelInferRequest:
+    contents = open_pb.InferTensorContents(bytes_contents=[b"fine", text.encode()])
+    tensor = open_pb.ModelInferRequest.InferInputTensor(
+        name="text", datatype="BYTES", shape=[2], contents=contents
+    )
+    return open_pb.ModelInferRequest(model_name="private", inputs=[tensor])
+
+
+ASKING: dict[str, Callable[[str], Message]] = {
+    "/attnpriv.v1.AttnprivService/Predict": predict,
+    "/attnpriv.v1.AttnprivService/PredictStream": lambda text: pb.PredictStreamRequest(
+        request=predict(text)
+    ),
+    "/attnpriv.v1.AttnprivService/Explain": lambda text: pb.ExplainRequest(
+        model="private", text=text
+    ),
+    "/inference.GRPCInferenceService/ModelInfer": infer,
+}
+
+
+@pytest.mark.parametrize("method", ASKING)
+@pytest.mark.parametrize("text", ["\x00", "\u200b\ufeff", "\u0301", " \u00a0"])
+def test_a_text_without_a_visible_character_gets_no_label(channel, method, text) -> None:
+    assert outcome(channel, method, ASKING[method]("?").SerializeToString())[0] == "OK"
+    code, details = outcome(channel, method, ASKING[method](text).SerializeToString())
+    assert code == "INVALID_ARGUMENT"
+    assert "nothing but white space or invisible characters" in details
+
+
+@pytest.mark.parametrize("method", ASKING)
+def test_a_text_that_the_tokeniser_drops_gets_no_label(method, serve, make_core, models) -> None:
+    tokenizer = _Deaf(models["private"].tokenizer.vocab_size)
+    channel = serve(make_core({"private": replace(models["private"], tokenizer=tokenizer)}))
+    code, details = outcome(channel, method, ASKING[method]("\ufffd").SerializeToString())
+    assert code == "INVALID_ARGUMENT"
+    assert "nothing that the model reads" in details
+
+
+class _Deaf(HashTokenizer):
+    """Drops the replacement character, as the tokeniser of BERT does."""
+
+    def encode_batch(self, texts: Sequence[str], max_length: int) -> list[Encoding]:
+        return super().encode_batch([text.replace("\ufffd", "") for text in texts], max_length)
 
 
 # Bytes

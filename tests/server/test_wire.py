@@ -283,6 +283,8 @@ def test_the_restriction_of_models_without_privacy_can_be_lifted(serve, make_cor
         (["a"] * 129, "expected 1 to 128 texts, got 129"),
         (["fine", ""], "texts[1]: expected a text, got nothing but white space"),
         ([" \n\t "], "texts[0]: expected a text, got nothing but white space"),
+        (["fine", "\u200b\x00\ufeff"], "texts[1]: expected a text, got nothing but white space or"),
+        (["e\u0301", " \u0301"], "texts[1]: expected a text, got nothing but white space or invis"),
         (["x" * 1_000_000], "texts[0]: expected at most 65536 bytes, got 1000000"),
         (["ü" * 40_000], "texts[0]: expected at most 65536 bytes, got 80000"),
     ],
@@ -297,7 +299,7 @@ def test_texts_that_cannot_be_answered(stub, texts, message) -> None:
 
 
 def test_the_same_checks_stand_before_explain(stub) -> None:
-    for text in ("", "x" * 1_000_000):
+    for text in ("", "\u200b", "x" * 1_000_000):
         code, _ = error_of(lambda text=text: explain(stub, text))
         assert code == "INVALID_ARGUMENT"
     code, details = error_of(lambda: explain(stub, target_label="secret label"))
