@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any, Protocol
 
 from attnpriv.data.records import Span
@@ -32,13 +32,20 @@ NOT_SEEN = (
 LONG_NUMBER = "LONG_NUMBER"
 # What people put between the digits of one number: spaces of any width, parentheses, dots, slashes,
 # dashes, and the characters without width that come along when a number is copied.
-_SEPARATORS = r"()./\-\u00ad\u2010-\u2015\u2212\u200b-\u200f\u2060\ufeff"
-_BETWEEN = rf"(?:[^\S\r\n]|[{_SEPARATORS}]){{0,2}}"
+_SEPARATORS = (
+    r"()./\-\u00ad\u2010-\u2015\u2043\u2212\u200b-\u200f\u2060\u30fb\u30fc\ufe58\ufe63\ufeff"
+    r"\uff08\uff09\uff0d-\uff0f"
+)
+_BETWEEN = rf"(?:[^\S\r\n]|[{_SEPARATORS}])"
 _BETWEEN_GROUPS = rf"(?:[\s{_SEPARATORS}]{{0,3}}|[,:;_|*#'\u00b7])"
 # Presidio's phone recogniser knows the plans of a few countries; these catch every other run of
-# digits, of any script, whatever stands beside it. No separator is a digit, so no run can be read
-# in two ways and the search takes linear time.
-_NUMBER = re.compile(rf"\+?\(?\d(?:{_BETWEEN}\d){{6,}}")
+# digits, of any script, whatever stands beside it. "1990 - 2000" is none: eight digits with three
+# separators. No separator is a digit, so no run can be read in two ways and the search takes
+# linear time.
+_NUMBERS = (
+    re.compile(rf"\+?\(?\d(?:{_BETWEEN}{{0,2}}\d){{6,}}"),
+    re.compile(rf"\+?\(?\d(?:{_BETWEEN}{{0,3}}\d){{8,}}"),
+)
 _LONG_NUMBER = re.compile(rf"\d(?:{_BETWEEN_GROUPS}\d){{12,}}")
 _PHONE_DIGITS = 15  # a phone number has no more (E.164)
 _NUMBER_SCORE, _LONG_NUMBER_SCORE = 0.3, 0.2  # less than any better-founded result
@@ -90,8 +97,9 @@ def placeholder(entity_type: str) -> str:
 class PresidioDetector:
     """Presidio's pattern recognisers without a language model and long numbers, about 1 ms a text.
 
-    Claim: every run of seven or more decimal digits lies in a span, however it is grouped with the
-    usual separators and whatever stands beside it; and so does every character of any recogniser's
+    Claim: every run of seven or more decimal digits lies in a span, whatever stands beside it, with
+    up to two of the usual separators (spaces, dashes, dots, slashes, parentheses) between any two
+    digits, or up to three from nine digits on; and so does every character of any recogniser's
     result. Not covered: anything else. It finds what has a pattern; ``cannot_see`` names what has
     not, and ``detector_quality`` measures the rest where gold spans exist. It keeps no text between
     calls and never uses the network.
@@ -158,7 +166,7 @@ def _preference(scored: tuple[float, Span]) -> tuple[float, int, int, str]:
 
 def _long_numbers(text: str) -> Iterator[tuple[float, Span]]:
     """Runs of digits with their scores: those of a phone number's length, and all longer ones."""
-    for match in _NUMBER.finditer(text):
+    for match in chain.from_iterable(pattern.finditer(text) for pattern in _NUMBERS):
         if sum(map(str.isdecimal, match[0])) <= _PHONE_DIGITS:
             yield _NUMBER_SCORE, Span(*match.span(), "PHONE_NUMBER")
         else:

@@ -29,7 +29,9 @@ GOAL, TOLERANCE = 0.01, 0.05
 LEAST_DIFFERENCE = 0.1
 ROUNDING = 1e-5  # error in logits that float32 makes of nothing
 POINTS = 4  # of Gauss and Legendre on each piece of a path
-MOST_POINTS = 512  # on a path after which it is not refined any more
+# A path is not refined beyond so many points. Long texts get fewer: each point costs more there,
+# and hardly any has need of it.
+MOST_POINTS, MOST_TOKENS, POINTS_FOR_ALL = 512, 16384, 128
 MOST_HALVINGS = 16  # of a piece: at a jump of the logit no more help
 ROWS_AT_ONCE = 64  # points of paths in one forward and backward pass; bounds memory only
 
@@ -73,8 +75,9 @@ def integrated_gradients(
     is the padding token at the same position, to the text. It is cut into pieces, on each of which
     Captum integrates by Gauss and Legendre. Pieces that miss the difference of the logits at their
     ends are halved, until the errors of all pieces together are within 1 % of the difference of
-    the logits at the ends of the path, or 512 points are spent. Short texts need that: where one
-    word turns into another, the logit all but jumps. A text's scores depend on that text alone.
+    the logits at the ends of the path, or 512 points are spent (128 of the longest texts). Short
+    texts need that: where one word turns into another, the logit all but jumps. A text's scores
+    depend on that text alone.
 
     Args:
         model: the classifier, in eval mode.
@@ -120,11 +123,11 @@ def integrate(
     edges = torch.linspace(0, 1, math.ceil(steps / POINTS) + 1)
     measure = _Path(model, baseline, x, mask, target).integrate
     pieces = measure(edges[:-1], edges[1:])
-    points = POINTS * len(pieces.missed)
+    points, most = POINTS * len(pieces.missed), _most_points(x.shape[1])
     for _ in range(MOST_HALVINGS):
         missed, goal = pieces.missed.abs(), pieces.allowed(GOAL)
         # An error that is not finite is no larger than anything: nothing is left to refine.
-        if not float(missed.sum()) > goal or points >= MOST_POINTS:
+        if not float(missed.sum()) > goal or points >= most:
             break
         if check:
             check()
@@ -138,6 +141,10 @@ def integrate(
         torch.tensor([pieces.allowed(TOLERANCE)], dtype=torch.float64),
         torch.tensor([points]),
     )
+
+
+def _most_points(tokens: int) -> int:
+    return max(POINTS_FOR_ALL, min(MOST_POINTS, MOST_TOKENS // tokens))
 
 
 @dataclass(frozen=True)

@@ -255,10 +255,10 @@ class ExplainResponse(_message.Message):
     version: _builtins.str
     """The version that answered."""
     integrated_gradients_error: _builtins.float
-    """By no more than this does the sum of all integrated gradients miss the difference of the two
-    logits that it stands for: the convergence deltas of all pieces of the path, added up without
-    their signs. In the unit of the scores. It says that the scores add up, not that each is as
-    exact. Absent where the policy withholds integrated gradients.
+    """By no more than this, rounding apart, does the sum of all integrated gradients miss the
+    difference of the two logits that it stands for: the convergence deltas of all pieces of the
+    path, added up without their signs. In the unit of the scores. It says that the scores add up,
+    not that each is as exact. Absent where the policy withholds integrated gradients.
     """
     integrated_gradients_withheld: _builtins.str
     """Why integrated gradients are withheld though the policy reveals them: the numerical integration

@@ -11,6 +11,7 @@ from torch import nn
 from attnpriv.audit.attribution import (
     MOST_HALVINGS,
     MOST_POINTS,
+    POINTS_FOR_ALL,
     TOLERANCE,
     integrated_gradients,
     measure_attribution,
@@ -111,6 +112,25 @@ def test_a_text_that_does_not_converge_is_told_and_the_work_is_bounded() -> None
     assert float(found.scores.sum()) == pytest.approx(1, abs=1e-4)
     assert int(found.points) <= MOST_POINTS
     assert len(checks) == MOST_HALVINGS
+
+
+def test_long_texts_get_fewer_points_and_no_more_than_a_round_beyond_them() -> None:
+    ids = torch.randint(1, 9, (1, 300), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    found = integrated_gradients(cast(TextClassifier, _Jumping()), ids, mask, torch.tensor([0]))
+    assert not found.converged.any()
+    assert POINTS_FOR_ALL <= int(found.points) < MOST_POINTS
+
+
+def test_what_the_check_raises_ends_the_work() -> None:
+    def stop() -> None:
+        raise TimeoutError
+
+    ids, mask = torch.tensor([[0, 1, 0]]), torch.ones(1, 3, dtype=torch.bool)
+    with pytest.raises(TimeoutError):
+        integrated_gradients(
+            cast(TextClassifier, _Jumping()), ids, mask, torch.tensor([0]), check=stop
+        )
 
 
 def test_scores_do_not_depend_on_the_other_texts_of_a_batch(
