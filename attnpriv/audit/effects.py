@@ -17,7 +17,13 @@ from attnpriv.audit.figures import Figures, figure
 from attnpriv.audit.lift import holm
 from attnpriv.audit.matched import flipped_gaps
 from attnpriv.audit.results import Control, Effect, EntityEffect, Estimate
-from attnpriv.audit.statistics import UNDEFINED, Floats, bootstrap_ratios, percentile_interval
+from attnpriv.audit.statistics import (
+    ROUNDING,
+    UNDEFINED,
+    Floats,
+    bootstrap_ratios,
+    percentile_interval,
+)
 
 SIGNIFICANT = 0.05
 ALL = "ALL"
@@ -119,8 +125,7 @@ class EffectStatistics:
         """One-sided: how often the sum is as large when each document's sign is a fair coin."""
         sums = self._sums(self.rows[some], excess)
         drawn = flipped_gaps(sums[:, None], self.permutations, self.seed)
-        # Rounding alone must not tell a draw from the observed sum it equals.
-        beyond = int((drawn >= sums.sum() - 1e-12).sum())
+        beyond = int((drawn >= sums.sum() - ROUNDING * len(excess)).sum())
         return (1 + beyond) / (1 + self.permutations)
 
     def _sums(self, rows: NDArray[np.int64], values: Floats) -> Floats:

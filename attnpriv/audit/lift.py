@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnpriv.audit.results import Control, Estimate, Lift
-from attnpriv.audit.statistics import Floats, bootstrap_ratios, percentile_interval
+from attnpriv.audit.statistics import ROUNDING, Floats, bootstrap_ratios, percentile_interval
 from attnpriv.audit.tally import Tally
 
 NO_LIFT = Lift(Estimate(None, None, None), None, None, None, None, None)
@@ -182,7 +182,10 @@ class LiftControls(Tally):
 
 
 def make_lifts(
-    observed: Floats, ratios: Floats, null: Floats, tested: tuple[Floats, Floats] | None = None
+    observed: Floats,
+    ratios: Floats,
+    null: Floats,
+    tested: tuple[Floats, Floats, Floats] | None = None,
 ) -> tuple[Lift, ...]:
     """S lifts with their intervals and p-values, which are corrected together.
 
@@ -190,8 +193,8 @@ def make_lifts(
         observed: [S]; where it is not finite, that lift is undefined and counts for no correction.
         ratios: bootstrap resamples [R, S].
         null: draws under the null [P, S].
-        tested: deviations that the p-values are taken from, [S] and [P, S]; None takes those of
-            the lifts from the mean of their draws.
+        tested: deviations that the p-values are taken from, [S] and [P, S], and what of them may
+            be rounding, [S]; None takes those of the lifts from the mean of their draws.
     """
     lifts = [NO_LIFT] * len(observed)
     defined = np.flatnonzero(np.isfinite(observed))
@@ -199,10 +202,11 @@ def make_lifts(
         return tuple(lifts)
     observed, null, ratios = observed[defined], null[:, defined], ratios[:, defined]
     if tested is None:
-        deviation, drawn = observed - null.mean(0), null - null.mean(0)
+        centre = null.mean(0)
+        rounding = ROUNDING * (observed + centre)
+        own, adjusted = _p_values(observed - centre, null - centre, rounding)
     else:
-        deviation, drawn = tested[0][defined], tested[1][:, defined]
-    own, adjusted = _p_values(deviation, drawn)
+        own, adjusted = _p_values(*(each[..., defined] for each in tested))
     stepped = holm(own)
     # The nearest draws: between two of them there is nothing where one is infinite.
     low, high = np.quantile(null, (0.025, 0.975), axis=0, method="nearest")
@@ -230,15 +234,16 @@ def holm(p_values: Floats) -> Floats:
     return adjusted
 
 
-def _p_values(deviation: Floats, drawn: Floats) -> tuple[Floats, Floats]:
+def _p_values(deviation: Floats, drawn: Floats, rounding: Floats) -> tuple[Floats, Floats]:
     """Two-sided p-values, alone and corrected for all series by the largest deviation (maxT).
+
+    Deviations that differ by ``rounding`` or less are tied.
 
     Source: Westfall and Young 1993; Phipson and Smyth 2010 for the added one.
     """
     spread = drawn.std(0)
-    # Rounding alone must not tell a permutation from the observed labelling it equals.
-    scale = np.where(spread > 1e-9, spread, 1.0)
-    measured, permuted = np.abs(deviation) / scale - 1e-9, np.abs(drawn) / scale
+    scale = np.where(spread > rounding, spread, 1.0)
+    measured, permuted = (np.abs(deviation) - rounding) / scale, np.abs(drawn) / scale
     own = (1 + (permuted >= measured).sum(0)) / (1 + len(drawn))
     largest = permuted.max(1, keepdims=True)
     adjusted = (1 + (largest >= measured).sum(0)) / (1 + len(drawn))

@@ -29,7 +29,7 @@ from attnpriv.audit.lift import (
     scores_to_shares,
 )
 from attnpriv.audit.results import Control, Lift, TokenLift
-from attnpriv.audit.statistics import CHUNK, Floats
+from attnpriv.audit.statistics import CHUNK, ROUNDING, Floats
 from attnpriv.audit.tally import Tally
 
 Flags = NDArray[np.bool_]
@@ -75,7 +75,10 @@ def matched_lifts(
         observed, null = ours.sum(0) / theirs.sum(0), (total + flipped) / (total - flipped)
     # The gaps order as the ratios do, but alike in both directions and without infinities.
     return make_lifts(
-        observed, bootstrap_columns(ours, theirs, resamples, seed), null, tested=(gaps, flipped)
+        observed,
+        bootstrap_columns(ours, theirs, resamples, seed),
+        null,
+        tested=(gaps, flipped, ROUNDING * total),
     )
 
 

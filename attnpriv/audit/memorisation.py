@@ -31,7 +31,13 @@ from attnpriv.audit.effects import SIGNIFICANT
 from attnpriv.audit.infidelity import class_logits
 from attnpriv.audit.leakage.membership import true_label_log_odds
 from attnpriv.audit.results import Control, Estimate, MemorisationResult
-from attnpriv.audit.statistics import UNDEFINED, Floats, bootstrap_ratios, percentile_interval
+from attnpriv.audit.statistics import (
+    ROUNDING,
+    UNDEFINED,
+    Floats,
+    bootstrap_ratios,
+    percentile_interval,
+)
 from attnpriv.audit.swapping import (
     Entity,
     Ids,
@@ -232,8 +238,8 @@ class _Groups:
             return None
         sums = self.sums(values)
         observed = self._gaps(sums, self.member[None] if member is None else member)[0]
-        # Rounding alone must not tell a division from the observed one that it equals.
-        beyond = int((self._gaps(sums, self.drawn) >= observed - 1e-9).sum())
+        tied = observed - ROUNDING * max(1.0, float(np.abs(values).max()))
+        beyond = int((self._gaps(sums, self.drawn) >= tied).sum())
         return (1 + beyond) / (1 + len(self.drawn))
 
     def _gaps(self, sums: Floats, member: NDArray[np.bool_]) -> Floats:

@@ -14,6 +14,10 @@ from attnpriv.errors import InputError
 Floats = NDArray[np.float64]
 UNDEFINED = Estimate(None, None, None)
 CHUNK = 4_000_000  # drawn counts held at once
+# What scores and probabilities owe to the machine: models compute in float32, and another kernel or
+# another batch moves a result by a few units in its last place of 2^-23. Two permutations that are
+# equal but for that are tied, and a tie counts as "at least as large", which only raises a p-value.
+ROUNDING = 2.0**-20
 
 
 def wilson(successes: int, n: int) -> Estimate:

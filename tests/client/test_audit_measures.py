@@ -93,6 +93,15 @@ def test_signs_are_flipped_as_often_as_a_coin_says() -> None:
     assert sign_flip_p_value([0.0] * 5, 100, seed=1) == 1.0
 
 
+def test_ties_that_rounding_turns_leave_the_p_value_of_flipped_signs() -> None:
+    rng = random.Random(3)
+    exact = [0.25] * 9 + [-0.25] * 4 + [0.0] * 7  # many draws have the observed sum
+    expected = sign_flip_p_value(exact, 1000, seed=1)
+    for _ in range(10):
+        rounded = [each + rng.choice((-1, 0, 1)) * 2**-23 for each in exact]
+        assert sign_flip_p_value(rounded, 1000, seed=1) == expected
+
+
 def test_holm_by_hand() -> None:
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
@@ -300,6 +309,23 @@ def test_lift_finds_what_is_planted_and_nothing_in_noise() -> None:
     assert planted.scores[0].lift.low > planted.scores[0].null_high
     assert planted.scores[0].p_value < 0.01
     assert noise.scores[0].null_low < noise.scores[0].lift.value < noise.scores[0].null_high
+
+
+def test_ties_that_rounding_turns_leave_the_p_value_of_a_lift() -> None:
+    rng = random.Random(3)
+    exact = [0.5, 0.25, 0.25, 0.25, 0.125, 0.125, 0.5]  # many draws weigh as much
+
+    def p_value(noise: float) -> float:
+        documents = []
+        for _ in range(12):
+            values = [value * (1 + noise * rng.choice((-1, 0, 1))) for value in exact]
+            tokens = scored("a b c d e f g", [(v,) for v in values], values)
+            documents.append(answered("a b c d e f g", [Span(0, 1, "E"), Span(8, 9, "E")], tokens))
+        return lift(documents, seed=1).scores[0].p_value
+
+    expected = p_value(0.0)
+    assert expected > 0.01
+    assert [p_value(2**-23) for _ in range(10)] == [expected] * 10
 
 
 def test_hidden_entries_are_no_part_of_the_lift() -> None:

@@ -30,7 +30,13 @@ from typing import TypeVar
 from attnpriv_client.audit.alignment import overlaps
 from attnpriv_client.audit.asking import Answered
 from attnpriv_client.audit.results import Control, LiftResult, NotRunError, ScoreLift
-from attnpriv_client.audit.statistics import UNDEFINED, bootstrap_ratios, middle_95, shares
+from attnpriv_client.audit.statistics import (
+    ROUNDING,
+    UNDEFINED,
+    bootstrap_ratios,
+    middle_95,
+    shares,
+)
 from attnpriv_client.domain import Explanation, TokenExplanation
 
 PERMUTATIONS = 1000
@@ -196,8 +202,8 @@ def _permuted(
 
 def _two_sided(observed: float, null: Sequence[float]) -> float:
     centre = fmean(null)
-    # Rounding alone must not tell a permutation from the observed labelling it equals.
-    beyond = sum(abs(each - centre) >= abs(observed - centre) - 1e-9 for each in null)
+    tied = abs(observed - centre) - ROUNDING * (observed + centre)
+    beyond = sum(abs(each - centre) >= tied for each in null)
     return (1 + beyond) / (1 + len(null))
 
 

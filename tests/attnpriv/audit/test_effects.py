@@ -62,6 +62,16 @@ def test_the_p_value_is_that_of_all_signs_of_whole_documents() -> None:
     assert (effect.entities, effect.documents) == (12, 8)
 
 
+def test_ties_that_rounding_turns_leave_the_p_value() -> None:
+    rng = np.random.default_rng(3)
+    exact = np.array([0.25] * 9 + [-0.25] * 4 + [0.0] * 7)  # many draws have the observed sum
+    rows, types = list(range(20)), ["A"] * 20
+    expected = _statistics(exact.tolist(), rows, types, 1000).effect(None).p_value
+    for _ in range(10):
+        rounded = exact + 2.0**-23 * rng.integers(-1, 2, 20)
+        assert _statistics(rounded.tolist(), rows, types, 1000).effect(None).p_value == expected
+
+
 def test_under_the_null_any_type_is_flagged_as_seldom_as_stated() -> None:
     """Entities of a document share their sign: who flips single entities, or does not correct for
     the five types, flags too often and fails.

@@ -144,6 +144,23 @@ def test_p_values_equal_a_slow_loop_over_the_draws() -> None:
     )
 
 
+def test_ties_that_rounding_turns_leave_every_p_value() -> None:
+    rng = np.random.default_rng(3)
+    exact = np.array([[0.5, 0.25, 0.25, 0.25, 0.125, 0.125, 0.5], [1.0] * 7])
+    sensitive = np.array([1, 0, 0, 0, 1, 0, 0], dtype=bool)
+
+    def p_values(noise: float) -> list[tuple[float | None, float | None]]:
+        statistics = LiftAccumulator(12, 2, permutations=500, seed=0)
+        for document in range(12):
+            rounded = exact * (1 + noise * rng.integers(-1, 2, exact.shape))
+            statistics.add(document, rounded, sensitive)
+        return [(lift.p_value, lift.p_adjusted) for lift in statistics.lifts(20)]
+
+    expected = p_values(0.0)
+    assert expected[1][0] == 1.0  # the same score everywhere
+    assert [p_values(2.0**-23) for _ in range(10)] == [expected] * 10
+
+
 def test_an_undefined_lift_counts_for_no_correction() -> None:
     rng = np.random.default_rng(1)
     observed, null, ratios = rng.random(3), rng.random((50, 3)), rng.random((20, 3))

@@ -96,6 +96,19 @@ def test_the_p_value_is_that_of_all_signs() -> None:
     assert lift.p_value == pytest.approx(exact, abs=4 * (exact / 4000) ** 0.5)
 
 
+def test_ties_that_rounding_turns_leave_the_p_value() -> None:
+    rng = np.random.default_rng(3)
+    ours = np.array([0.5] * 7 + [0.25] * 3 + [0.125])[:, None]
+    theirs = np.full_like(ours, 0.25)  # many signs give the same sum of gaps
+
+    def p_value(noise: float) -> float | None:
+        rounded = ours * (1 + noise * rng.integers(-1, 2, ours.shape))
+        return matched_lifts(rounded, theirs, 1000, 10, seed=0)[0].p_value
+
+    expected = p_value(0.0)
+    assert [p_value(2.0**-23) for _ in range(10)] == [expected] * 10
+
+
 def test_exchanging_the_two_sides_inverts_the_lift_and_keeps_its_p_value() -> None:
     rng = np.random.default_rng(3)
     ours, theirs = rng.random((2, 30, 2)) + np.array([[[0.2]], [[0.0]]])

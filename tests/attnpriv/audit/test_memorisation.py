@@ -55,6 +55,16 @@ def test_the_p_value_is_that_of_all_divisions_of_the_documents() -> None:
     assert (result.member_entities, result.held_out_entities) == (6, 6)
 
 
+def test_ties_that_rounding_turns_leave_the_p_value() -> None:
+    rng = np.random.default_rng(3)
+    exact = np.array([2.0, 2.0, -1.0, 0.0, 0.0, 2.0, -1.0, 0.0, -1.0])  # many gaps are alike
+    expected = _result(_swaps(exact.tolist(), list(range(9)), 4), 1000, seed=0).p_value
+    for _ in range(10):
+        rounded = exact + 2.0**-22 * rng.integers(-1, 2, 9)
+        result = _result(_swaps(rounded.tolist(), list(range(9)), 4), 1000, seed=0)
+        assert result.p_value == expected
+
+
 def test_without_memorisation_it_is_flagged_as_seldom_as_stated() -> None:
     """Entities of a document are lost together, and members have more of them."""
     flagged = 0
