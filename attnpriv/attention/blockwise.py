@@ -15,7 +15,7 @@ heads, [G, T, Dh].
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ from attnpriv.attention.scores import (
     wide_dtype,
     without_autocast,
 )
+from attnpriv.attention.threads import divide, threads_for
 
 LN2 = math.log(2)
 # Less than any sum: exponents that cannot overflow are above -31, and of others the largest is 0.
@@ -100,9 +101,12 @@ def blockwise_attention(
         return learning
     out = q.new_empty(*q.shape[:3], v.shape[-1])
     flat = out.flatten(0, 1)
-    for where, group in _groups(inputs, rule.dtype, blocks=1):
+
+    def forward(where: slice, group: _Group) -> None:
         for rows in group.query_blocks():
             group.forward(rows, _part(flat[where], rows))
+
+    _Cut(inputs, rule.dtype, blocks=1).each_group(forward)
     return out
 
 
@@ -121,13 +125,16 @@ class _Blockwise(torch.autograd.Function):
         grads = {name: x.new_empty(x.shape) for name, x, needed in named if needed}
         flat = {name: x.flatten(0, 1) for name, x in grads.items()}
         # Half precision would leave little of a gradient, a difference of similar numbers.
-        dtype = wide_dtype(grad)
+        cut = _Cut(inputs, wide_dtype(grad), blocks=3, grad=grad)
+
+        def backward(where: slice, group: _Group) -> None:
+            for rows in group.query_blocks():
+                group.backward(rows, learns_gain="gain" in grads)
+            for name, whole in flat.items():
+                whole[where] = group.gradient(name)
+
         with without_autocast(grad):
-            for where, group in _groups(inputs, dtype, blocks=3, grad=grad):
-                for rows in group.query_blocks():
-                    group.backward(rows, learns_gain="gain" in grads)
-                for name, whole in flat.items():
-                    whole[where] = group.gradient(name)
+            cut.each_group(backward)
         return (*(grads.get(name) for name in DIFFERENTIATED), None, None, None)
 
 
@@ -328,12 +335,8 @@ class _Group:
         return visible
 
 
-def _groups(
-    inputs: Inputs, dtype: torch.dtype, blocks: int, grad: Tensor | None = None
-) -> Iterator[tuple[slice, _Group]]:
-    """Cut batch and heads so that a group, or a query block of one head, is a block.
-
-    With each group its place among all B·H heads.
+class _Cut:
+    """Batch and heads cut so that a group, or a query block of one head, is a block.
 
     Args:
         inputs: those of ``blockwise_attention``.
@@ -341,31 +344,53 @@ def _groups(
         blocks: how many a group writes at a time.
         grad: the gradient by the output.
     """
-    q, k, _, _, vector, bias, mask, rule = inputs
-    (B, H, Tq, _), Tk = q.shape, k.shape[2]
-    width = Tk * (1 if vector is None else k.shape[3])  # additive scores need a vector for each
-    rows = min(max(1, BLOCK_BYTES // (dtype.itemsize * max(1, width))), B * H * Tq)
-    batch = max(1, rows // max(1, Tq * H))
-    heads = H if batch > 1 else max(1, rows // max(1, Tq))
-    shortened = (q, k) if rule.clip == "norm" else ()
-    short = [x.new_empty(batch * heads, *x.shape[2:], dtype=dtype) for x in shortened]
-    space = _Space(q.new_empty(blocks, rows * Tk, dtype=dtype), rows, short)
-    named = (*zip(DIFFERENTIATED, inputs, strict=False), ("grad", grad))
-    tensors = {name: x for name, x in named if isinstance(x, Tensor)}
-    for b in range(0, B, batch):
-        texts = slice(b, b + batch)
-        flat = {name: x[texts].flatten(0, 1).to(dtype) for name, x in tensors.items()}
-        for h in range(0, H, heads):
-            own, of_texts = slice(h, h + heads), slice(h, h + batch * heads)
-            group = _Group(
-                {name: x[of_texts] for name, x in flat.items()},
-                None if bias is None else bias[own].to(dtype),
-                None if mask is None else mask.expand(B, H, -1, -1)[texts, own].flatten(0, 1),
-                rule,
-                space,
-            )
-            start = b * H + h
-            yield slice(start, start + len(group.q)), group
+
+    def __init__(
+        self, inputs: Inputs, dtype: torch.dtype, blocks: int, grad: Tensor | None = None
+    ) -> None:
+        self.inputs, self.dtype, self.blocks = inputs, dtype, blocks
+        named = (*zip(DIFFERENTIATED, inputs, strict=False), ("grad", grad))
+        self.tensors = {name: x for name, x in named if isinstance(x, Tensor)}
+        q, k, _, _, vector, *_ = inputs
+        (B, H, Tq, _), Tk = q.shape, k.shape[2]
+        width = Tk * (1 if vector is None else k.shape[3])  # additive scores: a vector for each
+        self.threads = threads_for(B * H * Tq * width, q.device)
+        block = max(1, BLOCK_BYTES // (dtype.itemsize * max(1, width)))
+        self.rows = min(block, -(-B * H // self.threads) * Tq)
+        self.batch = max(1, self.rows // max(1, Tq * H))
+        self.heads = H if self.batch > 1 else max(1, self.rows // max(1, Tq))
+
+    def each_group(self, work: Callable[[slice, _Group], None]) -> None:
+        """Do some work with each group and its place among all B·H heads."""
+        B, H = self.inputs[0].shape[:2]
+        firsts = [(b, h) for b in range(0, B, self.batch) for h in range(0, H, self.heads)]
+
+        def on_a_thread(firsts: Iterator[tuple[int, int]]) -> None:
+            space = self._space()
+            for b, h in firsts:
+                group = self._group(slice(b, b + self.batch), slice(h, h + self.heads), space)
+                work(slice(b * H + h, b * H + h + len(group.q)), group)
+
+        divide(on_a_thread, firsts, self.threads)
+
+    def _space(self) -> _Space:
+        q, k, *_, rule = self.inputs
+        shortened = (q, k) if rule.clip == "norm" else ()
+        most = self.batch * self.heads
+        short = [x.new_empty(most, *x.shape[2:], dtype=self.dtype) for x in shortened]
+        memory = q.new_empty(self.blocks, self.rows * k.shape[2], dtype=self.dtype)
+        return _Space(memory, self.rows, short)
+
+    def _group(self, texts: slice, heads: slice, space: _Space) -> _Group:
+        q, *_, bias, mask, rule = self.inputs
+        B, H = q.shape[:2]
+        return _Group(
+            {n: x[texts, heads].flatten(0, 1).to(self.dtype) for n, x in self.tensors.items()},
+            None if bias is None else bias[heads].to(self.dtype),
+            None if mask is None else mask.expand(B, H, -1, -1)[texts, heads].flatten(0, 1),
+            rule,
+            space,
+        )
 
 
 def _part(x: Tensor, rows: slice) -> Tensor:

@@ -6,6 +6,7 @@ Shapes: B batch, H heads, Tq queries, Tk keys, Dh head width, Dv value width.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -25,6 +26,7 @@ from attnpriv.attention.scores import (
     wide_dtype,
     without_autocast,
 )
+from attnpriv.attention.threads import divide, threads_for
 from attnpriv.config import AttentionConfig
 from attnpriv.errors import InputError
 
@@ -228,15 +230,19 @@ def _fused(
         return _fused_kernel(shorten(q, radius), shorten(k, radius), v, mask, causal, tau)
     # Some texts at a time, into the same memory, which so stays in the cache.
     rows = max(1, PIECE_BYTES // max(1, q[:1].numel() * q.element_size()))
-    short_q, short_k = torch.empty_like(q[:rows]), torch.empty_like(k[:rows])
     out = q.new_empty(*q.shape[:3], v.shape[-1])
-    for start in range(0, len(q), rows):
-        piece = slice(start, start + rows)
-        a = shorten_forward(q[piece], radius, short_q)[0]
-        b = shorten_forward(k[piece], radius, short_k)[0]
-        own_mask = mask if mask is None or len(mask) == 1 else mask[piece]
-        own_tau = tau[piece] if isinstance(tau, Tensor) and len(tau) > 1 else tau
-        out[piece] = _fused_kernel(a, b, v[piece], own_mask, causal, own_tau)
+
+    def attend_to(pieces: Iterator[slice]) -> None:
+        short_q, short_k = torch.empty_like(q[:rows]), torch.empty_like(k[:rows])
+        for piece in pieces:
+            a = shorten_forward(q[piece], radius, short_q)[0]
+            b = shorten_forward(k[piece], radius, short_k)[0]
+            own_mask = mask if mask is None or len(mask) == 1 else mask[piece]
+            own_tau = tau[piece] if isinstance(tau, Tensor) and len(tau) > 1 else tau
+            out[piece] = _fused_kernel(a, b, v[piece], own_mask, causal, own_tau)
+
+    pieces = [slice(start, start + rows) for start in range(0, len(q), rows)]
+    divide(attend_to, pieces, threads_for(q.numel(), q.device))
     return out
 
 

@@ -1,0 +1,145 @@
+"""Blocks on a pool of threads: one wait a call, and not one an operation."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from attnpriv.attention import attend, blockwise, functional, threads
+from attnpriv.attention.threads import divide, threads_for
+from attnpriv.config import AttentionConfig, ClipMode
+
+MODES: tuple[ClipMode, ...] = ("clamp", "tanh", "relative", "norm")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(params=[2, 3])
+def several(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def _inputs(tokens: int = 67) -> list[Tensor]:
+    torch.manual_seed(0)
+    return [torch.randn(3, 5, tokens, 7, requires_grad=True) for _ in range(3)]
+
+
+def _attend(qkv: list[Tensor], mode: ClipMode) -> Tensor:
+    mask = torch.ones(3, qkv[0].shape[2], dtype=torch.bool)
+    mask[1, 11:] = False
+    return attend(*qkv, mask, AttentionConfig(temperature=2.0, clip=1.0, clip_mode=mode))[0]
+
+
+def _passes(mode: ClipMode) -> list[Tensor]:
+    qkv = _inputs()
+    out = _attend(qkv, mode)
+    return [out.detach(), *torch.autograd.grad(out.square().sum(), qkv)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_threads_change_no_bit(
+    monkeypatch: pytest.MonkeyPatch, several: int, mode: ClipMode
+) -> None:
+    monkeypatch.setattr(blockwise, "BLOCK_BYTES", 1 << 15)  # more groups than threads
+    shared_out = _passes(mode)
+    monkeypatch.setattr(threads, "WORTH_IT", 1 << 30)
+    torch.set_num_threads(1)
+    assert all(map(torch.equal, shared_out, _passes(mode)))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("inference", [False, True])
+def test_without_gradients_too(
+    monkeypatch: pytest.MonkeyPatch, several: int, mode: ClipMode, inference: bool
+) -> None:
+    monkeypatch.setattr(functional, "FUSED_KEYS", 1)  # where ``norm`` is computed in pieces
+    monkeypatch.setattr(functional, "PIECE_BYTES", 1)
+    with torch.inference_mode(inference), torch.no_grad():
+        measured = _attend([x * 1 for x in _inputs()], mode)
+    torch.testing.assert_close(measured, _attend(_inputs(), mode).detach())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_operation_in_the_blocks_waits_for_another_thread(
+    monkeypatch: pytest.MonkeyPatch, several: int, mode: ClipMode
+) -> None:
+    """The cliff beside a busy neighbour: libgomp's threads wait at the end of each operation."""
+    seen = []
+    forward, backward = blockwise._Group.forward, blockwise._Group.backward
+
+    def note() -> None:
+        seen.append((threading.current_thread().name, torch.get_num_threads()))
+
+    monkeypatch.setattr(blockwise._Group, "forward", lambda *given: (note(), forward(*given))[1])
+    monkeypatch.setattr(
+        blockwise._Group, "backward", lambda *given, **named: (note(), backward(*given, **named))[1]
+    )
+    _passes(mode)
+    assert len(seen) >= 2 * several
+    assert {number for _, number in seen} == {1}
+    assert all(name.startswith("attention") for name, _ in seen)
+    assert torch.get_num_threads() == several  # as the caller set it
+
+
+def test_each_piece_is_taken_once_by_threads_that_work_at_the_same_time(several: int) -> None:
+    together, taken = threading.Barrier(several), []
+
+    def work(pieces: Iterator[int]) -> None:
+        together.wait(60)  # would time out if one thread came after the other
+        taken.extend(pieces)
+
+    divide(work, range(100), several)
+    assert sorted(taken) == list(range(100))
+
+
+def test_what_goes_wrong_in_a_thread_is_raised(several: int) -> None:
+    def work(pieces: Iterator[int]) -> None:
+        raise MemoryError(next(pieces))
+
+    with pytest.raises(MemoryError, match="0"):
+        divide(work, range(100), several)
+
+
+def test_new_threads_compute_with_as_many_as_before(several: int) -> None:
+    _passes("clamp")
+    seen: list[int] = []
+    thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert seen == [several]
+
+
+def test_a_fork_gets_threads_of_its_own(several: int) -> None:
+    expected = _passes("relative")
+    child = os.fork()
+    if not child:
+        signal.alarm(60)  # a fork that waits for its parent's threads waits for ever
+        os._exit(not all(map(torch.equal, expected, _passes("relative"))))
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_who_records_operations_sees_all_of_them(several: int) -> None:
+    class Recorded(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            names.add(func.overloadpacket.__name__)
+            return func(*args, **(kwargs or {}))
+
+    names: set[str] = set()
+    with Recorded(), torch.no_grad():
+        _attend(_inputs(), "clamp")
+    assert {"bmm", "exp2"} <= names
+
+
+def test_little_work_stays_with_its_caller(several: int) -> None:
+    assert threads_for(threads.WORTH_IT, CPU) == 1
+    assert threads_for(threads.WORTH_IT + 1, CPU) == several
+    assert threads_for(1 << 30, torch.device("meta")) == 1
