@@ -54,8 +54,8 @@ def threads_for(elements: int, device: torch.device) -> int:
     if elements <= WORTH_IT or device.type != "cpu":
         return 1
     # What records the operations of a thread would miss those of others.
-    compiling = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return 1 if compiling or is_in_torch_dispatch_mode() else torch.get_num_threads()
+    traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    return 1 if traced or is_in_torch_dispatch_mode() else torch.get_num_threads()
 
 
 @lru_cache

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -54,6 +57,24 @@ def test_models_and_cards(target, run) -> None:
     assert card.raw["attention"] == run.card["attention"]
 
 
+def parts(answer: Any, number: Callable[[float], Any]) -> Any:
+    """An answer as lists and dictionaries, with something made of each of its numbers."""
+    if isinstance(answer, float):
+        return number(answer)
+    if isinstance(answer, dict):
+        return {key: parts(value, number) for key, value in answer.items()}
+    if isinstance(answer, list | tuple):
+        return [parts(value, number) for value in answer]
+    if dataclasses.is_dataclass(answer):
+        return [type(answer), parts(vars(answer), number)]
+    return answer
+
+
+def rounded(value: float) -> Any:
+    """Equal to what another batch gives: in other shapes float32 sums come in another order."""
+    return pytest.approx(value, rel=1e-5, abs=1e-5)
+
+
 def test_the_asynchronous_client_gives_the_same(target, run) -> None:
     async def ask():
         async with AsyncClient(target) as client:
@@ -71,7 +92,7 @@ def test_the_asynchronous_client_gives_the_same(target, run) -> None:
             client.models(),
             client.model_card(run.name),
         ]
-    assert asyncio.run(ask()) == expected
+    assert parts(asyncio.run(ask()), float) == parts(expected, rounded)
 
 
 def test_errors_are_of_one_type(target, run) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,7 +35,9 @@ from attnpriv.run_folder import Run
 from attnpriv_server.backend import EagerBackend, Precision, make_backend
 
 CPU = torch.cpu.get_capabilities()
-WITHOUT_AVX512 = CPU["architecture"] == "x86_64" and not CPU["avx512_f"]
+# What oneDNN may take: what the CPU has, unless the environment has it behave as an older one.
+OLDER = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in {"SSE41", "AVX", "AVX2", "AVX2_VNNI"}
+WITHOUT_AVX512 = CPU["architecture"] == "x86_64" and (OLDER or not CPU["avx512_f"])
 PRECISIONS: list[Precision] = ["float32", "bfloat16"]
 # Of a probability: a float32 sum in another order, or one bfloat16 number that fell the other way.
 ROUNDING = {"float32": 1e-6, "bfloat16": 1e-2}

@@ -1,7 +1,13 @@
-"""What clipping engines are compared with: a loop over the records, one gradient after another."""
+"""What clipping engines are compared with: a loop over the records, one gradient after another.
+
+Both sum in float32, each in its own order, so they differ by rounding, and where gradients cancel,
+as those of a normalisation over two features do, rounding is magnified. How much depends on the
+case and not on the engine: it is what the loop itself is off by, beside the same loop in float64.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +21,8 @@ from attnpriv.privacy.clipping.book_keeping import BookKeeping
 
 Losses = Callable[[nn.Module, slice], Tensor]  # of the chosen records
 Factors = Callable[[Tensor], Tensor]
+
+SUMS = 8 * torch.finfo(torch.float32).eps  # relative; what sums in another order may differ by
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,50 @@ def error(measured: Clipped, expected: Clipped, clip: float) -> float:
     return float(distance / expected.total.norm().clamp(min=clip))
 
 
+def wide(module: nn.Module) -> nn.Module:
+    """The same in float64, for float32 inputs."""
+
+    def widen(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(x.double() if x.is_floating_point() else x for x in given)
+
+    twin = copy.deepcopy(module).double()
+    twin.register_forward_pre_hook(widen)
+    return twin
+
+
+def rounding_of_loop(
+    module: nn.Module, losses: Losses, records: int, factors: Factors, clip: float
+) -> float:
+    """The largest error of the loop in float32, over parameters that differ in their last bits.
+
+    One case can be right by luck.
+    """
+    worst, generator = 0.0, torch.Generator().manual_seed(0)
+    for _ in range(8):
+        near = copy.deepcopy(module)
+        for parameter in near.parameters():
+            steps = torch.randint(-2, 3, parameter.shape, generator=generator)
+            parameter.data *= 1 + steps * torch.finfo(torch.float32).eps
+        exact = by_loop(wide(near), losses, records, factors)
+        worst = max(worst, error(by_loop(near, losses, records, factors), exact, clip))
+    return worst
+
+
+def assert_equals_sum(
+    measured: Clipped,
+    module: nn.Module,
+    losses: Losses,
+    records: int,
+    factors: Factors,
+    clip: float,
+) -> None:
+    """The sum is the loop's, up to the rounding of sums and to what the case makes of it."""
+    if error(measured, by_loop(module, losses, records, factors), clip) > SUMS:
+        exact = by_loop(wide(module), losses, records, factors)
+        magnified = rounding_of_loop(module, losses, records, factors, clip)
+        assert error(measured, exact, clip) <= SUMS + 4 * magnified
+
+
 def assert_equals_loop(
     module: nn.Module,
     losses: Losses,
@@ -76,14 +128,13 @@ def assert_equals_loop(
     *,
     cuts: Sequence[int] = (),
     views: int = 1,
-    tolerance: float = 1e-6,
 ) -> None:
     """The books give the loop's sum, with half of the records longer than the clip."""
     median = float(by_loop(module, losses, records, flat(1.0)).norms.median())
     expected = by_loop(module, losses, records, flat(median))
     measured = by_books(module, losses, cuts or (0, records), flat(median), views)
     torch.testing.assert_close(measured.norms, expected.norms, rtol=1e-5, atol=0)
-    assert error(measured, expected, median) <= tolerance
+    assert_equals_sum(measured, module, losses, records, flat(median), median)
 
 
 class Reference:
@@ -93,6 +144,8 @@ class Reference:
     by_loop = staticmethod(by_loop)
     by_books = staticmethod(by_books)
     error = staticmethod(error)
+    rounding_of_loop = staticmethod(rounding_of_loop)
+    assert_equals_sum = staticmethod(assert_equals_sum)
     assert_equals_loop = staticmethod(assert_equals_loop)
 
 

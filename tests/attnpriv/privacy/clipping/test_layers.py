@@ -132,6 +132,19 @@ def test_layer_norm(
     reference.assert_equals_loop(layer, losses_on(x), RECORDS)
 
 
+def test_what_rounding_does_to_a_sum_of_gradients_is_measured(reference: Any) -> None:
+    """Norms over two features have gradients that cancel; a linear layer has none of that."""
+    torch.manual_seed(0)
+    x, wide = torch.randn(RECORDS, 2), torch.randn(RECORDS, 7)
+    cancels, plain = Between(nn.LayerNorm(2), 2), nn.Linear(7, 3)
+    two, seven = (
+        reference.rounding_of_loop(module, losses_on(given), RECORDS, reference.flat(1.0), 1.0)
+        for module, given in ((cancels, x), (plain, wide))
+    )
+    assert 0 < seven < 4e-7
+    assert 0 < two < 1e-4
+
+
 def test_norms_without_parameters_are_left_alone(reference: Any) -> None:
     torch.manual_seed(0)
     for layer in (nn.LayerNorm(7, elementwise_affine=False), nn.GroupNorm(3, 3, affine=False)):

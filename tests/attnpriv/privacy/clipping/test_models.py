@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -130,22 +131,18 @@ def test_micro_batches_may_be_cut_anywhere(
     reference: Any, cuts: tuple[int, ...], share_layers: bool
 ) -> None:
     model = make_model("all", LEARNED, share_layers=share_layers)
-    whole = reference.by_books(model, text_losses, (0, RECORDS), reference.flat(0.5))
-    pieces = reference.by_books(model, text_losses, cuts, reference.flat(0.5))
-    assert reference.error(pieces, whole, 0.5) <= 1e-6
-    torch.testing.assert_close(pieces.norms, whole.norms, rtol=1e-5, atol=0)
+    reference.assert_equals_loop(model, text_losses, RECORDS, cuts=cuts)
 
 
 @pytest.mark.parametrize("clip", [0.1, 1.0, 7.0])
 def test_automatic_clipping_by_its_formula(reference: Any, clip: float) -> None:
     model = make_model("all")
-    expected = reference.by_loop(
-        model, text_losses, RECORDS, lambda norms: clip / (norms + 0.01)
-    )  # fmt: skip
     measured = reference.by_books(
         model, text_losses, (0, RECORDS), lambda norms: clip_factors(norms, clip, "automatic")
     )
-    assert reference.error(measured, expected, clip) <= 1e-6
+    reference.assert_equals_sum(
+        measured, model, text_losses, RECORDS, lambda norms: clip / (norms + 0.01), clip
+    )
 
 
 def test_clip_factors_of_all_norms() -> None:
@@ -193,33 +190,33 @@ def test_norms_are_those_of_opacus(
     torch.testing.assert_close(ours, norms_by_opacus(kind, model), rtol=1e-5, atol=0)
 
 
+def sum_by_engine(
+    engine: Any, model: nn.Module, clipping: Any, cuts: tuple[int, ...]
+) -> SimpleNamespace:
+    made = make_engine(engine, model, 0.5, clipping)
+    totals = {p: torch.zeros_like(p) for p in model.parameters() if p.requires_grad}
+    for start, stop in pairwise(cuts):
+        made.accumulate(text_losses(made.module, slice(start, stop)), totals)
+    made.close()
+    total = torch.cat([total.flatten() for total in totals.values()])
+    return SimpleNamespace(total=total.double())
+
+
 @pytest.mark.parametrize("engine", ["hooks", "ghost"])
 @pytest.mark.parametrize("clipping", ["flat", "automatic"])
 @pytest.mark.parametrize("trainable", ["bias", "lora:2", "all"])
 def test_the_engines_agree(reference: Any, engine: Any, clipping: Any, trainable: str) -> None:
     model = make_model(trainable, LEARNED)
-    expected = reference.by_loop(
-        model, text_losses, RECORDS, lambda norms: clip_factors(norms, 0.5, clipping)
+    total = sum_by_engine(engine, model, clipping, (0, 3, RECORDS))
+    reference.assert_equals_sum(
+        total, model, text_losses, RECORDS, lambda norms: clip_factors(norms, 0.5, clipping), 0.5
     )
-    made = make_engine(engine, model, 0.5, clipping)
-    totals = {p: torch.zeros_like(p) for p in model.parameters() if p.requires_grad}
-    for start, stop in pairwise((0, 3, RECORDS)):
-        made.accumulate(text_losses(made.module, slice(start, stop)), totals)
-    made.close()
-    total = torch.cat([total.flatten() for total in totals.values()]).double()
-    assert (total - expected.total).norm() <= 1e-6 * expected.total.norm()
 
 
 def test_hooks_can_share_layers_and_ghost_says_that_it_cannot(reference: Any) -> None:
     model = make_model("all", share_layers=True)
-    factors = reference.flat(0.5)
-    expected = reference.by_loop(model, text_losses, RECORDS, factors)
-    hooks = make_engine("hooks", model, 0.5, "flat")
-    totals = {p: torch.zeros_like(p) for p in model.parameters() if p.requires_grad}
-    hooks.accumulate(text_losses(hooks.module, slice(None)), totals)
-    hooks.close()
-    total = torch.cat([total.flatten() for total in totals.values()]).double()
-    assert (total - expected.total).norm() <= 1e-6 * expected.total.norm()
+    total = sum_by_engine("hooks", model, "flat", (0, RECORDS))
+    reference.assert_equals_sum(total, model, text_losses, RECORDS, reference.flat(0.5), 0.5)
     ghost = make_engine("ghost", model, 0.5, "flat")
     with pytest.raises(InputError, match="take the clipping engine book_keeping or hooks"):
         text_losses(ghost.module, slice(None))
