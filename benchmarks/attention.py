@@ -3,7 +3,8 @@
 All contenders take turns on the same tensors in one process, and what is compared is the median of
 their times. ``eager`` is what one would write without this package: matrix product, clamp, softmax,
 matrix product. ``flex`` is FlexAttention with the clamp as its ``score_mod``, compiled; on a CPU it
-has no backward pass.
+has no backward pass. ``--busy-neighbours`` starts processes that keep as many cores busy: what is
+then compared depends on how often a thread waits for another one, which may not be running.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ import json
 import math
 import platform
 import statistics
+import subprocess
+import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -27,6 +32,7 @@ from attnpriv.attention.flex import flex_attend
 from attnpriv.config import AttentionConfig, ClipMode
 
 SHAPES = ((32, 64), (8, 256), (4, 512))  # B and T; the limits are in this order
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 HEADS, HEAD_DIM = 12, 32
 CLIP, TEMPERATURE = 2.0, 2.0
 MODES: tuple[ClipMode, ...] = ("norm", "clamp", "tanh", "relative")
@@ -42,23 +48,43 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=25, help="times each contender runs")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--no-flex", action="store_true", help="flex takes a compiler, and a while")
+    parser.add_argument("--busy-neighbours", type=int, default=0, metavar="N", help="processes")
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rows = []
-    for batch, tokens in SHAPES:
-        for dtype in (torch.float32, torch.bfloat16):
-            for backward in (False, True):
-                qkv = [_random(batch, tokens, dtype, device, backward) for _ in range(4)]
-                contenders = _contenders(device, backward, not arguments.no_flex)
-                times = _interleaved(contenders, qkv, arguments.rounds, backward)
-                rows.append(_row(batch, tokens, dtype, backward, times))
-                print(rows[-1], flush=True)
+    with _busy_neighbours(arguments.busy_neighbours):
+        rows = [*_rows(device, arguments)]
     name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor()
     result = {"benchmark": "attention", "device": f"{device.type} {name}".strip()}
+    result |= {key: vars(arguments)[key] for key in ("threads", "busy_neighbours", "rounds")}
     held = all(row["within_limits"] for row in rows)
-    print(json.dumps({**result, "threads": arguments.threads, "held": held, "rows": rows}))
+    print(json.dumps({**result, "held": held, "rows": rows}))
+
+
+@contextmanager
+def _busy_neighbours(count: int) -> Iterator[None]:
+    """Other processes that compute all the time, each as much as a core can."""
+    spin = [sys.executable, "-c", "while True: pass"]
+    neighbours = [subprocess.Popen(spin) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for neighbour in neighbours:
+            neighbour.kill()
+            neighbour.wait()
+
+
+def _rows(device: torch.device, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+    for (batch, tokens), name, backward in product(SHAPES, arguments.dtypes, (False, True)):
+        dtype = DTYPES[name]
+        qkv = [_random(batch, tokens, dtype, device, backward) for _ in range(4)]
+        contenders = _contenders(device, backward, not arguments.no_flex)
+        times = _interleaved(contenders, qkv, arguments.rounds, backward)
+        row = _row(batch, tokens, dtype, backward, times)
+        print(row, flush=True)
+        yield row
 
 
 def _contenders(device: torch.device, backward: bool, flex: bool) -> dict[str, Contender]:

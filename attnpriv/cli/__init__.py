@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from attnpriv import __version__
+from attnpriv import __version__, openmp  # noqa: F401  # before anything loads torch
 from attnpriv.cli.audit import audit
 from attnpriv.cli.data import data_app
 from attnpriv.cli.gate import gate

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from attnpriv import openmp  # noqa: F401  # before anything loads torch
 from attnpriv.command import run_command
 from attnpriv.errors import InputError
 from attnpriv_server.access import Access, new_token
