@@ -6,6 +6,7 @@ Shapes: B batch, H heads, Tq queries, Tk keys, Dh head width.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from attnpriv.attention.threads import divide, threads_for
 from attnpriv.config import AttentionConfig
 from attnpriv.guarantees import clip_radius
 
@@ -153,7 +155,13 @@ class _Shorten(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, radius: float) -> Tensor:
-        shortened, factor = shorten_forward(x, radius)
+        shortened, factor = torch.empty_like(x), x.new_empty(*x.shape[:-1], 1)
+
+        def work(texts: Iterator[slice]) -> None:
+            for own in texts:
+                factor[own] = shorten_forward(x[own], radius, shortened[own])[1]
+
+        _divide_texts(work, x)
         ctx.save_for_backward(shortened, factor)
         ctx.radius = radius
         return shortened
@@ -161,8 +169,22 @@ class _Shorten(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        shortened, factor = ctx.saved_tensors
-        return shorten_backward(grad, shortened, factor, ctx.radius), None
+        (shortened, factor), radius = ctx.saved_tensors, ctx.radius
+        by_x = torch.empty_like(grad)
+
+        def work(texts: Iterator[slice]) -> None:
+            for own in texts:
+                shorten_backward(grad[own], shortened[own], factor[own], radius, by_x[own])
+
+        _divide_texts(work, grad)
+        return by_x, None
+
+
+def _divide_texts(work: Callable[[Iterator[slice]], None], x: Tensor) -> None:
+    """One after the other where there are several threads, or all at once."""
+    threads = threads_for(x.numel(), x.device)
+    each = [slice(b, b + 1) for b in range(len(x))]
+    divide(work, each if threads > 1 else [slice(None)], threads)
 
 
 def shorten_forward(x: Tensor, radius: float, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -176,12 +198,14 @@ def shorten_forward(x: Tensor, radius: float, out: Tensor | None = None) -> tupl
     return torch.mul(x, factor, out=out), factor.to(x.dtype)
 
 
-def shorten_backward(grad: Tensor, shortened: Tensor, factor: Tensor, radius: float) -> Tensor:
+def shorten_backward(
+    grad: Tensor, shortened: Tensor, factor: Tensor, radius: float, out: Tensor | None = None
+) -> Tensor:
     """The gradient by what ``shorten_forward`` took, from that by what it gave."""
     # A vector at the radius can only turn: what points along it is taken off.
     along = torch.linalg.vecdot(grad, shortened).unsqueeze(-1).mul_(factor < 1)
     along.mul_(factor).div_(-radius * radius)
-    return (grad * factor).addcmul_(shortened, along)
+    return torch.mul(grad, factor, out=out).addcmul_(shortened, along)
 
 
 def _dot_product_logits(q: Tensor, k: Tensor) -> Tensor:

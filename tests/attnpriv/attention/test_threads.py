@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attnpriv.attention import attend, blockwise, functional, threads
+from attnpriv.attention.scores import shorten
 from attnpriv.attention.threads import divide, threads_for
 from attnpriv.config import AttentionConfig, ClipMode
 
@@ -66,6 +67,17 @@ def test_without_gradients_too(
     with torch.inference_mode(inference), torch.no_grad():
         measured = _attend([x * 1 for x in _inputs()], mode)
     torch.testing.assert_close(measured, _attend(_inputs(), mode).detach())
+
+
+def test_vectors_are_shortened_text_by_text(several: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(5, 7, 101, 11, requires_grad=True)
+    assert threads_for(x.numel(), CPU) == several
+    whole = x * (2.0 / x.norm(dim=-1, keepdim=True).clamp(min=2.0))
+    pieces = shorten(x, 2.0)
+    torch.testing.assert_close(pieces, whole)
+    gradients = [torch.autograd.grad(y.square().sum(), x)[0] for y in (pieces * x, whole * x)]
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize("mode", MODES)
