@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from numbers import Integral, Real
+from typing import Any, Literal, cast, get_args
 
 from attnpriv.errors import InputError
 
@@ -43,8 +44,18 @@ def _require_choice(name: str, got: str, literal: Any) -> None:
     _require(got in choices, name, f"one of {', '.join(choices)}", got)
 
 
-def _is_positive(value: float) -> bool:
-    return math.isfinite(value) and value > 0
+def is_number(value: object) -> bool:
+    """Whether the value is a real number, NumPy's among them, but not True or False."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def is_whole(value: object) -> bool:
+    """Whether the value is of an integer type, NumPy's among them, but not True or False."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_positive(value: object) -> bool:
+    return is_number(value) and 0 < cast(float, value) < math.inf
 
 
 @dataclass(frozen=True)

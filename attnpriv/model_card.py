@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any
 
-from attnpriv.config import Accountant, ModelConfig, PrivacyConfig, TrainConfig, parse_trainable
+from attnpriv import __version__
+from attnpriv.config import ModelConfig, PrivacyConfig, TrainConfig, parse_trainable
 from attnpriv.privacy.ledger import NoisedSteps, Selection
 from attnpriv.rounding import digits_up, round_up
 
 TERMS = "NIST SP 800-226, https://doi.org/10.6028/NIST.SP.800-226"
 GROUPS = (2, 5, 10)  # records of one person for which the card does the sum
-LARGEST_FOR_PRV = 100.0  # ε above which a PRV figure that nobody asked for is not worth its time
 
 CUT = (
     "the cut into training and held-out rows: with one row more, others would have been trained on"
@@ -142,7 +141,9 @@ def _mechanism(
     if selection is None:
         epsilon = spent.epsilon(privacy.delta, privacy.accountant)
         epsilon_rdp = spent.epsilon(privacy.delta, "rdp")
-        epsilon_prv = _epsilon_prv(spent, privacy.delta, privacy.accountant, epsilon_rdp)
+        # Where no other bound is lower, the ε by PRV is Rényi's.
+        epsilon_prv = spent.epsilon(privacy.delta, "prv")
+        epsilon_prv = None if epsilon_prv == epsilon_rdp else epsilon_prv
     else:
         epsilon = epsilon_rdp = selection.epsilon(privacy.delta)
     return {
@@ -164,7 +165,7 @@ def _mechanism(
         "delta": privacy.delta,
         "target_epsilon": privacy.epsilon,
         "accountant": privacy.accountant,
-        "accountant_library": {"name": "opacus", "version": version("opacus")},
+        "accountant_library": {"name": "attnpriv", "version": __version__},
         "epsilon": epsilon,
         "epsilon_by": "rdp" if epsilon_prv is None else privacy.accountant,
         "epsilon_prv": epsilon_prv,
@@ -198,20 +199,6 @@ def _search(selection: Selection, score: float | None) -> dict[str, Any]:
             "score": score,
         },
     }
-
-
-def _epsilon_prv(
-    spent: NoisedSteps, delta: float, accountant: Accountant, epsilon_rdp: float
-) -> float | None:
-    """The ε by PRV; None where it finds no number, or RDP was asked for and PRV has trouble."""
-    if accountant == "rdp" and epsilon_rdp > LARGEST_FOR_PRV:
-        return None
-    try:
-        epsilon = spent.epsilon(delta, "prv")
-    except (RuntimeError, ValueError):
-        return None
-    # Where PRV finds no number, its ε is RDP's.
-    return None if epsilon == epsilon_rdp else epsilon
 
 
 def _largest_guess_accuracy(epsilon: float, delta: float) -> float:

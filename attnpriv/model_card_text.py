@@ -135,7 +135,7 @@ def _privacy_rows(privacy: dict[str, Any], private: bool) -> list[tuple[str, str
                 if "selection" in privacy
                 else ", as asked for"
                 if by == asked
-                else f", as {asked} found no number"
+                else ", the lower of both"
             ),
         ),
         ("δ", digits_up(privacy["delta"], 6), "the additive slack in the guarantee"),

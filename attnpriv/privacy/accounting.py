@@ -1,27 +1,32 @@
-"""How much ε a schedule of noised steps spends, by the accountants of Opacus."""
+"""How much ε a schedule of noised steps spends.
+
+``rdp`` is Rényi differential privacy. ``prv`` is the least of three upper bounds: the composed
+distribution of the privacy loss, which is nearly always the least; Rényi's; and the exact curve of
+the Gaussian that saw every record at every step. docs/adr/0022 says why they are our own.
+"""
 
 from __future__ import annotations
 
 import math
-import warnings
+from collections.abc import Callable
 from functools import lru_cache
 from typing import get_args
 
-import numpy as np
-from opacus.accountants import PRVAccountant, RDPAccountant
+from scipy.optimize import brentq
+from scipy.special import log_ndtr
 
-from attnpriv.config import Accountant
+from attnpriv.config import Accountant, is_number, is_whole
 from attnpriv.errors import InputError
-from attnpriv.rounding import round_up
+from attnpriv.privacy.loss_distribution import epsilon_from_losses
+from attnpriv.privacy.renyi import epsilon_from_rdp, step_rdp
+from attnpriv.rounding import digits_up, round_up
 
 LARGEST_NOISE = 1e4
-TOLERANCE = 0.002  # of ε that the search leaves unspent at most
+MOST_STEPS = 10**12
+PRECISION = 1e-4  # of a noise multiplier, that a search for the smallest one gives away at most
 # The last digits of a Fourier transform depend on where its numbers lie in memory, and so differ
 # from process to process; ε is rounded up past them.
-DIGITS = 1e9
-# The PRV accountant adds its error to stay an upper bound; small losses get a finer mesh.
-PRV_EPSILON_ERRORS = (0.01, 0.001, 0.0001)
-RDP_ORDERS = [*RDPAccountant.DEFAULT_ALPHAS, *(2.0**power for power in range(6, 14))]
+DIGITS = 10
 
 
 def epsilon_spent(
@@ -52,13 +57,13 @@ def epsilon_spent(
     Not covered: any other look at the data, and floating-point attacks on the noise.
     """
     _check(delta, sample_rate, steps, accountant)
-    if not noise_multiplier >= 0:
-        raise InputError(f"expected noise_multiplier >= 0, got {noise_multiplier}")
+    if not (is_number(noise_multiplier) and 0 <= noise_multiplier < math.inf):
+        raise InputError(f"expected noise_multiplier >= 0 and finite, got {noise_multiplier!r}")
     if steps == 0:
         return 0.0
-    if noise_multiplier == 0:
-        return math.inf
-    return _epsilon(noise_multiplier, delta, sample_rate, steps, accountant)
+    return _epsilon(
+        float(noise_multiplier), float(delta), float(sample_rate), int(steps), accountant
+    )
 
 
 def noise_multiplier_for(
@@ -68,7 +73,7 @@ def noise_multiplier_for(
     steps: int,
     accountant: Accountant = "prv",
 ) -> float:
-    """The smallest noise multiplier, to 0.002 of ε, whose schedule spends at most ``epsilon``.
+    """The smallest noise multiplier, to 0.01 %, whose schedule spends at most ``epsilon``.
 
     Args:
         epsilon: the target, > 0.
@@ -81,32 +86,57 @@ def noise_multiplier_for(
         InputError: an argument is out of range, or no noise multiplier up to 10,000 suffices.
     """
     _check(delta, sample_rate, steps, accountant)
-    if not (epsilon > 0 and math.isfinite(epsilon)):
-        raise InputError(f"expected epsilon > 0 and finite, got {epsilon}")
+    _check_target(epsilon)
     if steps < 1:
         raise InputError(f"expected steps >= 1, got {steps}")
 
-    def spent(noise: float) -> float:
-        return epsilon_spent(noise, delta, sample_rate, steps, accountant)
+    def spent(by: Accountant) -> Callable[[float], float]:
+        return lambda noise: epsilon_spent(noise, delta, sample_rate, steps, by)
 
-    enough = 1.0
+    # RDP takes no time, and its noise is always enough and hardly ever twice what is needed.
+    noise = smallest_noise(spent("rdp"), epsilon)
+    if accountant != "rdp":
+        noise = smallest_noise(spent(accountant), epsilon, start=noise or LARGEST_NOISE)
+    if noise is None:
+        raise InputError(
+            f"epsilon {epsilon} cannot be reached in {steps} steps at sample rate {sample_rate}"
+            f" and delta {delta} with the {accountant} accountant: take fewer steps, a smaller "
+            "batch or a larger epsilon"
+        )
+    return noise
+
+
+def smallest_noise(
+    spent: Callable[[float], float], epsilon: float, start: float = 1.0
+) -> float | None:
+    """The smallest noise, to 0.01 %, with which ``spent``, which falls with it, is within ε.
+
+    Args:
+        spent: the ε that a noise spends.
+        epsilon: the target, > 0.
+        start: where to begin the search.
+
+    Returns:
+        A noise that meets the target; None where none up to 10,000 does.
+    """
+
+    def excess(logarithm: float) -> float:
+        # Neither 0 nor infinity has a place in an interpolation.
+        return math.log(min(max(spent(math.exp(logarithm)) / epsilon, 1e-9), 1e9))
+
+    enough = start
     while spent(enough) > epsilon:
-        enough *= 2
-        if enough > LARGEST_NOISE:
-            raise InputError(
-                f"epsilon {epsilon} cannot be reached in {steps} steps at sample rate {sample_rate}"
-                f" and delta {delta} with the {accountant} accountant: take fewer steps, a smaller "
-                "batch or a larger epsilon"
-            )
-    # Halve an interval whose upper end always meets the target.
-    too_little = 0.0
-    while epsilon - spent(enough) > TOLERANCE and enough - too_little > 1e-6 * enough:
-        middle = (too_little + enough) / 2
-        if spent(middle) <= epsilon:
-            enough = middle
-        else:
-            too_little = middle
-    return enough
+        if enough >= LARGEST_NOISE:
+            return None
+        enough = min(2 * enough, LARGEST_NOISE)
+    too_little = enough / 2
+    while spent(too_little) <= epsilon:
+        enough, too_little = too_little, too_little / 2
+    bracket = math.log(too_little), math.log(enough)
+    noise = min(math.exp(brentq(excess, *bracket, xtol=PRECISION / 4)), enough)
+    while spent(noise) > epsilon:
+        noise *= 1 + PRECISION / 4
+    return noise
 
 
 def steps_within(
@@ -131,12 +161,12 @@ def steps_within(
         InputError: an argument is out of range, or the first step spends more already; the message
             says what noise one step would need.
     """
+    _check_target(epsilon)
 
     def fits(steps: int) -> bool:
         spent = epsilon_spent(noise_multiplier, delta, sample_rate, steps, accountant)
         return spent <= epsilon
 
-    # One step first: with so little noise that it is too much, many take minutes to account for.
     if not fits(1):
         needed = noise_multiplier_for(epsilon, delta, sample_rate, 1, accountant)
         raise InputError(
@@ -156,44 +186,53 @@ def steps_within(
     return fit
 
 
+def _check_target(epsilon: float) -> None:
+    if not (is_number(epsilon) and 0 < epsilon < math.inf):
+        raise InputError(f"expected epsilon > 0 and finite, got {epsilon!r}")
+
+
+def _check(delta: float, sample_rate: float, steps: int, accountant: str) -> None:
+    if not (is_number(delta) and 0 < delta < 1):
+        raise InputError(f"expected delta in (0, 1), got {delta!r}")
+    if not (is_number(sample_rate) and 0 < sample_rate <= 1):
+        raise InputError(f"expected sample_rate in (0, 1], got {sample_rate!r}")
+    if not (is_whole(steps) and 0 <= steps <= MOST_STEPS):
+        raise InputError(f"expected steps, a whole number from 0 to {MOST_STEPS}, got {steps!r}")
+    if accountant not in get_args(Accountant):
+        choices = ", ".join(get_args(Accountant))
+        raise InputError(f"expected accountant one of {choices}, got {accountant!r}")
+
+
 @lru_cache(maxsize=512)
 def _epsilon(
     noise_multiplier: float, delta: float, sample_rate: float, steps: int, accountant: Accountant
 ) -> float:
-    history = [(noise_multiplier, sample_rate, steps)]
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        # Both accountants warn where a bound is loose or a table has empty ends; it is still a
-        # bound, and what is not a number is caught below.
-        warnings.simplefilter("ignore")
-        if accountant == "prv":
-            epsilon = _prv_epsilon(history, delta)
-            if math.isfinite(epsilon) and epsilon > 0:
-                return math.ceil(epsilon * DIGITS) / DIGITS
-        rdp = RDPAccountant()
-        rdp.history = history
-        epsilon = float(rdp.get_epsilon(delta=delta, alphas=RDP_ORDERS))
-    # The conversion to (ε, δ) can dip below zero for negligible losses.
-    return math.inf if math.isnan(epsilon) else max(0.0, epsilon)
+    epsilon = epsilon_from_rdp(steps * step_rdp(noise_multiplier, sample_rate), delta)
+    if accountant == "prv" and math.isfinite(epsilon):
+        epsilon = min(epsilon, _gaussian_epsilon(math.sqrt(steps) / noise_multiplier, delta))
+    if accountant == "prv" and 0 < epsilon < math.inf:
+        by_losses = epsilon_from_losses(noise_multiplier, delta, sample_rate, steps, epsilon)
+        epsilon = min(epsilon, by_losses)
+    return float(digits_up(epsilon, DIGITS))
 
 
-def _prv_epsilon(history: list[tuple[float, float, int]], delta: float) -> float:
-    accountant = PRVAccountant()
-    accountant.history = history
-    epsilon = math.nan
-    for error in PRV_EPSILON_ERRORS:
-        epsilon = float(accountant.get_epsilon(delta=delta, eps_error=error))
-        if not epsilon < 20 * error:
-            break
-    return epsilon
+def _gaussian_epsilon(mu: float, delta: float) -> float:
+    """The ε at which a Gaussian that one record moves by ``mu`` deviations has ``delta``.
 
+    Theorem 8 of Balle and Wang 2018 (arXiv:1805.06530).
+    """
 
-def _check(delta: float, sample_rate: float, steps: int, accountant: str) -> None:
-    if not 0 < delta < 1:
-        raise InputError(f"expected delta in (0, 1), got {delta}")
-    if not 0 < sample_rate <= 1:
-        raise InputError(f"expected sample_rate in (0, 1], got {sample_rate}")
-    if steps < 0:
-        raise InputError(f"expected steps >= 0, got {steps}")
-    if accountant not in get_args(Accountant):
-        choices = ", ".join(get_args(Accountant))
-        raise InputError(f"expected accountant one of {choices}, got {accountant!r}")
+    def exceeds(epsilon: float) -> bool:
+        most, taken_off = log_ndtr([mu / 2 - epsilon / mu, -mu / 2 - epsilon / mu])
+        # What is taken off is nearly all of it for a small mu: rounding must not take off more.
+        ratio = taken_off + epsilon - most - 1e-15 * (8 + epsilon + abs(most) + abs(taken_off))
+        return ratio >= 0 or most + math.log(-math.expm1(ratio)) > math.log(delta)
+
+    if not exceeds(0.0):
+        return 0.0
+    # By Chernoff's inequality the upper end is enough.
+    low, high = 0.0, mu * (mu / 2 + math.sqrt(-2 * math.log(delta)))
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if exceeds(middle) else (low, middle)
+    return high

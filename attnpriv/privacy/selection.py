@@ -32,23 +32,19 @@ import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from opacus.accountants.analysis.rdp import compute_rdp
 
 from attnpriv.errors import InputError
-from attnpriv.privacy.accounting import LARGEST_NOISE, RDP_ORDERS
+from attnpriv.privacy.accounting import LARGEST_NOISE, smallest_noise
+from attnpriv.privacy.renyi import ORDERS, epsilon_from_rdp, step_rdp
 from attnpriv.rounding import round_up
 
 RunDistribution = Literal["poisson", "geometric"]
 Array = NDArray[np.float64]
-
-# Opacus overflows to infinity above order 1,024.
-ORDERS: Array = np.array([order for order in RDP_ORDERS if order <= 1024], dtype=np.float64)
-PRECISION = 0.0005  # of a noise, that a search for the smallest one gives away at most
 
 
 @dataclass(frozen=True)
@@ -145,7 +141,7 @@ def rdp_of_run(
     """
     with np.errstate(divide="ignore"):
         scores = orders / (2 * np.float64(score_noise) ** 2)
-    costs = [steps * _step_rdp(noise, rate, tuple(orders)) for noise, rate, steps in candidates]
+    costs = [steps * step_rdp(noise, rate, orders) for noise, rate, steps in candidates]
     most: Array = np.maximum.reduce([scores, *costs])
     return most
 
@@ -179,7 +175,7 @@ def epsilon_of_selection(runs: RunCount, rdp: Array, delta: float, orders: Array
         at_others = (1 - 1 / orders) * rdp + math.log(runs.mean) / orders
         choice = np.minimum(at_order_1, at_others.min()) * 2
     selected = rdp + math.log(runs.mean) / (orders - 1) + choice
-    return _to_epsilon(selected, delta, orders)
+    return epsilon_from_rdp(selected, delta, orders)
 
 
 @dataclass(frozen=True)
@@ -204,7 +200,7 @@ class SelectionNoise:
 def noise_for_selection(
     epsilon: float, delta: float, runs: RunCount, schedules: Sequence[tuple[float, int]]
 ) -> SelectionNoise:
-    """The smallest noise, to 0.05 %, with which a search spends at most ``epsilon``.
+    """The smallest noise, to 0.01 %, with which a search spends at most ``epsilon``.
 
     Each candidate gets the noise that it would need if it were the only one; where their curves
     cross, all get a little more, by the same factor. The score gets as little noise as leaves ε
@@ -244,47 +240,27 @@ def noise_for_selection(
         schedule: _smallest_noise(partial(spent_alone, schedule), epsilon)
         for schedule in set(schedules)
     }
-    factor = _smallest_noise(lambda factor: spent(curve(factor)), epsilon, least=1.0)
+    factor = 1.0
+    if spent(curve(factor)) > epsilon:
+        factor = _smallest_noise(lambda factor: spent(curve(factor)), epsilon)
     score_noise = _smallest_noise(lambda noise: spent(curve(factor, noise)), epsilon)
     return SelectionNoise(
         noise_multipliers=tuple(factor * alone[schedule] for schedule in schedules),
         score_noise=score_noise,
         epsilon=spent(curve(factor, score_noise)),
-        run_epsilon=_to_epsilon(curve(factor, score_noise), delta, ORDERS),
+        run_epsilon=epsilon_from_rdp(curve(factor, score_noise), delta, ORDERS),
     )
 
 
-def _smallest_noise(spent: Callable[[float], float], epsilon: float, least: float = 0.0) -> float:
-    """The smallest noise from ``least`` up, to PRECISION, with which ``spent`` is within ε."""
-    if least > 0 and spent(least) <= epsilon:
-        return least
-    enough = max(1.0, 2 * least)
-    while spent(enough) > epsilon:
-        enough *= 2
-        if enough > LARGEST_NOISE:
-            reachable = round_up(spent(LARGEST_NOISE), 4)
-            raise InputError(
-                f"epsilon {epsilon} cannot be reached by a search with this delta and number of "
-                f"runs: take an epsilon of at least {reachable}, fewer runs, fewer steps or a "
-                "lower sample rate"
-            )
-    too_little = least
-    while enough - too_little > PRECISION * enough:
-        middle = (too_little + enough) / 2
-        if spent(middle) <= epsilon:
-            enough = middle
-        else:
-            too_little = middle
-    return enough
-
-
-@lru_cache(maxsize=1024)
-def _step_rdp(noise: float, rate: float, orders: tuple[float, ...]) -> Array:
-    """Rényi DP of one Poisson-subsampled Gaussian step (Mironov, Talwar and Zhang 2019)."""
-    with np.errstate(all="ignore"):
-        rdp = np.asarray(compute_rdp(q=rate, noise_multiplier=noise, steps=1, orders=orders))
-    # Where the arithmetic fails there is no bound; where it rounds below 0 there is one.
-    return np.where(np.isnan(rdp), math.inf, np.maximum(rdp, 0.0))
+def _smallest_noise(spent: Callable[[float], float], epsilon: float) -> float:
+    noise = smallest_noise(spent, epsilon)
+    if noise is None:
+        raise InputError(
+            f"epsilon {epsilon} cannot be reached by a search with this delta and number of "
+            f"runs: take an epsilon of at least {round_up(spent(LARGEST_NOISE), 4)}, fewer runs, "
+            "fewer steps or a lower sample rate"
+        )
+    return noise
 
 
 def _delta_of_run(rdp: Array, epsilons: Array, orders: Array) -> Array:
@@ -296,9 +272,3 @@ def _delta_of_run(rdp: Array, epsilons: Array, orders: Array) -> Array:
     logarithms = np.minimum(total_variation, (orders - 1) * excess - np.log(orders))
     smallest: Array = np.exp(np.minimum(logarithms.min(axis=1), 0.0))
     return smallest
-
-
-def _to_epsilon(rdp: Array, delta: float, orders: Array) -> float:
-    """Proposition 12 of Canonne, Kamath and Steinke 2020, at the best order."""
-    epsilons = rdp + np.log1p(-1 / orders) - (math.log(delta) + np.log(orders)) / (orders - 1)
-    return max(0.0, float(epsilons.min()))

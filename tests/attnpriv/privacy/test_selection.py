@@ -28,7 +28,9 @@ from attnpriv.privacy.selection import (
 )
 
 SHAPES = {"poisson": math.inf, "geometric": 1.0}
-WHOLE_ORDERS = np.array([order for order in ORDERS if order.is_integer()])
+# Above, dp-accounting overflows.
+SMALL_ORDERS = ORDERS[ORDERS <= 1024]
+WHOLE_ORDERS = np.array([order for order in SMALL_ORDERS if order.is_integer()])
 DISTRIBUTIONS: tuple[RunDistribution, ...] = ("poisson", "geometric")
 SCHEDULES = ((3.0, 0.25, 30), (8.0, 0.25, 100), (0.8, 0.004, 1000), (6.0, 1.0, 5))
 GRID = list(itertools.product(DISTRIBUTIONS, (2.0, 10.0, 40.0), SCHEDULES))
@@ -44,7 +46,7 @@ def test_agrees_with_dp_accounting(
     )
     event = RepeatAndSelectDpEvent(run, mean, SHAPES[distribution])
     # Between whole orders dp-accounting adds up the moduli of an alternating series.
-    orders = ORDERS if rate == 1 else WHOLE_ORDERS
+    orders = SMALL_ORDERS if rate == 1 else WHOLE_ORDERS
     oracle = RdpAccountant(list(orders)).compose(event)
     runs, rdp = RunCount(mean, distribution), rdp_of_run([schedule], math.inf, orders)
     for delta in (1e-3, 1e-5, 1e-8):
@@ -53,7 +55,7 @@ def test_agrees_with_dp_accounting(
         # The theorem holds at order 1 too, where dp-accounting knows no bound: it helps few runs.
         if not (distribution == "geometric" and mean == 2.0):
             assert ours >= theirs * (1 - 1e-9)
-        assert ours <= theirs * (1 + 1e-9)
+        assert ours <= theirs * (1 + 1e-8)
         assert epsilon_of_selection(runs, rdp_of_run([schedule], math.inf), delta) <= ours
 
 
