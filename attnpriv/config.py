@@ -54,6 +54,35 @@ def is_whole(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
+# What float32 and torch's generators can hold, with room for products of two.
+LARGEST_COUNT = 10**9
+LARGEST_SEED = 2**63 - 1
+LARGEST = 1e6
+SMALLEST_NORM = 1e-6  # times the noise's least digits, it is still no zero
+
+
+def require_count(name: str, value: object) -> None:
+    """Raise InputError unless the value is a whole number from 1 to 1,000,000,000."""
+    _require_whole(name, value, 1, LARGEST_COUNT)
+
+
+def require_seed(name: str, value: object) -> None:
+    """Raise InputError unless the value is a whole number from 0 to 2^63 − 1."""
+    _require_whole(name, value, 0, LARGEST_SEED)
+
+
+def _require_whole(name: str, value: object, least: int, most: int) -> None:
+    fits = is_whole(value) and least <= cast(int, value) <= most
+    _require(fits, name, f"as a whole number from {least} to {most}", value)
+
+
+def _require_number(name: str, value: object, most: float = math.inf, least: float = 0.0) -> None:
+    above = f">= {least:g}" if least else "> 0"
+    expected = f"{above} and finite" if most == math.inf else f"{above} and at most {most:g}"
+    fits = _is_positive(value) and least <= cast(float, value) <= most
+    _require(fits, name, expected, value)
+
+
 def _is_positive(value: object) -> bool:
     return is_number(value) and 0 < cast(float, value) < math.inf
 
@@ -228,18 +257,12 @@ class PrivacyConfig:
 
     def __post_init__(self) -> None:
         _require(_is_positive(self.epsilon), "epsilon", "> 0 and finite, or none", self.epsilon)
-        _require(0 < self.delta < 1, "delta", "in (0, 1)", self.delta)
-        _require(
-            _is_positive(self.max_grad_norm), "max_grad_norm", "> 0 and finite", self.max_grad_norm
-        )
+        _require(is_number(self.delta) and 0 < self.delta < 1, "delta", "in (0, 1)", self.delta)
+        _require_number("max_grad_norm", self.max_grad_norm, LARGEST, SMALLEST_NORM)
         if self.noise_multiplier is not None:
-            expected = "> 0 and finite, or none"
-            _require(
-                _is_positive(self.noise_multiplier),
-                "noise_multiplier",
-                expected,
-                self.noise_multiplier,
-            )
+            _require_number("noise_multiplier", self.noise_multiplier, LARGEST)
+        if self.noise_seed is not None:
+            require_seed("noise_seed", self.noise_seed)
         _require_choice("accountant", self.accountant, Accountant)
         _require_choice("clipping", self.clipping, Clipping)
         _require_choice("clipping_engine", self.clipping_engine, ClippingEngine)
@@ -291,12 +314,15 @@ class TrainConfig:
     def __post_init__(self) -> None:
         parse_trainable(self.trainable)
         for name in ("learning_rate", "head_learning_rate"):
-            _require(_is_positive(getattr(self, name)), name, "> 0 and finite", getattr(self, name))
-        for name in ("steps", "batch_size", "micro_batch_tokens"):
-            value = getattr(self, name)
-            _require(value is None or value >= 1, name, ">= 1", value)
+            _require_number(name, getattr(self, name), LARGEST)
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) is not None:
+                require_count(name, getattr(self, name))
+        require_count("micro_batch_tokens", self.micro_batch_tokens)
+        require_seed("seed", self.seed)
         for name in ("ema_decay", "warmup"):
-            _require(0 <= getattr(self, name) < 1, name, "in [0, 1)", getattr(self, name))
+            value = getattr(self, name)
+            _require(is_number(value) and 0 <= value < 1, name, "in [0, 1)", value)
         _require_choice("decay", self.decay, Decay)
         _require_choice("precision", self.precision, Precision)
         _require(_is_positive(self.train_size), "train_size", "> 0 and finite", self.train_size)

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 
 from attnpriv.audit.documents import Documents, prepare, sample
+from attnpriv.config import require_count, require_seed
 from attnpriv.data.records import Dataset, Span
-from attnpriv.errors import InputError
 from attnpriv.run_folder import Run
 
 Spans = Mapping[int, tuple[Span, ...]]
@@ -50,9 +50,10 @@ class AuditOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_seed("seed", self.seed)
         for name, value in asdict(self).items():
-            if value < (0 if name in ("seed", "examples") else 1):
-                raise InputError(f"expected {name} to be positive, got {value}")
+            if name != "seed" and not (name == "examples" and value == 0):
+                require_count(name, value)
 
 
 @dataclass(frozen=True)

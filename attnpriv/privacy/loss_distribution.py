@@ -32,6 +32,7 @@ SMALLEST_ERROR = 1e-9
 LOSSES_PER_ERROR = 20  # at least
 MOST_LOSSES_PER_ERROR = 1e5
 MOST_CELLS = 2**21  # about 200 MB
+COARSEST = 0.05  # cells in which the distribution is smooth
 SMALLEST_DELTA = 1e-280  # below, the chances are no floats of full precision
 SHARE_CUT = 1e-3  # of δ, for the cells and the tails
 UNIT = 2.0**-53  # of rounding
@@ -40,7 +41,7 @@ UNIT = 2.0**-53  # of rounding
 def epsilon_from_losses(
     noise_multiplier: float, delta: float, sample_rate: float, steps: int, at_most: float
 ) -> float:
-    """An upper bound on ε at ``delta``; infinite for too small a δ or too many steps.
+    """An upper bound on ε at ``delta``; infinite for too small a δ, or too many steps or losses.
 
     Args:
         noise_multiplier: σ > 0.
@@ -93,6 +94,8 @@ class _Cells:
 
 def _epsilon(noise: float, delta: float, rate: float, steps: int, error: float) -> float:
     cells = _cells(noise, delta, rate, steps, error)
+    if cells.width > COARSEST:
+        return math.inf
     tilt = _tilt(noise, delta, rate, steps)
     chances = _chances(cells, noise, rate)
     shift = _mean(noise, rate, cells.losses[0]) - float(chances @ cells.losses)
