@@ -15,6 +15,7 @@ from torch import nn
 
 from attnpriv import guarantees
 from attnpriv.attention import HardenedAttention
+from attnpriv.config import require_count
 from attnpriv.errors import InputError
 
 LIMITS = (
@@ -102,8 +103,7 @@ def certify(model: nn.Module, keys: int, sensitive: int) -> tuple[HeadCertificat
     * The values: the certificate bounds how much a key weighs, not what it says.
     * Sinks: the bounds hold for any k keys, so special tokens can take the mass as well as others.
     """
-    if keys < 1:
-        raise InputError(f"expected keys >= 1, got {keys}")
+    require_count("keys", keys)
     if not 1 <= sensitive <= keys:
         raise InputError(f"expected sensitive in [1, {keys}], got {sensitive}")
     heads = tuple(

@@ -58,7 +58,7 @@ def is_whole(value: object) -> bool:
 LARGEST_COUNT = 10**9
 LARGEST_SEED = 2**63 - 1
 LARGEST = 1e6
-SMALLEST_NORM = 1e-6  # times the noise's least digits, it is still no zero
+SMALLEST = 1e-6  # of what is divided by, or scales the noise
 
 
 def require_count(name: str, value: object) -> None:
@@ -122,13 +122,14 @@ class AttentionConfig:
     temperature_floor: float | None = None
 
     def __post_init__(self) -> None:
-        _require(_is_positive(self.temperature), "temperature", "> 0 and finite", self.temperature)
+        _require_number("temperature", self.temperature, LARGEST, SMALLEST)
         if self.clip is not None:
-            _require(_is_positive(self.clip), "clip", "> 0 and finite, or none", self.clip)
+            _require_number("clip", self.clip, LARGEST, SMALLEST)
         floor = self.temperature_floor
         if floor is not None:
-            expected = f"> 0 and below the temperature {self.temperature}, or none"
-            _require(0 < floor < self.temperature, "temperature_floor", expected, floor)
+            expected = f">= {SMALLEST:g} and below the temperature {self.temperature}, or none"
+            fits = _is_positive(floor) and SMALLEST <= floor < self.temperature
+            _require(fits, "temperature_floor", expected, floor)
         _require_choice("clip_mode", self.clip_mode, ClipMode)
         _require_choice("score", self.score, Score)
 
@@ -258,7 +259,7 @@ class PrivacyConfig:
     def __post_init__(self) -> None:
         _require(_is_positive(self.epsilon), "epsilon", "> 0 and finite, or none", self.epsilon)
         _require(is_number(self.delta) and 0 < self.delta < 1, "delta", "in (0, 1)", self.delta)
-        _require_number("max_grad_norm", self.max_grad_norm, LARGEST, SMALLEST_NORM)
+        _require_number("max_grad_norm", self.max_grad_norm, LARGEST, SMALLEST)
         if self.noise_multiplier is not None:
             _require_number("noise_multiplier", self.noise_multiplier, LARGEST)
         if self.noise_seed is not None:

@@ -88,7 +88,7 @@ def noise_multiplier_for(
         InputError: an argument is out of range, or no noise multiplier up to 10,000 suffices.
     """
     _check(delta, sample_rate, steps, accountant)
-    _check_target(epsilon)
+    check_target(epsilon)
     if steps < 1:
         raise InputError(f"expected steps >= 1, got {steps}")
 
@@ -163,7 +163,7 @@ def steps_within(
         InputError: an argument is out of range, or the first step spends more already; the message
             says what noise one step would need.
     """
-    _check_target(epsilon)
+    check_target(epsilon)
     if not (is_whole(most) and most >= 1):
         raise InputError(f"expected most, a whole number >= 1, got {most!r}")
 
@@ -190,7 +190,8 @@ def steps_within(
     return fit
 
 
-def _check_target(epsilon: float) -> None:
+def check_target(epsilon: float) -> None:
+    """Raise InputError unless ε is a number above 0 and finite."""
     if not (is_number(epsilon) and 0 < epsilon <= LARGEST_FLOAT):
         raise InputError(f"expected epsilon > 0 and finite, got {epsilon!r}")
 

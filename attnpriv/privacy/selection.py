@@ -38,13 +38,16 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from attnpriv.config import is_number, is_whole
 from attnpriv.errors import InputError
-from attnpriv.privacy.accounting import LARGEST_NOISE, smallest_noise
+from attnpriv.privacy.accounting import LARGEST_NOISE, MOST_STEPS, check_target, smallest_noise
 from attnpriv.privacy.renyi import ORDERS, epsilon_from_rdp, step_rdp
 from attnpriv.rounding import round_up
 
 RunDistribution = Literal["poisson", "geometric"]
 Array = NDArray[np.float64]
+
+MOST_RUNS = 10_000  # on average; drawing their number takes as long
 
 
 @dataclass(frozen=True)
@@ -59,15 +62,15 @@ class RunCount:
             the same chance to try a good candidate it needs half as many runs again or more.
 
     Raises:
-        InputError: the mean is below 1 or not finite, or the distribution is unknown.
+        InputError: the mean is not from 1 to 10,000, or the distribution is unknown.
     """
 
     mean: float
     distribution: RunDistribution = "poisson"
 
     def __post_init__(self) -> None:
-        if not (self.mean >= 1 and math.isfinite(self.mean)):
-            raise InputError(f"expected mean >= 1 and finite, got {self.mean}")
+        if not (is_number(self.mean) and 1 <= self.mean <= MOST_RUNS):
+            raise InputError(f"expected mean from 1 to {MOST_RUNS}, got {self.mean!r}")
         if self.distribution not in get_args(RunDistribution):
             choices = ", ".join(get_args(RunDistribution))
             raise InputError(f"expected distribution one of {choices}, got {self.distribution!r}")
@@ -165,8 +168,8 @@ def epsilon_of_selection(runs: RunCount, rdp: Array, delta: float, orders: Array
     Raises:
         InputError: δ is out of range.
     """
-    if not 0 < delta < 1:
-        raise InputError(f"expected delta in (0, 1), got {delta}")
+    if not (is_number(delta) and 0 < delta < 1):
+        raise InputError(f"expected delta in (0, 1), got {delta!r}")
     # What the choice among runs adds, after the mean number of runs has been paid for.
     if runs.distribution == "poisson":
         choice = runs.mean * _delta_of_run(rdp, np.log1p(1 / (orders - 1)), orders)
@@ -216,12 +219,11 @@ def noise_for_selection(
     Raises:
         InputError: an argument is out of range, or no noise up to 10,000 suffices.
     """
-    if not (epsilon > 0 and math.isfinite(epsilon)):
-        raise InputError(f"expected epsilon > 0 and finite, got {epsilon}")
+    check_target(epsilon)
     if not schedules:
         raise InputError("expected at least one candidate, got none")
     for rate, steps in schedules:
-        if not (0 < rate <= 1 and steps >= 1):
+        if not (is_number(rate) and 0 < rate <= 1 and is_whole(steps) and 1 <= steps <= MOST_STEPS):
             raise InputError(
                 f"expected sample_rate in (0, 1] and steps >= 1, got {rate} and {steps}"
             )

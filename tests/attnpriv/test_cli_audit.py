@@ -142,7 +142,7 @@ def test_bad_options_are_one_line_and_leave_nothing(
     cases = {
         "at least one process, got 0": ["--processes", 0],
         "there is none": ["--resume"],
-        "expected documents to be positive, got 0": ["--documents", 0],
+        "expected documents as a whole number from 1 to 1000000000, got 0": ["--documents", 0],
     }
     for named, options in cases.items():
         outcome = command(

@@ -43,6 +43,8 @@ SHAPE: dict[str, Any] = {
         ({"clip": -1}, "clip"),
         ({"clip": math.nan}, "clip"),
         ({"clip": math.inf}, "clip"),
+        ({"clip": 1e38}, "clip"),
+        ({"temperature": 1e-45}, "temperature"),
         ({"clip_mode": "probabilities"}, "clip_mode"),
         ({"score": "general"}, "score"),
         ({"temperature_floor": 0.0}, "temperature_floor"),
@@ -181,3 +183,31 @@ def test_a_configuration_from_before_the_last_options_still_loads() -> None:
     assert saved.pop("share_layers") is False
     assert saved.pop("relative_positions") is False
     assert ModelConfig.from_dict(saved) == config
+
+
+HUGE = (math.nan, math.inf, -math.inf, -1, 1e38, 10**400, "1", True)
+
+
+@pytest.mark.parametrize("value", HUGE)
+@pytest.mark.parametrize(
+    "name", ["learning_rate", "head_learning_rate", "ema_decay", "warmup", "steps", "seed"]
+)
+def test_no_number_of_a_training_is_beyond_what_it_computes_with(name: str, value: Any) -> None:
+    with pytest.raises(InputError, match=f"expected {name} "):
+        TrainConfig(**{name: value})
+
+
+@pytest.mark.parametrize("value", HUGE)
+@pytest.mark.parametrize("name", ["delta", "max_grad_norm", "noise_multiplier", "noise_seed"])
+def test_no_number_of_the_privacy_is_beyond_what_it_computes_with(name: str, value: Any) -> None:
+    with pytest.raises(InputError, match=f"expected {name} "):
+        PrivacyConfig(**{"epsilon": 3.0, name: value})
+
+
+def test_the_largest_and_smallest_numbers_that_are_accepted() -> None:
+    config = TrainConfig(seed=2**63 - 1, learning_rate=1e6, head_learning_rate=1e-300, steps=10**9)
+    assert config.seed == 2**63 - 1
+    assert PrivacyConfig(epsilon=1e-9, delta=1e-300, max_grad_norm=1e-6, noise_seed=0).delta > 0
+    # In float32, noise on a sum that was clipped to less would round to none.
+    with pytest.raises(InputError, match="expected max_grad_norm >= 1e-06"):
+        PrivacyConfig(epsilon=1.0, max_grad_norm=1e-45)

