@@ -122,13 +122,13 @@ class AttentionConfig:
     temperature_floor: float | None = None
 
     def __post_init__(self) -> None:
-        _require_number("temperature", self.temperature, LARGEST, SMALLEST)
+        _require_number("temperature", self.temperature)
         if self.clip is not None:
-            _require_number("clip", self.clip, LARGEST, SMALLEST)
+            _require_number("clip", self.clip)
         floor = self.temperature_floor
         if floor is not None:
-            expected = f">= {SMALLEST:g} and below the temperature {self.temperature}, or none"
-            fits = _is_positive(floor) and SMALLEST <= floor < self.temperature
+            expected = f"> 0 and below the temperature {self.temperature}, or none"
+            fits = _is_positive(floor) and floor < self.temperature
             _require(fits, "temperature_floor", expected, floor)
         _require_choice("clip_mode", self.clip_mode, ClipMode)
         _require_choice("score", self.score, Score)
@@ -198,6 +198,10 @@ class ModelConfig:
         _require(self.num_labels >= 2, "num_labels", ">= 2", self.num_labels)
         _require(self.dim % self.heads == 0, "dim", f"divisible by heads={self.heads}", self.dim)
         _require_choice("pooling", self.pooling, Pooling)
+        # The formulas hold for more than the float32 that a model computes with.
+        for name in ("temperature", "temperature_floor", "clip"):
+            if getattr(self.attention, name) is not None:
+                _require_number(name, getattr(self.attention, name), LARGEST, SMALLEST)
         if self.relative_positions:
             score, clipped = self.attention.score, self.attention.clip is not None
             _require(score == "dot_product", "score", "dot_product with this encoder", score)
@@ -257,7 +261,7 @@ class PrivacyConfig:
     noise_seed: int | None = None
 
     def __post_init__(self) -> None:
-        _require(_is_positive(self.epsilon), "epsilon", "> 0 and finite, or none", self.epsilon)
+        _require_number("epsilon", self.epsilon, LARGEST)
         _require(is_number(self.delta) and 0 < self.delta < 1, "delta", "in (0, 1)", self.delta)
         _require_number("max_grad_norm", self.max_grad_norm, LARGEST, SMALLEST)
         if self.noise_multiplier is not None:

@@ -14,7 +14,8 @@ def round_up(bound: float, digits: int) -> str:
     exact = Decimal(repr(bound))
     if not exact.is_finite():
         return str(bound)
-    return str(exact.quantize(Decimal(1).scaleb(-digits), ROUND_CEILING))
+    # With room for all digits of the largest float.
+    return str(exact.quantize(Decimal(1).scaleb(-digits), ROUND_CEILING, Context(prec=400)))
 
 
 def digits_up(bound: float, digits: int) -> str:

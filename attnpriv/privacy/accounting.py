@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import get_args
 
+import numpy as np
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
@@ -122,20 +123,18 @@ def smallest_noise(
         A noise that meets the target; None where none up to 10,000 does.
     """
 
-    def excess(logarithm: float) -> float:
+    def excess(halvings: float) -> float:
         # Neither 0 nor infinity has a place in an interpolation.
-        return math.log(min(max(spent(math.exp(logarithm)) / epsilon, 1e-9), 1e9))
+        return math.log(min(max(spent(enough * 2**-halvings) / epsilon, 1e-9), 1e9))
 
     enough = start
     while spent(enough) > epsilon:
         if enough >= LARGEST_NOISE:
             return None
         enough = min(2 * enough, LARGEST_NOISE)
-    too_little = enough / 2
-    while spent(too_little) <= epsilon:
-        enough, too_little = too_little, too_little / 2
-    bracket = math.log(too_little), math.log(enough)
-    noise = min(math.exp(brentq(excess, *bracket, xtol=PRECISION / 4)), enough)
+    while spent(enough / 2) <= epsilon:
+        enough /= 2
+    noise: float = enough * 2 ** -brentq(excess, 0.0, 1.0, xtol=PRECISION / 4)
     while spent(noise) > epsilon:
         noise *= 1 + PRECISION / 4
     return noise
@@ -212,7 +211,8 @@ def _check(delta: float, sample_rate: float, steps: int, accountant: str) -> Non
 def _epsilon(
     noise_multiplier: float, delta: float, sample_rate: float, steps: int, accountant: Accountant
 ) -> float:
-    epsilon = epsilon_from_rdp(steps * step_rdp(noise_multiplier, sample_rate), delta)
+    with np.errstate(over="ignore"):
+        epsilon = epsilon_from_rdp(steps * step_rdp(noise_multiplier, sample_rate), delta)
     if accountant == "prv" and math.isfinite(epsilon):
         epsilon = min(epsilon, _gaussian_epsilon(math.sqrt(steps) / noise_multiplier, delta))
     if accountant == "prv" and 0 < epsilon < math.inf:
@@ -228,7 +228,7 @@ def _gaussian_epsilon(mu: float, delta: float) -> float:
     """
 
     def exceeds(epsilon: float) -> bool:
-        most, taken_off = log_ndtr([mu / 2 - epsilon / mu, -mu / 2 - epsilon / mu])
+        most, taken_off = map(float, log_ndtr([mu / 2 - epsilon / mu, -mu / 2 - epsilon / mu]))
         # What is taken off is nearly all of it for a small mu: rounding must not take off more.
         ratio = taken_off + epsilon - most - 1e-15 * (8 + epsilon + abs(most) + abs(taken_off))
         return ratio >= 0 or most + math.log(-math.expm1(ratio)) > math.log(delta)

@@ -32,6 +32,7 @@ SMALLEST_ERROR = 1e-9
 LOSSES_PER_ERROR = 20  # at least
 MOST_LOSSES_PER_ERROR = 1e5
 MOST_CELLS = 2**21  # about 200 MB
+LARGEST_LOSS = 1e5
 COARSEST = 0.05  # cells in which the distribution is smooth
 SMALLEST_DELTA = 1e-280  # below, the chances are no floats of full precision
 SHARE_CUT = 1e-3  # of δ, for the cells and the tails
@@ -52,7 +53,8 @@ def epsilon_from_losses(
 
     The loss is that of removing a record, which costs no less than adding one.
     """
-    if delta < SMALLEST_DELTA or _errors_per_width(delta, steps) > MOST_CELLS / 8:
+    fits = delta >= SMALLEST_DELTA and at_most <= LARGEST_LOSS
+    if not fits or _errors_per_width(delta, steps) > MOST_CELLS / 8:
         return math.inf
     error = ERROR
     while at_most > MOST_LOSSES_PER_ERROR * error:
@@ -89,7 +91,8 @@ class _Cells:
 
     @property
     def losses(self) -> Array:
-        return (np.arange(self.count) - self.middle) * self.width
+        middle: Array = (np.arange(self.count) - self.middle) * self.width
+        return middle
 
 
 def _epsilon(noise: float, delta: float, rate: float, steps: int, error: float) -> float:
