@@ -91,8 +91,7 @@ class _Cells:
 
     @property
     def losses(self) -> Array:
-        middle: Array = (np.arange(self.count) - self.middle) * self.width
-        return middle
+        return (np.arange(self.count, dtype=np.float64) - self.middle) * self.width
 
 
 def _epsilon(noise: float, delta: float, rate: float, steps: int, error: float) -> float:
