@@ -45,8 +45,14 @@ def _require_choice(name: str, got: str, literal: Any) -> None:
 
 
 def is_number(value: object) -> bool:
-    """Whether the value is a real number, NumPy's among them, but not True or False."""
-    return isinstance(value, Real) and not isinstance(value, bool)
+    """Whether the value is a real number that a float can hold, but not True or False."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
 
 
 def is_whole(value: object) -> bool:

@@ -8,7 +8,6 @@ the Gaussian that saw every record at every step. docs/adr/0022 says why they ar
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from functools import lru_cache
 from typing import get_args
@@ -25,7 +24,6 @@ from attnpriv.rounding import digits_up, round_up
 
 LARGEST_NOISE = 1e4
 MOST_STEPS = 10**12
-LARGEST_FLOAT = sys.float_info.max  # an int can be larger
 PRECISION = 1e-4  # of a noise multiplier, that a search for the smallest one gives away at most
 # The last digits of a Fourier transform depend on where its numbers lie in memory, and so differ
 # from process to process; ε is rounded up past them.
@@ -60,7 +58,7 @@ def epsilon_spent(
     Not covered: any other look at the data, and floating-point attacks on the noise.
     """
     _check(delta, sample_rate, steps, accountant)
-    if not (is_number(noise_multiplier) and 0 <= noise_multiplier <= LARGEST_FLOAT):
+    if not (is_number(noise_multiplier) and 0 <= noise_multiplier < math.inf):
         raise InputError(f"expected noise_multiplier >= 0 and finite, got {noise_multiplier!r}")
     if steps == 0:
         return 0.0
@@ -191,7 +189,7 @@ def steps_within(
 
 def check_target(epsilon: float) -> None:
     """Raise InputError unless ε is a number above 0 and finite."""
-    if not (is_number(epsilon) and 0 < epsilon <= LARGEST_FLOAT):
+    if not (is_number(epsilon) and 0 < epsilon < math.inf):
         raise InputError(f"expected epsilon > 0 and finite, got {epsilon!r}")
 
 
