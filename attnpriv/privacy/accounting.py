@@ -55,7 +55,9 @@ def epsilon_spent(
 
     Claim: (ε, δ)-DP of all released weights and everything computed from them, if batches were
     drawn by Poisson sampling at this rate and each record's gradient was clipped before the sum.
-    Not covered: any other look at the data, and floating-point attacks on the noise.
+    Not covered: any other look at the data, and floating-point attacks on the noise. Under ``prv``
+    ε is that of removing a record. That adding one never costs more is proved for a single step and
+    in Rényi's terms, and assumed of several steps, as by other accountants.
     """
     _check(delta, sample_rate, steps, accountant)
     if not (is_number(noise_multiplier) and 0 <= noise_multiplier < math.inf):

@@ -14,6 +14,7 @@ import mpmath
 import numpy as np
 import pytest
 from dp_accounting.pld import PLDAccountant
+from opacus.accountants import PRVAccountant, RDPAccountant
 
 from attnpriv.config import Accountant
 from attnpriv.errors import InputError
@@ -40,6 +41,20 @@ def test_prv_agrees_with_dp_accounting_and_rdp_is_no_tighter(
     # Ours is an upper bound by construction, at most two error bars above the other library's.
     assert theirs - 0.001 * max(1.0, theirs) <= ours <= theirs + 0.021
     assert ours <= epsilon_spent(noise_multiplier, 1e-5, sample_rate, steps, "rdp") + 0.021
+
+
+@pytest.mark.filterwarnings("ignore:Optimal order")
+@pytest.mark.parametrize(("noise_multiplier", "sample_rate", "steps"), GRID)
+def test_both_accountants_say_what_those_of_opacus_say_where_rounding_is_small(
+    noise_multiplier: float, sample_rate: float, steps: int
+) -> None:
+    opacus_prv, opacus_rdp = PRVAccountant(), RDPAccountant()
+    opacus_prv.history = opacus_rdp.history = [(noise_multiplier, sample_rate, steps)]
+    ours = epsilon_spent(noise_multiplier, 1e-5, sample_rate, steps)
+    # Both add an error of 0.01 to stay above the truth, and ours a smaller one to a small ε.
+    assert ours <= opacus_prv.get_epsilon(delta=1e-5) + 0.001 * max(1.0, ours)
+    by_rdp = epsilon_spent(noise_multiplier, 1e-5, sample_rate, steps, "rdp")
+    assert by_rdp <= opacus_rdp.get_epsilon(delta=1e-5) + 1e-6
 
 
 def exact_epsilon(chances: Callable[[mpmath.mpf], list[tuple[Any, Any]]], delta: float) -> float:
