@@ -6,8 +6,13 @@ from typing import TypeVar
 
 from torch import nn
 
-from attnpriv.attention.drop_in.multihead import harden_multihead, multihead_attention
-from attnpriv.attention.drop_in.transformers_models import harden_registered, registered_attention
+from attnpriv.attention.drop_in.multihead import harden_multihead, make_core, multihead_attention
+from attnpriv.attention.drop_in.transformers_models import (
+    applications,
+    harden_registered,
+    heads_and_width,
+    registered_attention,
+)
 from attnpriv.config import AttentionConfig
 from attnpriv.errors import InputError
 
@@ -18,9 +23,10 @@ def harden(model: Model, config: AttentionConfig) -> Model:
     """Harden the attention of a finished model in place; its own weights stay as they are.
 
     Two kinds of attention are found, at any depth: ``nn.MultiheadAttention``, so also that in the
-    layers of ``nn.Transformer``; and in models of ``transformers`` the attention that goes through
-    ``AttentionInterface``, as that of BERT and its descendants does. With no clip and a temperature
-    of 1 the model computes what it did. Hardening it again replaces the configuration.
+    layers of ``nn.Transformer``; and in models of ``transformers`` the attention of the families
+    that ``drop_in/families.py`` lists, from BERT and its descendants to Llama, BART and Whisper.
+    With no clip and a temperature of 1 the model computes what it did. Hardening it again with an
+    equal configuration changes nothing; another one replaces it, and starts with new temperatures.
 
     What was replaced can be listed:
 
@@ -39,6 +45,7 @@ def harden(model: Model, config: AttentionConfig) -> Model:
     * A ``transformers`` model gets its own copy of its configuration, which others may share. It
       returns attention weights where it hands ``output_attentions`` on to its attention, as BERT
       does and GPT-2 does not.
+    * Keys and values that groups of heads share, as in Llama, are repeated for each head.
     * With ``config.temperature_floor`` the state dict gains the learned temperatures. Otherwise its
       keys stay, and what ``save_pretrained`` writes loads as the plain model.
 
@@ -51,19 +58,23 @@ def harden(model: Model, config: AttentionConfig) -> Model:
 
     Raises:
         InputError: there is nothing to harden, the score is additive, or the model holds attention
-            that would not be bounded: a subclass of ``nn.MultiheadAttention``; inside a model of
-            ``transformers`` a class with "attention" in its name that bypasses the interface, or
-            whose logits are not scaled by 1/√Dh. Nothing is changed then. The hardened model itself
-            raises it for a float mask with other values than 0 and -inf, for nested tensors, for
-            whatever a ``transformers`` model hands to its attention that could change the weights,
-            and when its implementation was switched afterwards.
+            that might not be bounded: a subclass of ``nn.MultiheadAttention``; or beside or inside
+            a model of ``transformers`` another family than those listed, or a class with
+            "attention" in its name that bypasses ``AttentionInterface``. The model is as it was
+            then, bit for bit, as after any other error. The hardened model itself raises it for a
+            float mask that is learned or holds other values than 0 and -inf, for nested tensors,
+            for whatever a ``transformers`` model hands to its attention that could change the
+            weights, when its implementation was switched afterwards, and in ``torch.jit.trace``;
+            ``torch.export`` works, with sizes that vary, and so does the ONNX export built on it.
 
     Claim: with a clip, every weight of the attention that was replaced lies within
     ``guarantees.weight_bounds(c, τ, n)`` for n visible keys, in training and in evaluation, whether
     weights are asked for or not; τ is the floor where there is one, and ``bias_k`` and
-    ``add_zero_attn`` add a visible key each. Not covered: attention in modules that the list above
-    does not name; what the rest of the model computes; a model that was saved, and loaded without
-    hardening it again.
+    ``add_zero_attn`` add a visible key each. Condition: the families of ``transformers`` compute
+    what they did when they were listed, which the tests check for the version they run with. Not
+    covered: attention in modules that the list above does not name; what the rest of the model
+    computes, with the answers of several attentions for one; a model that was saved, and loaded
+    without hardening it again.
     """
     if config.score != "dot_product":
         raise InputError(
@@ -75,6 +86,11 @@ def harden(model: Model, config: AttentionConfig) -> Model:
             "expected a model that holds nn.MultiheadAttention or is of transformers, "
             f"got a {type(model).__name__} with no attention of either kind"
         )
-    harden_multihead(model, multihead, config)
-    harden_registered(model, registered, config)
+    # All that can fail comes before the first change.
+    cores = {part: make_core(part, config, part.num_heads, part.head_dim) for part in multihead}
+    more = {part: make_core(part, config, *heads_and_width(part)) for part in registered}
+    for part, times in applications(model).items():
+        more[part].applications = times
+    harden_registered(model, more)
+    harden_multihead(model, cores)
     return model

@@ -5,6 +5,8 @@ Shapes: B batch, H heads, Tq queries, Tk keys, Dh head width, E = H·Dh model wi
 
 from __future__ import annotations
 
+from itertools import chain
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -61,7 +63,7 @@ class HardenedMultiheadAttention(nn.MultiheadAttention):
         q, k, v = self._project(*(self._batch_first(x, batched) for x in (query, key, value)))
         if key_padding_mask is not None and not batched:
             key_padding_mask = key_padding_mask.unsqueeze(0)
-        visible = self._visible(attn_mask, key_padding_mask, len(q), q.shape[1], k.shape[1])
+        visible = self._visible(attn_mask, key_padding_mask, q.shape[0], q.shape[1], k.shape[1])
         k, v, visible = self._with_extra_keys(k, v, visible)
         q, k, v = (self._split(x) for x in (q, k, v))
         attended, weights = self.core(q, k, v, visible, need_weights)
@@ -120,8 +122,8 @@ class HardenedMultiheadAttention(nn.MultiheadAttention):
         if self.add_zero_attn:
             extra.append((k.new_zeros(1, 1, self.embed_dim), v.new_zeros(1, 1, self.embed_dim)))
         for more_k, more_v in extra:
-            k = torch.cat([k, more_k.to(k.dtype).expand(len(k), -1, -1)], dim=1)
-            v = torch.cat([v, more_v.to(v.dtype).expand(len(v), -1, -1)], dim=1)
+            k = torch.cat([k, more_k.to(k.dtype).expand(k.shape[0], -1, -1)], dim=1)
+            v = torch.cat([v, more_v.to(v.dtype).expand(v.shape[0], -1, -1)], dim=1)
             visible = None if visible is None else F.pad(visible, (0, 1), value=True)
         return k, v, visible
 
@@ -137,22 +139,31 @@ def multihead_attention(model: nn.Module) -> list[nn.MultiheadAttention]:
 
 
 def harden_multihead(
-    model: nn.Module, found: list[nn.MultiheadAttention], config: AttentionConfig
+    model: nn.Module, cores: dict[nn.MultiheadAttention, HardenedAttention]
 ) -> None:
-    """Harden what ``multihead_attention`` found in a model."""
-    for part in found:
+    """Give the modules of ``multihead_attention`` their cores."""
+    for part, core in cores.items():
         part.__class__ = HardenedMultiheadAttention  # whoever holds the module keeps holding it
-        attach_core(part, config, part.num_heads, part.head_dim)
+        part.add_module(CORE, core)
     for encoder in model.modules():
-        if found and isinstance(encoder, nn.TransformerEncoder):
+        if cores and isinstance(encoder, nn.TransformerEncoder):
             encoder.use_nested_tensor = False
 
 
-def attach_core(module: nn.Module, config: AttentionConfig, heads: int, width: int) -> None:
-    """Give an attention module the submodule that computes its hardened attention."""
-    device = next(module.parameters()).device
-    core = HardenedAttention(config, heads, width).to(device).train(module.training)
-    module.add_module(CORE, core)
+def make_core(
+    module: nn.Module, config: AttentionConfig, heads: int, width: int
+) -> HardenedAttention:
+    """What is to compute the attention of a module, which stays as it is.
+
+    Under an equal configuration that is the core it has, with the temperatures that it learned.
+    """
+    present = getattr(module, CORE, None)
+    if isinstance(present, HardenedAttention) and present.config == config:
+        return present
+    # Quantised layers have no parameters; they run on the CPU.
+    tensors = chain(module.parameters(), module.buffers(), [torch.empty(0, device="cpu")])
+    core = HardenedAttention(config, heads, width)
+    return core.to(next(tensors).device).train(module.training)
 
 
 def _is_batched(query: Tensor, key: Tensor, value: Tensor) -> bool:
@@ -184,12 +195,17 @@ def shown(name: str, mask: Tensor) -> Tensor:
     """True where a float mask, which is added to logits, shows a key.
 
     It may hold 0 and -inf, or in place of that its dtype's least number: anything else would move
-    logits past their clip.
+    logits past their clip. A mask that is learned would get no gradient.
     """
     if not mask.is_floating_point():
         raise InputError(f"expected a bool or float {name}, got {mask.dtype}")
+    if mask.requires_grad:
+        raise InputError(f"expected {name} to be a constant, got one that wants a gradient")
     hidden = mask <= torch.finfo(mask.dtype).min
-    other = mask[(mask != 0) & ~hidden]
-    if len(other):
-        raise InputError(f"expected {name} with no values but 0 and -inf, got {other[0].item()}")
+    fits = hidden | (mask == 0)
+    message = f"expected {name} with no values but 0 and -inf"
+    if torch.compiler.is_exporting():  # the values are unknown yet: the graph will check them
+        torch._assert_async(fits.all(), message)
+    elif not fits.all():
+        raise InputError(f"{message}, got {mask[~fits][0].item()}")
     return ~hidden

@@ -3,7 +3,7 @@
 ``transformers`` is not a dependency. A model of its classes is proof that it is installed and
 imported, and only then it is used here.
 
-Shapes: B batch, H heads, Tq queries, Tk keys, Dh head width.
+Shapes: B batch, H heads, Tq queries, Tk keys, Dh head width, Dv value width.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import copy
 import inspect
 import math
 import sys
+from collections import Counter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from attnpriv.attention.drop_in.multihead import CORE, attach_core, shown
+from attnpriv.attention.drop_in.families import is_known, is_of_known_family
+from attnpriv.attention.drop_in.multihead import CORE, shown
 from attnpriv.attention.modules import HardenedAttention
-from attnpriv.config import AttentionConfig
 from attnpriv.errors import InputError
 
 IMPLEMENTATION = "attnpriv"  # the name of our attention in the registry of transformers
@@ -42,21 +43,41 @@ HARMLESS = frozenset(
         "use_cache",
     }
 )
+# Where the attention modules of transformers keep their number of heads and the head width; what
+# stands first is nearest to the module: the configuration of BART has the encoder's heads alone.
+HEADS = ("num_heads", "num_attention_heads", "n_heads")
+WIDTHS = ("head_dim", "attention_head_size", "head_size")
 
 
 def registered_attention(model: nn.Module) -> list[nn.Module]:
-    """The modules that ask the registry of transformers for their attention function."""
+    """The modules that ask the registry of transformers for their attention function.
+
+    Raises:
+        InputError: the model holds attention that ``families`` does not name, or that bypasses the
+            registry.
+    """
     if "transformers.modeling_utils" not in sys.modules:
         return []
     from transformers import PreTrainedModel
 
     owners = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
+    if not owners:
+        return []
+    for part in model.modules():
+        _check_part(part)
     for owner in owners:
         _check_owner(owner)
-    found = [part for part in model.modules() if owners and _asks_the_registry(part)]
-    for part in found:
-        _heads_and_width(part)
-    return found
+    return [part for part in model.modules() if is_known(part)]
+
+
+def _check_part(part: nn.Module) -> None:
+    """Refuse what is not known to be one softmax a call, or to hold no other attention."""
+    if not is_known(part) and (not is_of_known_family(part) or _asks_the_registry(part)):
+        raise InputError(
+            "expected attention that is known to be one softmax a call, got "
+            f"{type(part).__name__} from {type(part).__module__}, which harden could not bound; "
+            "what it knows is listed in attnpriv.attention.drop_in.families"
+        )
 
 
 def _check_owner(owner: Any) -> None:
@@ -80,7 +101,7 @@ def _check_owner(owner: Any) -> None:
 
 
 def _can_be_hardened(module: nn.Module) -> bool:
-    return isinstance(module, nn.MultiheadAttention) or _asks_the_registry(module)
+    return isinstance(module, nn.MultiheadAttention) or is_known(module)
 
 
 def _asks_the_registry(module: nn.Module) -> bool:
@@ -88,50 +109,70 @@ def _asks_the_registry(module: nn.Module) -> bool:
     return code is not None and "ALL_ATTENTION_FUNCTIONS" in code.co_names
 
 
-def _heads_and_width(module: Any) -> tuple[int, int]:
-    heads = getattr(getattr(module, "config", None), "num_attention_heads", None)
-    width = getattr(module, "attention_head_size", getattr(module, "head_dim", None))
-    if heads is None or width is None:
-        raise InputError(
-            "expected an attention module with config.num_attention_heads and attention_head_size "
-            f"or head_dim, got {type(module).__name__}"
-        )
-    _check_scaling(getattr(module, "scaling", None), width)
-    return heads, width
+def heads_and_width(module: Any) -> tuple[int, int]:
+    """H of the queries and Dh of an attention module of transformers."""
+    places = (module, module.config)
+    heads = [getattr(place, name) for place in places for name in HEADS if hasattr(place, name)]
+    widths = [getattr(module, name) for name in WIDTHS if hasattr(module, name)]
+    return heads[0], widths[0]
 
 
-def _check_scaling(scaling: float | None, width: int) -> None:
-    """None stands for 1/√Dh in transformers."""
-    if scaling is not None and not math.isclose(scaling, width**-0.5, rel_tol=1e-6):
-        raise InputError(
-            f"expected logits scaled by 1/√{width} = {width**-0.5:.6g}, got {scaling:.6g}"
-        )
+def applications(model: nn.Module) -> Counter[nn.Module]:
+    """How often a forward pass runs the attention modules that it can run more than once."""
+    counts: Counter[nn.Module] = Counter()
+    for part in model.modules():
+        if type(part).__name__ == "AlbertTransformer":
+            counts.update(_of_albert(part))
+    return counts
 
 
-def harden_registered(model: nn.Module, found: list[nn.Module], config: AttentionConfig) -> None:
-    """Harden what ``registered_attention`` found in a model."""
-    for part in found:
+def _of_albert(transformer: Any) -> list[nn.Module]:
+    """The attention of each layer that it runs: a group's layers come in turn, then the next's."""
+    groups = transformer.albert_layer_groups
+    layers = transformer.config.num_hidden_layers
+    # Divided as transformers does: rounding decides where the groups do not divide the layers.
+    chosen = [groups[int(i / (layers / len(groups)))] for i in range(layers)]
+    return [layer.attention for group in chosen for layer in group.albert_layers]
+
+
+def harden_registered(model: nn.Module, cores: dict[Any, HardenedAttention]) -> None:
+    """Give the modules of ``registered_attention`` their cores, or leave all as it was."""
+    configurations = _own_configurations(model) if cores else []
+    for part, core in cores.items():
         if not hasattr(part, CORE):
             part.register_forward_pre_hook(_check_implementation)
-        attach_core(part, config, *_heads_and_width(part))
-    if found:
-        _switch_implementation(model)
+        part.add_module(CORE, core)
+    for part, name, own in configurations:
+        setattr(part, name, own)
 
 
-def _switch_implementation(model: nn.Module) -> None:
-    """Make transformers call ``_attention`` for this model and for no other."""
-    from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
+def _own_configurations(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:
+    """A copy of each configuration, which calls for ``_attention``, and the attribute it is for."""
+    from transformers import PretrainedConfig
+
+    register()
+    copies: dict[int, Any] = {}  # one copy for all who share a configuration
+    found = []
+    for part in model.modules():
+        for name, value in vars(part).items():
+            if isinstance(value, PretrainedConfig):
+                own = copy.deepcopy(value, copies)
+                own._attn_implementation = IMPLEMENTATION
+                found.append((part, name, own))
+    return found
+
+
+def register() -> None:
+    """Make ``_attention`` known to transformers, which calls it for hardened models and no others.
+
+    Importing this module does so too, for models that are loaded with ``torch.load``: it is
+    imported for the hook that they come with.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
 
     # The masks first: for a name that it does not know, transformers would drop them silently.
     AttentionMaskInterface.register(IMPLEMENTATION, _mask)
     AttentionInterface.register(IMPLEMENTATION, _attention)
-    copies: dict[int, Any] = {}  # one copy for all who share a configuration
-    for part in model.modules():
-        for name, value in list(vars(part).items()):
-            if isinstance(value, PretrainedConfig):
-                own = copy.deepcopy(value, copies)
-                own._attn_implementation = IMPLEMENTATION
-                setattr(part, name, own)
 
 
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
@@ -161,21 +202,20 @@ def _attention(
     Args:
         module: the attention module, with a core.
         query: [B, H, Tq, Dh].
-        key: [B, H, Tk, Dh].
-        value: [B, H, Tk, Dh].
+        key: [B, G, Tk, Dh], each for H/G query heads that follow each other.
+        value: [B, G, Tk, Dv].
         attention_mask: True or 0 where a key may be seen, broadcasts to [B, H, Tq, Tk].
-        scaling: of the logits.
+        scaling: of the logits; None stands for 1/√Dh.
         dropout: not applied, see ``harden``.
         is_causal: counts where there is no mask; None is what the module says.
         others: what the model was called with.
 
     Returns:
-        Output [B, Tq, H, Dh], and weights [B, H, Tq, Tk] where ``output_attentions`` is set.
+        Output [B, Tq, H, Dv], and weights [B, H, Tq, Tk] where ``output_attentions`` is set.
     """
     core = getattr(module, CORE, None)
     if not isinstance(core, HardenedAttention):
         raise InputError(f"expected a model that harden() was given, got {type(module).__name__}")
-    _check_scaling(scaling, query.shape[-1])
     _check_others(others)
     if is_causal is None:
         is_causal = getattr(module, "is_causal", False)
@@ -184,8 +224,21 @@ def _attention(
         mask = shown("attention_mask", mask)
     causal = is_causal and mask is None and query.shape[2] > 1  # a single query is the last one
     need_weights = bool(others.get("output_attentions"))
+    query = _scaled(query, scaling)
+    key, value = (_one_for_each_head(x, query.shape[1]) for x in (key, value))
     attended, weights = core(query, key, value, mask, need_weights, causal)
     return attended.transpose(1, 2).contiguous(), weights
+
+
+def _scaled(query: Tensor, scaling: float | None) -> Tensor:
+    """Queries whose products with the keys, divided by √Dh as the core does, are the logits."""
+    factor = 1.0 if scaling is None else scaling * query.shape[-1] ** 0.5
+    return query if math.isclose(factor, 1.0, rel_tol=1e-6) else query * factor
+
+
+def _one_for_each_head(x: Tensor, heads: int) -> Tensor:
+    """Keys or values [B, G, Tk, D], which groups of query heads share, as [B, H, Tk, D]."""
+    return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)
 
 
 def _check_others(others: dict[str, Any]) -> None:
@@ -202,3 +255,7 @@ def _check_implementation(module: Any, _: Any) -> None:
     name = module.config._attn_implementation
     if name != IMPLEMENTATION:
         raise InputError(f"expected attention implementation {IMPLEMENTATION}, got {name}")
+
+
+if "transformers.modeling_utils" in sys.modules:
+    register()

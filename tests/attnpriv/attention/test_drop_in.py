@@ -8,6 +8,7 @@ import itertools
 import logging
 import math
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -630,16 +631,33 @@ def test_models_inside_models_are_found() -> None:
     close(harden(headed, PLAIN)(IDS, attention_mask=MASK).logits, logits)
 
 
+class OwnSelfAttention(transformers.models.bert.modeling_bert.BertSelfAttention):
+    """May compute anything."""
+
+
+class OwnAttention(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.softmax(-1) @ x.mT @ x
+
+
+def bert_with(part: str, module: Callable[[Any], nn.Module]) -> Any:
+    model = tiny("Bert")
+    setattr(model.encoder.layer[1].attention, part, module(model.config))
+    return model
+
+
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "own attention": (
-        lambda: transformers.MPNetModel(transformers.MPNetConfig(**SIZES)),
-        "goes through AttentionInterface, got MPNetAttention",
+    "attention that does not ask for ours": (
+        lambda: bert_with("own", lambda _: OwnAttention()),
+        "goes through AttentionInterface, got OwnAttention",
     ),
-    "own attention inside a module": (
-        lambda: nn.ModuleList(
-            [tiny("Bert"), transformers.MPNetModel(transformers.MPNetConfig(**SIZES))]
-        ),
-        "goes through AttentionInterface, got MPNetAttention",
+    "a subclass of attention that is known": (
+        lambda: bert_with("self", OwnSelfAttention),
+        "known to be one softmax a call, got OwnSelfAttention from .*test_drop_in",
+    ),
+    "another family": (
+        lambda: transformers.MPNetModel(transformers.MPNetConfig(**SIZES)),
+        "known to be one softmax a call, got MPNetModel from transformers.models.mpnet",
     ),
     "weights in the configuration": (
         lambda: tiny("Bert", output_attentions=True),
@@ -648,14 +666,6 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a part of a model": (
         lambda: tiny("Bert").encoder,
         "got a BertEncoder with no attention of either kind",
-    ),
-    "unknown shapes": (
-        lambda: transformers.T5EncoderModel(
-            transformers.T5Config(
-                vocab_size=19, d_model=12, d_kv=4, d_ff=17, num_layers=1, num_heads=3
-            )
-        ),
-        "expected an attention module with config.num_attention_heads .* got T5Attention",
     ),
 }
 
@@ -669,17 +679,42 @@ def test_models_that_cannot_be_hardened_are_refused_unchanged(what: str) -> None
     assert not any(isinstance(part, HardenedAttention) for part in model.modules())
 
 
-def test_another_scaling_is_refused_early_and_late() -> None:
-    model = tiny("Bert")
-    attention = model.encoder.layer[1].attention.self
-    attention.scaling = 1.0
-    with pytest.raises(InputError, match="expected logits scaled by 1/√4 = 0.5, got 1"):
-        harden(model, PLAIN)
-    attention.scaling = 0.5
-    harden(model, PLAIN)
-    attention.scaling = 0.25
-    with pytest.raises(InputError, match="got 0.25"):
-        model(IDS)
+@pytest.mark.parametrize("scaling", [0.25, 1.0, 3.0])
+def test_another_scaling_of_the_logits_is_honoured_and_bounded(scaling: float) -> None:
+    def scaled() -> Any:
+        model = tiny("Bert")
+        for layer in model.encoder.layer:
+            layer.attention.self.scaling = scaling
+        return model
+
+    calls = {"attention_mask": MASK, "output_attentions": True}
+    compare(harden(scaled(), PLAIN)(IDS, **calls), scaled()(IDS, **calls), MASK.bool())
+    for config in CLIPPED:
+        for weights in harden(scaled(), config)(IDS, **calls).attentions:
+            within_bounds(weights, MASK.bool()[:, None, None], config)
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_a_quantised_bert_is_hardened() -> None:
+    """Its linear layers have no parameters, of which a device could be read."""
+    plain = tiny("Bert")
+    model = torch.ao.quantization.quantize_dynamic(plain, {nn.Linear}, dtype=torch.qint8)
+    expected = model(IDS, attention_mask=MASK).last_hidden_state
+    ours = harden(model, PLAIN)(IDS, attention_mask=MASK).last_hidden_state
+    torch.testing.assert_close(ours[MASK.bool()], expected[MASK.bool()], rtol=0, atol=0.05)
+
+
+def test_an_error_halfway_leaves_the_model_as_it_was() -> None:
+    model = Classifier()
+    expected = model(IDS)
+    model.bert.pooler.config = copy.copy(model.config)
+    model.bert.pooler.config.lock = threading.Lock()  # which cannot be copied
+    with pytest.raises(TypeError, match="cannot pickle"):
+        harden(model, CLIPPED[3])
+    assert torch.equal(model(IDS), expected)
+    assert not any(isinstance(part, HardenedAttention) for part in model.modules())
+    assert type(model.mixer) is nn.MultiheadAttention
 
 
 @pytest.mark.parametrize(
