@@ -16,8 +16,11 @@ What none of them says:
 from __future__ import annotations
 
 import math
+from numbers import Integral
 
 from attnpriv.errors import InputError
+
+LARGEST_COUNT = 2**53  # of keys; up to here a float holds every whole number
 
 
 def weight_bounds(c: float, tau: float, n: int) -> tuple[float, float]:
@@ -33,7 +36,8 @@ def weight_bounds(c: float, tau: float, n: int) -> tuple[float, float]:
     (0.0, 1.0)
 
     Raises:
-        InputError: c < 0, tau <= 0, n < 1, or one of them is NaN.
+        InputError: c < 0, tau <= 0, n < 1 or no whole number, or one of them is NaN. This holds
+            for every function here.
     """
     inverse = _inverse_ratio(c, tau)
     _check_count("n", n, 1)
@@ -116,10 +120,10 @@ def output_change_bound(c: float, tau: float, value_diameter: float) -> float:
     1.5232
 
     Raises:
-        InputError: c < 0, tau <= 0, or the diameter is negative or NaN.
+        InputError: c < 0, tau <= 0, or the diameter is negative or not finite.
     """
-    if not value_diameter >= 0:
-        raise InputError(f"expected value_diameter >= 0, got {value_diameter}")
+    if not (value_diameter >= 0 and math.isfinite(value_diameter)):
+        raise InputError(f"expected value_diameter >= 0 and finite, got {value_diameter}")
     return total_variation_bound(c, tau) * value_diameter
 
 
@@ -223,7 +227,6 @@ def _inverse_ratio(c: float, tau: float) -> float:
     return math.exp(-2 * _scaled(c, tau))
 
 
-def _check_count(name: str, value: int, low: int, high: int | None = None) -> None:
-    if value < low or (high is not None and value > high):
-        limits = f">= {low}" if high is None else f"in [{low}, {high}]"
-        raise InputError(f"expected {name} {limits}, got {value}")
+def _check_count(name: str, value: int, low: int, high: int = LARGEST_COUNT) -> None:
+    if not isinstance(value, Integral) or not low <= value <= high:
+        raise InputError(f"expected {name} as a whole number in [{low}, {high}], got {value}")

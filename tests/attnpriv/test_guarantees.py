@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -135,3 +136,43 @@ def test_limits_no_clip_zero_clip_one_key_and_huge_clip() -> None:
 def test_values_out_of_range_are_refused(call: object) -> None:
     with pytest.raises(InputError, match="expected .* got"):
         call()  # type: ignore[operator]
+
+
+FUNCTIONS: dict[Callable[..., object], tuple[float, ...]] = {
+    g.weight_bounds: (1.0, 1.0, 3),
+    g.mass_bound: (1.0, 1.0, 3, 2),
+    g.lift_bound: (1.0, 1.0, 3, 2),
+    g.total_variation_bound: (1.0, 1.0),
+    g.single_logit_total_variation_bound: (1.0, 1.0),
+    g.output_change_bound: (1.0, 1.0, 1.0),
+    g.softmax_jacobian_bound: (1.0, 1.0, 3),
+    g.selection_epsilon: (1.0, 1.0, 3),
+    g.selection_rho: (1.0, 1.0),
+    g.row_release_scale: (1.0, 1.0, 1.0),
+    g.clip_radius: (1.0, 3),
+}
+
+
+def test_every_function_is_tried_with_values_out_of_range() -> None:
+    public = {f for name, f in vars(g).items() if callable(f) and not name.startswith("_")}
+    assert {f for f in public if f.__module__ == g.__name__} == set(FUNCTIONS)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1, 0, 2.5, 1e300, 2**60])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_any_argument_gives_a_number_or_an_error_that_names_it(
+    function: Callable[..., object], value: float
+) -> None:
+    for place, usual in enumerate(FUNCTIONS[function]):
+        arguments = [*FUNCTIONS[function][:place], value, *FUNCTIONS[function][place + 1 :]]
+        try:
+            result = function(*arguments)
+        except InputError as error:
+            message = str(error)
+        else:
+            message = ""
+            numbers = result if isinstance(result, tuple) else (result,)
+            assert not any(map(math.isnan, numbers))
+            assert value >= 0
+            assert not isinstance(usual, int) or (isinstance(value, int) and value <= 2**53)
+        assert message == "" or message.endswith(f"got {value}")
