@@ -16,8 +16,10 @@ a bias by position                        added before the clip, which bounds bo
                                           beside ``norm`` and additive scores; not trained
 NaN in a visible query or key             NaN in the rows that see it, never a plausible weight
 infinite logits                           ``clamp``, ``tanh`` and ``relative`` take them to ±c;
-                                          infinite q or k under ``norm``, or an unclipped infinite
-                                          logit, give NaN rows
+                                          infinite q or k under ``norm``, an unclipped infinite
+                                          logit, or products that overflow both ways, give NaN rows
+|x| past the root of the largest number   shortened as any other vector under ``norm``
+``torch.jit.trace``                       InputError; ``torch.export`` works for sizes that vary
 keys and values at masked places          must be finite: 0·NaN is NaN
 ========================================  ======================================================
 """

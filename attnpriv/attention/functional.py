@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from attnpriv.attention.blockwise import Rule, blockwise_attention
 from attnpriv.attention.flex import flex_attend
 from attnpriv.attention.scores import (
-    bias_of_pairs,
     bound_vector,
     clipped_logits,
     has_native_bfloat16,
@@ -51,7 +50,7 @@ def choose_backend(
 ) -> Backend:
     """Who computes the attention; a function of the arguments alone.
 
-    * ``eager``: whenever the weights are asked for, since only this one has them.
+    * ``eager``: whenever the weights are asked for, since only this one has them, and for no keys.
     * ``fused``, PyTorch's ``scaled_dot_product_attention``: dot products without a clip, or under
       ``norm``, which touches no logit. The exception: few keys under ``norm`` on a CPU, where
       ``blockwise`` was measured to be faster (docs/benchmarks.md).
@@ -74,7 +73,7 @@ def choose_backend(
     >>> choose_backend(AttentionConfig(clip=2.0), torch.device("cpu"), need_weights=False)
     'blockwise'
     """
-    if need_weights:
+    if need_weights or not keys:
         return "eager"
     if config.score == "additive" or biased:
         return "blockwise"
@@ -132,7 +131,8 @@ def attention_weights(
     vector = None if vector is None else vector.to(wide)
     bias = _checked_bias(position_bias, q, k, config)
     if bias is not None:
-        bias = bias_of_pairs(bias.to(wide), slice(0, q.shape[2]), slice(0, k.shape[2]))
+        query, key = (torch.arange(x.shape[2], device=q.device) for x in (q, k))
+        bias = bias.to(wide)[:, bias.shape[1] // 2 + key - query[:, None]]
     with without_autocast(q):
         logits = clipped_logits(q.to(wide), k.to(wide), vector, mask, config, bias) / tau
     if mask is None:
@@ -193,16 +193,15 @@ def attend(
         )
     biased = position_bias is not None
     backend = choose_backend(config, q.device, need_weights, q.dtype, k.shape[2], biased)
-    if backend == "eager":
+    # An exported graph holds for other sizes, and the loops of the others would keep theirs.
+    if backend == "eager" or torch.compiler.is_exporting():
         weights = attention_weights(
             q, k, mask, config, causal=causal, temperature=temperature,
             score_vector=score_vector, position_bias=position_bias,
         )  # fmt: skip
-        return weights @ v, weights
+        return weights @ v, weights if need_weights else None
     mask = _checked_mask(q, k, mask)
     bias = _checked_bias(position_bias, q, k, config)
-    if k.shape[2] == 0:
-        return q.new_zeros(*q.shape[:3], v.shape[-1]), None
     tau, vector = _per_head(temperature, score_vector, q, config)
     with without_autocast(q):
         match backend:
@@ -343,17 +342,20 @@ def _per_head(
         raise InputError(f"expected a score vector exactly for additive scores, got {got}")
     tau: Tensor | float = config.temperature
     if temperature is not None:
-        if temperature.shape[-1:] != (H,) or temperature.shape not in ((H,), (B, H)):
-            raise InputError(f"expected temperature [{H}] or [{B}, {H}], got {temperature.shape}")
-        wide = wide_dtype(q)
-        tau = temperature.to(wide).reshape(-1, H, 1, 1)
+        _check_per_head("temperature", temperature, B, H)
+        tau = temperature.to(wide_dtype(q)).reshape(-1, H, 1, 1)
     if score_vector is not None:
-        if score_vector.shape not in ((H, Dh), (B, H, Dh)):
-            raise InputError(
-                f"expected score_vector [{H}, {Dh}] or [{B}, {H}, {Dh}], got {score_vector.shape}"
-            )
+        _check_per_head("score_vector", score_vector, B, H, Dh)
         score_vector = score_vector.to(q.dtype).unsqueeze(-2).expand(B, H, 1, Dh)
     return tau, score_vector
+
+
+def _check_per_head(name: str, x: Tensor, *shape: int) -> None:
+    """Refuse all but ``shape``, with or without the batch that it begins with."""
+    # The dimensions first: comparing shapes of unequal length would compare the batch with the
+    # heads, and a graph that is exported would hold for batches of another size only.
+    if x.ndim not in (len(shape) - 1, len(shape)) or tuple(x.shape) != shape[-x.ndim :]:
+        raise InputError(f"expected {name} {list(shape[1:])} or {list(shape)}, got {list(x.shape)}")
 
 
 def _checked_bias(
@@ -384,6 +386,12 @@ def _visible(mask: Tensor | None, q: Tensor, k: Tensor, causal: bool) -> Tensor 
 
 def _checked_mask(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor | None:
     """Refuse shapes and dtypes that do not fit; return the mask with four dimensions."""
+    if torch.jit.is_tracing():
+        raise InputError(
+            "expected no torch.jit.trace, which would keep the sizes of its example for all others "
+            "(nor the ONNX export that is built on it): use torch.export.export, or "
+            "torch.onnx.export with dynamo=True"
+        )
     if q.ndim != 4 or k.ndim != 4 or q.shape[:2] != k.shape[:2] or q.shape[3] != k.shape[3]:
         raise InputError(
             f"expected q [B, H, Tq, Dh] and k [B, H, Tk, Dh], got {list(q.shape)}, {list(k.shape)}"

@@ -37,7 +37,7 @@ class PerRecord(nn.Module):
 
         Nothing flows back to ``batch``; a hook on the gradient of an attached one would never fire.
         """
-        return self.weight.expand(len(batch), *self.weight.shape)
+        return self.weight.expand(batch.shape[0], *self.weight.shape)
 
 
 class HardenedAttention(nn.Module):
@@ -127,8 +127,8 @@ class HardenedAttention(nn.Module):
         assert self.config.temperature_floor is not None
         # In float32, and from the next number above: a floor or a sum that was rounded down would
         # break the certificate.
-        floor = torch.tensor(self.config.temperature_floor).nextafter(torch.tensor(math.inf))
-        return F.softplus(self.raw_temperature(batch).float()) + floor
+        floor, top = torch.tensor([self.config.temperature_floor, math.inf], dtype=torch.float32)
+        return F.softplus(self.raw_temperature(batch).float()) + floor.nextafter(top)
 
 
 class MultiHeadSelfAttention(nn.Module):

@@ -132,8 +132,10 @@ def bound_vector(w: Tensor, clip: float) -> Tensor:
     Source: Hölder's inequality.
     """
     wide = w.to(wide_dtype(w))
-    limit = clip * (1 - 2 * torch.finfo(w.dtype).eps)
-    return (wide * (limit / wide.abs().sum(-1, keepdim=True).clamp(min=limit))).to(w.dtype)
+    # Both sides are made smaller by a power of two, which rounds nothing: the sum cannot overflow.
+    limit = clip * (1 - 2 * torch.finfo(w.dtype).eps) * 2.0**-16
+    size = (wide * 2.0**-16).abs().sum(-1, keepdim=True)
+    return (wide * (limit / size.clamp(min=limit))).to(w.dtype)
 
 
 def norm_radius(clip: float, width: int, dtype: torch.dtype) -> float:
@@ -189,13 +191,34 @@ def _divide_texts(work: Callable[[Iterator[slice]], None], x: Tensor) -> None:
 
 def shorten_forward(x: Tensor, radius: float, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """As ``shorten``, and the factors [..., 1]; into the first rows of ``out`` if it is given."""
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide_dtype(x))
+    norm, before = _norm(x), None
+    # In a graph that is exported the values are unknown, and it has to be ready for all.
+    if torch.compiler.is_exporting() or norm.isinf().any():
+        x, before = _out_of_overflow(x, norm, radius)
+        norm = _norm(x)
     # The larger of norm and radius rather than min(1, r/norm): no division by zero.
     factor = norm.clamp_(min=radius).reciprocal_().mul_(radius)
     if x.dtype != torch.float16:  # in which a small factor has few digits, but a product has them
         factor = factor.to(x.dtype)
     out = torch.empty_like(x) if out is None else out[: len(x)]
-    return torch.mul(x, factor, out=out), factor.to(x.dtype)
+    shortened = torch.mul(x, factor, out=out)
+    return shortened, (factor if before is None else factor * before).to(x.dtype)
+
+
+def _norm(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide_dtype(x))
+
+
+def _out_of_overflow(x: Tensor, norm: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+    """Vectors whose squares overflow, scaled to a norm of ``radius`` or some more; and the factors.
+
+    An infinite entry becomes NaN.
+    """
+    huge = norm.isinf()
+    largest = x.abs().amax(-1, keepdim=True)
+    # By one factor after the other: their product may leave the range of the dtype.
+    scaled = torch.where(huge, x / largest * (2 * radius), x)
+    return scaled, torch.where(huge, (2 * radius) / largest, 1.0)
 
 
 def shorten_backward(

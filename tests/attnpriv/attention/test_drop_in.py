@@ -7,6 +7,7 @@ import importlib.util
 import itertools
 import logging
 import math
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -604,6 +605,23 @@ def test_what_is_saved_loads_as_the_plain_model(tmp_path: Path) -> None:
     )
 
 
+def test_a_model_saved_whole_loads_where_nothing_of_this_package_was_imported(
+    tmp_path: Path,
+) -> None:
+    model = harden(tiny("Bert"), CLIPPED[3])
+    expected = model(IDS, attention_mask=MASK).last_hidden_state
+    torch.save((model, IDS, MASK, expected), tmp_path / "model.pt")
+    script = (
+        "import sys, torch\n"
+        "model, ids, mask, expected = torch.load(sys.argv[1], weights_only=False)\n"
+        "out = model(ids, attention_mask=mask).last_hidden_state\n"
+        "torch.testing.assert_close(out, expected, rtol=0, atol=1e-6)\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "model.pt")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 class Classifier(nn.Module):
     """A user's own model around a pretrained one, beside attention of torch."""
 
@@ -731,6 +749,17 @@ def test_float_masks_with_a_bias_are_refused() -> None:
     model = harden(tiny("Bert"), PLAIN)
     with pytest.raises(InputError, match="attention_mask with no values but 0 and -inf, got -1"):
         model(IDS, attention_mask=torch.full((2, 1, 7, 7), -1.0))
+
+
+def test_masks_that_are_learned_are_refused_even_while_they_are_zero() -> None:
+    """A bias by position starts there, and would get no gradient."""
+    bias = nn.Parameter(torch.zeros(2, 1, 7, 7))
+    message = "expected attention_mask to be a constant, got one that wants a gradient"
+    with pytest.raises(InputError, match=message):
+        harden(tiny("Bert"), PLAIN)(IDS, attention_mask=bias)
+    x, layer = torch.randn(2, 7, WIDTH), harden(multihead("batch_first"), PLAIN)
+    with pytest.raises(InputError, match="expected attn_mask to be a constant"):
+        layer(x, x, x, attn_mask=nn.Parameter(torch.zeros(7, 7)))
 
 
 def test_a_switch_of_the_implementation_is_refused() -> None:

@@ -185,6 +185,22 @@ def test_empty_sequences(config: AttentionConfig) -> None:
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
+@pytest.mark.parametrize(("queries", "keys"), [(5, 0), (0, 7), (0, 0)])
+def test_empty_sequences_pass_gradients_on(
+    config: AttentionConfig, queries: int, keys: int
+) -> None:
+    """A network that trains on one may not be cut off: every parameter gets a gradient of zero."""
+    q, k, v = random_qkv()
+    inputs = [q[:, :, :queries], k[:, :, :keys], v[:, :, :keys], torch.ones(3)]
+    q, k, v, tau = (x.requires_grad_() for x in inputs)
+    out, _ = attend(q, k, v, None, config, temperature=tau)
+    out.sum().backward()
+    for x in (q, k, v, tau):
+        assert x.grad is not None
+        assert not x.grad.any()
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_nan_reaches_the_rows_that_see_it_and_no_others(config: AttentionConfig) -> None:
     q, k, _ = random_qkv()
     q[0, 0, 2] = math.nan
@@ -248,6 +264,59 @@ def test_infinite_logits_are_clipped(mode: ClipMode) -> None:
     k[0, 0, 0] = 3e38  # the products overflow to infinity
     weights = attention_weights(q, k, None, AttentionConfig(1.0, 2.0, mode))
     assert weights.max().item() == pytest.approx(g.weight_bounds(2.0, 1.0, 3)[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("need_weights", [True, False])
+@pytest.mark.parametrize("keys", [7, 600])
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [
+        (torch.float32, 1e25),
+        (torch.float32, 1e30),
+        (torch.float32, 7e37),
+        (torch.bfloat16, 1e30),
+        (torch.float16, 1e4),
+        (torch.float64, 1e200),
+    ],
+    ids=str,
+)
+def test_norm_shortens_vectors_whose_squares_overflow(
+    dtype: torch.dtype, scale: float, keys: int, need_weights: bool
+) -> None:
+    """By their direction, as any others beside them, forward and backward."""
+    config = AttentionConfig(1.0, 3.0, "norm")
+    exact, large = [], []
+    for x in random_qkv(torch.float64, keys=keys):
+        rounded = x.to(dtype).double()
+        rounded[0] *= 1e-3  # short ones stay as they are
+        exact.append(rounded.clone().requires_grad_())
+        rounded[1] *= scale if len(exact) < 3 else 1
+        large.append(rounded.to(dtype).requires_grad_())
+    with torch.no_grad():
+        exact[0][1] *= 1e3  # so that the scale is past any radius for both
+        exact[1][1] *= 1e3
+    expected, _ = attend(*exact, None, config, True)
+    out, _ = attend(*large, None, config, need_weights)
+    tolerance = 40 * torch.finfo(dtype).eps
+    torch.testing.assert_close(out.double(), expected, rtol=tolerance, atol=tolerance)
+    for result in (out.double(), expected):
+        result.square().sum().backward()
+    for ours, theirs in zip(large, exact, strict=True):
+        assert ours.grad is not None
+        assert ours.grad.isfinite().all()
+        torch.testing.assert_close(
+            ours.grad[0].double(), theirs.grad[0], rtol=40 * tolerance, atol=40 * tolerance
+        )
+
+
+def test_a_score_vector_whose_sum_overflows_keeps_its_direction() -> None:
+    config = AttentionConfig(1.0, 2.0, "norm", "additive")
+    q, k, _ = random_qkv()
+    vector = torch.randn(3, 11, generator=torch.Generator().manual_seed(2))
+    large, usual = (
+        attention_weights(q, k, None, config, score_vector=vector * scale) for scale in (1e38, 1e3)
+    )
+    torch.testing.assert_close(large, usual, rtol=1e-5, atol=1e-7)
 
 
 def test_infinite_keys_under_norm_and_without_a_clip_give_nan() -> None:

@@ -103,6 +103,20 @@ def test_no_training_takes_a_temperature_below_its_floor(raw: float, floor: floa
         assert min(core.temperatures()) >= floor
 
 
+@pytest.mark.parametrize("floor", [0.1, 1 / 3, 0.7, 1e-7])
+def test_no_default_dtype_takes_a_temperature_below_its_floor(floor: float) -> None:
+    config = AttentionConfig(2.0, 1.3, "norm", temperature_floor=floor)
+    before = torch.get_default_dtype()
+    try:
+        for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+            torch.set_default_dtype(dtype)
+            core = HardenedAttention(config, heads=3, head_dim=4)
+            nn.init.constant_(core.raw_temperature.weight, -1e4)
+            assert min(core.temperatures()) >= floor
+    finally:
+        torch.set_default_dtype(before)
+
+
 def test_heads_learn_temperatures_of_their_own() -> None:
     """Sharper rows pay for the first head, flatter ones for the second."""
     torch.manual_seed(0)
