@@ -386,7 +386,7 @@ def _visible(mask: Tensor | None, q: Tensor, k: Tensor, causal: bool) -> Tensor 
 
 def _checked_mask(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor | None:
     """Refuse shapes and dtypes that do not fit; return the mask with four dimensions."""
-    if torch.jit.is_tracing():
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         raise InputError(
             "expected no torch.jit.trace, which would keep the sizes of its example for all others "
             "(nor the ONNX export that is built on it): use torch.export.export, or "

@@ -128,7 +128,8 @@ class HardenedAttention(nn.Module):
         # In float32, and from the next number above: a floor or a sum that was rounded down would
         # break the certificate.
         floor, top = torch.tensor([self.config.temperature_floor, math.inf], dtype=torch.float32)
-        return F.softplus(self.raw_temperature(batch).float()) + floor.nextafter(top)
+        above: Tensor = F.softplus(self.raw_temperature(batch).float())
+        return above + floor.nextafter(top)
 
 
 class MultiHeadSelfAttention(nn.Module):

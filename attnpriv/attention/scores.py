@@ -206,7 +206,8 @@ def shorten_forward(x: Tensor, radius: float, out: Tensor | None = None) -> tupl
 
 
 def _norm(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide_dtype(x))
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide_dtype(x))
+    return norm
 
 
 def _out_of_overflow(x: Tensor, norm: Tensor, radius: float) -> tuple[Tensor, Tensor]:

@@ -47,7 +47,8 @@ def harden(model: Model, config: AttentionConfig) -> Model:
       does and GPT-2 does not.
     * Keys and values that groups of heads share, as in Llama, are repeated for each head.
     * With ``config.temperature_floor`` the state dict gains the learned temperatures. Otherwise its
-      keys stay, and what ``save_pretrained`` writes loads as the plain model.
+      keys stay. What ``save_pretrained`` writes loads as the plain model, and hardening that one
+      under the same floor reads the temperatures again.
 
     Args:
         model: holds, or is, an ``nn.MultiheadAttention`` or a whole model of ``transformers``.
@@ -58,7 +59,8 @@ def harden(model: Model, config: AttentionConfig) -> Model:
 
     Raises:
         InputError: there is nothing to harden, the score is additive, or the model holds attention
-            that might not be bounded: a subclass of ``nn.MultiheadAttention``; or beside or inside
+            that might not be bounded, or was saved with learned temperatures that are not found:
+            a subclass of ``nn.MultiheadAttention``; or beside or inside
             a model of ``transformers`` another family than those listed, or a class with
             "attention" in its name that bypasses ``AttentionInterface``. The model is as it was
             then, bit for bit, as after any other error. The hardened model itself raises it for a
@@ -91,6 +93,6 @@ def harden(model: Model, config: AttentionConfig) -> Model:
     more = {part: make_core(part, config, *heads_and_width(part)) for part in registered}
     for part, times in applications(model).items():
         more[part].applications = times
-    harden_registered(model, more)
+    harden_registered(model, more, config)
     harden_multihead(model, cores)
     return model

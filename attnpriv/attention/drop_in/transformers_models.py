@@ -20,7 +20,9 @@ from torch import Tensor, nn
 
 from attnpriv.attention.drop_in.families import is_known, is_of_known_family
 from attnpriv.attention.drop_in.multihead import CORE, shown
+from attnpriv.attention.drop_in.temperatures import MARK, restore_temperatures
 from attnpriv.attention.modules import HardenedAttention
+from attnpriv.config import AttentionConfig
 from attnpriv.errors import InputError
 
 IMPLEMENTATION = "attnpriv"  # the name of our attention in the registry of transformers
@@ -56,11 +58,7 @@ def registered_attention(model: nn.Module) -> list[nn.Module]:
         InputError: the model holds attention that ``families`` does not name, or that bypasses the
             registry.
     """
-    if "transformers.modeling_utils" not in sys.modules:
-        return []
-    from transformers import PreTrainedModel
-
-    owners = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
+    owners = _owners(model)
     if not owners:
         return []
     for part in model.modules():
@@ -68,6 +66,15 @@ def registered_attention(model: nn.Module) -> list[nn.Module]:
     for owner in owners:
         _check_owner(owner)
     return [part for part in model.modules() if is_known(part)]
+
+
+def _owners(model: nn.Module) -> list[Any]:
+    """The models of transformers that a module is or holds, the outer before the inner."""
+    if "transformers.modeling_utils" not in sys.modules:
+        return []
+    from transformers import PreTrainedModel
+
+    return [part for part in model.modules() if isinstance(part, PreTrainedModel)]
 
 
 def _check_part(part: nn.Module) -> None:
@@ -135,19 +142,30 @@ def _of_albert(transformer: Any) -> list[nn.Module]:
     return [layer.attention for group in chosen for layer in group.albert_layers]
 
 
-def harden_registered(model: nn.Module, cores: dict[Any, HardenedAttention]) -> None:
+def harden_registered(
+    model: nn.Module, cores: dict[Any, HardenedAttention], config: AttentionConfig
+) -> None:
     """Give the modules of ``registered_attention`` their cores, or leave all as it was."""
-    configurations = _own_configurations(model) if cores else []
+    if not cores:
+        return
+    new = {part: core for part, core in cores.items() if not hasattr(part, CORE)}
+    restore_temperatures(_owners(model), new, config)
+    configurations = _own_configurations(model, config)
     for part, core in cores.items():
-        if not hasattr(part, CORE):
+        if part in new:
             part.register_forward_pre_hook(_check_implementation)
         part.add_module(CORE, core)
     for part, name, own in configurations:
         setattr(part, name, own)
 
 
-def _own_configurations(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:
-    """A copy of each configuration, which calls for ``_attention``, and the attribute it is for."""
+def _own_configurations(
+    model: nn.Module, config: AttentionConfig
+) -> list[tuple[nn.Module, str, Any]]:
+    """A copy of each configuration, which calls for ``_attention``, and the attribute it is for.
+
+    With temperatures that are learned it is marked, see ``temperatures``.
+    """
     from transformers import PretrainedConfig
 
     register()
@@ -158,6 +176,9 @@ def _own_configurations(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:
             if isinstance(value, PretrainedConfig):
                 own = copy.deepcopy(value, copies)
                 own._attn_implementation = IMPLEMENTATION
+                vars(own).pop(MARK, None)
+                if config.temperature_floor is not None:
+                    setattr(own, MARK, config.temperature_floor)
                 found.append((part, name, own))
     return found
 
