@@ -128,8 +128,10 @@ class HardenedAttention(nn.Module):
         # In float32, and from the next number above: a floor or a sum that was rounded down would
         # break the certificate.
         floor, top = torch.tensor([self.config.temperature_floor, math.inf], dtype=torch.float32)
-        above: Tensor = F.softplus(self.raw_temperature(batch).float())
-        return above + floor.nextafter(top)
+        temperatures: Tensor = F.softplus(self.raw_temperature(batch).float()) + floor.nextafter(
+            top
+        )
+        return temperatures
 
 
 class MultiHeadSelfAttention(nn.Module):
