@@ -160,6 +160,8 @@ def make_core(
     present = getattr(module, CORE, None)
     if isinstance(present, HardenedAttention) and present.config == config:
         return present
+    if not isinstance(present, HardenedAttention | None):
+        raise InputError(f"expected no attribute {CORE} in {type(module).__name__}, got one")
     # Quantised layers have no parameters; they run on the CPU.
     tensors = chain(module.parameters(), module.buffers(), [torch.empty(0, device="cpu")])
     core = HardenedAttention(config, heads, width)

@@ -19,6 +19,7 @@ from attnpriv.errors import InputError
 
 MARK = "attnpriv_temperature_floor"  # the floor that they were learned under
 KEY = "core.raw_temperature.weight"  # of the weights of an attention module
+_START_ANEW = f"to start with new ones, delete {MARK} from the model's config"
 
 
 def restore_temperatures(
@@ -51,9 +52,6 @@ def restore_temperatures(
             raw = left.pop(part).raw_temperature
             assert raw is not None
             raw.weight.data.copy_(_of_module(name, saved, raw.weight, owner.name_or_path))
-
-
-_START_ANEW = f"to start with new ones, delete {MARK} from the model's config"
 
 
 def _of_module(name: str, saved: dict[str, Tensor], like: Tensor, folder: str) -> Tensor:
