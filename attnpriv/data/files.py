@@ -1,33 +1,44 @@
 """Labelled texts from CSV, TSV, JSONL and Parquet files.
 
-Columns are given by name (case does not matter) or by number from 0. The first row of a CSV or TSV
-file is a header if it holds every name that was asked for or, where none was, if it holds ``text``
-and ``label``; any other first row is a record. Columns that are not given are
+Columns are given by name (case does not matter) or by number from 0; a number in a string is a name
+first, where there is a column of that name. The first row of a CSV or TSV file is a header if it
+holds every name that was asked for. Where no name was, it is one if it holds ``text`` and
+``label``, or one of these where the other's column is given by its number or is the only other one;
+any other first row is a record. Columns that are not given are
 
-* ``text``, ``label`` and, if there is one, ``spans``, where the columns have names;
-* otherwise, in a file of just two columns, the labels are the one with fewer distinct values.
+* ``text``, ``label`` and, if there is one, ``spans``, where the columns have names; of two columns
+  of which one is called ``text`` or ``label``, the other one is the other;
+* otherwise, in a file of just two columns, the labels are the one that holds a trained model's
+  classes alone or, before training, the one with fewer distinct values.
 
-Errors name the file and the row (from 1, a header included), never what a record says.
+Only the columns that are used are read from Parquet. ``attnpriv.data.labels`` says how labels are
+named and which of them are refused. Errors name the file and the row (from 1, a header included),
+never what a record says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from attnpriv.data.labels import (
+    check_kinds,
+    choose_classes,
+    label_name,
+    number_labels,
+    utf8_size,
+)
 from attnpriv.data.records import Dataset
 from attnpriv.data.tables import Table, read_table
 from attnpriv.errors import InputError
-from attnpriv.spans import Span, read_spans
+from attnpriv.spans import read_spans
 
 MAX_TEXT_BYTES = 1_000_000
-# Label names end up in the model card; these two keep a column of texts out of it.
-MAX_CLASSES = 1000
-MAX_LABEL_LENGTH = 100
 
 Column = str | int
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -39,13 +50,6 @@ class _Columns:
     spans: int | None
 
 
-@dataclass(frozen=True)
-class _Record:
-    text: str
-    label: str
-    spans: tuple[Span, ...]
-
-
 def read_file(
     path: str | Path,
     *,
@@ -53,6 +57,7 @@ def read_file(
     label_column: Column | None = None,
     spans_column: Column | None = None,
     label_names: Sequence[str] | None = None,
+    classes: int | None = None,
 ) -> Dataset:
     """Read a data set from a file; the suffix tells its format.
 
@@ -64,6 +69,8 @@ def read_file(
             positions in characters, written as JSON where a cell can hold text only.
         label_names: the classes of a trained model. Labels must be among them, and then one row
             or one class is enough. None takes the distinct labels, sorted.
+        classes: how many classes there are, which confirms names that look unlike classes; not
+            used with ``label_names``.
 
     Returns:
         The records in the order of the file. What was inferred from their content, and is thus
@@ -71,27 +78,39 @@ def read_file(
 
     Raises:
         InputError: whatever is wrong with the file, a column, a row or the set of labels.
+
+    Not covered: a private text that stands as the label of several rows and is no longer than a
+    label passes for a class.
     """
     path = Path(path)
     table = read_table(path)
     try:
-        table = _split_header(table, [text_column, label_column, spans_column])
+        table = _split_header(table, text_column, label_column, spans_column)
         _check_size(table, minimum=2 if label_names is None else 1)
         inferred = table.names is None and text_column is None and label_column is None
         if inferred:
-            text_column, label_column = infer_columns(table)
+            text_column, label_column = infer_columns(table, label_names)
         columns = _find_columns(table, text_column, label_column, spans_column)
-        records = [_read_row(row, columns, n) for n, row in enumerate(table.rows, table.first_row)]
-        names = _distinct_labels(records) if label_names is None else tuple(label_names)
-        labels = _label_numbers(records, names, table.first_row)
+        texts = _each(table, _read_text, table.columns[columns.text])
+        cells = table.columns[columns.label]
+        labels = _each(table, label_name, cells)
+        check_kinds(cells)
+        spans = None
+        if columns.spans is not None:
+            spans = tuple(_each(table, read_spans, table.columns[columns.spans], map(len, texts)))
+        header = table.names is not None
+        names = tuple(label_names or ()) or choose_classes(
+            labels, texts, first_row=table.first_row, has_header=header, confirmed=classes
+        )
+        numbers = number_labels(labels, names, table.first_row, header)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return Dataset(
         name=path.stem,
-        texts=tuple(record.text for record in records),
-        labels=labels,
+        texts=tuple(texts),
+        labels=numbers,
         label_names=names,
-        spans=None if columns.spans is None else tuple(record.spans for record in records),
+        spans=spans,
         data_dependent=(
             *(["which column holds the labels"] if inferred else []),
             *(["the names of the classes"] if label_names is None else []),
@@ -99,91 +118,135 @@ def read_file(
     )
 
 
-def infer_columns(table: Table) -> tuple[int, int]:
-    """Tell texts from labels in two nameless columns: labels have fewer distinct values.
+def infer_columns(table: Table, label_names: Sequence[str] | None = None) -> tuple[int, int]:
+    """Tell texts from labels in two nameless columns.
 
-    This looks at the records, so no ε covers it; ``read_file`` says so in ``data_dependent``.
+    The labels are the column that holds nothing but names of classes, where these are known, or
+    the one with fewer distinct values. This looks at the records, so no ε covers it; ``read_file``
+    says so in ``data_dependent``.
 
     Returns:
         The positions of the texts and of the labels.
 
     Raises:
-        InputError: there are not two columns, or both have as many distinct values.
+        InputError: there are not two columns, or nothing tells them apart.
     """
-    width = len(table.rows[0])
+    width = len(table.columns)
     if width != 2:
         raise InputError(
             f"expected a header with text and label, or two columns, got {width} columns without "
             "one: say which columns hold the text and the label"
         )
-    first, second = (len({row[i] for row in table.rows}) for i in (0, 1))
+    distinct = [set(column) for column in table.columns]
+    first, second = (values <= set(label_names or ()) for values in distinct)
+    if first == second:
+        # Of two columns that could be, or could not be, labels, the poorer one has fewer values.
+        first, second = len(distinct[0]) < len(distinct[1]), len(distinct[0]) > len(distinct[1])
     if first == second:
         raise InputError(
             "cannot tell text from label, both columns have as many distinct values: "
             "say which columns hold the text and the label"
         )
-    return (1, 0) if first < second else (0, 1)
+    return (1, 0) if first else (0, 1)
 
 
-def _split_header(table: Table, wanted: Sequence[Column | None]) -> Table:
+def _split_header(
+    table: Table, text: Column | None, label: Column | None, spans: Column | None
+) -> Table:
     """Give a CSV or TSV table its names, if its first row is a header."""
     if table.names is not None:
         return table
-    asked = [column for column in wanted if isinstance(column, str)]
-    found = {_normal(cell) for cell in table.rows[0]}
-    missing = [name for name in asked or ["text", "label"] if _normal(name) not in found]
-    if asked and missing:
-        raise InputError(f"expected a column named {missing[0]!r} in the first row")
+    cells = {_normal(column[0]) for column in table.columns}
+    strings = [column for column in (text, label, spans) if isinstance(column, str)]
+    names = [name for name in strings if not name.isdecimal()]
+    missing = [name for name in names if _normal(name) not in cells]
     if missing:
-        return table
-    return replace(table, rows=table.rows[1:], names=table.rows[0], first_row=2)
+        raise InputError(f"expected a column named {missing[0]!r} in the first row")
+    is_header = (
+        names
+        or (strings and cells.issuperset(strings))
+        or cells >= {"text", "label"}
+        or _holds_default(table, cells, text, label)
+    )
+    return table.with_header() if is_header else table
+
+
+def _holds_default(
+    table: Table, cells: set[str], text: Column | None, label: Column | None
+) -> bool:
+    """Whether the first row names one of text and label, and nothing else is to be found."""
+    open_names = {name for name, given in (("text", text), ("label", label)) if given is None}
+    if len(open_names) == 1:
+        return open_names <= cells
+    named = [column for column in table.columns if _normal(column[0]) in ("text", "label")]
+    # A value that comes again is a label or a text, whatever it says.
+    return len(open_names) == len(table.columns) == 2 and any(
+        column[0] not in column[1:] for column in named
+    )
 
 
 def _check_size(table: Table, minimum: int) -> None:
-    if len(table.rows) < minimum:
-        raise InputError(f"expected at least {minimum} rows of data, got {len(table.rows)}")
+    if table.rows < minimum:
+        raise InputError(f"expected at least {minimum} rows of data, got {table.rows}")
 
 
 def _find_columns(
     table: Table, text: Column | None, label: Column | None, spans: Column | None
 ) -> _Columns:
     """Turn names and numbers into positions, after putting in the default names."""
-    names = [_normal(name) for name in table.names or []]
+    names, width = [_normal(name) for name in table.names or []], len(table.columns)
     if spans is None and names.count("spans") == 1:
         spans = "spans"
+    if text is None and label is None and width == 2:
+        text, label = _the_other_one(names)
     columns = _Columns(
-        text=_position("text" if text is None else text, names, len(table.rows[0])),
-        label=_position("label" if label is None else label, names, len(table.rows[0])),
-        spans=None if spans is None else _position(spans, names, len(table.rows[0])),
+        text=_position("text" if text is None else text, names, width),
+        label=_position("label" if label is None else label, names, width),
+        spans=None if spans is None else _position(spans, names, width),
     )
     if columns.text == columns.label or columns.spans in (columns.text, columns.label):
         raise InputError("expected different columns for text, label and spans")
     return columns
 
 
+def _the_other_one(names: Sequence[str]) -> tuple[int | None, int | None]:
+    """The positions of text and label in two columns of which one has such a name, else None."""
+    if "text" in names and "label" not in names:
+        return names.index("text"), 1 - names.index("text")
+    if "label" in names and "text" not in names:
+        return 1 - names.index("label"), names.index("label")
+    return None, None
+
+
 def _position(column: Column, names: Sequence[str], width: int) -> int:
+    if isinstance(column, str) and column.isdecimal() and _normal(column) not in names:
+        column = int(column)
     if isinstance(column, int):
         if not 0 <= column < width:
             raise InputError(f"expected a column number from 0 to {width - 1}, got {column}")
         return column
-    if names.count(_normal(column)) != 1:
-        count = names.count(_normal(column))
+    count = names.count(_normal(column))
+    if count != 1:
         raise InputError(f"expected one column named {column!r}, got {count}: say which it is")
     return names.index(_normal(column))
 
 
 def _normal(name: str) -> str:
-    return name.strip().lower()
+    """A column's name without case, and without the quotes that are literal in TSV."""
+    return name.strip().strip('"').strip().lower()
 
 
-def _read_row(row: Sequence[Any], columns: _Columns, number: int) -> _Record:
-    try:
-        text = _read_text(row[columns.text])
-        label = _read_label(row[columns.label])
-        spans = () if columns.spans is None else read_spans(row[columns.spans], len(text))
-    except InputError as error:
-        raise InputError(f"row {number}: {error}") from None
-    return _Record(text, label, spans)
+def _each(
+    table: Table, read: Callable[..., Value], cells: Iterable[Any], *others: Iterable[Any]
+) -> list[Value]:
+    """What a function makes of each cell of a column, and of other values in its row."""
+    values = []
+    for number, arguments in enumerate(zip(cells, *others, strict=True), table.first_row):
+        try:
+            values.append(read(*arguments))
+        except InputError as error:
+            raise InputError(f"row {number}: {error}") from None
+    return values
 
 
 def _read_text(cell: object) -> str:
@@ -191,45 +254,7 @@ def _read_text(cell: object) -> str:
         raise InputError(f"expected a text, got {type(cell).__name__}")
     if not cell.strip():
         raise InputError("the text is empty")
-    size = _size(cell)
+    size = utf8_size(cell)
     if size > MAX_TEXT_BYTES:
         raise InputError(f"expected a text of at most {MAX_TEXT_BYTES} bytes, got {size}")
     return cell
-
-
-def _read_label(cell: object) -> str:
-    if not isinstance(cell, str | int | float | None):
-        raise InputError(
-            f"expected a label that is a string or a number, got {type(cell).__name__}"
-        )
-    label = "" if cell is None else str(cell)
-    if not label.strip():
-        raise InputError("the label is missing")
-    if _size(label) > MAX_LABEL_LENGTH:
-        raise InputError(f"the label has over {MAX_LABEL_LENGTH} bytes; is this the text?")
-    return label
-
-
-def _size(text: str) -> int:
-    """Bytes in UTF-8."""
-    try:
-        return len(text.encode())
-    except UnicodeEncodeError as error:
-        raise InputError(f"lone surrogate at character {error.start}") from None
-
-
-def _distinct_labels(records: Sequence[_Record]) -> tuple[str, ...]:
-    names = tuple(sorted({record.label for record in records}))
-    if not 2 <= len(names) <= MAX_CLASSES:
-        raise InputError(f"expected 2 to {MAX_CLASSES} classes, got {len(names)}")
-    return names
-
-
-def _label_numbers(
-    records: Sequence[_Record], names: Sequence[str], first_row: int
-) -> tuple[int, ...]:
-    numbers = {name: number for number, name in enumerate(names)}
-    for row, record in enumerate(records, first_row):
-        if record.label not in numbers:
-            raise InputError(f"row {row}: the label is none of {', '.join(names)}")
-    return tuple(numbers[record.label] for record in records)

@@ -1,4 +1,8 @@
-"""Data sets into files, in the form in which ``read_file`` reads them without being told more."""
+"""Data sets into files, in the form in which ``read_file`` reads them without being told more.
+
+Not covered: classes whose names it would write otherwise or refuse, as ``attnpriv.data.labels``
+says.
+"""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ def load_dataset(
     label_column: Column | None = None,
     spans_column: Column | None = None,
     label_names: Sequence[str] | None = None,
+    classes: int | None = None,
 ) -> Dataset:
     """Load a data set by name or from a file.
 
@@ -38,6 +39,7 @@ def load_dataset(
         label_column: for files, see ``read_file``.
         spans_column: for files, see ``read_file``.
         label_names: the classes of a trained model; labels are numbered by them.
+        classes: for files, see ``read_file``.
 
     Raises:
         InputError: unknown source or option, columns given for a built-in source, a label that
@@ -60,6 +62,7 @@ def load_dataset(
             label_column=label_column,
             spans_column=spans_column,
             label_names=label_names,
+            classes=classes,
         )
     given = [column for column, value in columns.items() if value is not None]
     if given:

@@ -1,4 +1,4 @@
-"""Files as plain tables: bytes in, rows of cells out, before anything is made of them."""
+"""Files as plain tables: bytes in, columns of cells out, before anything is made of them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import csv
 import io
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow
 import pyarrow.parquet
@@ -22,56 +22,83 @@ _CSV_LIMIT_LOCK = threading.Lock()
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells.
+    """Columns of cells.
 
     Attributes:
-        rows: all have the same number of cells.
+        columns: all of the same length. Those of Parquet are read from the file when asked for.
+        rows: the number of cells in each.
         names: the columns' names where the format has them, for JSONL in the order in which they
             first appear. In CSV and TSV a header is still the first of the rows.
         first_row: the number of the first row, as errors should give it.
     """
 
-    rows: list[list[Any]]
+    columns: Sequence[Sequence[Any]]
+    rows: int
     names: list[str] | None = None
     first_row: int = 1
+
+    def with_header(self) -> Table:
+        """The same table whose first row names the columns."""
+        return Table(
+            columns=[column[1:] for column in self.columns],
+            rows=self.rows - 1,
+            names=[column[0] for column in self.columns],
+            first_row=self.first_row + 1,
+        )
 
 
 def read_table(path: Path) -> Table:
     """Read a CSV, TSV, JSONL or Parquet file; the suffix tells which.
 
     Rows are numbered from 1, a header included; in TSV and JSONL that is the line. There is at
-    least one.
+    least one. Empty lines before the first row and after the last one are passed over.
 
     Raises:
         InputError: unknown suffix; no readable, regular file; not UTF-8; malformed; ragged; empty.
-            The message names the row or the byte, never the content.
+            The message names the row or the byte, never the content. A column of Parquet that
+            cannot be read raises it when it is asked for.
     """
     parse = _PARSERS.get(path.suffix.lower())
     if parse is None:
         raise InputError(f"expected a file ending in {', '.join(SUFFIXES)}, got {str(path)!r}")
-    table = parse(_read_bytes(path), str(path))
+    with _opened(path) as file:
+        table = parse(file, path)
     if not table.rows:
         raise InputError(f"{path}: expected at least one row, got none")
-    for number, row in enumerate(table.rows, table.first_row):
-        if len(row) != len(table.rows[0]):
-            raise InputError(
-                f"{path}: row {number} has {len(row)} columns, expected {len(table.rows[0])}"
-            )
     return table
 
 
-def _read_bytes(path: Path) -> bytes:
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
     try:
-        if path.is_file() or not path.exists():
-            return path.read_bytes()
+        if path.exists() and not path.is_file():
+            raise InputError(f"expected a regular file at {path}")
+        with path.open("rb") as file:
+            yield file
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:  # a NUL byte in the path
         raise InputError(f"cannot read {str(path)!r}: {error}") from error
-    raise InputError(f"expected a regular file at {path}")
 
 
-def _decode(data: bytes, path: str) -> str:
+def _from_rows(rows: Sequence[Sequence[Any]], path: Path) -> Table:
+    """A table of rows, all of one width; empty lines at both ends are no rows."""
+    filled = [number for number, row in enumerate(rows) if list(row) not in ([], [""])]
+    if not filled:
+        return Table([], 0)
+    first, end = filled[0], filled[-1] + 1
+    kept = rows[first:end]
+    for number, row in enumerate(kept, first + 1):
+        if len(row) != len(kept[0]):
+            raise InputError(
+                f"{path}: row {number} has {len(row)} columns, expected {len(kept[0])}"
+            )
+    return Table(list(zip(*kept, strict=True)), len(kept), first_row=first + 1)
+
+
+def _decode(data: bytes, path: Path) -> str:
     """UTF-8 text without its byte order mark."""
     try:
         return data.decode("utf-8").removeprefix("\ufeff")
@@ -80,25 +107,21 @@ def _decode(data: bytes, path: str) -> str:
         raise InputError(f"{path}: invalid UTF-8 at byte {error.start} (line {line})") from None
 
 
-def _lines(data: bytes, path: str) -> list[str]:
-    """The lines, ended by LF or CRLF alone; empty ones at the end are dropped."""
-    lines = [line.removesuffix("\r") for line in _decode(data, path).split("\n")]
-    while lines and not lines[-1]:
-        lines.pop()
-    return lines
+def _lines(file: IO[bytes], path: Path) -> list[str]:
+    """The lines, ended by LF or CRLF alone."""
+    return [line.removesuffix("\r") for line in _decode(file.read(), path).split("\n")]
 
 
-def _parse_csv(data: bytes, path: str) -> Table:
+def _parse_csv(file: IO[bytes], path: Path) -> Table:
     rows: list[list[str]] = []
     with _long_fields():
         try:
             # newline="" keeps line ends inside quotes as they are.
-            rows.extend(csv.reader(io.StringIO(_decode(data, path), newline=""), strict=True))
+            text = io.StringIO(_decode(file.read(), path), newline="")
+            rows.extend(csv.reader(text, strict=True))
         except csv.Error as error:
             raise InputError(f"{path}: row {len(rows) + 1} is malformed CSV: {error}") from error
-    while rows and not rows[-1]:
-        rows.pop()
-    return Table(rows)
+    return _from_rows(rows, path)
 
 
 @contextmanager
@@ -112,15 +135,18 @@ def _long_fields() -> Iterator[None]:
             csv.field_size_limit(before)
 
 
-def _parse_tsv(data: bytes, path: str) -> Table:
-    return Table([line.split("\t") for line in _lines(data, path)])
+def _parse_tsv(file: IO[bytes], path: Path) -> Table:
+    return _from_rows([line.split("\t") for line in _lines(file, path)], path)
 
 
-def _parse_jsonl(data: bytes, path: str) -> Table:
-    lines = enumerate(_lines(data, path), 1)
+def _parse_jsonl(file: IO[bytes], path: Path) -> Table:
+    lines = [(number, line) for number, line in enumerate(_lines(file, path), 1)]
+    filled = [place for place, (_, line) in enumerate(lines) if line]
+    lines = lines[filled[0] : filled[-1] + 1] if filled else []
     records = [_parse_object(line, f"{path}: row {number}") for number, line in lines]
     names = list(dict.fromkeys(name for record in records for name in record))
-    return Table([[record.get(name) for name in names] for record in records], names)
+    columns = [[record.get(name) for record in records] for name in names]
+    return Table(columns, len(records), names, first_row=lines[0][0] if lines else 1)
 
 
 def _parse_object(line: str, where: str) -> dict[str, Any]:
@@ -133,17 +159,42 @@ def _parse_object(line: str, where: str) -> dict[str, Any]:
     return record
 
 
-def _parse_parquet(data: bytes, path: str) -> Table:
+def _parse_parquet(file: IO[bytes], path: Path) -> Table:
+    with _readable_parquet(f"{path}: "):
+        parquet = pyarrow.parquet.ParquetFile(file)
+        names, rows = parquet.schema_arrow.names, parquet.metadata.num_rows
+    return Table(_ParquetColumns(path, names, rows), rows, names)
+
+
+class _ParquetColumns(Sequence[Sequence[Any]]):
+    """The columns of a Parquet file, each read when it is asked for: most are never used."""
+
+    def __init__(self, path: Path, names: Sequence[str], rows: int) -> None:
+        self._path, self._names, self._rows = path, names, rows
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, at: Any) -> Any:
+        name = self._names[at]
+        with _opened(self._path) as file, _readable_parquet():
+            column = pyarrow.parquet.ParquetFile(file).read(columns=[name]).column(name)
+            column.validate(full=True)
+            cells = column.to_pylist()
+            if len(cells) != self._rows:
+                raise ValueError("a column of another length")
+        return cells
+
+
+@contextmanager
+def _readable_parquet(where: str = "") -> Iterator[None]:
     try:
-        table = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data)).read()
-        table.validate(full=True)
-        columns = [column.to_pylist() for column in table.columns]
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{path}: expected a readable Parquet file with UTF-8 text") from error
-    return Table([list(row) for row in zip(*columns, strict=True)], table.column_names)
+        yield
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, OverflowError) as error:
+        raise InputError(f"{where}expected a readable Parquet file with UTF-8 text") from error
 
 
-_PARSERS: dict[str, Callable[[bytes, str], Table]] = {
+_PARSERS: dict[str, Callable[[IO[bytes], Path], Table]] = {
     ".csv": _parse_csv,
     ".tsv": _parse_tsv,
     ".jsonl": _parse_jsonl,

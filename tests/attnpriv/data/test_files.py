@@ -11,7 +11,8 @@ import pyarrow.parquet
 import pytest
 
 from attnpriv.data import Span, load_dataset, read_file
-from attnpriv.data.files import MAX_CLASSES, MAX_LABEL_LENGTH, MAX_TEXT_BYTES, infer_columns
+from attnpriv.data.files import MAX_TEXT_BYTES, infer_columns
+from attnpriv.data.labels import MAX_CLASSES, MAX_LABEL_LENGTH
 from attnpriv.data.tables import Table
 from attnpriv.errors import InputError
 
@@ -136,8 +137,8 @@ def test_of_two_nameless_columns_the_poorer_one_holds_the_labels(
 
 
 def test_inference_gives_the_positions_of_text_and_label() -> None:
-    assert infer_columns(Table([["a", "one"], ["a", "two"]])) == (1, 0)
-    assert infer_columns(Table([["one", "a"], ["two", "a"]])) == (0, 1)
+    assert infer_columns(Table([["a", "a"], ["one", "two"]], rows=2)) == (1, 0)
+    assert infer_columns(Table([["one", "two"], ["a", "a"]], rows=2)) == (0, 1)
 
 
 @pytest.mark.parametrize(
