@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from attnpriv.cli.options import LabelColumn, SpansColumn, TextColumn, load
+from attnpriv.cli.options import ClassesOption, LabelColumn, SpansColumn, TextColumn, load
 from attnpriv.cli.output import console
 from attnpriv.data import SOURCES, load_dataset, save_dataset
 
@@ -45,9 +45,10 @@ def data_show(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     spans_column: SpansColumn = None,
+    classes: ClassesOption = None,
 ) -> None:
     """Describe a data set: size, classes, gold spans. Texts are shown only with --rows."""
-    dataset = load(source, text_column, label_column, spans_column)
+    dataset = load(source, text_column, label_column, spans_column, classes=classes)
     table = Table("class", "rows", title=f"{dataset.name}: {len(dataset)} rows")
     for number, name in enumerate(dataset.label_names):
         table.add_row(name, str(dataset.labels.count(number)))
@@ -57,4 +58,4 @@ def data_show(
     else:
         console.print(f"{sum(map(len, dataset.spans))} gold spans of personal data")
     for text, label in zip(dataset.texts[:rows], dataset.labels, strict=False):
-        console.print(f"{dataset.label_names[label]}: {text}", markup=False, highlight=False)
+        console.print(f"{dataset.label_names[label]}: {text}", highlight=False)

@@ -16,7 +16,10 @@ SourceOption = Annotated[
 ]
 TextColumn = Annotated[
     str | None,
-    typer.Option("--text-column", help="Column of the texts: a name, or a number from 0."),
+    typer.Option(
+        "--text-column",
+        help="Column of the texts: a name, or a number from 0 where no column has that name.",
+    ),
 ]
 LabelColumn = Annotated[
     str | None, typer.Option("--label-column", help="Column of the labels, likewise.")
@@ -24,6 +27,14 @@ LabelColumn = Annotated[
 SpansColumn = Annotated[
     str | None,
     typer.Option("--spans-column", help="Column of gold spans of personal data, if any."),
+]
+ClassesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--classes",
+        help="How many classes the labels have. Needed only where their names look like texts, "
+        "a header or misspellings: it confirms that they may be published with the model.",
+    ),
 ]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder, made by attnpriv train or tune.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -99,16 +110,14 @@ def load(
     label_column: str | None,
     spans_column: str | None,
     label_names: tuple[str, ...] | None = None,
+    classes: int | None = None,
 ) -> Dataset:
     """The data behind a source or a file; columns are names or numbers."""
     return load_dataset(
         source,
-        text_column=_column(text_column),
-        label_column=_column(label_column),
-        spans_column=_column(spans_column),
+        text_column=text_column,
+        label_column=label_column,
+        spans_column=spans_column,
         label_names=label_names,
+        classes=classes,
     )
-
-
-def _column(value: str | None) -> str | int | None:
-    return int(value) if value is not None and value.isdecimal() else value

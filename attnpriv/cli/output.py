@@ -12,15 +12,18 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-console = Console()
-progress_console = Console(stderr=True)
+from attnpriv.data import Dataset
+
+# What is printed is data: a label or a path may hold what would be markup or an emoji's code.
+console = Console(markup=False, emoji=False)
+progress_console = Console(stderr=True, markup=False, emoji=False)
 
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
     """Bars on stderr, so that stdout stays for results."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -34,6 +37,18 @@ def print_json(value: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def print_classes(dataset: Dataset) -> None:
+    """The classes and how many rows each has, on stderr: a look at private data, kept nowhere."""
+    names = dataset.label_names
+    counts = [f"{name} {dataset.labels.count(number)}" for number, name in enumerate(names)]
+    progress_console.print(
+        f"{len(dataset)} rows in {len(names)} classes: {', '.join(counts)}\n"
+        "(these counts are private data: training shows them here and writes them nowhere)",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
 def print_training(card: dict[str, Any], out: Path, skipped_records: int) -> None:
     """What the run folder holds, in a few lines."""
     privacy = card["privacy"]
@@ -44,7 +59,7 @@ def print_training(card: dict[str, Any], out: Path, skipped_records: int) -> Non
             f"σ = {privacy['noise_multiplier']:.4g}, C = {privacy['max_grad_norm']:g}"
         )
     for warning in card["warnings"]:
-        console.print(f"[bold red]{warning}[/]")
+        console.print(warning, style="bold red")
     console.print(card["statement"])
     held_out = card["metrics"]["held_out"]
     console.print(

@@ -82,7 +82,9 @@ def certify(
     table.add_row("worst", "", *_bounds(worst))
     console.print(table)
     if worst.logit_bound is None:
-        console.print("[bold red]NO CERTIFICATE HOLDS WHERE c IS none: LOGITS ARE UNCLIPPED.[/]")
+        console.print(
+            "NO CERTIFICATE HOLDS WHERE c IS none: LOGITS ARE UNCLIPPED.", style="bold red"
+        )
     for limit in LIMITS:
         console.print(limit, soft_wrap=True)
 

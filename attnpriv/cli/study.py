@@ -11,6 +11,7 @@ from rich.table import Table
 
 from attnpriv.cli.options import (
     BatchSizeOption,
+    ClassesOption,
     ClipModeOption,
     DeltaOption,
     EncoderOption,
@@ -27,7 +28,7 @@ from attnpriv.cli.options import (
     parse_epsilon,
     trained_part,
 )
-from attnpriv.cli.output import console, progress_bars
+from attnpriv.cli.output import console, print_classes, progress_bars
 from attnpriv.config import AttentionConfig, ClipMode, PrivacyConfig, TrainConfig
 from attnpriv.errors import InputError
 
@@ -63,6 +64,7 @@ def study(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     spans_column: SpansColumn = None,
+    classes: ClassesOption = None,
 ) -> None:
     """Train and audit plain, hardened, private, and private and hardened models, seed by seed.
 
@@ -92,7 +94,8 @@ def study(
         seeds=seeds,
         audit=AuditOptions(documents=documents),
     )
-    dataset = load(data, text_column, label_column, spans_column)
+    dataset = load(data, text_column, label_column, spans_column, classes=classes)
+    print_classes(dataset)
     with progress_bars() as progress:
         tasks = {of: progress.add_task(of, total=None) for of in (WHOLE, "preparing")}
 

@@ -9,6 +9,7 @@ import typer
 
 from attnpriv.cli.options import (
     BatchSizeOption,
+    ClassesOption,
     ClipModeOption,
     ClipOption,
     ClippingEngineOption,
@@ -32,7 +33,7 @@ from attnpriv.cli.options import (
     parse_epsilon,
     trained_part,
 )
-from attnpriv.cli.output import print_training, progress_bars
+from attnpriv.cli.output import print_classes, print_training, progress_bars
 from attnpriv.config import AttentionConfig, ClipMode, Pooling, PrivacyConfig, Score, TrainConfig
 from attnpriv.rounding import round_up
 
@@ -112,6 +113,7 @@ def train(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     spans_column: SpansColumn = None,
+    classes: ClassesOption = None,
 ) -> None:
     """Train a text classifier and write its run folder.
 
@@ -152,7 +154,9 @@ def train(
             sampler=cast(Any, sampler),
             noise_seed=noise_seed,
         )
-    dataset = load(data, text_column, label_column, spans_column)
+    dataset = load(data, text_column, label_column, spans_column, classes=classes)
+    if is_first_process():
+        print_classes(dataset)
     with progress_bars() as progress:
         task = progress.add_task("preparing", total=None)
 

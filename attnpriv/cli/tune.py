@@ -9,6 +9,7 @@ import typer
 
 from attnpriv.cli.options import (
     BatchSizeOption,
+    ClassesOption,
     ClipModeOption,
     ClipOption,
     ClippingEngineOption,
@@ -34,7 +35,7 @@ from attnpriv.cli.options import (
     parse_epsilon,
     trained_part,
 )
-from attnpriv.cli.output import console, print_training, progress_bars
+from attnpriv.cli.output import console, print_classes, print_training, progress_bars
 from attnpriv.config import AttentionConfig, ClipMode, Pooling, PrivacyConfig, Score, TrainConfig
 from attnpriv.errors import InputError
 
@@ -87,6 +88,7 @@ def tune(
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     spans_column: SpansColumn = None,
+    classes: ClassesOption = None,
 ) -> None:
     """Train with several settings, and keep the best run: ε is that of all of it.
 
@@ -121,7 +123,8 @@ def tune(
     settings = default_candidates(common)
     if candidates is not None:
         settings = load_candidates(candidates, common)
-    dataset = load(data, text_column, label_column, spans_column)
+    dataset = load(data, text_column, label_column, spans_column, classes=classes)
+    print_classes(dataset)
     with progress_bars() as progress:
         # One bar for one run after the other, and no count of them: see the docstring.
         task = progress.add_task("preparing", total=None)

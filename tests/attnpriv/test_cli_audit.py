@@ -56,7 +56,7 @@ def test_an_interrupted_audit_resumes_and_nothing_leaks(
     command: Run, marked: Path, tmp_path: Path
 ) -> None:
     """A real process on a terminal and a real signal; then the same audit again, and on."""
-    run, out = tmp_path / "runs" / "run", tmp_path / "out"
+    run, out = tmp_path / "runs" / "[run]", tmp_path / "out"
     trained = command(
         "train", "--data", marked, "--epsilon", "none", "--out", run, "--steps", 2,
         "--encoder", "scratch",
@@ -102,6 +102,7 @@ def test_an_interrupted_audit_resumes_and_nothing_leaks(
     (out / "report.html").rmdir()
     resumed = command(*arguments, "--resume")  # what was measured is not lost
     assert resumed.code == 0, resumed.err
+    assert "[run]" in resumed.out
     written = {path.name for path in out.iterdir()}
     assert written == {"audit.json", "report.html", "audit.sarif", "summary.md"}
     assert leaks(out, resumed.out, resumed.err, refused.err, other.err) == {}
