@@ -306,7 +306,8 @@ class TrainConfig:
         micro_batch_tokens: most tokens in one forward and backward pass through the encoder; bounds
             memory, and changes nothing else but rounding.
         seed: split, initial weights, and (without privacy) the sampling.
-        train_size: share (0, 1) or number of the rows to train on; the rest is held out.
+        train_size: share of the rows to train on, a float in (0, 1), or their number, an int; the
+            rest is held out. ``attnpriv.data.splits`` says how either is chosen.
     """
 
     trainable: str = "head"
@@ -336,7 +337,13 @@ class TrainConfig:
             _require(is_number(value) and 0 <= value < 1, name, "in [0, 1)", value)
         _require_choice("decay", self.decay, Decay)
         _require_choice("precision", self.precision, Precision)
-        _require(_is_positive(self.train_size), "train_size", "> 0 and finite", self.train_size)
+        count = isinstance(self.train_size, int)
+        _require(
+            self.train_size >= 1 if count else 0 < self.train_size < 1,
+            "train_size",
+            "as a share below 1, such as 0.8, or a whole number of rows",
+            self.train_size,
+        )
 
 
 @dataclass(frozen=True)

@@ -18,19 +18,18 @@ from attnpriv.rounding import digits_up, round_up
 TERMS = "NIST SP 800-226, https://doi.org/10.6028/NIST.SP.800-226"
 GROUPS = (2, 5, 10)  # records of one person for which the card does the sum
 
+# Where the rows were shuffled: a cut by content looks at each row alone.
 CUT = (
     "the cut into training and held-out rows: with one row more, others would have been trained on"
 )
 NOT_COVERED = (
     "the number of training rows, which sets the sampling rate and is treated as public",
-    CUT,
     "the fingerprint of the data: whoever knows all records but one can test guesses for the last",
     "the held-out accuracy on this card, an exact function of the held-out rows",
     "choices that people made after looking at this data or at earlier runs on it",
 )
-# A search cuts the rows by a rule that looks at each alone.
 NOT_COVERED_BY_SEARCH = (
-    *(what for what in NOT_COVERED if what != CUT),
+    *NOT_COVERED,
     "the number of runs and the time that the search took: ε holds against those who learn neither",
 )
 

@@ -31,7 +31,8 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from attnpriv.config import ModelConfig
-from attnpriv.data.records import Dataset, split_indices
+from attnpriv.data.records import Dataset
+from attnpriv.data.splits import Split, split_rows, tells_rows_apart
 from attnpriv.data.tokenisation import HashTokenizer, Tokenizer, WordPieceTokenizer
 from attnpriv.errors import InputError, RunFolderError
 from attnpriv.models.text import TextClassifier
@@ -70,25 +71,25 @@ class Run:
     card: dict[str, Any]
     hashes: dict[str, str]
 
-    def split(self, data: Dataset) -> tuple[list[int] | None, list[int]]:
-        """The rows of ``data`` that the model was trained on, and those it was not.
+    def split(self, data: Dataset) -> Split:
+        """What is known of the rows of ``data`` and of the training.
 
-        Data with another fingerprint than the training data's counts as held out as a whole, and
-        the first value is None. Not covered: other data that shares some rows with the training
-        data passes for held out. The held-out rows of a search are those that its runs were scored
-        on, with noise.
+        In the training data, which is told by its fingerprint, every row is known. In any other
+        data, rows on the held-out side of a split by content were not trained on, whatever file
+        they stand in, and the others may have been; of a shuffled split nothing is known there.
+        The held-out rows of a search are those that its runs were scored on, with noise.
+
+        Not covered: a text that was changed by more than ``attnpriv.data.splits.folded`` undoes
+        counts as another one.
         """
         recorded = self.card["data"]
-        if recorded["fingerprint"] != data.fingerprint():
-            return None, list(range(len(data)))
-        split = recorded["split"]
-        if "salt" not in split:
-            return split_indices(len(data), **split)
-        from attnpriv.privacy.selection import assign_validation  # slow: it imports Opacus
-
-        held_out = assign_validation(data.texts, split["validation_share"], split["salt"])
-        rows = range(len(data))
-        return [i for i in rows if not held_out[i]], [i for i in rows if held_out[i]]
+        rule = recorded["split"]
+        if recorded["fingerprint"] == data.fingerprint():
+            return Split(*split_rows(data.texts, rule), unknown=[])
+        if not tells_rows_apart(rule):
+            return Split([], [], unknown=list(range(len(data))))
+        may_be_trained, held_out = split_rows(data.texts, rule)
+        return Split([], held_out, unknown=may_be_trained)
 
 
 def load_run(path: str | Path) -> Run:

@@ -66,7 +66,7 @@ def spam_f1(data: Dataset, privacy: PrivacyConfig | None) -> float:
         attention = AttentionConfig()
         train(data, out, encoder="minilm", attention=attention, config=config, privacy=privacy)
         run = load_run(out)
-        held_out = data.subset(run.split(data)[1])
+        held_out = data.subset(run.split(data).held_out)
         scores = utility(
             held_out.labels, predict_probabilities(run, held_out.texts), run.label_names
         )

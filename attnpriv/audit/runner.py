@@ -50,8 +50,9 @@ def audit_runs(
     """Audit run folders side by side on rows that none of them was trained on.
 
     A run whose card names this data set (by fingerprint) is audited on its own held-out rows, and
-    its training rows are the members of the membership test. For any other run the whole data set
-    counts as held out, and the membership test is not run.
+    its training rows are the members of the membership test. Of any other data a run is audited on
+    the rows that it cannot have been trained on, as ``Run.split`` knows them, and the membership
+    test is not run.
 
     Args:
         runs: at least one; the others are compared with the first.
@@ -63,15 +64,16 @@ def audit_runs(
         processes: that share the work; with several, the calling script is imported by each.
 
     Raises:
-        InputError: no run, classes that differ from a run's, or neither gold spans nor a detector.
+        InputError: no run, classes that differ from a run's, neither gold spans nor a detector, or
+            other data of which no row is known not to have been trained on.
 
     Claim: the same runs, data and options give the same bits, whatever the order and the pieces of
     the work, the number of processes and of processors, and wherever an audit was interrupted, on
     one machine with one set of libraries. Not covered: other processors' instructions, and other
     versions of the libraries.
 
-    Not covered: a data set that is not the one trained on but holds some of its rows passes for
-    held out. None of the numbers is covered by the runs' ε.
+    Not covered: a training text that somebody has changed passes for another one. None of the
+    numbers is covered by the runs' ε.
     """
     options = options or AuditOptions()
     report = progress or (lambda stage, done, total: None)

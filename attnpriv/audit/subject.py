@@ -64,28 +64,44 @@ class Rows:
         members: sampled training rows; None where this is not the data trained on.
         held_out: sampled rows that were not trained on.
         repeated: those of them whose text also is a training row, and so are no non-members.
+        left_out: how many rows may have been trained on, in other data than that.
     """
 
     members: tuple[int, ...] | None
     held_out: tuple[int, ...]
     repeated: frozenset[int]
+    left_out: int = 0
 
     @property
     def without_members(self) -> str | None:
         """Why there are no members to compare with, if so."""
         if self.members is None:
-            return "the training rows are not in this data, so there are no members to test"
+            return (
+                "this is not the data trained on, so no row is known to be a member; "
+                f"{self.left_out} rows may have been trained on and were left out"
+            )
         if len(self.repeated) == len(self.held_out):
             return "every held-out text is also a training row, so there are no non-members"
         return None
 
 
 def choose_rows(run: Run, data: Dataset, options: AuditOptions) -> Rows:
-    """A seeded sample of the rows that the run was trained on, and of those it was not."""
-    train, held_out = run.split(data)
+    """A seeded sample of the rows that the run was trained on, and of those it was not.
+
+    Raises:
+        InputError: no row is known not to have been trained on.
+    """
+    split = run.split(data)
+    train, held_out = split.trained, split.held_out
+    if not held_out:
+        raise InputError(
+            f"{data.name} is not the data that {run.name} was trained on, and each of its rows may "
+            "have been trained on: audit with the data of the training (runs of earlier versions, "
+            "and those with a number of rows as train_size, can tell the rows of no other data)"
+        )
     rows = tuple(held_out[i] for i in sample(len(held_out), options.documents, options.seed))
-    if train is None:
-        return Rows(None, rows, frozenset())
+    if not train:
+        return Rows(None, rows, frozenset(), left_out=len(split.unknown))
     known = {data.texts[row] for row in train}
     return Rows(
         tuple(train[i] for i in sample(len(train), options.members, options.seed)),
@@ -130,8 +146,9 @@ class Subject:
     @property
     def other_training_texts(self) -> list[str]:
         """Those of the training rows that were not sampled."""
-        train, sampled = self.run.split(self.data)[0] or (), {*(self.rows.members or ())}
-        return [self.data.texts[row] for row in train if row not in sampled]
+        sampled = {*(self.rows.members or ())}
+        trained = self.run.split(self.data).trained
+        return [self.data.texts[row] for row in trained if row not in sampled]
 
     def spans_of(self, rows: Sequence[int] | None) -> list[tuple[Span, ...]]:
         """The personal data in rows, in their order."""

@@ -22,7 +22,7 @@ from attnpriv.cli.options import (
     TextColumn,
     load,
 )
-from attnpriv.cli.output import console, progress_bars
+from attnpriv.cli.output import console, progress_bars, warn
 
 if TYPE_CHECKING:
     from attnpriv.audit.results import Audit
@@ -76,6 +76,12 @@ def audit(
     limits = () if gates is None else read_gates(gates)
     loaded = [load_run(path) for path in (run, *(against or []))]
     dataset = load(data, text_column, label_column, spans_column, loaded[0].label_names)
+    for each in loaded:
+        if left_out := len(each.split(dataset).unknown):
+            warn(
+                f"{dataset.name} is not the data that {each.name} was trained on: {left_out} rows "
+                "that may have been trained on are left out"
+            )
     options = AuditOptions(documents=documents, seed=seed)
     with one_thread():  # as the audit computes
         origin = provenance(loaded, dataset)  # of the code that now runs

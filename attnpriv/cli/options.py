@@ -49,7 +49,7 @@ TrainableOption = Annotated[
 ]
 DeltaOption = Annotated[float, typer.Option(help="δ, below 1/N.")]
 TemperatureOption = Annotated[float, typer.Option(help="τ, divides the clipped logits.")]
-ClipOption = Annotated[float | None, typer.Option(help="c, the largest logit; default: none.")]
+ClipOption = Annotated[str, typer.Option(help="c, the largest logit, or none.")]
 ClipModeOption = Annotated[str, typer.Option(help="clamp, tanh, norm or relative.")]
 ScoreOption = Annotated[str, typer.Option(help="dot_product or additive.")]
 TemperatureFloorOption = Annotated[
@@ -94,14 +94,24 @@ def trained_part(trainable: str, encoder: str) -> str:
     return trainable or ("all" if encoder == "scratch" else TrainConfig.trainable)
 
 
-def parse_epsilon(value: str) -> float | None:
+def parse_number(name: str, value: str) -> float | None:
     """A number, or None for ``none``."""
     if value == "none":
         return None
     try:
         return float(value)
     except ValueError:
-        raise InputError(f"expected epsilon as a number, or none, got {value!r}") from None
+        raise InputError(f"expected {name} as a number, or none, got {value!r}") from None
+
+
+def parse_train_size(value: str) -> float:
+    """A number of rows where there is no decimal point, else a share."""
+    try:
+        return int(value) if value.isdecimal() else float(value)
+    except ValueError:
+        raise InputError(
+            f"expected train-size as a share below 1 or a number of rows, got {value!r}"
+        ) from None
 
 
 def load(

@@ -37,6 +37,11 @@ def print_json(value: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def warn(message: str) -> None:
+    """One line on stderr for what does not stop a command."""
+    sys.stderr.write(f"warning: {message}\n")
+
+
 def print_classes(dataset: Dataset) -> None:
     """The classes and how many rows each has, on stderr: a look at private data, kept nowhere."""
     names = dataset.label_names

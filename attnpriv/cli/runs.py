@@ -16,7 +16,8 @@ from attnpriv.cli.options import (
     TextColumn,
     load,
 )
-from attnpriv.cli.output import console, print_json, progress_bars
+from attnpriv.cli.output import console, print_json, progress_bars, warn
+from attnpriv.data.splits import Split
 from attnpriv.rounding import round_up
 
 
@@ -24,27 +25,34 @@ def evaluate(
     run: RunArgument,
     data: SourceOption,
     json_: JsonOption = False,
+    all_rows: Annotated[
+        bool,
+        typer.Option("--all-rows", help="Score also the rows that may have been trained on."),
+    ] = False,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
 ) -> None:
-    """Score a run on rows it was not trained on: accuracy, and per class precision, recall, F1."""
+    """Score a run on rows it was not trained on: accuracy, and per class precision, recall, F1.
+
+    In other data than that of the training, a row is scored if it cannot have been trained on.
+    """
     from attnpriv.audit.utility import utility
     from attnpriv.prediction import predict_probabilities
     from attnpriv.run_folder import load_run
 
     loaded = load_run(run)
     dataset = load(data, text_column, label_column, None, loaded.label_names)
-    train_rows, held_out_rows = loaded.split(dataset)
-    held_out = dataset.subset(held_out_rows)
+    numbers, rows = _rows_to_score(loaded.split(dataset), all_rows)
+    scored = dataset.subset(numbers)
     with progress_bars() as progress:
-        task = progress.add_task("predicting", total=len(held_out))
+        task = progress.add_task("predicting", total=len(scored))
         probabilities = predict_probabilities(
-            loaded, held_out.texts, progress=lambda done, _: progress.update(task, completed=done)
+            loaded, scored.texts, progress=lambda done, _: progress.update(task, completed=done)
         )
-    result = utility(held_out.labels, probabilities, loaded.label_names)
-    rows = "held-out rows of the training data" if train_rows is not None else "all rows"
+    result = utility(scored.labels, probabilities, loaded.label_names)
     if json_:
-        print_json({"run": loaded.name, "rows": rows, **asdict(result)})
+        left_out = len(dataset) - len(scored)
+        print_json({"run": loaded.name, "rows": rows, "rows_left_out": left_out, **asdict(result)})
         return
     table = Table("class", "rows", "precision", "recall", "F1", title=f"{loaded.name}, {rows}")
     for score in result.classes:
@@ -52,6 +60,27 @@ def evaluate(
         table.add_row(score.label, str(score.support), *map(_interval, values))
     console.print(table)
     console.print(f"accuracy {_interval(result.accuracy)}   macro F1 {_interval(result.macro_f1)}")
+
+
+def _rows_to_score(split: Split, all_rows: bool) -> tuple[list[int], str]:
+    """The rows to score and what they are, with a word on stderr where that is not plain."""
+    doubtful = len(split.unknown)
+    if not doubtful and not all_rows:
+        return split.held_out, "held-out rows of the training data"
+    if not all_rows and split.held_out:
+        warn(
+            f"this is not the data of the training: {doubtful} rows are left out, which were "
+            "trained on if they stood there; --all-rows scores them too"
+        )
+        return split.held_out, "rows that were not trained on"
+    everything = sorted((*split.trained, *split.held_out, *split.unknown))
+    if doubtful:
+        warn(
+            "this is not the data of the training: "
+            f"{doubtful} of {len(everything)} rows may have been trained on"
+        )
+        return everything, "all rows, some of which may have been trained on"
+    return everything, "all rows of the training data, most of which were trained on"
 
 
 def certify(

@@ -25,7 +25,7 @@ from attnpriv.cli.options import (
     TextColumn,
     TrainableOption,
     load,
-    parse_epsilon,
+    parse_number,
     trained_part,
 )
 from attnpriv.cli.output import console, print_classes, progress_bars
@@ -36,7 +36,7 @@ from attnpriv.errors import InputError
 def study(
     data: SourceOption,
     epsilon: Annotated[str, typer.Option(help="The target ε of each private run.")],
-    clip: Annotated[float, typer.Option(help="c, the largest logit of the hardened runs.")],
+    clip: Annotated[str, typer.Option(help="c, the largest logit of the hardened runs.")],
     out: Annotated[Path, typer.Option(help="Folder to make for runs, audits and the study.")],
     seeds: Annotated[int, typer.Option(help="How many, at least 3; four runs each.")] = 3,
     temperature: TemperatureOption = 1.0,
@@ -75,11 +75,13 @@ def study(
     from attnpriv.study import WHOLE, Design, run_study
     from attnpriv.study.writing import JSON_NAME
 
-    target = parse_epsilon(epsilon)
+    target = parse_number("epsilon", epsilon)
     if target is None:
         raise InputError(f"expected epsilon as a number in a study, got {epsilon!r}")
     design = Design(
-        attention=AttentionConfig(temperature, clip, cast(ClipMode, clip_mode)),
+        attention=AttentionConfig(
+            temperature, parse_number("clip", clip), cast(ClipMode, clip_mode)
+        ),
         privacy=PrivacyConfig(
             epsilon=target, delta=delta, max_grad_norm=max_grad_norm, noise_seed=noise_seed
         ),

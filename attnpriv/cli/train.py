@@ -30,7 +30,8 @@ from attnpriv.cli.options import (
     TextColumn,
     TrainableOption,
     load,
-    parse_epsilon,
+    parse_number,
+    parse_train_size,
     trained_part,
 )
 from attnpriv.cli.output import print_classes, print_training, progress_bars
@@ -55,7 +56,7 @@ def train(
     trainable: TrainableOption = "",
     delta: DeltaOption = PrivacyConfig.delta,
     temperature: TemperatureOption = 1.0,
-    clip: ClipOption = None,
+    clip: ClipOption = "none",
     clip_mode: ClipModeOption = "clamp",
     score: ScoreOption = "dot_product",
     temperature_floor: TemperatureFloorOption = None,
@@ -105,8 +106,12 @@ def train(
         ),
     ] = True,
     train_size: Annotated[
-        float, typer.Option(help="Rows to train on: a share below 1, or a number.")
-    ] = TrainConfig.train_size,
+        str,
+        typer.Option(
+            help="Rows to train on. A share below 1 goes by the text of each row, so that the rows "
+            "of a changed file can still be told apart; a whole number shuffles the rows."
+        ),
+    ] = str(TrainConfig.train_size),
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the unfinished training of this folder.")
     ] = False,
@@ -124,7 +129,11 @@ def train(
     from attnpriv.training import train as train_model
 
     attention = AttentionConfig(
-        temperature, clip, cast(ClipMode, clip_mode), cast(Score, score), temperature_floor
+        temperature,
+        parse_number("clip", clip),
+        cast(ClipMode, clip_mode),
+        cast(Score, score),
+        temperature_floor,
     )
     config = TrainConfig(
         trainable=trained_part(trainable, encoder or "scratch"),
@@ -138,9 +147,9 @@ def train(
         precision=cast(Any, precision),
         micro_batch_tokens=micro_batch_tokens,
         seed=seed,
-        train_size=train_size,
+        train_size=parse_train_size(train_size),
     )
-    target = parse_epsilon(epsilon)
+    target = parse_number("epsilon", epsilon)
     privacy = None
     if target is not None:
         privacy = PrivacyConfig(

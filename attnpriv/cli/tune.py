@@ -32,7 +32,7 @@ from attnpriv.cli.options import (
     TextColumn,
     TrainableOption,
     load,
-    parse_epsilon,
+    parse_number,
     trained_part,
 )
 from attnpriv.cli.output import console, print_classes, print_training, progress_bars
@@ -71,7 +71,7 @@ def tune(
     trainable: TrainableOption = "",
     delta: DeltaOption = PrivacyConfig.delta,
     temperature: TemperatureOption = 1.0,
-    clip: ClipOption = None,
+    clip: ClipOption = "none",
     clip_mode: ClipModeOption = "clamp",
     score: ScoreOption = "dot_product",
     temperature_floor: TemperatureFloorOption = None,
@@ -99,11 +99,15 @@ def tune(
     from attnpriv.training import tune as tune_model
     from attnpriv.training.candidates import default_candidates, load_candidates
 
-    target = parse_epsilon(epsilon)
+    target = parse_number("epsilon", epsilon)
     if target is None:
         raise InputError(f"expected epsilon as a number in a search, got {epsilon!r}")
     attention = AttentionConfig(
-        temperature, clip, cast(ClipMode, clip_mode), cast(Score, score), temperature_floor
+        temperature,
+        parse_number("clip", clip),
+        cast(ClipMode, clip_mode),
+        cast(Score, score),
+        temperature_floor,
     )
     privacy = PrivacyConfig(
         epsilon=target,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,24 +77,3 @@ class Dataset:
             return None
         plain = [[(s.start, s.end, s.entity_type) for s in spans] for spans in self.spans]
         return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
-
-
-def split_indices(size: int, train_size: float, seed: int) -> tuple[list[int], list[int]]:
-    """Shuffle the row numbers and cut them into training and held-out rows.
-
-    Args:
-        size: number of rows N.
-        train_size: share of the rows if below 1, else their number; the share is rounded down.
-        seed: of ``random.Random``, whose shuffle is stable across Python versions.
-
-    Raises:
-        InputError: either part would be empty.
-    """
-    count = int(size * train_size) if train_size < 1 else int(train_size)
-    if not 0 < count < size or (train_size >= 1 and count != train_size):
-        raise InputError(
-            f"expected train_size to leave rows on both sides of {size}, got {train_size}"
-        )
-    rows = list(range(size))
-    random.Random(seed).shuffle(rows)
-    return rows[:count], rows[count:]

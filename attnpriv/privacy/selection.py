@@ -13,10 +13,10 @@ Claim: the release is (ε, δ)-differentially private for adding or removing one
 ``epsilon_of_selection``. Conditions:
 
 - Each record belongs to the training or to the validation rows by a rule that looks at this record
-  alone, as in ``assign_validation``. Adding a record then leaves every other one in its part, and
-  changes either the weights or, given the weights, the score: a run costs the larger of the two, at
-  each Rényi order. Shuffling the rows and cutting them at some position is no such rule: one row
-  more moves others across the cut, and no ε here holds.
+  alone, as in ``attnpriv.data.splits``. Adding a record then leaves every other one in its part,
+  and changes either the weights or, given the weights, the score: a run costs the larger of the
+  two, at each Rényi order. Shuffling the rows and cutting them at some position is no such rule:
+  one row more moves others across the cut, and no ε here holds.
 - The runs are independent given the data. A search that lets the scores so far choose the next
   candidate is not covered, and neither is going through the list in turn.
 - Nobody learns K: no list of runs, no count, no other run's result, no time that the search took.
@@ -27,7 +27,6 @@ if somebody chose them by looking at the data, and floating-point attacks on the
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -97,36 +96,6 @@ class RunCount:
         while time <= self.mean:
             runs, time = runs + 1, time + stream.expovariate(1.0)
         return runs
-
-
-def assign_validation(records: Iterable[str], share: float, salt: str) -> list[bool]:
-    """Whether each record is for validation, by a keyed hash of this record and of nothing else.
-
-    About ``share`` of distinct records is. Equal records go the same way, so that a validation row
-    is never trained on. Pass what identifies a record, such as its text without its label.
-
-    Args:
-        records: one string a record.
-        share: in (0, 1).
-        salt: 1 to 64 bytes of UTF-8, public; fixed before anyone looks at the data.
-
-    Raises:
-        InputError: the share or the salt is out of range.
-
-    Not guaranteed: the share against somebody who writes records knowing the salt; they can put all
-    of them into one part. The privacy of the others does not suffer from it.
-    """
-    if not 0 < share < 1:
-        raise InputError(f"expected share in (0, 1), got {share}")
-    key = salt.encode()
-    if not 1 <= len(key) <= hashlib.blake2b.MAX_KEY_SIZE:
-        raise InputError(f"expected a salt of 1 to 64 bytes, got {len(key)}")
-
-    def position(record: str) -> int:
-        content = record.encode(errors="surrogatepass")
-        return int.from_bytes(hashlib.blake2b(content, digest_size=8, key=key).digest())
-
-    return [position(record) < share * 2**64 for record in records]
 
 
 def rdp_of_run(

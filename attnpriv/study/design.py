@@ -7,7 +7,8 @@ from typing import Any
 
 from attnpriv.audit.subject import AuditOptions
 from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
-from attnpriv.data import Dataset, split_indices
+from attnpriv.data import Dataset
+from attnpriv.data.splits import split_both, split_rule
 from attnpriv.errors import InputError
 from attnpriv.privacy.accounting import noise_multiplier_for
 from attnpriv.training.loop import Schedule
@@ -104,8 +105,7 @@ class Design:
             InputError: the data, the encoder or the options cannot be used for some cell or seed.
         """
         for seed in range(self.seeds):
-            check_classes(self._training_rows(data, seed))
-        self._schedule(data)
+            self._schedule(data, seed)
         with seeded(0):
             classifier = build_classifier(
                 self.encoder, self.attention, "layers", False, len(data.label_names)
@@ -125,15 +125,14 @@ class Design:
 
     def check_epsilon(self, data: Dataset) -> None:
         """Raise InputError where no noise is enough; the trainings need the figure anyway."""
-        schedule, privacy = self._schedule(data), self.privacy
+        schedules, privacy = [self._schedule(data, s) for s in range(self.seeds)], self.privacy
+        schedule = max(schedules, key=lambda schedule: schedule.sample_rate)
         target = (privacy.epsilon, privacy.delta, schedule.sample_rate, schedule.steps)
         noise_multiplier_for(*target, privacy.accountant)
 
-    def _schedule(self, data: Dataset) -> Schedule:
-        size = len(self._training_rows(data, 0))
-        check_delta(self.privacy.delta, size)
-        return make_schedule(self.config, size)
-
-    def _training_rows(self, data: Dataset, seed: int) -> Dataset:
-        rows, _ = split_indices(len(data), self.config.train_size, seed)
-        return data.subset(rows)
+    def _schedule(self, data: Dataset, seed: int) -> Schedule:
+        """The schedule of a seed's runs, on whose split the number of their rows depends."""
+        rows, _ = split_both(data.texts, split_rule(self.config.train_size, seed))
+        check_classes(data.subset(rows))
+        check_delta(self.privacy.delta, len(rows))
+        return make_schedule(self.config, len(rows))

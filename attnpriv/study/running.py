@@ -16,6 +16,7 @@ from attnpriv.audit.tasks import one_thread
 from attnpriv.audit.work import NAME as WORK
 from attnpriv.audit.work import WorkFolder
 from attnpriv.data import Dataset
+from attnpriv.data.splits import split_rule
 from attnpriv.errors import InputError
 from attnpriv.identity import check_same
 from attnpriv.replacing import replace_file
@@ -137,7 +138,7 @@ def _train(
     privacy = design.privacy_of(cell, seed)
     ours = {
         "data": data.fingerprint(),
-        "split": {"train_size": design.config.train_size, "seed": seed},
+        "split": split_rule(design.config.train_size, seed),
         "attention": asdict(design.attention_of(cell)),
         "epsilon": None if privacy is None else privacy.epsilon,
     }

@@ -13,6 +13,7 @@ from typing import Any
 
 from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data.records import Dataset
+from attnpriv.data.splits import split_rule
 from attnpriv.errors import InputError
 from attnpriv.models.text import TextClassifier
 from attnpriv.run_folder import CONFIG, TOKENIZER, WEIGHTS, Run, load_run
@@ -38,7 +39,7 @@ def load_teacher(
     data = teacher.card["data"]
     if data["fingerprint"] != dataset.fingerprint():
         raise InputError(f"expected a teacher trained on the same data, got {teacher.name!r}")
-    wanted = {"train_size": config.train_size, "seed": config.seed}
+    wanted = split_rule(config.train_size, config.seed)
     if data["split"] != wanted:
         raise InputError(
             f"expected a teacher trained on the same rows ({_listed(wanted)}), "

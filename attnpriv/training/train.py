@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from attnpriv.config import AttentionConfig, Pooling, PrivacyConfig, TrainConfig
-from attnpriv.data.records import Dataset, split_indices
-from attnpriv.model_card import NOT_COVERED, build_card
+from attnpriv.data.records import Dataset
+from attnpriv.data.splits import split_both, split_rule, tells_rows_apart
+from attnpriv.model_card import CUT, NOT_COVERED, build_card
 from attnpriv.models.lora import merge_adapters
 from attnpriv.privacy.accounting import noise_multiplier_for, steps_within
 from attnpriv.privacy.ledger import Ledger, NoisedSteps
@@ -129,6 +130,7 @@ class _Plan:
     """All that is decided before the first step."""
 
     dataset: Dataset
+    rule: dict[str, Any]
     rows: Dataset
     held_out: Dataset
     config: TrainConfig
@@ -161,7 +163,8 @@ def _plan(
     config: TrainConfig,
     privacy: PrivacyConfig | None,
 ) -> _Plan:
-    train_rows, held_out_rows = split_indices(len(dataset), config.train_size, config.seed)
+    rule = split_rule(config.train_size, config.seed)
+    train_rows, held_out_rows = split_both(dataset.texts, rule)
     rows = dataset.subset(train_rows)
     schedule, noise_multiplier = _schedule(config, privacy, rows)
     config = replace(config, steps=schedule.steps, batch_size=schedule.batch_size)
@@ -170,6 +173,7 @@ def _plan(
         classifier.model.select_trainable(config.trainable)
     return _Plan(
         dataset=dataset,
+        rule=rule,
         rows=rows,
         held_out=dataset.subset(held_out_rows),
         config=config,
@@ -209,6 +213,7 @@ def _identity(plan: _Plan) -> dict[str, Any]:
     model = plan.classifier.model
     return {
         "data": plan.dataset.fingerprint(),
+        "split by": plan.rule.get("rule"),
         **{f"model {name}": value for name, value in model.config.to_dict().items()},
         **{f"training {name}": value for name, value in asdict(plan.config).items()},
         **{
@@ -288,9 +293,13 @@ def _card(plan: _Plan, name: str) -> dict[str, Any]:
             "name": plan.dataset.name,
             "rows_train": len(plan.rows),
             "fingerprint": plan.dataset.fingerprint(),
-            "split": {"train_size": plan.config.train_size, "seed": plan.config.seed},
+            "split": plan.rule,
         },
         held_out={"rows": len(held_out), "accuracy": correct / len(held_out)},
-        not_covered=(*NOT_COVERED, *plan.dataset.data_dependent),
+        not_covered=(
+            *NOT_COVERED,
+            *([] if tells_rows_apart(plan.rule) else [CUT]),
+            *plan.dataset.data_dependent,
+        ),
         teacher=description(plan.teacher),
     )

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from attnpriv.config import AttentionConfig, Pooling, PrivacyConfig
 from attnpriv.data.records import Dataset
+from attnpriv.data.splits import CONTENT, split_both
 from attnpriv.data.tokenisation import Encoding
 from attnpriv.errors import InputError
 from attnpriv.model_card import NOT_COVERED_BY_SEARCH, build_card
@@ -31,7 +32,6 @@ from attnpriv.privacy.randomness import KEY_BYTES, StepKeys, Stream
 from attnpriv.privacy.selection import (
     RunCount,
     RunDistribution,
-    assign_validation,
     noise_for_selection,
 )
 from attnpriv.run_folder import publish
@@ -153,6 +153,7 @@ class _Search:
     """All that is decided before the number of runs is drawn."""
 
     dataset: Dataset
+    rule: dict[str, Any]
     rows: Dataset
     held_out: Dataset
     candidates: tuple[Candidate, ...]
@@ -228,7 +229,8 @@ def _plan(
     validation_share: float,
     salt: str,
 ) -> _Search:
-    rows, held_out = _split(dataset, validation_share, salt)
+    rule = {"rule": CONTENT, "validation_share": validation_share, "salt": salt}
+    rows, held_out = map(dataset.subset, split_both(dataset.texts, rule))
     check_classes(rows)
     check_delta(privacy.delta, len(dataset), "rows")
     schedules = [make_schedule(candidate.config, len(rows)) for candidate in candidates]
@@ -249,6 +251,7 @@ def _plan(
     )
     return _Search(
         dataset=dataset,
+        rule=rule,
         rows=rows,
         held_out=held_out,
         candidates=tuple(
@@ -259,18 +262,6 @@ def _plan(
         selection=selection,
         untrained=untrained,
     )
-
-
-def _split(dataset: Dataset, share: float, salt: str) -> tuple[Dataset, Dataset]:
-    """The training and the validation rows, by a look at each row alone."""
-    held_out = assign_validation(dataset.texts, share, salt)
-    parts = [[i for i, h in enumerate(held_out) if h is part] for part in (False, True)]
-    if not all(parts):
-        raise InputError(
-            f"expected validation_share to leave rows on both sides of {len(dataset)}, got {share}"
-        )
-    rows, validation = (dataset.subset(part) for part in parts)
-    return rows, validation
 
 
 def _filled_in(candidate: Candidate, schedule: Schedule, train_size: float) -> Candidate:
@@ -367,10 +358,7 @@ def _card(search: _Search, best: _Run, name: str) -> dict[str, Any]:
             "name": search.dataset.name,
             "rows_train": len(search.rows),
             "fingerprint": search.dataset.fingerprint(),
-            "split": {
-                "validation_share": search.selection.validation_share,
-                "salt": search.selection.salt,
-            },
+            "split": search.rule,
         },
         held_out={"rows": rows, "accuracy": correct / rows},
         not_covered=(*NOT_COVERED_BY_SEARCH, *search.dataset.data_dependent),

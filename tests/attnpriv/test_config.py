@@ -127,6 +127,10 @@ def test_privacy_refuses(values: dict[str, Any]) -> None:
         {"head_learning_rate": math.nan},
         {"ema_decay": 1},
         {"train_size": 0},
+        {"train_size": 0.0},
+        {"train_size": 1.0},
+        {"train_size": 1.5},
+        {"train_size": math.nan},
     ],
 )
 def test_training_refuses(values: dict[str, Any]) -> None:

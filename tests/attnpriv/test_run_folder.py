@@ -8,6 +8,8 @@ import shutil
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import torch
 
 from attnpriv.config import ModelConfig
 from attnpriv.data import Dataset
+from attnpriv.data.splits import Split, folded, split_indices, split_rule
 from attnpriv.errors import RunFolderError
 from attnpriv.models.text import TextClassifier
 from attnpriv.prediction import predict_probabilities
@@ -45,18 +48,47 @@ def test_a_run_reads_back_as_it_was_trained(tiny_run: Path, tickets: Dataset) ->
     assert run.label_names == tickets.label_names
     assert not run.model.training
     assert not any(p.requires_grad for p in run.model.parameters())
-    train_rows, held_out_rows = run.split(tickets)
-    assert train_rows is not None
-    assert sorted(train_rows + held_out_rows) == list(range(len(tickets)))
-    held_out = tickets.subset(held_out_rows)
+    split = run.split(tickets)
+    assert sorted(split.trained + split.held_out) == list(range(len(tickets)))
+    assert split.unknown == []
+    held_out = tickets.subset(split.held_out)
     predicted = predict_probabilities(run, held_out.texts).argmax(1)
     accuracy = float((predicted == np.array(held_out.labels)).mean())
     assert accuracy == run.card["metrics"]["held_out"]["accuracy"]
 
 
-def test_other_data_is_held_out_as_a_whole(tiny_run: Path, tickets: Dataset) -> None:
-    other = tickets.subset(range(len(tickets) - 1))
-    assert load_run(tiny_run).split(other) == (None, list(range(len(other))))
+def test_a_changed_file_still_tells_trained_rows_from_the_rest(
+    tiny_run: Path, tickets: Dataset
+) -> None:
+    run = load_run(tiny_run)
+    known = run.split(tickets)
+    for rows in ([*range(299)], [*range(1, 300)], [*range(300), 7], [*reversed(range(300))]):
+        split = run.split(tickets.subset(rows))
+        assert split.trained == [], "a row may have come since"
+        assert {rows[row] for row in split.unknown} == {*rows} & {*known.trained}
+        assert {rows[row] for row in split.held_out} == {*rows} & {*known.held_out}
+
+
+def test_of_a_shuffled_split_nothing_is_known_in_another_file(
+    tiny_run: Path, tickets: Dataset
+) -> None:
+    run = load_run(tiny_run)
+    for train_size in (0.8, 240):  # as earlier versions wrote it, and as they still do
+        data = {**run.card["data"], "split": {"train_size": train_size, "seed": 0}}
+        old = replace(run, card={**run.card, "data": data})
+        assert old.split(tickets) == Split(*split_indices(300, 240, 0), unknown=[])
+        other = tickets.subset(range(299))
+        assert old.split(other) == Split([], [], unknown=list(range(299)))
+
+
+def test_a_run_folder_says_nothing_of_a_single_record(tiny_run: Path, tickets: Dataset) -> None:
+    contents = [path.read_bytes() for path in tiny_run.iterdir()]
+    assert load_run(tiny_run).card["data"]["split"] == split_rule(0.8, 0)
+    for text in tickets.texts:
+        for read in (text, folded(text)):
+            hashes = [hash_(read.encode()).hexdigest() for hash_ in (sha256, blake2b)]
+            for mark in (read, *hashes):
+                assert not any(mark.encode() in content for content in contents)
 
 
 def test_predictions_do_not_depend_on_the_batch(tiny_run: Path, tickets: Dataset) -> None:

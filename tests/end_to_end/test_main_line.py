@@ -100,7 +100,7 @@ def test_the_server_and_evaluate_agree_on_real_messages(shared_data: Path, tmp_p
     schedule = ["--trainable", "head", "--steps", 5]
     run("attnpriv", "train", "--data", source, "--epsilon", 3, *schedule, "--out", out)
     loaded, data = load_run(out), load_dataset(str(source))
-    texts = data.subset(loaded.split(data)[1][:MESSAGES]).texts
+    texts = data.subset(loaded.split(data).held_out[:MESSAGES]).texts
     expected = predict_probabilities(loaded, texts).argmax(1)
     file = tmp_path / "messages.txt"
     file.write_text("\n".join(texts) + "\n", encoding="utf-8")

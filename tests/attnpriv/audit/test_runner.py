@@ -14,7 +14,7 @@ from attnpriv.audit.results import Audit, to_json
 from attnpriv.audit.runner import AuditOptions, audit_runs
 from attnpriv.audit.subject import choose_rows
 from attnpriv.data import Dataset
-from attnpriv.data.records import split_indices
+from attnpriv.data.splits import split_indices, split_rows
 from attnpriv.errors import InputError
 from attnpriv.run_folder import load_run
 from attnpriv.sensitive import PresidioDetector
@@ -152,14 +152,31 @@ def test_members_are_the_training_rows(tiny_run: Path, tickets: Dataset) -> None
     """A membership test of foreign rows must not run, and of known rows must use the split."""
     run = load_run(tiny_run)
     split = run.card["data"]["split"]
-    _, held_out = split_indices(len(tickets), split["train_size"], split["seed"])
+    _, held_out = split_rows(tickets.texts, split)
     other = tickets.subset(held_out)
     (result,) = audit_runs([run], other, None, FEWER).results
     assert result.memorisation is None
     assert result.memorisation_not_run is not None
     assert result.membership is None
     assert result.membership_not_run is not None
-    assert "training rows" in result.membership_not_run
+    assert "this is not the data trained on" in result.membership_not_run
+
+
+def test_of_a_changed_file_the_rows_that_may_have_been_trained_on_are_left_out(
+    tiny_run: Path, tickets: Dataset
+) -> None:
+    run = load_run(tiny_run)
+    trained = {tickets.texts[row] for row in run.split(tickets).trained}
+    for changed in (tickets.subset(range(299)), tickets.subset([*range(300), 0])):
+        rows = choose_rows(run, changed, AuditOptions())
+        assert rows.members is None
+        assert rows.held_out
+        assert rows.left_out + len(rows.held_out) == len(changed)
+        assert not trained & {changed.texts[row] for row in rows.held_out}
+    card = {"data": {**run.card["data"], "split": {"train_size": 240, "seed": 0}}}
+    shuffled = replace(run, card=card)
+    with pytest.raises(InputError, match="not the data that tiny was trained on.*may have been"):
+        audit_runs([shuffled], tickets.subset(range(299)), None, FEWER)
 
 
 def test_held_out_copies_of_training_texts_are_no_non_members(tiny_run: Path) -> None:

@@ -21,7 +21,6 @@ from attnpriv.privacy.selection import (
     ORDERS,
     RunCount,
     RunDistribution,
-    assign_validation,
     epsilon_of_selection,
     noise_for_selection,
     rdp_of_run,
@@ -224,43 +223,6 @@ def test_an_unreachable_target_says_what_could_be_reached() -> None:
     assert noise_for_selection(offered, 1e-5, runs, schedules).epsilon <= offered
 
 
-def test_validation_takes_its_share() -> None:
-    records = [f"message number {i}" for i in range(5003)]
-    for share in (0.01, 0.2, 0.5, 0.9):
-        taken = sum(assign_validation(records, share, "salt"))
-        assert 0.0005 < binom.cdf(taken, len(records), share) < 0.9995
-
-
-def test_validation_looks_at_each_record_alone() -> None:
-    records = [f"message number {i}" for i in range(211)]
-    parts = assign_validation(records, 0.3, "salt")
-    alone = [assign_validation([record], 0.3, "salt")[0] for record in records]
-    assert parts == alone
-    order = list(range(len(records)))
-    random.Random(1).shuffle(order)
-    shuffled = assign_validation([records[i] for i in order], 0.3, "salt")
-    assert shuffled == [parts[i] for i in order]
-    assert parts[:100] + parts[101:] == assign_validation(
-        records[:100] + records[101:], 0.3, "salt"
-    )
-    # A copy goes where its original goes, and a smaller share is a part of a larger one.
-    assert assign_validation(records * 2, 0.3, "salt") == parts * 2
-    fewer = assign_validation(records, 0.1, "salt")
-    assert all(part or not taken for part, taken in zip(parts, fewer, strict=True))
-
-
-def test_validation_follows_the_salt() -> None:
-    records = [f"message number {i}" for i in range(5003)]
-    first, second = (assign_validation(records, 0.5, salt) for salt in ("one", "two"))
-    both = sum(a and b for a, b in zip(first, second, strict=True))
-    assert 0.0005 < binom.cdf(both, len(records), 0.25) < 0.9995
-
-
-def test_validation_takes_any_text() -> None:
-    assert assign_validation([], 0.5, "salt") == []
-    assert len(assign_validation(["", "é", "\ud800", "a" * 10**6], 0.5, "salt")) == 4
-
-
 @pytest.mark.parametrize(
     "call",
     [
@@ -276,10 +238,6 @@ def test_validation_takes_any_text() -> None:
         lambda: noise_for_selection(1.0, 1e-5, RunCount(5), []),
         lambda: noise_for_selection(1.0, 1e-5, RunCount(5), [(0.0, 10)]),
         lambda: noise_for_selection(1.0, 1e-5, RunCount(5), [(0.5, 0)]),
-        lambda: assign_validation(["a"], 0.0, "salt"),
-        lambda: assign_validation(["a"], 1.0, "salt"),
-        lambda: assign_validation(["a"], 0.5, ""),
-        lambda: assign_validation(["a"], 0.5, "s" * 65),
     ],
 )
 def test_values_out_of_range_are_refused(call: Callable[[], object]) -> None:

@@ -28,7 +28,12 @@ from attnpriv.training import TrainingResult, train
 from attnpriv.training.work_folder import CHECKPOINT, WorkFolder, work_path
 
 DATA, ROWS = "tickets:rows=300", 240  # that of the fixture, and how many are trained on
-SCHEDULE: dict[str, Any] = {"steps": 40, "batch_size": 30, "micro_batch_tokens": 1024}
+SCHEDULE: dict[str, Any] = {
+    "steps": 40,
+    "batch_size": 30,
+    "micro_batch_tokens": 1024,
+    "train_size": ROWS,
+}
 PRIVACY: dict[str, Any] = {"epsilon": 3.0, "noise_multiplier": 1.5, "noise_seed": 0}
 SERVER = Path(__file__).with_name("fork_server.py")
 
@@ -262,6 +267,7 @@ class Trainings:
             "--steps": SCHEDULE["steps"],
             "--batch-size": SCHEDULE["batch_size"],
             "--micro-batch-tokens": SCHEDULE["micro_batch_tokens"],
+            "--train-size": SCHEDULE["train_size"],
         }
         return ["train", *(str(part) for option in options.items() for part in option)]
 

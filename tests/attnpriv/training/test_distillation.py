@@ -156,7 +156,7 @@ def test_a_hardened_student_comes_nearer_to_its_teacher_also_on_other_texts(
     tickets: Dataset, teacher_run: Path, student_run: Path
 ) -> None:
     student, teacher = load_run(student_run), load_run(teacher_run)
-    held_out = tickets.subset(teacher.split(tickets)[1]).texts
+    held_out = tickets.subset(teacher.split(tickets).held_out).texts
     copy = student_of(teacher, HARDENED).model
     apart = mean_divergence(copy, teacher, held_out)
     assert apart > 1e-4, "the clip must change something"

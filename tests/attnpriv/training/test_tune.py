@@ -18,12 +18,12 @@ import torch
 
 from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import Dataset, save_dataset
+from attnpriv.data.splits import Split, split_rows
 from attnpriv.errors import InputError
 from attnpriv.prediction import predict_probabilities
 from attnpriv.privacy.ledger import Ledger
 from attnpriv.privacy.selection import (
     RunCount,
-    assign_validation,
     epsilon_of_selection,
     rdp_of_run,
 )
@@ -42,9 +42,8 @@ def data(tickets: Dataset) -> Dataset:
 
 
 def parts(data: Dataset, share: float = 0.2, salt: str = "attnpriv") -> tuple[list[int], list[int]]:
-    held_out = assign_validation(data.texts, share, salt)
-    rows = range(len(data))
-    return [i for i in rows if not held_out[i]], [i for i in rows if held_out[i]]
+    rule = {"rule": "content", "validation_share": share, "salt": salt}
+    return split_rows(data.texts, rule)
 
 
 def whole_batches(data: Dataset, **settings: Any) -> Candidate:
@@ -217,10 +216,9 @@ def test_one_record_more_leaves_every_other_one_in_its_part(data: Dataset) -> No
     for extra in ("one more", "and another", "a third", data.texts[0]):
         texts, labels = (extra, *data.texts), (0, *data.labels)
         more = Dataset(data.name, texts, labels, data.label_names)
-        rows, held_out = SEARCH._split(more, 0.2, "attnpriv")
-        assert set(rows.texts) - {extra} == training - {extra}
-        assert set(held_out.texts) - {extra} == validation - {extra}
-        assert len(rows) + len(held_out) == len(data) + 1
+        rows, held_out = (set(map(texts.__getitem__, part)) for part in parts(more))
+        assert rows - {extra} == training - {extra}
+        assert held_out - {extra} == validation - {extra}
 
 
 def test_a_clearly_best_candidate_mostly_wins(data: Dataset, tmp_path: Path) -> None:
@@ -255,13 +253,15 @@ def test_the_held_out_rows_of_a_tuned_run_are_its_validation_rows(
     data: Dataset, tmp_path: Path, draws: Draws, trainable: str
 ) -> None:
     draws(1)
-    candidates = [whole_batches(data, trainable=trainable, steps=2)]
+    batch_size = len(parts(data, salt="another")[0])
+    candidates = [whole_batches(data, trainable=trainable, steps=2, batch_size=batch_size)]
     card = search(data, tmp_path / "run", candidates=candidates, salt="another").card
     run = load_run(tmp_path / "run")
-    assert run.split(data) == parts(data, salt="another")
+    assert run.split(data) == Split(*parts(data, salt="another"), unknown=[])
     other = data.subset(range(50))
-    assert run.split(other) == (None, list(range(50)))
-    held_out = data.subset(run.split(data)[1])
+    train, validation = parts(other, salt="another")
+    assert run.split(other) == Split([], validation, unknown=train)
+    held_out = data.subset(run.split(data).held_out)
     predicted = predict_probabilities(run, held_out.texts).argmax(1)
     accuracy = float((predicted == np.array(held_out.labels)).mean())
     assert card["metrics"]["held_out"] == {"rows": len(held_out), "accuracy": accuracy}
