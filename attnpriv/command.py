@@ -22,7 +22,7 @@ READER_GONE = 128 + signal.SIGPIPE  # as shells report it of any program
 ESCAPE = "attnpriv.escape"
 
 
-def run_command(app: Callable[[], object], when_interrupted: str | None = None) -> NoReturn:
+def run_command(app: Callable[[], object]) -> NoReturn:
     """Run a Typer app and exit.
 
     The exit code is the app's, 2 after an AttnprivError or where stdout cannot be written, 130
@@ -31,13 +31,10 @@ def run_command(app: Callable[[], object], when_interrupted: str | None = None) 
     been told is lost, and nothing else is.
 
     Args:
-        app: ends by SystemExit.
-        when_interrupted: what to say after Ctrl-C.
+        app: ends by SystemExit. What goes on after Ctrl-C, it says itself.
     """
     with _standard_streams():
         code = _code_of(app)
-        if code == INTERRUPTED and when_interrupted is not None:
-            complain(when_interrupted)
         code = _code_of(sys.stdout.flush) or code
     sys.exit(code)
 

@@ -29,7 +29,7 @@ for command in (train, tune, evaluate, certify, audit, study, gate):
 
 def main() -> None:
     """Run the command; what goes wrong is one line on stderr."""
-    run_command(app, "interrupted; a training, a study or an audit goes on with --resume")
+    run_command(app)
 
 
 @app.callback(invoke_without_command=True)

@@ -22,7 +22,7 @@ from attnpriv.cli.options import (
     TextColumn,
     load,
 )
-from attnpriv.cli.output import console, progress_bars, warn
+from attnpriv.cli.output import console, progress_bars, resumable, warn
 
 if TYPE_CHECKING:
     from attnpriv.audit.results import Audit
@@ -60,7 +60,8 @@ def audit(
     """Audit runs side by side: utility, attention, attribution, membership, robustness."""
     from attnpriv.audit.runner import AuditOptions, audit_runs
     from attnpriv.audit.tasks import one_thread
-    from attnpriv.audit.work import open_work_folder
+    from attnpriv.audit.work import IDENTITY, open_work_folder
+    from attnpriv.audit.work import NAME as WORK
     from attnpriv.report import (
         check_gates,
         exit_code,
@@ -86,7 +87,8 @@ def audit(
     with one_thread():  # as the audit computes
         origin = provenance(loaded, dataset)  # of the code that now runs
     identity = {**asdict(origin), **asdict(options)}
-    with open_work_folder(out, identity, resume=resume) as work:
+    begun = out / WORK / IDENTITY
+    with resumable(begun.exists), open_work_folder(out, identity, resume=resume) as work:
         with _bars() as report_progress:
             result = audit_runs(
                 loaded,

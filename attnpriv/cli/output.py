@@ -4,19 +4,38 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from attnpriv.command import INTERRUPTED, complain
 from attnpriv.data import Dataset
 
 # What is printed is data: a label or a path may hold what would be markup or an emoji's code.
 console = Console(markup=False, emoji=False)
 progress_console = Console(stderr=True, markup=False, emoji=False)
+
+
+@contextmanager
+def resumable(has_begun: Callable[[], bool]) -> Iterator[None]:
+    """Let Ctrl-C say whether --resume has something to go on with.
+
+    Raises:
+        typer.Exit: with the exit code 130, instead of KeyboardInterrupt.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        nothing = "nothing had begun yet, so there is nothing to resume"
+        complain(
+            "interrupted", ["the same command with --resume goes on" if has_begun() else nothing]
+        )
+        raise typer.Exit(INTERRUPTED) from None
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from attnpriv.cli.options import (
     parse_number,
     trained_part,
 )
-from attnpriv.cli.output import console, print_classes, progress_bars
+from attnpriv.cli.output import console, print_classes, progress_bars, resumable
 from attnpriv.config import AttentionConfig, ClipMode, PrivacyConfig, TrainConfig
 from attnpriv.errors import InputError
 
@@ -73,6 +73,7 @@ def study(
     from attnpriv.audit.subject import AuditOptions
     from attnpriv.sensitive import PresidioDetector
     from attnpriv.study import WHOLE, Design, run_study
+    from attnpriv.study.running import SETTINGS
     from attnpriv.study.writing import JSON_NAME
 
     target = parse_number("epsilon", epsilon)
@@ -98,7 +99,8 @@ def study(
     )
     dataset = load(data, text_column, label_column, spans_column, classes=classes)
     print_classes(dataset)
-    with progress_bars() as progress:
+    begun = out / SETTINGS
+    with resumable(begun.exists), progress_bars() as progress:
         tasks = {of: progress.add_task(of, total=None) for of in (WHOLE, "preparing")}
 
         def on_stage(stage: str, done: int, total: int) -> None:

@@ -34,7 +34,7 @@ from attnpriv.cli.options import (
     parse_train_size,
     trained_part,
 )
-from attnpriv.cli.output import print_classes, print_training, progress_bars
+from attnpriv.cli.output import print_classes, print_training, progress_bars, resumable
 from attnpriv.config import AttentionConfig, ClipMode, Pooling, PrivacyConfig, Score, TrainConfig
 from attnpriv.rounding import round_up
 
@@ -125,7 +125,7 @@ def train(
     Whatever stops it, Ctrl-C or a crash: the same command with --resume goes on. Under torchrun,
     the processes share the work.
     """
-    from attnpriv.training import is_first_process
+    from attnpriv.training import has_begun, is_first_process
     from attnpriv.training import train as train_model
 
     attention = AttentionConfig(
@@ -166,7 +166,7 @@ def train(
     dataset = load(data, text_column, label_column, spans_column, classes=classes)
     if is_first_process():
         print_classes(dataset)
-    with progress_bars() as progress:
+    with resumable(lambda: has_begun(out)), progress_bars() as progress:
         task = progress.add_task("preparing", total=None)
 
         def on_step(step: int, total: int, spent: float | None) -> None:

@@ -29,8 +29,7 @@ from attnpriv.study.effects import StudyResult, summarise
 from attnpriv.study.writing import write_study
 from attnpriv.training import train
 from attnpriv.training.release import writing_is_possible
-from attnpriv.training.work_folder import WorkFolder as TrainingFolder
-from attnpriv.training.work_folder import work_path
+from attnpriv.training.work_folder import has_begun
 
 Progress = Callable[[str, int, int], None]
 SETTINGS, RUNS = "settings.json", "runs"
@@ -131,7 +130,7 @@ def _train(
             attention=design.attention_of(cell),
             config=design.config_of(seed),
             privacy=design.privacy_of(cell, seed),
-            resume=TrainingFolder(work_path(path), {}).has_begun,
+            resume=has_begun(path),
             on_step=lambda step, steps, _: report(f"{path.name}: training", step, steps),
         )
     run = load_run(path)

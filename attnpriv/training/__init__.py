@@ -5,5 +5,6 @@ from attnpriv.training.processes import is_first_process
 from attnpriv.training.release import TrainingResult
 from attnpriv.training.train import train
 from attnpriv.training.tune import tune
+from attnpriv.training.work_folder import has_begun
 
-__all__ = ["Candidate", "TrainingResult", "is_first_process", "train", "tune"]
+__all__ = ["Candidate", "TrainingResult", "has_begun", "is_first_process", "train", "tune"]

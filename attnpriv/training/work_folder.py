@@ -111,6 +111,11 @@ def work_path(target: Path) -> Path:
     return target.parent / f".{target.name}.partial"
 
 
+def has_begun(target: Path) -> bool:
+    """Whether there is an unfinished training of a run folder to go on with."""
+    return WorkFolder(work_path(target), {}).has_begun
+
+
 @contextmanager
 def open_work_folder(
     target: Path, identity: dict[str, Any], *, resume: bool

@@ -217,3 +217,31 @@ def test_control_c_leaves_a_training_that_goes_on_with_resume(command: Run, tmp_
     card = json.loads((out / "model_card.json").read_text(encoding="utf-8"))
     assert begun["epsilon"] < card["epsilon"] <= 8
     assert command("evaluate", out, "--data", "tickets:rows=400", "--json").code == 0
+
+
+def test_control_c_before_the_first_step_leaves_nothing_and_advises_no_resume(
+    tmp_path: Path,
+) -> None:
+    """The features of all rows are computed first, which takes a while."""
+    arguments = [
+        "train", "--data", "tickets:rows=4000", "--epsilon", "none", "--trainable", "head",
+        "--out", str(tmp_path / "run"),
+    ]  # fmt: skip
+    terminal, stderr = pty.openpty()
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("attnpriv"), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+    )
+    os.close(stderr)
+    shown = b""
+    while b"preparing" not in shown:
+        shown += os.read(terminal, 1024)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    shown = os.read(terminal, 4096)
+    os.close(terminal)
+    assert process.returncode == 130
+    assert b"interrupted; nothing had begun yet, so there is nothing to resume" in shown
+    assert list(tmp_path.iterdir()) == []

@@ -78,7 +78,7 @@ def test_an_interrupted_audit_resumes_and_nothing_leaks(
     said, _ = process.communicate(timeout=60)  # until the other processes have ended too
     shown += read_rest(terminal)
     assert process.returncode == 130
-    assert b"an audit goes on with --resume" in shown
+    assert b"interrupted; the same command with --resume goes on" in shown
     assert b"Traceback" not in shown
     work = out / ".audit-work"
     kept = {path.name for path in work.iterdir()}

@@ -17,7 +17,7 @@ def program(app: str) -> list[str]:
     start = "import json, os, sys\nfrom attnpriv.command import run_command\n"
     start += "from attnpriv.errors import InputError\n"
     app = textwrap.indent(app, "    ")
-    code = f"{start}def app():\n{app}\nrun_command(app, 'interrupted, go on')\n"
+    code = f"{start}def app():\n{app}\nrun_command(app)\n"
     return [sys.executable, "-c", code]
 
 
@@ -33,8 +33,8 @@ def run(app: str, redirection: str = "") -> subprocess.CompletedProcess[str]:
         ("sys.exit(1)", 1, ""),
         ("sys.exit()", 0, ""),
         (r"raise InputError('no\n\x1b[31mway')", 2, "error: no \N{REPLACEMENT CHARACTER}[31mway\n"),
-        ("raise KeyboardInterrupt", 130, "interrupted, go on\n"),
-        ("sys.exit(130)", 130, "interrupted, go on\n"),
+        ("raise KeyboardInterrupt", 130, ""),
+        ("sys.exit(130)", 130, ""),
         ("error = InputError('no')\nerror.add_note('but')\nraise error", 2, "error: no; but\n"),
     ],
 )
