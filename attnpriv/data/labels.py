@@ -166,9 +166,9 @@ def _texts(
     """Why the labels look like texts, or like numbers of records, if they do."""
     classes, rows = len(counts), len(labels)
     if classes > 2 and 2 * classes > rows:
-        return f"the labels of {rows} rows are {classes} different ones: do they hold the texts?"
+        return f"{classes} different labels in {rows} rows look like texts, not like classes"
     if classes > max(2, len(set(texts))):
-        return f"there are more classes, {classes}, than different texts: are the columns swapped?"
+        return f"there are more classes, {classes}, than different texts, as in swapped columns"
     for row, label in enumerate(labels, first_row):
         if len(label) > LONG_LABEL:
             return f"row {row}: a label of over {LONG_LABEL} characters looks like a text"

@@ -100,7 +100,7 @@ BAD_TRAINING = {
     "negative epsilon": (["--epsilon", "-1"], "got -1.0"),
     "epsilon in words": (["--epsilon", "much"], "'much'"),
     "delta of 1/N": (["--delta", "0.05"], "got 0.05"),
-    "batch larger than the data": (["--batch-size", "33"], "got 33"),
+    "batch larger than the data": (["--batch-size", "41"], "got 41"),
     "unknown encoder": (["--encoder", "bert-huge"], "'bert-huge'"),
     "clip of zero": (["--clip", "0"], "clip"),
     "negative temperature": (["--temperature", "-1"], "temperature"),
