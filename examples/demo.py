@@ -30,7 +30,7 @@ RUNS = {
     "private": ["--epsilon", "3", "--temperature", "2", "--clip", "4", "--clip-mode", "norm"],
 }
 
-console = Console()
+console = Console(markup=False, emoji=False)
 
 
 def main() -> None:

@@ -111,8 +111,8 @@ def _check(runs: Sequence[Run], data: Dataset, detector: Detector | None, proces
     for run in runs:
         if run.label_names != data.label_names:
             raise InputError(
-                f"expected data with the classes of {run.name}, {list(run.label_names)}, "
-                f"got {list(data.label_names)}"
+                f"expected data with the {len(run.label_names)} classes of {run.name}, "
+                f"{', '.join(run.label_names)}, got {len(data.label_names)} classes that differ"
             )
     if data.spans is None and detector is None:
         raise InputError("the data has no gold spans of personal data: give a detector")

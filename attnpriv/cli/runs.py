@@ -64,23 +64,21 @@ def evaluate(
 
 def _rows_to_score(split: Split, all_rows: bool) -> tuple[list[int], str]:
     """The rows to score and what they are, with a word on stderr where that is not plain."""
-    doubtful = len(split.unknown)
-    if not doubtful and not all_rows:
-        return split.held_out, "held-out rows of the training data"
-    if not all_rows and split.held_out:
-        warn(
-            f"this is not the data of the training: {doubtful} rows are left out, which were "
-            "trained on if they stood there; --all-rows scores them too"
-        )
+    doubtful, others = len(split.unknown), "this is not the data of the training: "
+    if split.held_out and not (all_rows and (split.trained or doubtful)):
+        if split.trained:
+            return split.held_out, "held-out rows of the training data"
+        if doubtful:
+            warn(
+                f"{others}{doubtful} rows are left out, which were trained on if they stood there; "
+                "--all-rows scores them too"
+            )
         return split.held_out, "rows that were not trained on"
     everything = sorted((*split.trained, *split.held_out, *split.unknown))
-    if doubtful:
-        warn(
-            "this is not the data of the training: "
-            f"{doubtful} of {len(everything)} rows may have been trained on"
-        )
-        return everything, "all rows, some of which may have been trained on"
-    return everything, "all rows of the training data, most of which were trained on"
+    if split.trained:
+        return everything, "all rows of the training data, most of which were trained on"
+    warn(f"{others}{doubtful} of {len(everything)} rows may have been trained on")
+    return everything, "all rows, some of which may have been trained on"
 
 
 def certify(

@@ -140,7 +140,7 @@ def infer_columns(table: Table, label_names: Sequence[str] | None = None) -> tup
     distinct = [set(column) for column in table.columns]
     first, second = (values <= set(label_names or ()) for values in distinct)
     if first == second:
-        # Of two columns that could be, or could not be, labels, the poorer one has fewer values.
+        # Both or neither hold nothing but classes, so the number of values decides.
         first, second = len(distinct[0]) < len(distinct[1]), len(distinct[0]) > len(distinct[1])
     if first == second:
         raise InputError(

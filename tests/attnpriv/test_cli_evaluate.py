@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from attnpriv.run_folder import CARD, MANIFEST, publish
+from attnpriv.data import load_dataset
+from attnpriv.run_folder import CARD, MANIFEST, load_run, publish
 
 Run = Callable[..., Any]
 HELD_OUT = "held-out rows of the training data"
@@ -49,6 +50,12 @@ def test_rows_of_a_changed_file_that_may_have_been_trained_on_are_left_out(
         assert result["rows"] == "rows that were not trained on"
         assert abs(result["n"] - known["n"]) <= 1
         assert f"{len(changed) - result['n']} rows are left out" in outcome.err
+    split = load_run(run).split(load_dataset(str(tmp_path / "mail.tsv")))
+    apart = write(tmp_path / "apart.tsv", [rows[i] for i in split.held_out])
+    outcome = command("evaluate", run, "--data", apart, "--json")
+    assert json.loads(outcome.out)["rows"] == "rows that were not trained on"
+    assert json.loads(outcome.out)["accuracy"] == known["accuracy"]
+    assert "warning" not in outcome.err
     whole = command("evaluate", run, "--data", data, "--all-rows")
     assert "of 60 rows may have been trained on" in whole.err
     assert "held-out" not in whole.out
