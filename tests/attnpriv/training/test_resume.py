@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
 
+from attnpriv.errors import InputError
 from attnpriv.run_folder import LEDGER, MANIFEST, WEIGHTS, load_run
-from attnpriv.training.work_folder import work_path
+from attnpriv.training.work_folder import CHECKPOINT, work_path
 
 STEPS, SEEDED = 40, {"epsilon": 3.0, "noise_multiplier": 1.5, "noise_seed": 0}
 
@@ -99,3 +102,18 @@ def test_a_secret_key_goes_on_from_the_saved_state(
     assert (runs[0] / WEIGHTS).read_bytes() != (uninterrupted() / WEIGHTS).read_bytes()
     another = trainings.run(tmp_path / "three" / "run", privacy=secret).path
     assert (runs[0] / WEIGHTS).read_bytes() != (another / WEIGHTS).read_bytes()
+
+
+def test_rows_that_an_earlier_version_split_otherwise_are_not_gone_on_with(
+    trainings: Any, tmp_path: Path
+) -> None:
+    out, options = tmp_path / "run", {"privacy": None, "train_size": 0.8}
+    interrupt(trainings, out, "head", at=1, **options)
+    path = work_path(out) / CHECKPOINT
+    with safe_open(path, "pt") as file:
+        state = json.loads(file.metadata()["state"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert state["identity"].pop("split by") == "content"
+    save_file(tensors, path, {"state": json.dumps(state)})
+    with pytest.raises(InputError, match="its split by is None, this command's is 'content'"):
+        trainings.run(out, "head", resume=True, **options)
