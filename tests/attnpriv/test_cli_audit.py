@@ -27,7 +27,7 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Records with marked words in each, one kind of them under a span of personal data."""
     path = tmp_path_factory.mktemp("marked") / "marked.jsonl"
     rows = []
-    for i in range(30):
+    for i in range(50):
         text = f"order {i} {WORD} late, says {SENSITIVE} of desk {i % 7} to us"
         start = text.index(SENSITIVE)
         span = {"start": start, "end": start + len(SENSITIVE), "entity_type": "PERSON"}
