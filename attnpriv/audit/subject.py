@@ -9,6 +9,7 @@ from functools import cached_property
 from attnpriv.audit.documents import Documents, prepare, sample
 from attnpriv.config import require_count, require_seed
 from attnpriv.data.records import Dataset, Span
+from attnpriv.errors import InputError
 from attnpriv.run_folder import Run
 
 Spans = Mapping[int, tuple[Span, ...]]

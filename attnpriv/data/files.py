@@ -34,6 +34,7 @@ from attnpriv.data.records import Dataset
 from attnpriv.data.tables import Table, read_table
 from attnpriv.errors import InputError
 from attnpriv.spans import read_spans
+from attnpriv.visible import has_visible
 
 MAX_TEXT_BYTES = 1_000_000
 
@@ -252,8 +253,8 @@ def _each(
 def _read_text(cell: object) -> str:
     if not isinstance(cell, str):
         raise InputError(f"expected a text, got {type(cell).__name__}")
-    if not cell.strip():
-        raise InputError("the text is empty")
+    if not has_visible(cell):
+        raise InputError("the text is empty, or of invisible characters alone")
     size = utf8_size(cell)
     if size > MAX_TEXT_BYTES:
         raise InputError(f"expected a text of at most {MAX_TEXT_BYTES} bytes, got {size}")

@@ -21,6 +21,7 @@ from rich.console import Console, RenderableType
 from attnpriv.command import INTERRUPTED, READER_GONE, complain, run_command
 from attnpriv.errors import InputError
 from attnpriv.replacing import replace_file, replaceable
+from attnpriv.visible import has_visible
 from attnpriv_client import render
 from attnpriv_client.audit import read_rows, run_audit
 from attnpriv_client.audit.results import to_json
@@ -258,8 +259,10 @@ def _read_texts(texts: Sequence[str], file: Path | None) -> list[str]:
 def _usable(line: Text, number: int, name: str) -> str:
     if isinstance(line, InvalidRequestError):
         raise InputError(f"{name}, line {number}: {line.message}")
-    if not line.strip():
-        raise InputError(f"expected a text in each line of {name}, line {number} is empty")
+    if not has_visible(line):
+        raise InputError(
+            f"expected a text in each line of {name}, line {number} is empty or invisible"
+        )
     return line
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from attnpriv.errors import InputError
 from attnpriv.spans import Span as Span
 from attnpriv.spans import read_spans
+from attnpriv.visible import has_visible
 
 COLUMNS = ("text", "label", "spans", "member")
 _MEMBER = {"true": True, "1": True, "false": False, "0": False, "": None}
@@ -132,8 +133,8 @@ def _read(number: int, record: Record) -> Row:
 
 
 def _text(cell: object) -> str:
-    if not isinstance(cell, str) or not cell.strip():
-        raise InputError("expected a text")
+    if not isinstance(cell, str) or not has_visible(cell):
+        raise InputError("expected a text with a visible character")
     return cell
 
 

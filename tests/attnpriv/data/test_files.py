@@ -262,6 +262,7 @@ def test_bad_spans_are_refused(write: Write, spans: object, expected: str) -> No
         ("a.tsv", f"{SECRET}\tx\n{SECRET}\n", {}, "row 2 has 1 columns, expected 2"),
         ("a.csv", "text,label\na,x\n \u00a0,y\n", {}, "row 3: the text is empty"),
         ("a.tsv", "x\ta\nx\t\ny\tb\n", {}, "row 2: the text is empty"),
+        ("a.csv", "text,label\na,x\n\u200b\u0301,y\n", {}, "or of invisible characters alone"),
         ("a.csv", f"text,label\na,x\n{SECRET}, \n", {}, "row 3: the label is missing"),
         ("a.jsonl", jsonl({"text": "a", "label": 1}, {"text": "b"}), {}, "2: the label is missing"),
         (

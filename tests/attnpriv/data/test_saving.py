@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from attnpriv.data import Dataset, load_dataset, make_tickets, save_dataset
 from attnpriv.data.labels import label_name, likeness
 from attnpriv.errors import InputError
+from attnpriv.visible import has_visible
 
 SUFFIXES = [".csv", ".tsv", ".jsonl", ".parquet"]
 TICKETS = make_tickets(rows=300)
@@ -43,7 +44,7 @@ def is_read_as_it_is(name: str) -> bool:
 
 
 @given(
-    st.lists(st.text().filter(str.strip), min_size=2, max_size=4),
+    st.lists(st.text().filter(has_visible), min_size=2, max_size=4),
     st.lists(
         st.text(max_size=9).filter(is_read_as_it_is), min_size=2, max_size=2, unique_by=likeness
     ).map(sorted),
