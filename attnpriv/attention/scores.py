@@ -185,8 +185,8 @@ class _Shorten(torch.autograd.Function):
 def _divide_texts(work: Callable[[Iterator[slice]], None], x: Tensor) -> None:
     """One after the other where there are several threads, or all at once."""
     threads = threads_for(x.numel(), x.device)
-    each = [slice(b, b + 1) for b in range(len(x))]
-    divide(work, each if threads > 1 else [slice(None)], threads)
+    pieces = [slice(None)] if threads == 1 else [slice(b, b + 1) for b in range(len(x))]
+    divide(work, pieces, threads)
 
 
 def shorten_forward(x: Tensor, radius: float, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -200,7 +200,7 @@ def shorten_forward(x: Tensor, radius: float, out: Tensor | None = None) -> tupl
     factor = norm.clamp_(min=radius).reciprocal_().mul_(radius)
     if x.dtype != torch.float16:  # in which a small factor has few digits, but a product has them
         factor = factor.to(x.dtype)
-    out = torch.empty_like(x) if out is None else out[: len(x)]
+    out = torch.empty_like(x) if out is None else out[: x.shape[0]]  # len would fix a graph to it
     shortened = torch.mul(x, factor, out=out)
     return shortened, (factor if before is None else factor * before).to(x.dtype)
 

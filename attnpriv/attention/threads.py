@@ -51,11 +51,12 @@ def divide(work: Callable[[Iterator[Piece]], None], pieces: Sequence[Piece], thr
 
 def threads_for(elements: int, device: torch.device) -> int:
     """How many threads to divide operations on so many elements among."""
-    if elements <= WORTH_IT or device.type != "cpu":
-        return 1
-    # What records the operations of a thread would miss those of others.
+    # What records the operations of a thread would miss those of others, and for an exported graph
+    # the number of elements is no number that could be compared.
     traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
-    return 1 if traced or is_in_torch_dispatch_mode() else torch.get_num_threads()
+    if traced or is_in_torch_dispatch_mode() or device.type != "cpu" or elements <= WORTH_IT:
+        return 1
+    return torch.get_num_threads()
 
 
 @lru_cache
