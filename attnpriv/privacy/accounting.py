@@ -2,7 +2,7 @@
 
 ``rdp`` is Rényi differential privacy. ``prv`` is the least of three upper bounds: the composed
 distribution of the privacy loss, which is nearly always the least; Rényi's; and the exact curve of
-the Gaussian that saw every record at every step. docs/adr/0022 says why they are our own.
+the Gaussian that saw every record at every step. docs/adr/0021 says why they are our own.
 """
 
 from __future__ import annotations
