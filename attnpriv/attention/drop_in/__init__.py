@@ -60,15 +60,16 @@ def harden(model: Model, config: AttentionConfig) -> Model:
     Raises:
         InputError: there is nothing to harden, the score is additive, the model was saved with
             learned temperatures that are not found, or it holds attention that might not be
-            bounded: a subclass of ``nn.MultiheadAttention``; beside or inside a model of
-            ``transformers`` another family than those listed, or a class with "attention" in its
-            name that bypasses ``AttentionInterface``. After this error and any other the model is
-            as it was, bit for bit. The hardened model itself raises it for a float mask that is
-            learned or holds other values than 0 and -inf, for nested tensors, for whatever a
-            ``transformers`` model hands to its attention that could change the weights, when its
-            implementation was switched afterwards, and in ``torch.jit.trace``. ``torch.export``
-            works, for sizes that vary, and so does the ONNX export built on it; an ONNX graph
-            cannot refuse a float mask, and takes all but -inf in it for 0.
+            bounded: a subclass of what would be hardened, or a module of it that was given another
+            ``forward``; beside or inside a model of ``transformers`` another family than those
+            listed, or a class with "attention" in its name that bypasses ``AttentionInterface``.
+            After this error and any other the model is as it was, bit for bit. The hardened model
+            itself raises it for a float mask that is learned or holds other values than 0 and
+            -inf, for nested tensors, for whatever a ``transformers`` model hands to its attention
+            that could change the weights, when its implementation was switched afterwards, and in
+            ``torch.jit.trace``. ``torch.export`` works, for sizes that vary, and so does the ONNX
+            export built on it; an ONNX graph cannot refuse a float mask, and takes all but -inf in
+            it for 0.
 
     Claim: with a clip, every weight of the attention that was replaced lies within
     ``guarantees.weight_bounds(c, τ, n)`` for n visible keys, in training and in evaluation, whether

@@ -87,18 +87,36 @@ FAMILIES: dict[str, tuple[str, ...]] = {**PROJECTED, **TURNED, **WITHOUT}
 
 def is_known(part: nn.Module) -> bool:
     """Whether a module is attention of transformers that may be hardened."""
-    return type(part).__name__ in FAMILIES.get(_family(part) or "", ())
+    return _is_listed(type(part)) and not has_another_forward(part)
+
+
+def may_run_known(part: nn.Module) -> bool:
+    """Whether a module is of a listed class or of one that was derived from it."""
+    return any(_is_listed(kind) for kind in type(part).__mro__)
+
+
+def has_another_forward(part: nn.Module) -> bool:
+    """Whether a module of transformers, or its class, was given a ``forward`` from elsewhere.
+
+    It may ask for attention more than once.
+    """
+    # Where a function was defined: what a decorator copied from the original may say otherwise.
+    defined = getattr(type(part).forward, "__globals__", {}).get("__name__", "")
+    return "forward" in vars(part) or not defined.startswith("transformers.")
 
 
 def is_of_known_family(part: nn.Module) -> bool:
     """False for a module of transformers, attention or not, from a file that is not listed."""
-    family = _family(part)
+    family = _family(type(part))
     return family is None or family in FAMILIES
 
 
-def _family(part: nn.Module) -> str | None:
-    """The NAME of the file that a module's class is from; None where that is none of them."""
-    where = type(part).__module__
-    if not where.startswith("transformers.models."):
+def _is_listed(kind: type) -> bool:
+    return kind.__name__ in FAMILIES.get(_family(kind) or "", ())
+
+
+def _family(kind: type) -> str | None:
+    """The NAME of the file that a class is from; None where that is none of transformers."""
+    if not kind.__module__.startswith("transformers.models."):
         return None
-    return where.rpartition(".modeling_")[2]
+    return kind.__module__.rpartition(".modeling_")[2]

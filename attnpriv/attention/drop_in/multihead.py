@@ -129,12 +129,22 @@ class HardenedMultiheadAttention(nn.MultiheadAttention):
 
 
 def multihead_attention(model: nn.Module) -> list[nn.MultiheadAttention]:
-    """All of them in a model; raises InputError for subclasses, which may compute anything."""
+    """All of them in a model.
+
+    Raises:
+        InputError: one is of a subclass, or was given another ``forward``; either may compute
+            anything, and the latter would stay in place of ours.
+    """
     found = [part for part in model.modules() if isinstance(part, nn.MultiheadAttention)]
     for part in found:
         if type(part) not in (nn.MultiheadAttention, HardenedMultiheadAttention):
             name = type(part).__name__
             raise InputError(f"expected nn.MultiheadAttention itself, got its subclass {name}")
+        if "forward" in vars(part) and type(part) is nn.MultiheadAttention:
+            raise InputError(
+                "expected nn.MultiheadAttention with the forward of its class, got one that was "
+                "given another: harden the model before its forward is replaced"
+            )
     return found
 
 

@@ -18,7 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attnpriv.attention.drop_in.families import is_known, is_of_known_family
+from attnpriv.attention.drop_in.families import (
+    has_another_forward,
+    is_known,
+    is_of_known_family,
+    may_run_known,
+)
 from attnpriv.attention.drop_in.multihead import CORE, shown
 from attnpriv.attention.drop_in.temperatures import MARK, restore_temperatures
 from attnpriv.attention.modules import HardenedAttention
@@ -79,10 +84,14 @@ def _owners(model: nn.Module) -> list[Any]:
 
 def _check_part(part: nn.Module) -> None:
     """Refuse what is not known to be one softmax a call, or to hold no other attention."""
-    if not is_known(part) and (not is_of_known_family(part) or _asks_the_registry(part)):
+    if is_known(part):
+        return
+    if may_run_known(part) or not is_of_known_family(part) or _asks_the_registry(part):
+        kind = f"{type(part).__name__} from {type(part).__module__}"
+        changed = may_run_known(part) and has_another_forward(part)
         raise InputError(
             "expected attention that is known to be one softmax a call, got "
-            f"{type(part).__name__} from {type(part).__module__}, which harden could not bound; "
+            f"{kind}{' with another forward' if changed else ''}, which harden could not bound; "
             "what it knows is listed in attnpriv.attention.drop_in.families"
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib.util
 import itertools
 import logging
@@ -25,6 +26,7 @@ from attnpriv.errors import InputError
 from attnpriv.models.pretrained import encoder_folder
 
 transformers = pytest.importorskip("transformers")
+BertSelfAttention = pytest.importorskip("transformers.models.bert.modeling_bert").BertSelfAttention
 
 PLAIN = AttentionConfig()
 CLIPPED = [
@@ -360,12 +362,29 @@ class Subclass(nn.MultiheadAttention):
     pass
 
 
+def twice(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Combines two softmaxes, under the name and in place of what computes one."""
+
+    @functools.wraps(forward)
+    def difference(*given: Any, **named: Any) -> Any:
+        (first, weights), (second, _) = forward(*given, **named), forward(*given, **named)
+        return 2 * first - second, weights
+
+    return difference
+
+
+def with_another_forward(module: Any) -> Any:
+    module.forward = twice(module.forward)
+    return module
+
+
 @pytest.mark.parametrize(
     ("model", "config", "message"),
     [
         (nn.Linear(3, 3), PLAIN, "got a Linear with no attention of either kind"),
         (nn.MultiheadAttention(4, 2), AttentionConfig(score="additive"), "got 'additive'"),
         (nn.ModuleList([nn.MultiheadAttention(4, 2), Subclass(4, 2)]), PLAIN, "subclass Subclass"),
+        (with_another_forward(nn.MultiheadAttention(4, 2, kdim=3)), PLAIN, "one that was given an"),
     ],
 )
 def test_what_cannot_be_hardened_is_refused(
@@ -714,13 +733,26 @@ def test_models_inside_models_are_found() -> None:
     close(harden(headed, PLAIN)(IDS, attention_mask=MASK).logits, logits)
 
 
-class OwnSelfAttention(transformers.models.bert.modeling_bert.BertSelfAttention):
+class OwnSelfAttention(BertSelfAttention):  # type: ignore[misc, valid-type]
     """May compute anything."""
+
+
+class Difference(transformers.models.gpt2.modeling_gpt2.GPT2Attention):
+    """Neither its name nor that of the module around it speaks of attention."""
+
+    forward = twice(transformers.models.gpt2.modeling_gpt2.GPT2Attention.forward)
 
 
 class OwnAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.softmax(-1) @ x.mT @ x
+
+
+def gpt2_with_a_difference() -> Any:
+    config = transformers.GPT2Config(vocab_size=19, n_embd=12, n_layer=2, n_head=3, n_positions=23)
+    model = transformers.GPT2Model(config)
+    model.h[1].attn = Difference(model.config, layer_idx=1)
+    return model
 
 
 def bert_with(part: str, module: Callable[[Any], nn.Module]) -> Any:
@@ -737,6 +769,14 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a subclass of attention that is known": (
         lambda: bert_with("self", OwnSelfAttention),
         "known to be one softmax a call, got OwnSelfAttention from .*test_drop_in",
+    ),
+    "another forward of attention that is known": (
+        lambda: bert_with("self", lambda config: with_another_forward(BertSelfAttention(config))),
+        "got BertSelfAttention from .*modeling_bert with another forward",
+    ),
+    "one of the layers that combines two softmaxes": (
+        gpt2_with_a_difference,
+        "got Difference from .*test_drop_in",
     ),
     "another family": (
         lambda: transformers.MPNetModel(transformers.MPNetConfig(**SIZES)),
@@ -760,6 +800,13 @@ def test_models_that_cannot_be_hardened_are_refused_unchanged(what: str) -> None
     with pytest.raises(InputError, match=message):
         harden(model, PLAIN)
     assert not any(isinstance(part, HardenedAttention) for part in model.modules())
+
+
+def test_a_class_that_was_given_another_forward_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BertSelfAttention, "forward", twice(BertSelfAttention.forward))
+    model = tiny("Bert")
+    with pytest.raises(InputError, match="got BertSelfAttention from .* with another forward"):
+        harden(model, PLAIN)
 
 
 @pytest.mark.parametrize("scaling", [0.25, 1.0, 3.0])
