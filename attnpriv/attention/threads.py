@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from threading import Barrier
+from threading import Barrier, Lock
 from typing import TypeVar
 
 import torch
@@ -22,12 +22,14 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 Piece = TypeVar("Piece")
 WORTH_IT = 1 << 15  # elements: as many as PyTorch itself leaves to one thread
 
+_building = Lock()
+
 
 def divide(work: Callable[[Iterator[Piece]], None], pieces: Sequence[Piece], threads: int) -> None:
     """Call ``work`` on the threads of a pool, which take the pieces from one iterator.
 
     Which thread has a piece changes nothing in its result. One piece stays with the caller, and so
-    does everything where ``threads_for`` says so.
+    does everything where ``threads_for`` says so, or where no thread can be started.
 
     Args:
         work: what to do with some of the pieces, without gradients and autocast.
@@ -44,8 +46,15 @@ def divide(work: Callable[[Iterator[Piece]], None], pieces: Sequence[Piece], thr
         with torch.inference_mode(inference), torch.no_grad():
             work(shared)
 
-    pool = _pool(torch.get_num_threads())
-    for done in [pool.submit(take) for _ in range(min(threads, len(pieces)))]:
+    submitted = []
+    try:
+        with _building:  # one pool, and one at a time that changes the number of threads
+            pool = _pool(torch.get_num_threads())
+        for _ in range(min(threads, len(pieces))):
+            submitted.append(pool.submit(take))
+    except RuntimeError:  # the program ends, but not yet this thread; or the system has none left
+        take()
+    for done in submitted:
         done.result()
 
 
@@ -70,11 +79,24 @@ def _pool(threads: int) -> ThreadPoolExecutor:
         torch.set_num_threads(1)
         together.wait()
 
-    for _ in range(threads):
-        pool.submit(start)
-    together.wait()
-    torch.set_num_threads(threads)  # of this thread as before, and of threads that PyTorch starts
+    try:
+        for _ in range(threads):
+            pool.submit(start)
+        together.wait()
+    except RuntimeError:
+        together.abort()
+        pool.shutdown()
+        raise
+    finally:  # of this thread as before, and of threads that PyTorch starts
+        torch.set_num_threads(threads)
     return pool
 
 
-os.register_at_fork(after_in_child=_pool.cache_clear)  # a fork leaves the threads behind
+def _after_in_child() -> None:
+    _pool.cache_clear()  # a fork leaves the threads behind
+    _building.release()
+
+
+os.register_at_fork(
+    before=_building.acquire, after_in_parent=_building.release, after_in_child=_after_in_child
+)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -119,6 +121,70 @@ def test_what_goes_wrong_in_a_thread_is_raised(several: int) -> None:
 
     with pytest.raises(MemoryError, match="0"):
         divide(work, range(100), several)
+
+
+def test_threads_that_ask_at_the_same_time_share_one_pool(several: int) -> None:
+    threads._pool.cache_clear()
+    together, seen = threading.Barrier(8), []
+
+    def ask() -> None:
+        torch.get_num_threads()
+        together.wait(60)
+        _passes("clamp")
+        seen.append(torch.get_num_threads())
+
+    askers = [threading.Thread(target=ask) for _ in range(8)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert seen == [several] * 8
+    assert threads._pool.cache_info().misses == 1
+
+
+@pytest.mark.parametrize("before", ["attend_once()", "pass"])
+def test_a_thread_that_outlives_the_main_one_computes_on(before: str) -> None:
+    """A pool takes no more work from the moment the main thread ends."""
+    script = f"""
+import concurrent.futures.thread, threading, time
+import torch
+from attnpriv.attention import attend
+from attnpriv.config import AttentionConfig
+
+def attend_once():
+    q = torch.zeros(2, 4, 128, 32)
+    return attend(q, q, q, None, AttentionConfig(clip=1.0))[0].any()
+
+def go_on():
+    while not concurrent.futures.thread._shutdown:
+        time.sleep(0.01)
+    print("ends", attend_once().item())
+
+torch.set_num_threads(2)
+{before}
+threading.Thread(target=go_on).start()
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (ran.stdout, ran.stderr) == ("ends False\n", "")
+
+
+def test_where_no_thread_can_be_started_the_caller_does_the_work(
+    monkeypatch: pytest.MonkeyPatch, several: int
+) -> None:
+    expected, start, started = _passes("clamp"), threading.Thread.start, []
+
+    def start_one(thread: threading.Thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    threads._pool.cache_clear()
+    monkeypatch.setattr(threading.Thread, "start", start_one)
+    assert all(map(torch.equal, expected, _passes("clamp")))
+    started[0].join(60)
+    assert not started[0].is_alive()
+    assert torch.get_num_threads() == several
 
 
 def test_new_threads_compute_with_as_many_as_before(several: int) -> None:
