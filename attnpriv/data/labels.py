@@ -20,6 +20,8 @@ MAX_CLASSES = 1000
 MAX_LABEL_LENGTH = 100  # bytes
 LONG_LABEL = 60  # characters; a longer name looks like a text
 ROWS_A_CLASS = 10  # on average, from which a class of one row stands out
+MOST_ALONE = 0.2  # share of all rows that may each have a class of its own, where classes are small
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
 def label_name(cell: object) -> str:
@@ -51,22 +53,16 @@ def label_name(cell: object) -> str:
 
 
 def likeness(name: str) -> str:
-    r"""What two names have in common that differ in case, invisible characters or decimals only.
+    r"""What names have in common that differ in case, quotes, what is invisible or decimals only.
 
-    >>> likeness("Good") == likeness("good\u200b"), likeness("1.0") == likeness("01")
+    >>> likeness("Good") == likeness('"good\u200b"'), likeness("1.0") == likeness("01")
     (True, True)
     """
-    folded = "".join(c for c in name if unicodedata.category(c) != "Cf").strip().casefold()
-    if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", folded):
+    visible = "".join(c for c in name if unicodedata.category(c) != "Cf")
+    folded = visible.strip(" \"'").casefold()
+    if _NUMBER.fullmatch(folded):
         return str(Decimal(folded).normalize() + 0)  # + 0 makes a zero of -0
     return folded
-
-
-def check_kinds(cells: Sequence[object]) -> None:
-    """Raise InputError where some labels are numbers and others true or false: is 1 true?"""
-    kinds = {type(cell) for cell in cells}
-    if bool in kinds and kinds & {int, float}:
-        raise InputError("expected labels of one kind, got numbers as well as true or false")
 
 
 def choose_classes(
@@ -94,8 +90,13 @@ def choose_classes(
     if not 2 <= len(counts) <= MAX_CLASSES:
         raise InputError(f"expected 2 to {MAX_CLASSES} classes, got {len(counts)}")
     if confirmed is None:
-        doubt = None if has_header else _header(labels, counts)
-        doubt = doubt or _texts(labels, counts, texts, first_row) or _spellings(labels, first_row)
+        doubt = (
+            (None if has_header else _header(labels, counts, first_row))
+            or _texts(labels, counts, texts)
+            or _odd_label(labels, counts, first_row)
+            or _spellings(labels, first_row)
+            or _kinds(labels)
+        )
         if doubt is not None:
             raise InputError(
                 f"{doubt}; class names are published with the model: name the columns with "
@@ -153,26 +154,37 @@ def _written(cell: str | int | float | None) -> str:
     return str(int(cell)) if not math.isnan(cell) and cell == int(cell) else str(cell)
 
 
-def _header(labels: Sequence[str], counts: Counter[str]) -> str | None:
-    first, others = labels[0], (count for name, count in counts.items() if name != labels[0])
-    if counts[first] == 1 and all(count > 1 for count in others):
-        return "row 1 may be a header: its label stands in no other row, and all others repeat"
+def _texts(labels: Sequence[str], counts: Counter[str], texts: Sequence[str]) -> str | None:
+    """Why the labels look like texts, or like numbers of records, if they do."""
+    classes, rows = len(counts), len(labels)
+    if classes == 2:
+        return None
+    if 2 * classes > rows:
+        return f"{classes} different labels in {rows} rows look like texts, not like classes"
+    alone = _alone(counts)
+    if alone > MOST_ALONE * rows:
+        return f"{alone} of {rows} rows have a label of their own, as texts have"
+    if classes > len(set(texts)):
+        return f"there are more classes, {classes}, than different texts, as in swapped columns"
     return None
 
 
-def _texts(
-    labels: Sequence[str], counts: Counter[str], texts: Sequence[str], first_row: int
-) -> str | None:
-    """Why the labels look like texts, or like numbers of records, if they do."""
-    classes, rows = len(counts), len(labels)
-    if classes > 2 and 2 * classes > rows:
-        return f"{classes} different labels in {rows} rows look like texts, not like classes"
-    if classes > max(2, len(set(texts))):
-        return f"there are more classes, {classes}, than different texts, as in swapped columns"
+def _header(labels: Sequence[str], counts: Counter[str], first_row: int) -> str | None:
+    if counts[labels[0]] == 1 and _alone(counts) <= max(1, MOST_ALONE * len(labels)):
+        return f"row {first_row} may be a header: its label stands in no other row"
+    return None
+
+
+def _alone(counts: Counter[str]) -> int:
+    return sum(count == 1 for count in counts.values())
+
+
+def _odd_label(labels: Sequence[str], counts: Counter[str], first_row: int) -> str | None:
+    """Why one of the labels looks like a text, if it does."""
     for row, label in enumerate(labels, first_row):
         if len(label) > LONG_LABEL:
             return f"row {row}: a label of over {LONG_LABEL} characters looks like a text"
-        if counts[label] == 1 and rows >= ROWS_A_CLASS * classes:
+        if counts[label] == 1 and len(labels) >= ROWS_A_CLASS * len(counts):
             return f"row {row}: a label that stands in one row alone may be a text"
     return None
 
@@ -183,7 +195,14 @@ def _spellings(labels: Sequence[str], first_row: int) -> str | None:
         before, other = seen.setdefault(likeness(label), (row, label))
         if other != label:
             return (
-                f"rows {before} and {row} have labels that differ in nothing but case, invisible "
-                "characters or the way a number is written"
+                f"rows {before} and {row} have labels that differ in nothing but case, quotes, "
+                "invisible characters or the way a number is written"
             )
+    return None
+
+
+def _kinds(labels: Sequence[str]) -> str | None:
+    kinds = {likeness(label) for label in labels}
+    if kinds & {"true", "false"} and any(map(_NUMBER.fullmatch, kinds)):
+        return "some labels are numbers, and others true or false: is 1 true?"
     return None

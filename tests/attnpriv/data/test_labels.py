@@ -68,6 +68,18 @@ def test_a_label_of_one_row_among_many_may_be_a_text(tmp_path: Path) -> None:
     assert len(read_file(labelled(tmp_path / "b.jsonl", [*labels, labels[-1]])).label_names) == 3
 
 
+def test_texts_of_which_many_come_again_do_not_pass_for_classes(tmp_path: Path) -> None:
+    texts = BODIES[10:140] + ["thanks", "ok", "hello"] * 57
+    rows = [("ok", "x"), *((f"{i}", text) for i, text in enumerate(texts))]
+    path = write_rows(tmp_path / "a.tsv", [("text", "label"), *rows])
+    assert "131 of 302 rows have a label of their own" in refusal(path)
+
+
+def test_small_classes_of_which_some_stand_alone_need_no_confirmation(tmp_path: Path) -> None:
+    labels = [f"intent {i % 50}" for i in range(92)]  # 8 of the 50 stand in one row
+    assert len(read_file(labelled(tmp_path / "a.jsonl", labels + labels[:30])).label_names) == 50
+
+
 def test_a_label_longer_than_labels_are_may_be_a_text(tmp_path: Path) -> None:
     long = "charged " * 7 + "twice"
     assert len(long) == LONG_LABEL + 1
@@ -124,6 +136,15 @@ def test_a_first_row_whose_label_comes_again_is_a_record(tmp_path: Path) -> None
     rows = [("label", "one"), ("label", "two"), ("other", "six"), ("other", "ten")]
     dataset = read_file(write_rows(tmp_path / "a.tsv", rows))
     assert (len(dataset), dataset.label_names) == (4, ("label", "other"))
+
+
+def test_a_header_over_rare_classes_is_refused_too(tmp_path: Path) -> None:
+    rows = [(f"intent {min(i, 4)}", f"text {i}") for i in range(30)]
+    path = write_rows(tmp_path / "a.csv", [("kind", "what"), *rows])
+    assert "row 1 may be a header" in refusal(path)
+    path.write_text("\n\n" + path.read_text())
+    assert "row 3 may be a header" in refusal(path)
+    assert len(read_file(path, label_column="kind", text_column="what")) == 30
 
 
 @pytest.mark.parametrize("names", [("v1", "v2"), ('"v1"', '"v2"')])
@@ -186,7 +207,14 @@ def test_equal_labels_of_several_forms_are_one_class(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("Good", "good"), ("1", "1.0"), ("7", "007"), ("good", "go\u200bod"), ("-0", "0")],
+    [
+        ("Good", "good"),
+        ("1", "1.0"),
+        ("7", "007"),
+        ("good", "go\u200bod"),
+        ("-0", "0"),
+        ("x", '"x"'),
+    ],
 )
 def test_spellings_that_may_be_one_class_are_asked_about(
     tmp_path: Path, one: str, other: str
@@ -196,9 +224,14 @@ def test_spellings_that_may_be_one_class_are_asked_about(
     assert read_file(path, classes=3).label_names == tuple(sorted([one, other, "bad"]))
 
 
-def test_numbers_among_true_and_false_are_refused(tmp_path: Path) -> None:
-    path = labelled(tmp_path / "a.jsonl", [1, True, 0, False])
-    assert "numbers as well as true or false" in refusal(path)
+@pytest.mark.parametrize("labels", [[1, True, 0, False], ["1", "True", "1", "True"]])
+def test_numbers_among_true_and_false_are_asked_about(
+    tmp_path: Path, labels: Sequence[object]
+) -> None:
+    path = labelled(tmp_path / "a.jsonl", [*labels, *labels])
+    assert "some labels are numbers, and others true or false" in refusal(path)
+    classes = {label_name(label) for label in labels}
+    assert read_file(path, classes=len(classes)).label_names == tuple(sorted(classes))
 
 
 def test_at_evaluation_other_spellings_of_a_class_are_that_class(tmp_path: Path) -> None:
