@@ -20,7 +20,7 @@ from attnpriv.audit.results import Example, Piece
 from attnpriv.audit.statistics import Floats
 from attnpriv.data.records import Span
 from attnpriv.models.text import TextClassifier
-from attnpriv.sensitive import placeholder
+from attnpriv.sensitive import Detector, placeholder
 
 
 def examples(
@@ -31,6 +31,7 @@ def examples(
     attention: LiftAccumulator,
     most: int,
     steps: int,
+    detector: Detector | None = None,
 ) -> tuple[Example, ...]:
     """The documents with the most excess attention, worst first, with attention and attribution.
 
@@ -42,10 +43,13 @@ def examples(
         attention: that of all heads on the same documents, as ``measure_attention`` collects it.
         most: how many to show; those without sensitive tokens are never shown.
         steps: points on each path of integrated gradients before it is refined.
+        detector: what it finds is hidden too, where the data set marks less.
     """
+    worst = worst_documents(attention, most)
+    found = [detector.detect(documents.data.texts[d]) if detector else () for d in worst]
     return tuple(
-        _example(model, documents, d, spans[d], probabilities[d], steps)
-        for d in worst_documents(attention, most)
+        _example(model, documents, d, (*spans[d], *more), probabilities[d], steps)
+        for d, more in zip(worst, found, strict=True)
     )
 
 

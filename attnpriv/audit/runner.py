@@ -57,7 +57,8 @@ def audit_runs(
     Args:
         runs: at least one; the others are compared with the first.
         data: labelled rows; its gold spans say what is sensitive, where it has them.
-        detector: finds sensitive spans where the data has none, and is scored where it has.
+        detector: finds sensitive spans where the data has none, and is scored where it has; what it
+            finds is hidden in the examples in either case.
         options: how much to measure.
         progress: called with a stage's name, the number done and the total.
         work: where finished pieces are kept and found again; None keeps none.
@@ -90,7 +91,7 @@ def audit_runs(
             answers = [_answers(attention, logits) for attention, logits in passes]
             stages = _stages(crew, answers)
         audited = [
-            _result(subject, attention, answer, stage)
+            _result(subject, attention, answer, stage, detector)
             for subject, (attention, _), answer, stage in zip(
                 subjects, passes, answers, stages, strict=True
             )
@@ -196,6 +197,7 @@ def _result(
     attention: AttentionAccumulator,
     answers: Answers,
     stages: dict[str, Measured],
+    detector: Detector | None,
 ) -> tuple[AuditResult, Compared]:
     run, data, options = subject.run, subject.documents.data, subject.options
     draws: dict[str, Any] = {"resamples": options.resamples, "seed": options.seed}
@@ -217,6 +219,7 @@ def _result(
             attention.content,
             options.examples,
             options.ig_steps,
+            detector,
         ),
         **{name: stage.result for name, stage in stages.items()},
     )

@@ -6,7 +6,9 @@ from attnpriv.audit.attention import measure_attention
 from attnpriv.audit.documents import Documents
 from attnpriv.audit.examples import examples, worst_documents
 from attnpriv.audit.lift import LiftAccumulator
+from attnpriv.data.records import Span
 from attnpriv.models.text import TextClassifier
+from attnpriv.sensitive import PresidioDetector
 
 
 def test_the_worst_come_first_and_those_without_personal_data_never() -> None:
@@ -36,3 +38,30 @@ def test_examples_are_the_documents_with_the_most_excess(
         marked = {piece.placeholder for piece in each.pieces if piece.placeholder}
         seen = documents.encodings[d].offsets[-2][1]
         assert {f"[{s.entity_type}]" for s in spans[d] if s.end <= seen} <= marked
+
+
+def test_what_the_detector_finds_is_hidden_where_the_data_set_marks_less(
+    model: TextClassifier, documents: Documents
+) -> None:
+    gold = documents.data.spans or ()
+    kept = [tuple(s for s in spans if s.entity_type == "PERSON") for spans in gold]
+    attention = measure_attention(model, documents, permutations=10, seed=0).content
+    probabilities = np.eye(10)[[0] * len(documents)]
+    detector = PresidioDetector()
+    shown = examples(
+        model, documents, kept, probabilities, attention, most=9, steps=4, detector=detector
+    )
+    excess = attention.mean_shares() - attention.uniform
+    for d, each in zip(np.argsort(-excess, kind="stable")[:9], shown, strict=True):
+        text = documents.data.texts[d]
+        words = [piece.word for piece in each.pieces if piece.word]
+        for span in (*kept[d], *detector.detect(text)):
+            assert not any(text[slice(*o)] in words for o in inside(documents, d, span))
+
+
+def inside(documents: Documents, document: int, span: Span) -> list[tuple[int, int]]:
+    """The tokens that hold a part of a span and stand nowhere else in the text."""
+    offsets = documents.encodings[document].offsets
+    text = documents.data.texts[document]
+    within = [o for o in offsets if o[0] < span.end and o[1] > span.start and o[1] > o[0]]
+    return [o for o in within if text.count(text[slice(*o)]) == 1]
