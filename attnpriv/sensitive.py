@@ -33,8 +33,8 @@ LONG_NUMBER = "LONG_NUMBER"
 # What people put between the digits of one number: spaces of any width, parentheses, dots, slashes,
 # dashes, and the characters without width that come along when a number is copied.
 _SEPARATORS = (
-    r"()./\-\u00ad\u2010-\u2015\u2043\u2212\u200b-\u200f\u2060\u30fb\u30fc\ufe58\ufe63\ufeff"
-    r"\uff08\uff09\uff0d-\uff0f"
+    r"()./\-\u00ad\u061c\u200b-\u200f\u2010-\u2015\u202a-\u202e\u2043\u2060-\u2069\u2212\u30fb\u30fc"
+    r"\ufe58\ufe63\ufeff\uff08\uff09\uff0d-\uff0f"
 )
 _BETWEEN = rf"(?:[^\S\r\n]|[{_SEPARATORS}])"
 _BETWEEN_GROUPS = rf"(?:[\s{_SEPARATORS}]{{0,3}}|[,:;_|*#'\u00b7])"

@@ -68,7 +68,7 @@ def test_cards_of_every_series_length_and_grouping_are_cards(
 
 BETWEEN = [
     *("", " ", "  ", ".", "-", "/", ") ", "\u00a0", "\u2009", "\u202f", "\u2011", "\u2013"),
-    *("\u2212", "\u200b", "\u00ad", "\t", "\uff0d"),
+    *("\u2212", "\u200b", "\u00ad", "\t", "\uff0d", "\u202c", "\u2066"),
 ]
 BETWEEN_GROUPS = [*BETWEEN, " - ", "\n", ",", ":", "_", "*"]
 
