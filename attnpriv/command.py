@@ -25,10 +25,10 @@ ESCAPE = "attnpriv.escape"
 def run_command(app: Callable[[], object]) -> NoReturn:
     """Run a Typer app and exit.
 
-    The exit code is the app's, 2 after an AttnprivError or where stdout cannot be written, 130
-    after Ctrl-C, and 141 where whoever read stdout is gone, as with ``| head``. A character that a
-    stream cannot encode is written as JSON escapes it. What a closed or broken stderr would have
-    been told is lost, and nothing else is.
+    The exit code is the app's, 2 after an AttnprivError, where a path cannot be used or stdout
+    cannot be written, 130 after Ctrl-C, and 141 where whoever read stdout is gone, as with
+    ``| head``. A character that a stream cannot encode is written as JSON escapes it. What a closed
+    or broken stderr would have been told is lost, and nothing else is.
 
     Args:
         app: ends by SystemExit. What goes on after Ctrl-C, it says itself.
@@ -52,6 +52,11 @@ def _code_of(step: Callable[[], object]) -> int:
         step()
     except AttnprivError as error:
         complain(f"error: {error}", getattr(error, "__notes__", ()))
+        return BAD_INPUT
+    except OSError as error:
+        if error.filename is None:  # no path of the user's: a defect
+            raise
+        complain(f"error: cannot use {error.filename}: {error.strerror}")
         return BAD_INPUT
     except KeyboardInterrupt:
         return INTERRUPTED

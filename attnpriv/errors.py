@@ -6,8 +6,9 @@
     └── InputError              the caller's input is wrong: one line, exit code 2
         └── RunFolderError      a run folder is missing, incomplete or does not match its manifest
 
-Anything else that escapes is a defect of attnpriv. Messages name the value that was refused and
-what was expected; they never quote a record's text.
+Besides these, the system's own errors about a path escape, such as PermissionError; the commands
+treat them as bad input. Anything else that escapes is a defect of attnpriv. Messages name the value
+that was refused and what was expected; they never quote a record's text.
 """
 
 

@@ -35,6 +35,8 @@ def run(app: str, redirection: str = "") -> subprocess.CompletedProcess[str]:
         (r"raise InputError('no\n\x1b[31mway')", 2, "error: no \N{REPLACEMENT CHARACTER}[31mway\n"),
         ("raise KeyboardInterrupt", 130, ""),
         ("sys.exit(130)", 130, ""),
+        ("open('no/such')", 2, "error: cannot use no/such: No such file or directory\n"),
+        ("os.scandir('/dev/null')", 2, "error: cannot use /dev/null: Not a directory\n"),
         ("error = InputError('no')\nerror.add_note('but')\nraise error", 2, "error: no; but\n"),
     ],
 )
