@@ -119,7 +119,9 @@ def folded(text: str) -> str:
     >>> folded("Call  ME\r\n") == folded(" call me")
     True
     """
-    return " ".join(unicodedata.normalize("NFKC", text.casefold()).split())
+    # Decomposed before its case goes: what a sign stands for may have one, as № and ™ do.
+    caseless = unicodedata.normalize("NFKD", text).casefold()
+    return " ".join(unicodedata.normalize("NFKC", caseless).split())
 
 
 def assign_held_out(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import unicodedata
 from collections.abc import Callable
 
 import pytest
@@ -68,7 +69,15 @@ def test_a_smaller_share_to_train_on_is_a_part_of_a_larger_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "copy", [str.upper, lambda t: f"  {t}\r\n", lambda t: t.replace(" ", "\u00a0 "), str.title]
+    "copy",
+    [
+        str.upper,
+        str.title,
+        lambda t: f"  {t}\r\n",
+        lambda t: t.replace(" ", "\u00a0 "),
+        lambda t: unicodedata.normalize("NFKC", t),
+        lambda t: unicodedata.normalize("NFD", t),
+    ],
 )
 def test_a_copy_in_other_clothes_lies_where_its_original_lies(copy: Callable[[str], str]) -> None:
     texts = [f"the café № {i} is open" for i in range(97)]
