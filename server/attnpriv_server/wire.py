@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -224,9 +225,16 @@ class Server:
 
 async def serve_until_stopped(server: Server, grace: float, ready: Callable[[int], None]) -> None:
     """Serve until SIGTERM or SIGINT, then stop with grace; ``ready`` is told the port."""
-    stopping = asyncio.Event()
+    stopping, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def stop(*_: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed already
+            loop.call_soon_threadsafe(stopping.set)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        # A handler of the loop's own would lose a signal that comes while its pipe is full, as it
+        # is under load.
+        signal.signal(number, stop)
     await server.start()
     ready(server.port)
     await stopping.wait()

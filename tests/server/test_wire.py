@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 import re
+import signal
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +33,7 @@ from attnpriv.visible import has_visible
 from attnpriv_server.domain import Code, Credentials, Deadline, ExplainRequest, Status
 from attnpriv_server.policy import Policy
 from attnpriv_server.queueing import Batching
+from attnpriv_server.wire import Server, serve_until_stopped
 
 TEXTS = [
     "Where is my parcel?",
@@ -528,6 +531,27 @@ def test_stopping_finishes_what_was_begun(serving_block, make_core, private_run)
         threading.Timer(0.2, gate.opened.set).start()
         # Leaving the block stops the server first and closes the channel then.
     assert begun.result(30).predictions
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_heard_however_much_the_event_loop_has_to_do(make_core, models, number) -> None:
+    async def run() -> None:
+        loop, server = asyncio.get_running_loop(), Server(make_core(models), "127.0.0.1:0")
+
+        def signal_while_busy(port: int) -> None:
+            for _ in range(10_000):  # more than the pipe holds that wakes the loop
+                loop.call_soon_threadsafe(lambda: None)
+            os.kill(os.getpid(), number)
+
+        async with asyncio.timeout(60):
+            await serve_until_stopped(server, 0, signal_while_busy)
+
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        asyncio.run(run())
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def test_stopping_ends_streams_once_what_was_read_is_answered(
