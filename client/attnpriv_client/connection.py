@@ -19,13 +19,15 @@ DEFAULT_ATTEMPTS = 4
 
 # No text goes to a proxy that the environment happens to name. Calls take turns among the addresses
 # of a target, and pass over one that is stopping. Only `retries` tries again; gRPC itself does so
-# with calls that no server has looked at. A server that comes back is found at about the pace of
-# the attempts.
+# with calls that no server has looked at. A server that comes back, under its old address or a new
+# one of its name, is found within the time of the attempts: by default gRPC tries to connect up to
+# two minutes later, and does not ask for a name twice within thirty seconds.
 CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 5000),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.dns_min_time_between_resolutions_ms", 500),
 )
 
 Metadata = tuple[tuple[str, str], ...]

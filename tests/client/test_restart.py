@@ -1,4 +1,4 @@
-"""One of two servers is told to stop: calls go on at the other, and none fails."""
+"""Servers are told to stop, and others take their places: calls go on, and none fails."""
 
 from __future__ import annotations
 
@@ -40,10 +40,12 @@ class Running:
 
 
 @contextmanager
-def running(models: Path, log: Path) -> Iterator[Callable[[], Running]]:
+def running(
+    models: Path, log: Path, address: str = "127.0.0.1:0"
+) -> Iterator[Callable[[], Running]]:
     """Start a server; the function waits until it answers."""
     program = Path(sys.executable).with_name("attnpriv-server")
-    command = [program, "--models", models, "--listen", "127.0.0.1:0", "--workers", "0"]
+    command = [program, "--models", models, "--listen", address, "--workers", "0"]
     with (
         log.open("w") as stderr,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
@@ -112,24 +114,32 @@ class Callers:
 
 
 @pytest.fixture
-def servers(private_run, tmp_path) -> Iterator[list[Running]]:
-    shutil.copytree(private_run, tmp_path / "models" / "private")
+def start(private_run, tmp_path) -> Iterator[Callable[..., Callable[[], Running]]]:
+    """Start a server; the function that it gives waits until that answers."""
+    models = tmp_path / "models"
+    shutil.copytree(private_run, models / "private")
+    numbers = count()
     with ExitStack() as stack:
-        started = [
-            stack.enter_context(running(tmp_path / "models", tmp_path / f"log{number}"))
-            for number in range(2)
-        ]
-        yield [answering() for answering in started]
+        yield lambda *address: stack.enter_context(
+            running(models, tmp_path / f"log{next(numbers)}", *address)
+        )
 
 
-def test_a_rolling_restart_fails_no_call(servers) -> None:
-    leaving, staying = servers
-    callers = Callers(f"ipv4:{leaving.address},{staying.address}", "private")
+def stop(server: Running) -> None:
+    server.process.terminate()
+    assert server.process.wait(SECONDS) == 0
+
+
+def test_a_rolling_restart_fails_no_call(start) -> None:
+    first, second = [answering() for answering in [start(), start()]]
+    callers = Callers(f"ipv4:{first.address},{second.address}", "private")
     threads = callers.threads()
     try:
         callers.until_each_has(2)
-        leaving.process.terminate()
-        assert leaving.process.wait(SECONDS) == 0
+        stop(first)
+        callers.until_each_has(2)
+        replaced = start(first.address)()
+        stop(second)
         callers.until_each_has(2)
     finally:
         callers.done.set()
@@ -137,5 +147,5 @@ def test_a_rolling_restart_fails_no_call(servers) -> None:
             thread.join(SECONDS)
 
     assert callers.failures == []
-    assert leaving.answered("Predict") > 0
-    assert staying.answered("Predict") > 0
+    for server in (first, second, replaced):
+        assert server.answered("Predict") > 0
