@@ -266,6 +266,7 @@ class _AsyncStreamCall:
 
     def close(self) -> None:
         self._call.cancel()
+        self._requests.put_nowait(None)  # a call that has ended already leaves its sender waiting
 
     async def _each_request(self) -> AsyncIterator[pb.PredictStreamRequest]:
         while (request := await self._requests.get()) is not None:

@@ -141,6 +141,30 @@ def test_a_stream_that_breaks_goes_on_where_it_was(serve, echo, ask) -> None:
     assert next(calls) == 4
 
 
+def test_a_stream_that_breaks_leaves_no_task_behind(serve, echo) -> None:
+    calls = itertools.count()
+
+    def break_once(requests, context):
+        asked = [next(requests), next(requests)]
+        if next(calls) == 0:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "broke")
+        yield from map(echo.answer, itertools.chain(asked, requests))
+
+    echo.stream = break_once
+
+    async def tasks_left() -> set[asyncio.Task]:
+        async with AsyncClient(target) as client:
+            before = asyncio.all_tasks()
+            assert [each async for each in client.predict_stream("model", MANY[:64])]
+            left = asyncio.all_tasks() - before
+            if left:
+                await asyncio.wait(left, timeout=2)
+            return {task for task in left if not task.done()}
+
+    target = serve(echo)
+    assert asyncio.run(tasks_left()) == set()
+
+
 def test_a_model_that_is_not_ready_is_asked_again(serve, echo, ask) -> None:
     seen = set()
 
