@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
+import grpc
 import pytest
 
+from attnpriv.v1.attnpriv_pb2_grpc import add_AttnprivServiceServicer_to_server
 from attnpriv_client import AsyncClient, Client
 
 SECONDS = 120  # far beyond what anything here takes, on however slow a machine
@@ -113,6 +118,29 @@ class Callers:
                 group.create_task(call(client, number))
 
 
+class Names:
+    """A name server on this machine, which gives every name the same addresses."""
+
+    def __init__(self) -> None:
+        self.addresses: list[str] = []
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        threading.Thread(target=self._answer, daemon=True).start()
+
+    def _answer(self) -> None:
+        while True:
+            query, asker = self._socket.recvfrom(4096)
+            end = query.index(0, 12) + 5  # of the question: a name, its type and its class
+            is_ipv4 = query[end - 3] == 1
+            found = [
+                struct.pack(">HHHIH", 0xC00C, 1, 1, 0, 4) + socket.inet_aton(address)
+                for address in (self.addresses if is_ipv4 else ())
+            ]
+            head = query[:2] + struct.pack(">HHHHH", 0x8580, 1, len(found), 0, 0)
+            self._socket.sendto(head + query[12:end] + b"".join(found), asker)
+
+
 @pytest.fixture
 def start(private_run, tmp_path) -> Iterator[Callable[..., Callable[[], Running]]]:
     """Start a server; the function that it gives waits until that answers."""
@@ -149,3 +177,26 @@ def test_a_rolling_restart_fails_no_call(start) -> None:
     assert callers.failures == []
     for server in (first, second, replaced):
         assert server.answered("Predict") > 0
+
+
+def serving(servicer, address: str) -> tuple[grpc.Server, int]:
+    server = grpc.server(ThreadPoolExecutor(4))
+    add_AttnprivServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port(address)
+    server.start()
+    return server, port
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="all of 127/8 is this machine on Linux alone")
+def test_a_server_that_is_replaced_under_another_address_of_its_name_is_found(echo) -> None:
+    names, (old, new) = Names(), ("127.0.0.2", "127.0.0.3")
+    leaving, port = serving(echo, f"{old}:0")
+    names.addresses = [old]
+    with Client(f"dns://127.0.0.1:{names.port}/servers.example:{port}", SECONDS) as client:
+        client.predict("model", [TEXT])
+        coming, _ = serving(echo, f"{new}:{port}")
+        names.addresses = [new]
+        time.sleep(1)  # as the documentation says
+        leaving.stop(None).wait()
+        client.predict("model", [TEXT])
+        coming.stop(None).wait()
