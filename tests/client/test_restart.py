@@ -167,6 +167,8 @@ def test_a_rolling_restart_fails_no_call(start) -> None:
         stop(first)
         callers.until_each_has(2)
         replaced = start(first.address)()
+        while not replaced.answered("Predict"):
+            callers.until_each_has(1)
         stop(second)
         callers.until_each_has(2)
     finally:
@@ -192,11 +194,11 @@ def test_a_server_that_is_replaced_under_another_address_of_its_name_is_found(ec
     names, (old, new) = Names(), ("127.0.0.2", "127.0.0.3")
     leaving, port = serving(echo, f"{old}:0")
     names.addresses = [old]
-    with Client(f"dns://127.0.0.1:{names.port}/servers.example:{port}", SECONDS) as client:
+    with Client(f"dns://127.0.0.1:{names.port}/servers.example:{port}", attempts=6) as client:
         client.predict("model", [TEXT])
         coming, _ = serving(echo, f"{new}:{port}")
         names.addresses = [new]
-        time.sleep(1)  # as the documentation says
+        time.sleep(1)  # the client may have asked for the addresses half a second ago
         leaving.stop(None).wait()
         client.predict("model", [TEXT])
         coming.stop(None).wait()
