@@ -40,7 +40,8 @@ class Running:
 
     def answered(self, method: str) -> int:
         """How many calls of a method it answered."""
-        calls = map(json.loads, self.log.read_text().splitlines())
+        whole, _, _ = self.log.read_text().rpartition("\n")
+        calls = map(json.loads, whole.splitlines())
         return sum(c["code"] == "OK" and c["method"].endswith(f"/{method}") for c in calls)
 
 
