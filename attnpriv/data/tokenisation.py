@@ -88,7 +88,7 @@ class HashTokenizer:
         """Tokenise one text; see ``Tokenizer``."""
         room = _room_for_tokens(max_length)
         _check_unicode(text)
-        pieces = _PIECES.pre_tokenize_str(text)[:room]
+        pieces = _first_pieces(text, room)
         ids = [
             self._id(piece, _continues(previous, end, piece, start))
             for (previous, (_, end)), (piece, (start, _)) in pairwise([("", (0, 0)), *pieces])
@@ -189,6 +189,20 @@ class WordPieceTokenizer:
 _PIECES = pre_tokenizers.Split(
     Regex(r"(?:\p{L}\p{M}*){1,6}|\p{N}{1,3}|\S"), behavior="removed", invert=True
 )
+
+
+def _first_pieces(text: str, count: int) -> list[tuple[str, tuple[int, int]]]:
+    """The first pieces of a text and where they stand; reads about as much as they take.
+
+    A text of megabytes would hold the interpreter until it is cut up whole.
+    """
+    size = 8 * (count + 1)
+    while True:
+        pieces: list[tuple[str, tuple[int, int]]] = _PIECES.pre_tokenize_str(text[:size])
+        # Where another piece follows, what lies beyond has no say in the ones before it.
+        if len(pieces) > count or size >= len(text):
+            return pieces[:count]
+        size *= 4
 
 
 def _continues(previous: str, previous_end: int, piece: str, start: int) -> bool:

@@ -114,6 +114,18 @@ def test_hashed_ids_ignore_case_and_form_but_not_where_a_word_begins() -> None:
     assert ids("678", 64).ids[1] != ids("345678", 64).ids[2]
 
 
+@given(TEXTS, st.integers(2, 40))
+def test_hashed_tokens_of_a_cut_text_are_the_first_of_the_whole_text(text: str, most: int) -> None:
+    text = text.encode(errors="ignore").decode() * 7
+    whole = HashTokenizer().encode(text, 10 * len(text) + 2)
+    cut = HashTokenizer().encode(text, most)
+    assert (cut.ids[:-1], cut.offsets[:-1]) == (
+        whole.ids[: len(cut.ids) - 1],
+        whole.offsets[: len(cut.ids) - 1],
+    )
+    assert len(cut.ids) == min(most, len(whole.ids))
+
+
 def test_hashed_ids_use_the_vocabulary_evenly() -> None:
     text = " ".join(f"{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(26 * 26))
     ids = HashTokenizer(vocab_size=67).encode(text, 10_000).ids[1:-1]
