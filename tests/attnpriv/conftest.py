@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -34,3 +39,46 @@ def command(
         return Outcome(int(exit_.value.code or 0), captured.out, captured.err)
 
     return call
+
+
+class Interrupted(NamedTuple):
+    """What a process left that was interrupted."""
+
+    code: int
+    out: bytes
+    shown: bytes  # on its terminal, which is where its stderr went
+
+
+@pytest.fixture
+def interrupted() -> Callable[..., Interrupted]:
+    """Call the command in a process on a terminal, and send Ctrl-C once it shows something."""
+
+    def call(awaited: bytes, *arguments: object) -> Interrupted:
+        terminal, stderr = pty.openpty()
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("attnpriv"), *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+        )
+        os.close(stderr)
+        shown = b""
+        while awaited not in shown:
+            shown += os.read(terminal, 1024)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)  # until its own processes have ended too
+        return Interrupted(process.returncode, said, shown + _read_rest(terminal))
+
+    return call
+
+
+def _read_rest(terminal: int) -> bytes:
+    """What a process that has ended left on its terminal."""
+    rest = b""
+    try:
+        while more := os.read(terminal, 4096):
+            rest += more
+    except OSError:  # the other end is closed, and all is read
+        pass
+    os.close(terminal)
+    return rest

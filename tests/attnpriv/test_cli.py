@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -176,28 +171,17 @@ def test_usage_errors_have_exit_code_2(command: Run) -> None:
     assert command("--version").out.startswith("attnpriv ")
 
 
-def test_control_c_leaves_a_training_that_goes_on_with_resume(command: Run, tmp_path: Path) -> None:
+def test_control_c_leaves_a_training_that_goes_on_with_resume(
+    command: Run, interrupted: Run, tmp_path: Path
+) -> None:
     """A real process on a terminal, and a real signal once its progress bar shows a step."""
     out = tmp_path / "run"
     arguments = [
         "train", "--data", "tickets:rows=400", "--epsilon", "8", "--noise-multiplier", "5",
         "--steps", "60", "--trainable", "head", "--out", str(out),
     ]  # fmt: skip
-    terminal, stderr = pty.openpty()
-    process = subprocess.Popen(
-        [Path(sys.executable).with_name("attnpriv"), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
-    )
-    os.close(stderr)
-    shown = b""
-    while "ε ≤".encode() not in shown:
-        shown += os.read(terminal, 1024)
-    process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
-    os.close(terminal)
-    assert process.returncode == 130
+    code, said, _ = interrupted("ε ≤".encode(), *arguments)
+    assert code == 130
     assert said == b""
     assert [path.name for path in tmp_path.iterdir()] == [".run.partial"]
     ledger = (tmp_path / ".run.partial" / "run" / "privacy_ledger.jsonl").read_text()
@@ -220,28 +204,14 @@ def test_control_c_leaves_a_training_that_goes_on_with_resume(command: Run, tmp_
 
 
 def test_control_c_before_the_first_step_leaves_nothing_and_advises_no_resume(
-    tmp_path: Path,
+    interrupted: Run, tmp_path: Path
 ) -> None:
     """The features of all rows are computed first, which takes a while."""
     arguments = [
         "train", "--data", "tickets:rows=4000", "--epsilon", "none", "--trainable", "head",
         "--out", str(tmp_path / "run"),
     ]  # fmt: skip
-    terminal, stderr = pty.openpty()
-    process = subprocess.Popen(
-        [Path(sys.executable).with_name("attnpriv"), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
-    )
-    os.close(stderr)
-    shown = b""
-    while b"preparing" not in shown:
-        shown += os.read(terminal, 1024)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
-    shown = os.read(terminal, 4096)
-    os.close(terminal)
-    assert process.returncode == 130
+    code, _, shown = interrupted(b"preparing", *arguments)
+    assert code == 130
     assert b"interrupted; nothing had begun yet, so there is nothing to resume" in shown
     assert list(tmp_path.iterdir()) == []

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,7 +48,7 @@ def leaks(folder: Path, *said: str | bytes) -> dict[str, list[str]]:
 
 
 def test_an_interrupted_audit_resumes_and_nothing_leaks(
-    command: Run, marked: Path, tmp_path: Path
+    command: Run, interrupted: Run, marked: Path, tmp_path: Path
 ) -> None:
     """A real process on a terminal and a real signal; then the same audit again, and on."""
     run, out = tmp_path / "runs" / "[run]", tmp_path / "out"
@@ -63,21 +58,8 @@ def test_an_interrupted_audit_resumes_and_nothing_leaks(
     )  # fmt: skip
     assert trained.code == 0, trained.err
     arguments = ["audit", run, "--data", marked, "--out", out, "--documents", 4]
-    terminal, stderr = pty.openpty()
-    process = subprocess.Popen(
-        [Path(sys.executable).with_name("attnpriv"), *map(str, arguments), "--processes", "2"],
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
-    )
-    os.close(stderr)
-    shown = b""
-    while b"FGSM" not in shown:
-        shown += os.read(terminal, 1024)
-    process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)  # until the other processes have ended too
-    shown += read_rest(terminal)
-    assert process.returncode == 130
+    code, said, shown = interrupted(b"FGSM", *arguments, "--processes", 2)
+    assert code == 130
     assert b"interrupted; the same command with --resume goes on" in shown
     assert b"Traceback" not in shown
     work = out / ".audit-work"
@@ -123,18 +105,6 @@ def without_words(report: dict[str, Any]) -> dict[str, Any]:
                 piece.pop("word", None)
                 piece.pop("joined", None)
     return report
-
-
-def read_rest(terminal: int) -> bytes:
-    """What a process that has ended left on its terminal."""
-    rest = b""
-    try:
-        while more := os.read(terminal, 4096):
-            rest += more
-    except OSError:  # the other end is closed, and all is read
-        pass
-    os.close(terminal)
-    return rest
 
 
 def test_bad_options_are_one_line_and_leave_nothing(

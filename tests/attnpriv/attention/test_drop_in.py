@@ -6,12 +6,11 @@ import copy
 import functools
 import importlib.util
 import itertools
-import logging
 import math
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,8 @@ from attnpriv.models.pretrained import encoder_folder
 
 transformers = pytest.importorskip("transformers")
 BertSelfAttention = pytest.importorskip("transformers.models.bert.modeling_bert").BertSelfAttention
+
+pytestmark = pytest.mark.usefixtures("quiet_transformers")
 
 PLAIN = AttentionConfig()
 CLIPPED = [
@@ -451,15 +452,6 @@ def tiny(family: str, implementation: str = "eager", **changes: Any) -> Any:
         if name.endswith("weight") and parameter.ndim == 2:
             nn.init.normal_(parameter, std=0.3)  # the default is so small that weights are uniform
     return model
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    logger = logging.getLogger("transformers")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    yield
-    logger.setLevel(level)
 
 
 def compare(ours: Any, theirs: Any, seen: Tensor) -> None:

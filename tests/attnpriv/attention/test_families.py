@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,6 +19,8 @@ from attnpriv.config import AttentionConfig
 from attnpriv.errors import InputError
 
 transformers = pytest.importorskip("transformers")
+
+pytestmark = pytest.mark.usefixtures("quiet_transformers")
 
 TOKENS = {"vocab_size": 19, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 STACK = {
@@ -113,15 +114,6 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 MASK = torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
 IDS = torch.arange(3, 17).reshape(2, 7)
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    logger = logging.getLogger("transformers")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    yield
-    logger.setLevel(level)
 
 
 def kind_of(family: str) -> Any:
