@@ -70,7 +70,10 @@ def _standard_streams() -> Iterator[None]:
     codecs.register_error(ESCAPE, _escape)
     _take_closed_descriptors()
     before = sys.stdout, sys.stderr
-    ours = _Stdout(before[0] or _null(1)), _Stderr(before[1] or _null(2))
+    ours = (
+        _Stream(before[0] or _null(1), when_broken=_end_for_want_of_stdout),
+        _Stream(before[1] or _null(2), when_broken=lambda _: None),  # nobody can be told
+    )
     sys.stdout, sys.stderr = ours
     try:
         yield
@@ -104,9 +107,9 @@ def _escape(error: UnicodeError) -> tuple[str, int]:
 
 
 class _Stream(io.TextIOWrapper):
-    """A standard stream; a subclass says what follows where it cannot be written."""
+    """A standard stream, and what follows where it cannot be written."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, when_broken: Callable[[OSError], None]) -> None:
         super().__init__(
             stream.buffer,
             encoding=stream.encoding,
@@ -115,6 +118,7 @@ class _Stream(io.TextIOWrapper):
             write_through=getattr(stream, "write_through", False),
         )
         self._stream = stream  # whose end would close the buffer
+        self._when_broken = when_broken
 
     def write(self, text: str) -> int:
         with self._giving_up():
@@ -129,9 +133,6 @@ class _Stream(io.TextIOWrapper):
         """Stay open: handlers of log lines may outlive the command."""
         self.flush()
 
-    def failed(self, error: OSError) -> None:
-        raise NotImplementedError
-
     @contextmanager
     def _giving_up(self) -> Iterator[None]:
         try:
@@ -141,16 +142,10 @@ class _Stream(io.TextIOWrapper):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self.fileno())
             os.close(null)
-            self.failed(error)
+            self._when_broken(error)
 
 
-class _Stdout(_Stream):
-    def failed(self, error: OSError) -> None:
-        if isinstance(error, BrokenPipeError):
-            raise SystemExit(READER_GONE) from None
-        raise InputError(f"cannot write to stdout: {error.strerror}") from error
-
-
-class _Stderr(_Stream):
-    def failed(self, error: OSError) -> None:
-        """Nobody can be told."""
+def _end_for_want_of_stdout(error: OSError) -> None:
+    if isinstance(error, BrokenPipeError):
+        raise SystemExit(READER_GONE) from None
+    raise InputError(f"cannot write to stdout: {error.strerror}") from error

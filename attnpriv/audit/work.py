@@ -67,6 +67,11 @@ class WorkFolder:
         check_same(self.path, theirs, ours)
 
 
+def has_begun(out: Path) -> bool:
+    """Whether an output folder holds an unfinished audit to go on with."""
+    return (out / NAME / IDENTITY).exists()
+
+
 @contextmanager
 def open_work_folder(out: Path, identity: dict[str, Any], *, resume: bool) -> Iterator[WorkFolder]:
     """The work folder in an output folder; it vanishes when the block ends without an exception.

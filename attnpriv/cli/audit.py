@@ -60,8 +60,7 @@ def audit(
     """Audit runs side by side: utility, attention, attribution, membership, robustness."""
     from attnpriv.audit.runner import AuditOptions, audit_runs
     from attnpriv.audit.tasks import one_thread
-    from attnpriv.audit.work import IDENTITY, open_work_folder
-    from attnpriv.audit.work import NAME as WORK
+    from attnpriv.audit.work import has_begun, open_work_folder
     from attnpriv.report import (
         check_gates,
         exit_code,
@@ -87,8 +86,7 @@ def audit(
     with one_thread():  # as the audit computes
         origin = provenance(loaded, dataset)  # of the code that now runs
     identity = {**asdict(origin), **asdict(options)}
-    begun = out / WORK / IDENTITY
-    with resumable(begun.exists), open_work_folder(out, identity, resume=resume) as work:
+    with resumable(lambda: has_begun(out)), open_work_folder(out, identity, resume=resume) as work:
         with _bars() as report_progress:
             result = audit_runs(
                 loaded,

@@ -70,7 +70,7 @@ def _rows_to_score(split: Split, all_rows: bool) -> tuple[list[int], str]:
             return split.held_out, "held-out rows of the training data"
         if doubtful:
             warn(
-                f"{others}{doubtful} rows are left out, which were trained on if they stood there; "
+                f"{others}{doubtful} rows are left out because they may have been trained on; "
                 "--all-rows scores them too"
             )
         return split.held_out, "rows that were not trained on"

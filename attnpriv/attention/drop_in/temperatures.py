@@ -74,7 +74,8 @@ def _saved_temperatures(folder: str) -> dict[str, Tensor]:
     saved: dict[str, Tensor] = {}
     for path in _weights(folder):
         with safe_open(path, "pt") as file:
-            saved |= {key: file.get_tensor(key) for key in file.keys() if key.endswith(KEY)}  # noqa: SIM118
+            names = [name for name in file.keys() if name.endswith(KEY)]  # noqa: SIM118  # no dict
+            saved |= {name: file.get_tensor(name) for name in names}
     return saved
 
 
