@@ -28,8 +28,8 @@ from torch.nn import functional as F
 
 from attnpriv.config import AttentionConfig, ModelConfig, TrainConfig
 from attnpriv.models.text import TextClassifier
-from attnpriv.privacy.randomness import StepKeys, Stream
 from attnpriv.privacy.stepper import PrivateStepper
+from attnpriv.randomness import StepKeys, Stream
 
 TIME_LIMIT, MEMORY_LIMIT = 1.30, 1.15
 CLIP, NOISE = 0.1, 1.0

@@ -27,7 +27,7 @@ from torch import Tensor
 from attnpriv.config import PrivacyConfig, TrainConfig
 from attnpriv.models.text import TextClassifier, pooled_features
 from attnpriv.privacy import noise_multiplier_for
-from attnpriv.privacy.randomness import StepKeys
+from attnpriv.randomness import StepKeys
 from attnpriv.training.batches import Records
 from attnpriv.training.loop import Schedule, Training, run
 from attnpriv.training.preparation import (

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnpriv.privacy.randomness import StepKeys, Stream
+from attnpriv.randomness import StepKeys, Stream
 
 SIZES = (10**5, 10**6, 10**7)
 LIMIT = 2.0  # of our stream to torch's normal_

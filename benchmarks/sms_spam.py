@@ -16,8 +16,8 @@ from pathlib import Path
 from attnpriv.audit.utility import utility
 from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import Dataset, load_dataset
-from attnpriv.prediction import predict_probabilities
-from attnpriv.run_folder import load_run
+from attnpriv.runs.folder import load_run
+from attnpriv.runs.prediction import predict_probabilities
 from attnpriv.training import train
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "sms_spam.tsv"

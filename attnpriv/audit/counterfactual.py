@@ -45,7 +45,7 @@ from attnpriv.audit.swapping import (
     find_words,
 )
 from attnpriv.data.records import Span
-from attnpriv.run_folder import Run
+from attnpriv.runs.folder import Run
 
 Answer = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Ids [N, T], mask [N, T] and which tokens are sensitive [N, T] to probabilities [N, K]."""

@@ -51,7 +51,7 @@ from attnpriv.audit.swapping import (
 )
 from attnpriv.data.records import Span
 from attnpriv.models.text import TextClassifier
-from attnpriv.run_folder import Run
+from attnpriv.runs.folder import Run
 
 EXPECTED = (
     "a noisy probe that knows the training entities: p < 0.05",

@@ -31,7 +31,7 @@ from attnpriv.audit.work import WorkFolder
 from attnpriv.audit.workers import Report, Workers, workers
 from attnpriv.data.records import Dataset
 from attnpriv.errors import InputError
-from attnpriv.run_folder import Run
+from attnpriv.runs.folder import Run
 from attnpriv.sensitive import Detector, span_quality
 
 __all__ = ["AuditOptions", "audit_runs"]

@@ -10,7 +10,7 @@ from attnpriv.audit.documents import Documents, prepare, sample
 from attnpriv.config import require_count, require_seed
 from attnpriv.data.records import Dataset, Span
 from attnpriv.errors import InputError
-from attnpriv.run_folder import Run
+from attnpriv.runs.folder import Run
 
 Spans = Mapping[int, tuple[Span, ...]]
 

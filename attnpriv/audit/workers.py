@@ -21,7 +21,7 @@ from attnpriv.audit.tasks import WORDS, Task, one_thread
 from attnpriv.audit.work import WorkFolder
 from attnpriv.data.records import Dataset
 from attnpriv.errors import InputError, RunFolderError
-from attnpriv.run_folder import Run, load_run
+from attnpriv.runs.folder import Run, load_run
 
 POLL = 0.1  # seconds between looks at what the processes say
 

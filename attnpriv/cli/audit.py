@@ -70,7 +70,7 @@ def audit(
         write_checks,
         write_report,
     )
-    from attnpriv.run_folder import load_run
+    from attnpriv.runs.folder import load_run
     from attnpriv.sensitive import PresidioDetector
 
     limits = () if gates is None else read_gates(gates)

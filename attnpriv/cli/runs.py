@@ -37,8 +37,8 @@ def evaluate(
     In other data than that of the training, a row is scored if it cannot have been trained on.
     """
     from attnpriv.audit.utility import utility
-    from attnpriv.prediction import predict_probabilities
-    from attnpriv.run_folder import load_run
+    from attnpriv.runs.folder import load_run
+    from attnpriv.runs.prediction import predict_probabilities
 
     loaded = load_run(run)
     dataset = load(data, text_column, label_column, None, loaded.label_names)
@@ -90,7 +90,7 @@ def certify(
     """Print, per layer and head, what the attention weights can never exceed, on any input."""
     from attnpriv.certificate import LIMITS, worst_case
     from attnpriv.certificate import certify as certify_model
-    from attnpriv.run_folder import load_run
+    from attnpriv.runs.folder import load_run
 
     loaded = load_run(run)
     heads = certify_model(loaded.model, keys, sensitive)

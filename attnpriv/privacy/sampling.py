@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from attnpriv.errors import InputError
-from attnpriv.privacy.randomness import Stream
+from attnpriv.randomness import Stream
 
 
 def poisson_batch(size: int, sample_rate: float, stream: Stream) -> Tensor:

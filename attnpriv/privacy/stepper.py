@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from attnpriv.config import Clipping, ClippingEngine
 from attnpriv.errors import InputError
 from attnpriv.privacy.clipping import make_engine
-from attnpriv.privacy.randomness import Stream
+from attnpriv.randomness import Stream
 
 Losses = Callable[[nn.Module], Tensor]
 

@@ -14,7 +14,7 @@ import attnpriv
 from attnpriv.data.records import Dataset
 
 if TYPE_CHECKING:
-    from attnpriv.run_folder import Run
+    from attnpriv.runs.folder import Run
 
 LIBRARIES = (
     "captum",

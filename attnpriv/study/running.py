@@ -22,7 +22,7 @@ from attnpriv.identity import check_same
 from attnpriv.replacing import replace_file
 from attnpriv.report import provenance, read_report, write_report
 from attnpriv.report.writer import HTML_NAME, JSON_NAME
-from attnpriv.run_folder import Run, load_run
+from attnpriv.runs.folder import Run, load_run
 from attnpriv.sensitive import Detector
 from attnpriv.study.design import CELLS, Cell, Design
 from attnpriv.study.effects import StudyResult, summarise

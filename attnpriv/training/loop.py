@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from attnpriv.config import PrivacyConfig, TrainConfig
 from attnpriv.errors import InputError
-from attnpriv.privacy.randomness import StepKeys, Stream
 from attnpriv.privacy.sampling import poisson_batch
 from attnpriv.privacy.stepper import PrivateStepper
+from attnpriv.randomness import StepKeys, Stream
 from attnpriv.training.batches import Losses, Records
 from attnpriv.training.processes import Processes
 

@@ -18,7 +18,7 @@ from attnpriv.data.tokenisation import Encoding, HashTokenizer, Tokenizer, WordP
 from attnpriv.errors import InputError
 from attnpriv.models.pretrained import encoder_folder, load_pretrained
 from attnpriv.models.text import TextClassifier, pooled_features
-from attnpriv.run_folder import TOKENIZER
+from attnpriv.runs.folder import TOKENIZER
 from attnpriv.training.batches import HeadRecords, Records, TextRecords, UpperRecords, states_size
 from attnpriv.training.distillation import TaughtRecords
 from attnpriv.training.loop import Schedule

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from attnpriv.config import TrainConfig
 from attnpriv.errors import InputError
-from attnpriv.model_card_text import card_text
 from attnpriv.models.text import TextClassifier
 from attnpriv.privacy.ledger import Ledger
 from attnpriv.replacing import replace_file
-from attnpriv.run_folder import CARD, CARD_TEXT, LEDGER, write_json, write_model
+from attnpriv.runs.card_text import card_text
+from attnpriv.runs.folder import CARD, CARD_TEXT, LEDGER, write_json, write_model
 from attnpriv.training.preparation import Classifier
 
 

@@ -16,7 +16,7 @@ from attnpriv.data.records import Dataset
 from attnpriv.data.splits import split_rule
 from attnpriv.errors import InputError
 from attnpriv.models.text import TextClassifier
-from attnpriv.run_folder import CONFIG, TOKENIZER, WEIGHTS, Run, load_run
+from attnpriv.runs.folder import CONFIG, TOKENIZER, WEIGHTS, Run, load_run
 from attnpriv.training.preparation import Classifier
 
 

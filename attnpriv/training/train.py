@@ -14,12 +14,12 @@ import torch
 from attnpriv.config import AttentionConfig, Pooling, PrivacyConfig, TrainConfig
 from attnpriv.data.records import Dataset
 from attnpriv.data.splits import split_both, split_rule, tells_rows_apart
-from attnpriv.model_card import CUT, NOT_COVERED, build_card
 from attnpriv.models.lora import merge_adapters
 from attnpriv.privacy.accounting import noise_multiplier_for, steps_within
 from attnpriv.privacy.ledger import Ledger, NoisedSteps
-from attnpriv.privacy.randomness import StepKeys
-from attnpriv.run_folder import Run, publish
+from attnpriv.randomness import StepKeys
+from attnpriv.runs.card_builder import CUT, NOT_COVERED, build_card
+from attnpriv.runs.folder import Run, publish
 from attnpriv.training.loop import Schedule, Training, run
 from attnpriv.training.preparation import (
     Classifier,

@@ -25,16 +25,16 @@ from attnpriv.data.records import Dataset
 from attnpriv.data.splits import CONTENT, split_both
 from attnpriv.data.tokenisation import Encoding
 from attnpriv.errors import InputError
-from attnpriv.model_card import NOT_COVERED_BY_SEARCH, build_card
 from attnpriv.models.lora import merge_adapters
 from attnpriv.privacy.ledger import Ledger, NoisedSteps, Selection
-from attnpriv.privacy.randomness import KEY_BYTES, StepKeys, Stream
 from attnpriv.privacy.selection import (
     RunCount,
     RunDistribution,
     noise_for_selection,
 )
-from attnpriv.run_folder import publish
+from attnpriv.randomness import KEY_BYTES, StepKeys, Stream
+from attnpriv.runs.card_builder import NOT_COVERED_BY_SEARCH, build_card
+from attnpriv.runs.folder import publish
 from attnpriv.training.candidates import Candidate
 from attnpriv.training.loop import Schedule, Training, run
 from attnpriv.training.preparation import (

@@ -33,7 +33,7 @@ from torch import Tensor
 from attnpriv.errors import InputError
 from attnpriv.identity import check_same
 from attnpriv.replacing import replace_file
-from attnpriv.run_folder import LEDGER
+from attnpriv.runs.folder import LEDGER
 
 CHECKPOINT, LOCK, RUN = "checkpoint.safetensors", "lock", "run"
 

@@ -22,8 +22,8 @@ from attnpriv.data import Encoding, HashTokenizer, Tokenizer, WordPieceTokenizer
 from attnpriv.models.pretrained import encoder_folder, load_pretrained
 from attnpriv.models.text import TextClassifier, pooled_features
 from attnpriv.privacy import noise_multiplier_for
-from attnpriv.privacy.randomness import StepKeys
-from attnpriv.run_folder import TOKENIZER
+from attnpriv.randomness import StepKeys
+from attnpriv.runs.folder import TOKENIZER
 from attnpriv.training.batches import HeadRecords, Records, TextRecords
 from attnpriv.training.distillation import TaughtRecords
 from attnpriv.training.loop import Schedule, Training, run

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from attnpriv.models.text import batches_by_length, pad_batch
-from attnpriv.prediction import encode_texts
-from attnpriv.run_folder import load_run
+from attnpriv.runs.folder import load_run
+from attnpriv.runs.prediction import encode_texts
 from attnpriv_server.backend import make_backend
 
 # How a server is told what to serve: peers start processes of their own, which inherit the

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from attnpriv.data import Encoding
 from attnpriv.models.text import pad_batch
-from attnpriv.prediction import encode_texts
+from attnpriv.runs.prediction import encode_texts
 from attnpriv_server.memory import keep_freed_memory
 from benchmarks.serving.classifier import Classifier
 

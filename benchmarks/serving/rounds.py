@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from attnpriv.prediction import predict_probabilities
-from attnpriv.run_folder import load_run
+from attnpriv.runs.folder import load_run
+from attnpriv.runs.prediction import predict_probabilities
 from benchmarks.serving import texts
 from benchmarks.serving.contenders import MODEL, OURS, Contender, Launch, contenders, request
 from benchmarks.serving.environments import EnvironmentFailedError, python_of

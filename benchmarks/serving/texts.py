@@ -9,8 +9,8 @@ from pathlib import Path
 
 from attnpriv.config import AttentionConfig, TrainConfig
 from attnpriv.data import load_dataset
-from attnpriv.prediction import encode_texts
-from attnpriv.run_folder import Run
+from attnpriv.runs.folder import Run
+from attnpriv.runs.prediction import encode_texts
 from attnpriv.training import train
 
 TEXTS = 512  # of a mix

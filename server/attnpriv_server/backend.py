@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from attnpriv.attention import Packing
 from attnpriv.attention.scores import has_native_bfloat16
 from attnpriv.models.text import TextClassifier, pack_tokens
-from attnpriv.run_folder import Run
+from attnpriv.runs.folder import Run
 
 Precision = Literal["float32", "bfloat16", "auto"]
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from attnpriv.data.tokenisation import Encoding
 from attnpriv.errors import InputError
 from attnpriv.guarantees import weight_bounds
-from attnpriv.prediction import encode_texts
-from attnpriv.run_folder import Run
+from attnpriv.runs.folder import Run
+from attnpriv.runs.prediction import encode_texts
 from attnpriv.sensitive import PresidioDetector
 from attnpriv.visible import has_visible
 from attnpriv_server.access import Access

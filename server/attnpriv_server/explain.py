@@ -18,7 +18,7 @@ from attnpriv.data.records import Span
 from attnpriv.data.spans import sensitive_tokens
 from attnpriv.data.tokenisation import Encoding
 from attnpriv.models.text import pad_batch
-from attnpriv.run_folder import Run
+from attnpriv.runs.folder import Run
 from attnpriv.sensitive import Detector, placeholder
 from attnpriv_server.domain import Deadline, Token
 from attnpriv_server.policy import Policy

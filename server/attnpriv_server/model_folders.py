@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from attnpriv.errors import InputError, RunFolderError
-from attnpriv.run_folder import MANIFEST, Run, load_run
+from attnpriv.runs.folder import MANIFEST, Run, load_run
 
 # What the server reads of a card, besides what it compares with the configuration.
 CARD = {

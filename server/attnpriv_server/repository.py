@@ -21,8 +21,8 @@ from typing import Any, Self
 import numpy as np
 
 from attnpriv.errors import InputError, RunFolderError
-from attnpriv.prediction import encode_texts
-from attnpriv.run_folder import Run
+from attnpriv.runs.folder import Run
+from attnpriv.runs.prediction import encode_texts
 from attnpriv_server.backend import Backend, Precision, make_backend
 from attnpriv_server.domain import RefusedError
 from attnpriv_server.model_folders import (

@@ -19,7 +19,7 @@ import numpy as np
 import safetensors.torch
 from numpy.typing import NDArray
 
-from attnpriv.run_folder import Run
+from attnpriv.runs.folder import Run
 from attnpriv_server import worker
 from attnpriv_server.backend import Precision
 from attnpriv_server.domain import Code, RefusedError

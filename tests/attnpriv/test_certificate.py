@@ -20,7 +20,7 @@ from attnpriv.certificate import LIMITS, HeadCertificate, certify, worst_case
 from attnpriv.config import AttentionConfig, ModelConfig
 from attnpriv.errors import InputError
 from attnpriv.models.text import TextClassifier
-from attnpriv.run_folder import load_run
+from attnpriv.runs.folder import load_run
 
 VACUOUS = [field.name for field in fields(HeadCertificate)][8:-1]  # without a clip
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from attnpriv.data import load_dataset
-from attnpriv.run_folder import CARD, MANIFEST, load_run, publish
+from attnpriv.runs.folder import CARD, MANIFEST, load_run, publish
 
 Run = Callable[..., Any]
 HELD_OUT = "held-out rows of the training data"

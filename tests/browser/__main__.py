@@ -23,7 +23,7 @@ from attnpriv.audit.runner import AuditOptions, audit_runs
 from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import load_dataset
 from attnpriv.report import check_gates, provenance, read_gates, read_report, write_report
-from attnpriv.run_folder import load_run
+from attnpriv.runs.folder import load_run
 from attnpriv.sensitive import PresidioDetector
 from attnpriv.training import train
 

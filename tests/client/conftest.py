@@ -20,7 +20,7 @@ from typing import Any
 import grpc
 import pytest
 
-from attnpriv.run_folder import Run, load_run
+from attnpriv.runs.folder import Run, load_run
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv.v1.attnpriv_pb2_grpc import (
     AttnprivServiceServicer,

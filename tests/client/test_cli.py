@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from attnpriv.prediction import predict_probabilities
+from attnpriv.runs.prediction import predict_probabilities
 from attnpriv_client import render
 from attnpriv_client.domain import (
     Explanation,

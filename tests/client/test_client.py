@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from attnpriv.errors import InputError
-from attnpriv.prediction import predict_probabilities
+from attnpriv.runs.prediction import predict_probabilities
 from attnpriv_client import AsyncClient, Client, ServiceError
 
 TEXTS = ["Where is my parcel?", "I was charged twice.", "Mail jane.doe@example.com at once"]

@@ -17,8 +17,8 @@ from xml.etree import ElementTree as ET
 import torch
 
 from attnpriv.data import load_dataset
-from attnpriv.prediction import predict_probabilities
-from attnpriv.run_folder import load_run
+from attnpriv.runs.folder import load_run
+from attnpriv.runs.prediction import predict_probabilities
 
 COMMANDS = Path(sys.executable).parent  # where the installation puts its console scripts
 MESSAGES = 200

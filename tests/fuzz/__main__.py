@@ -28,7 +28,7 @@ from typing import NoReturn
 import atheris
 
 with atheris.instrument_imports(include=["attnpriv", "attnpriv_server"]):
-    from attnpriv.run_folder import load_run
+    from attnpriv.runs.folder import load_run
     from attnpriv_server.core import Core
     from attnpriv_server.telemetry import configure_logging
     from attnpriv_server.wire import METHODS

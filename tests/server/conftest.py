@@ -11,7 +11,7 @@ import grpc
 import pytest
 import torch
 
-from attnpriv.run_folder import Run, load_run
+from attnpriv.runs.folder import Run, load_run
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
 from attnpriv_server.access import Access
 from attnpriv_server.backend import make_backend

@@ -31,7 +31,7 @@ from attnpriv.models.text import (
     pad_batch,
     pooled_features,
 )
-from attnpriv.run_folder import Run
+from attnpriv.runs.folder import Run
 from attnpriv_server.backend import EagerBackend, Precision, make_backend
 
 CPU = torch.cpu.get_capabilities()

@@ -27,8 +27,8 @@ import torch
 
 from attnpriv.errors import InputError, RunFolderError
 from attnpriv.models.text import pad_batch
-from attnpriv.prediction import encode_texts, predict_probabilities
-from attnpriv.run_folder import CARD, CONFIG, MANIFEST, TOKENIZER, WEIGHTS, load_run
+from attnpriv.runs.folder import CARD, CONFIG, MANIFEST, TOKENIZER, WEIGHTS, load_run
+from attnpriv.runs.prediction import encode_texts, predict_probabilities
 from attnpriv_server.repository import Loaded, Repository, UnknownModelError
 from attnpriv_server.telemetry import Telemetry
 

@@ -8,7 +8,7 @@ import pytest
 from google.rpc import code_pb2
 from google.rpc.error_details_pb2 import BadRequest
 
-from attnpriv.prediction import predict_probabilities
+from attnpriv.runs.prediction import predict_probabilities
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
 from attnpriv_server.queueing import Batching

@@ -25,8 +25,8 @@ from torch import nn
 
 from attnpriv.guarantees import weight_bounds
 from attnpriv.models.text import pad_batch
-from attnpriv.prediction import encode_texts, predict_probabilities
-from attnpriv.run_folder import Run, load_run
+from attnpriv.runs.folder import Run, load_run
+from attnpriv.runs.prediction import encode_texts, predict_probabilities
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
 from attnpriv.visible import has_visible

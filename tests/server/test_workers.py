@@ -28,7 +28,7 @@ from attnpriv.config import AttentionConfig, ModelConfig
 from attnpriv.data.tokenisation import HashTokenizer
 from attnpriv.errors import RunFolderError
 from attnpriv.models.text import TextClassifier
-from attnpriv.run_folder import Run
+from attnpriv.runs.folder import Run
 from attnpriv_server.backend import Precision, make_backend
 from attnpriv_server.domain import Code, RefusedError
 from attnpriv_server.repository import Repository

@@ -16,7 +16,7 @@ from attnpriv.data import Dataset
 from attnpriv.data.tickets import make_tickets
 from attnpriv.data.tokenisation import HashTokenizer
 from attnpriv.models.text import TextClassifier, pad_batch
-from attnpriv.run_folder import Run
+from attnpriv.runs.folder import Run
 
 VOCABULARY = 4096
 STEEPNESS = 10.0  # of the quickly trained head: features have norm 1, and steps are few

@@ -10,7 +10,7 @@ from attnpriv.audit.swapping import find_entities
 from attnpriv.data import Dataset
 from attnpriv.data.records import Span
 from attnpriv.data.tokenisation import HashTokenizer
-from attnpriv.run_folder import Run
+from attnpriv.runs.folder import Run
 
 SETTINGS = {"most": 99, "permutations": 99, "resamples": 20, "seed": 0}
 

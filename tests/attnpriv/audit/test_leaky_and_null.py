@@ -25,7 +25,7 @@ from attnpriv.audit.swapping import Pool, Swapper, find_entities, find_words
 from attnpriv.config import AttentionConfig
 from attnpriv.data.spans import sensitive_tokens
 from attnpriv.models.text import TextClassifier
-from attnpriv.run_folder import Run
+from attnpriv.runs.folder import Run
 
 SETTINGS = {"most": 40, "permutations": 999, "resamples": 100, "seed": 0}
 DRAWS = 100

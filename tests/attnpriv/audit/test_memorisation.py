@@ -17,7 +17,7 @@ from attnpriv.data import Dataset
 from attnpriv.data.records import Span
 from attnpriv.data.tickets import make_tickets
 from attnpriv.data.tokenisation import HashTokenizer
-from attnpriv.run_folder import Run
+from attnpriv.runs.folder import Run
 
 SETTINGS = {"most": 60, "permutations": 199, "resamples": 100, "seed": 0}
 

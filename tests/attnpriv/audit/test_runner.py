@@ -16,7 +16,7 @@ from attnpriv.audit.subject import choose_rows
 from attnpriv.data import Dataset
 from attnpriv.data.splits import split_indices, split_rows
 from attnpriv.errors import InputError
-from attnpriv.run_folder import load_run
+from attnpriv.runs.folder import load_run
 from attnpriv.sensitive import PresidioDetector
 
 SMALL = AuditOptions(

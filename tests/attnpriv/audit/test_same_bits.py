@@ -15,7 +15,7 @@ from attnpriv.audit.runner import AuditOptions, audit_runs
 from attnpriv.audit.work import NAME, open_work_folder
 from attnpriv.data import Dataset
 from attnpriv.errors import InputError
-from attnpriv.run_folder import load_run
+from attnpriv.runs.folder import load_run
 
 TINY = AuditOptions(
     documents=20,

@@ -20,7 +20,7 @@ from attnpriv.errors import InputError
 from attnpriv.guarantees import weight_bounds
 from attnpriv.models.pretrained import encoder_folder, load_pretrained
 from attnpriv.models.text import TextClassifier, pad_batch
-from attnpriv.run_folder import load_run
+from attnpriv.runs.folder import load_run
 from attnpriv.training import train
 
 SENTENCES = [

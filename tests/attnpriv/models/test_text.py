@@ -11,7 +11,7 @@ from attnpriv.config import AttentionConfig, ModelConfig
 from attnpriv.data import Encoding
 from attnpriv.errors import InputError
 from attnpriv.models.text import TextClassifier, pad_batch, pooled_features
-from attnpriv.run_folder import CARD, LEDGER, load_run, publish, write_json, write_model
+from attnpriv.runs.folder import CARD, LEDGER, load_run, publish, write_json, write_model
 
 LEARNED = AttentionConfig(2.0, 1.0, "norm", "additive", temperature_floor=0.5)
 

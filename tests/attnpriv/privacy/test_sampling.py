@@ -7,8 +7,8 @@ import torch
 from scipy.stats import binomtest
 
 from attnpriv.errors import InputError
-from attnpriv.privacy.randomness import StepKeys, Stream
 from attnpriv.privacy.sampling import poisson_batch
+from attnpriv.randomness import StepKeys, Stream
 
 
 def draw(size: int, rate: float, steps: int, seed: int = 0) -> torch.Tensor:

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from attnpriv.config import AttentionConfig, Clipping, ClippingEngine, ModelConfig
 from attnpriv.errors import InputError
 from attnpriv.models.text import TextClassifier
-from attnpriv.privacy.randomness import Stream
 from attnpriv.privacy.stepper import PrivateStepper
+from attnpriv.randomness import Stream
 
 ENGINES: tuple[ClippingEngine, ...] = ("book_keeping", "hooks", "ghost")
 HARDENED = AttentionConfig(2.0, 1.0, "norm")

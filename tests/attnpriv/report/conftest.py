@@ -29,10 +29,10 @@ from attnpriv.audit.runner import AuditOptions, audit_runs
 from attnpriv.config import AttentionConfig, ModelConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import Dataset
 from attnpriv.data.records import Span
-from attnpriv.model_card import NOT_COVERED, build_card
 from attnpriv.privacy.ledger import NoisedSteps
 from attnpriv.report.provenance import Machine, Provenance, RunFiles
-from attnpriv.run_folder import load_run
+from attnpriv.runs.card_builder import NOT_COVERED, build_card
+from attnpriv.runs.folder import load_run
 from attnpriv.sensitive import TypeQuality
 
 LAYERS, HEADS = 2, 3

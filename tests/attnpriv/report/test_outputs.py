@@ -26,7 +26,7 @@ from attnpriv.report.junit import junit
 from attnpriv.report.markdown import BREAK, markdown
 from attnpriv.report.provenance import Provenance
 from attnpriv.report.sarif import sarif
-from attnpriv.run_folder import load_run
+from attnpriv.runs.folder import load_run
 
 Json = dict[str, Any]
 HOSTILE = (

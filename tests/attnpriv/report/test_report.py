@@ -10,7 +10,7 @@ from attnpriv.audit.results import Audit
 from attnpriv.audit.runner import AuditOptions, audit_runs
 from attnpriv.data import Dataset
 from attnpriv.report import headline, write_report
-from attnpriv.run_folder import load_run
+from attnpriv.runs.folder import load_run
 
 
 def test_no_record_text_unless_asked_for(planted_audit: Audit, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from attnpriv.report import provenance, read_report
 from attnpriv.report.document import PUBLISHED, Report, make_report, report_text
 from attnpriv.report.json_schema import schema_text
 from attnpriv.report.provenance import Provenance
-from attnpriv.run_folder import load_run
+from attnpriv.runs.folder import load_run
 
 Json = dict[str, Any]
 

@@ -19,7 +19,7 @@ from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import Dataset, load_dataset
 from attnpriv.data.splits import Split, split_rows, split_rule
 from attnpriv.errors import InputError
-from attnpriv.run_folder import CARD, WEIGHTS, load_run
+from attnpriv.runs.folder import CARD, WEIGHTS, load_run
 from attnpriv.study import CELLS, WHOLE, Design, run_study
 from attnpriv.training import train
 

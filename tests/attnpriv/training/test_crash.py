@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from attnpriv.run_folder import LEDGER, WEIGHTS, load_run
+from attnpriv.runs.folder import LEDGER, WEIGHTS, load_run
 from attnpriv.training.work_folder import CHECKPOINT, WorkFolder, work_path
 
 STEPS = 40

@@ -17,7 +17,7 @@ from attnpriv.config import AttentionConfig, ModelConfig, Pooling, PrivacyConfig
 from attnpriv.data import Dataset, HashTokenizer
 from attnpriv.errors import InputError
 from attnpriv.models.text import TextClassifier, pad_batch
-from attnpriv.run_folder import CARD_TEXT, TOKENIZER, WEIGHTS, Run, load_run
+from attnpriv.runs.folder import CARD_TEXT, TOKENIZER, WEIGHTS, Run, load_run
 from attnpriv.training import TrainingResult, train
 from attnpriv.training.distillation import TaughtRecords, distance, divergence
 from attnpriv.training.teacher import student_of

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from attnpriv.errors import InputError
-from attnpriv.run_folder import WEIGHTS
+from attnpriv.runs.folder import WEIGHTS
 from attnpriv.training.work_folder import CHECKPOINT, WorkFolder, work_path
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from attnpriv.config import Decay, TrainConfig
 from attnpriv.errors import InputError
-from attnpriv.privacy.randomness import StepKeys
+from attnpriv.randomness import StepKeys
 from attnpriv.training.batches import HeadRecords
 from attnpriv.training.loop import STRETCHES, Schedule, Training, learning_rate_scale
 from attnpriv.training.processes import Processes

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from attnpriv.run_folder import LEDGER, WEIGHTS, load_run
+from attnpriv.runs.folder import LEDGER, WEIGHTS, load_run
 from attnpriv.training.work_folder import CHECKPOINT, WorkFolder, work_path
 
 SEEDED = {"epsilon": 3.0, "noise_multiplier": 1.5, "noise_seed": 0}

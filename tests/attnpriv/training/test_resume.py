@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from attnpriv.errors import InputError
-from attnpriv.run_folder import LEDGER, MANIFEST, WEIGHTS, load_run
+from attnpriv.runs.folder import LEDGER, MANIFEST, WEIGHTS, load_run
 from attnpriv.training.work_folder import CHECKPOINT, work_path
 
 STEPS, SEEDED = 40, {"epsilon": 3.0, "noise_multiplier": 1.5, "noise_seed": 0}

@@ -17,9 +17,9 @@ from attnpriv.data.splits import split_rows, split_rule
 from attnpriv.errors import InputError
 from attnpriv.models.pretrained import load_pretrained
 from attnpriv.privacy import epsilon_spent
-from attnpriv.privacy.randomness import StepKeys, Stream
 from attnpriv.privacy.sampling import poisson_batch
-from attnpriv.run_folder import TOKENIZER, WEIGHTS, load_run
+from attnpriv.randomness import StepKeys, Stream
+from attnpriv.runs.folder import TOKENIZER, WEIGHTS, load_run
 from attnpriv.training import TrainingResult, train
 
 ROWS = 241  # of the 300 tickets, by the rule of seed 0

@@ -20,14 +20,14 @@ from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import Dataset, save_dataset
 from attnpriv.data.splits import Split, split_rows
 from attnpriv.errors import InputError
-from attnpriv.prediction import predict_probabilities
 from attnpriv.privacy.ledger import Ledger
 from attnpriv.privacy.selection import (
     RunCount,
     epsilon_of_selection,
     rdp_of_run,
 )
-from attnpriv.run_folder import load_run
+from attnpriv.runs.folder import load_run
+from attnpriv.runs.prediction import predict_probabilities
 from attnpriv.training import Candidate, TrainingResult, preparation, tune
 from attnpriv.training.candidates import default_candidates, load_candidates
 from attnpriv.training.release import count_correct

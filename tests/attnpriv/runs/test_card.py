@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from attnpriv.config import Accountant, AttentionConfig, ModelConfig, PrivacyConfig, TrainConfig
-from attnpriv.model_card import NOT_COVERED, build_card
-from attnpriv.model_card_text import card_text
 from attnpriv.privacy import epsilon_spent
 from attnpriv.privacy.ledger import NoisedSteps
+from attnpriv.runs.card_builder import NOT_COVERED, build_card
+from attnpriv.runs.card_text import card_text
 
 GOLDEN = Path(__file__).parent / "golden"
 GIVEN = PrivacyConfig(epsilon=5.0, noise_multiplier=1.6)
@@ -91,7 +91,7 @@ def make_card(
 
 @pytest.fixture(autouse=True)
 def library_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attnpriv.model_card.__version__", "0.1.0")
+    monkeypatch.setattr("attnpriv.runs.card_builder.__version__", "0.1.0")
 
 
 def row(text: str, name: str) -> list[str]:

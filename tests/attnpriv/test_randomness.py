@@ -11,7 +11,7 @@ from scipy.stats import binomtest, kstest, norm, pearsonr
 from torch import Tensor
 
 from attnpriv.errors import InputError
-from attnpriv.privacy.randomness import PAIRS_AT_ONCE, StepKeys, Stream, normal_pairs
+from attnpriv.randomness import PAIRS_AT_ONCE, StepKeys, Stream, normal_pairs
 
 # RFC 8439, appendix A.1, test vectors 1 and 2: the first two blocks of the key of zeros.
 ZERO_KEY = bytes(32)

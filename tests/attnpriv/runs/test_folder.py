@@ -23,8 +23,7 @@ from attnpriv.data import Dataset
 from attnpriv.data.splits import Split, folded, split_indices, split_rule
 from attnpriv.errors import RunFolderError
 from attnpriv.models.text import TextClassifier
-from attnpriv.prediction import predict_probabilities
-from attnpriv.run_folder import (
+from attnpriv.runs.folder import (
     CARD,
     CONFIG,
     LEDGER,
@@ -35,6 +34,7 @@ from attnpriv.run_folder import (
     write_json,
     write_model,
 )
+from attnpriv.runs.prediction import predict_probabilities
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from attnpriv.data.tokenisation import Encoding
 from attnpriv.models.text import pooled_features
-from attnpriv.run_folder import Run
+from attnpriv.runs.folder import Run
 
 
 def encode_texts(run: Run, texts: Sequence[str]) -> list[Encoding]:

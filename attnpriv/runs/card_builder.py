@@ -1,7 +1,7 @@
 """The model card: what a model is, what privacy it has, and what that does not cover.
 
 In the terms of NIST SP 800-226 (Near, Darais, Lefkovitz and Howarth 2025).
-``attnpriv.model_card_text`` writes it out for people.
+``attnpriv.runs.card_text`` writes it out for people.
 """
 
 from __future__ import annotations
@@ -56,10 +56,6 @@ LIMITS = {
     "attention": "clipped logits and temperatures bound how much one token weighs; that is not "
     "differential privacy",
 }
-ATTACK = (
-    "`attnpriv audit` attacks the model; an attack that succeeds beyond ε disproves this card, one "
-    "that fails proves nothing."
-)
 PRETRAINED = (
     "the encoder came trained, on data of others: no statement here covers those, nor a training "
     "record that was among them"

@@ -1,0 +1,1 @@
+"""Run folders: what is in one, its model card, and the probabilities its model gives."""
