@@ -23,8 +23,9 @@ from attnpriv.audit.leakage.membership import true_label_log_odds
 from attnpriv.audit.lift import LiftAccumulator, bootstrap_columns, group_means, paired_ratio
 from attnpriv.audit.results import Comparison, PairedDifference
 from attnpriv.audit.stages import Answers, Measured
-from attnpriv.audit.statistics import UNDEFINED, Floats, auc_difference, percentile_interval
+from attnpriv.audit.statistics import Floats, auc_difference
 from attnpriv.audit.subject import AuditOptions, Rows, Subject
+from attnpriv.estimates import UNDEFINED, percentile_interval
 
 AUC = "membership.auc"
 

@@ -10,7 +10,8 @@ import numpy as np
 from scipy.stats import rankdata
 
 from attnpriv.audit.results import RankCorrelation
-from attnpriv.audit.statistics import UNDEFINED, Floats, bootstrap_ratios, percentile_interval
+from attnpriv.audit.statistics import Floats, bootstrap_ratios
+from attnpriv.estimates import UNDEFINED, percentile_interval
 
 
 class RankCorrelations:

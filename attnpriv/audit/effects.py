@@ -14,18 +14,19 @@ from numpy.typing import NDArray
 from scipy.special import entr
 
 from attnpriv.audit.figures import Figures, figure
-from attnpriv.audit.lift import holm
 from attnpriv.audit.matched import flipped_gaps
-from attnpriv.audit.results import Control, Effect, EntityEffect, Estimate
-from attnpriv.audit.statistics import (
+from attnpriv.audit.results import Effect, EntityEffect
+from attnpriv.audit.statistics import Floats, bootstrap_ratios
+from attnpriv.estimates import (
     ROUNDING,
+    SIGNIFICANT,
     UNDEFINED,
-    Floats,
-    bootstrap_ratios,
+    Control,
+    Estimate,
+    holm,
     percentile_interval,
 )
 
-SIGNIFICANT = 0.05
 ALL = "ALL"
 KINDS = 4  # of intervention: swap, mask, and the same for the null
 MEASURES = 4  # drop, change, flip, divergence
@@ -150,7 +151,7 @@ def _excess(values: Floats) -> Floats:
 def corrected(types: Sequence[EntityEffect]) -> tuple[EntityEffect, ...]:
     """The same with p-values corrected for all types that have one."""
     own = {each.entity_type: each.p_value for each in types if each.p_value is not None}
-    adjusted = dict(zip(own, holm(np.array([*own.values()])).tolist(), strict=True))
+    adjusted = dict(zip(own, holm([*own.values()]), strict=True))
     return tuple(
         replace(
             each,

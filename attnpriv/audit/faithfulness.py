@@ -35,12 +35,9 @@ from attnpriv.audit.infidelity import (
     removal_effects,
     sample_with_content,
 )
-from attnpriv.audit.results import (
-    Control,
-    FaithfulnessResult,
-    RankingFaithfulness,
-)
-from attnpriv.audit.statistics import Floats, bootstrap_ratios, percentile_interval
+from attnpriv.audit.results import FaithfulnessResult, RankingFaithfulness
+from attnpriv.audit.statistics import Floats, bootstrap_ratios
+from attnpriv.estimates import Control, percentile_interval
 from attnpriv.models.text import TextClassifier
 
 PERCENTS = (1, 5, 10, 20, 50)  # of the content tokens, rounded up: at least one goes

@@ -21,9 +21,10 @@ from torch import Tensor
 from attnpriv.audit.attention import attention_received
 from attnpriv.audit.attribution import ROWS_AT_ONCE, integrate, special_tokens
 from attnpriv.audit.documents import Documents, sample
-from attnpriv.audit.results import Control, ExplanationSensitivity, SensitivityResult
-from attnpriv.audit.statistics import Floats, bootstrap_ratios, percentile_interval
+from attnpriv.audit.results import ExplanationSensitivity, SensitivityResult
+from attnpriv.audit.statistics import Floats, bootstrap_ratios
 from attnpriv.errors import InputError
+from attnpriv.estimates import Control, percentile_interval
 from attnpriv.models.text import TextClassifier
 
 RADIUS = 0.05  # of the noise, in standard deviations of the document's own coordinates

@@ -22,11 +22,12 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from attnpriv.audit.results import Control, Estimate, Lift
-from attnpriv.audit.statistics import ROUNDING, Floats, bootstrap_ratios, percentile_interval
+from attnpriv.audit.results import Lift
+from attnpriv.audit.statistics import Floats, bootstrap_ratios
 from attnpriv.audit.tally import Tally
+from attnpriv.estimates import ROUNDING, UNDEFINED, Control, Estimate, holm, percentile_interval
 
-NO_LIFT = Lift(Estimate(None, None, None), None, None, None, None, None)
+NO_LIFT = Lift(UNDEFINED, None, None, None, None, None)
 GRID = 2.0**-36  # of shares; scores come from float32, which is coarser
 PLANTED = 2.0  # how much heavier the positive control makes sensitive tokens
 
@@ -140,7 +141,7 @@ def paired_ratio(a: LiftAccumulator, b: LiftAccumulator, resamples: int, seed: i
     ]
     lifts = [each.mean_shares().sum() / max(each.uniform.sum(), 1e-300) for each in (a, b)]
     if not lifts[1]:
-        return Estimate(None, None, None)
+        return UNDEFINED
     with np.errstate(divide="ignore", invalid="ignore"):
         return percentile_interval(lifts[0] / lifts[1], ratios[0] / ratios[1])
 
@@ -207,7 +208,7 @@ def make_lifts(
         own, adjusted = _p_values(observed - centre, null - centre, rounding)
     else:
         own, adjusted = _p_values(*(each[..., defined] for each in tested))
-    stepped = holm(own)
+    stepped = holm(own.tolist())
     # The nearest draws: between two of them there is nothing where one is infinite.
     low, high = np.quantile(null, (0.025, 0.975), axis=0, method="nearest")
     for i, s in enumerate(defined):
@@ -217,21 +218,9 @@ def make_lifts(
             float(high[i]),
             float(own[i]),
             float(adjusted[i]),
-            float(stepped[i]),
+            stepped[i],
         )
     return tuple(lifts)
-
-
-def holm(p_values: Floats) -> Floats:
-    """p-values corrected for all of them by Holm's step-down procedure.
-
-    Source: Holm 1979. It holds under any dependence.
-    """
-    order = p_values.argsort(kind="stable")
-    stepped = p_values[order] * np.arange(len(order), 0, -1)
-    adjusted = np.empty_like(p_values)
-    adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)
-    return adjusted
 
 
 def _p_values(deviation: Floats, drawn: Floats, rounding: Floats) -> tuple[Floats, Floats]:

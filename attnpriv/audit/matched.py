@@ -28,9 +28,10 @@ from attnpriv.audit.lift import (
     make_lifts,
     scores_to_shares,
 )
-from attnpriv.audit.results import Control, Lift, TokenLift
-from attnpriv.audit.statistics import CHUNK, ROUNDING, Floats
+from attnpriv.audit.results import Lift, TokenLift
+from attnpriv.audit.statistics import CHUNK, Floats
 from attnpriv.audit.tally import Tally
+from attnpriv.estimates import ROUNDING, Control
 
 Flags = NDArray[np.bool_]
 Numbers = NDArray[np.int64]

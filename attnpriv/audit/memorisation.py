@@ -27,17 +27,10 @@ import torch
 from numpy.typing import NDArray
 
 from attnpriv.audit.documents import Documents, sample
-from attnpriv.audit.effects import SIGNIFICANT
 from attnpriv.audit.infidelity import class_logits
 from attnpriv.audit.leakage.membership import true_label_log_odds
-from attnpriv.audit.results import Control, Estimate, MemorisationResult
-from attnpriv.audit.statistics import (
-    ROUNDING,
-    UNDEFINED,
-    Floats,
-    bootstrap_ratios,
-    percentile_interval,
-)
+from attnpriv.audit.results import MemorisationResult
+from attnpriv.audit.statistics import Floats, bootstrap_ratios
 from attnpriv.audit.swapping import (
     Entity,
     Ids,
@@ -50,6 +43,14 @@ from attnpriv.audit.swapping import (
     without,
 )
 from attnpriv.data.records import Span
+from attnpriv.estimates import (
+    ROUNDING,
+    SIGNIFICANT,
+    UNDEFINED,
+    Control,
+    Estimate,
+    percentile_interval,
+)
 from attnpriv.models.text import TextClassifier
 from attnpriv.runs.folder import Run
 

@@ -7,31 +7,13 @@ not covered by any ε: whoever gets the report learns them exactly.
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from attnpriv.estimates import Control, Estimate, to_plain
 from attnpriv.sensitive import TypeQuality
 
 SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its 95 % interval; None where it is undefined (0/0, no documents)."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
-class Control:
-    """An attack on something whose answer is known: what was expected, what came, did it pass."""
-
-    expected: str
-    measured: float
-    passed: bool
 
 
 @dataclass(frozen=True)
@@ -611,20 +593,10 @@ class Audit:
 
 def to_json(audit: Audit, include_text: bool = False) -> dict[str, Any]:
     """The audit as plain JSON values: no NaN or infinity, and no words unless asked for."""
-    plain: dict[str, Any] = _plain(dataclasses.asdict(audit))
+    plain: dict[str, Any] = to_plain(dataclasses.asdict(audit))
     if not include_text:
         for result in plain["results"]:
             for example in result["examples"]:
                 for piece in example["pieces"]:
                     del piece["word"], piece["joined"]  # joined tokens would tell long words
     return plain
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -1,4 +1,4 @@
-"""Intervals: binomial shares, ratios of sums, areas under the ROC curve."""
+"""Exact binomial intervals, bootstraps over documents, areas under the ROC curve."""
 
 from __future__ import annotations
 
@@ -6,44 +6,21 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, norm, rankdata
+from scipy.stats import binomtest, rankdata
 
-from attnpriv.audit.results import Estimate
 from attnpriv.errors import InputError
+from attnpriv.estimates import UNDEFINED, Z_95, Estimate, auc_interval
 
 Floats = NDArray[np.float64]
-UNDEFINED = Estimate(None, None, None)
 CHUNK = 4_000_000  # drawn counts held at once
-# What scores and probabilities owe to the machine: models compute in float32, and another kernel or
-# another batch moves a result by a few units in its last place of 2^-23. Two permutations that are
-# equal but for that are tied, and a tie counts as "at least as large", which only raises a p-value.
-ROUNDING = 2.0**-20
-
-
-def wilson(successes: int, n: int) -> Estimate:
-    """A share with Wilson's 95 % score interval; undefined for n = 0."""
-    return _share(successes, n, "wilson")
 
 
 def clopper_pearson(successes: int, n: int) -> Estimate:
     """A share with the exact 95 % interval of Clopper and Pearson; undefined for n = 0."""
-    return _share(successes, n, "exact")
-
-
-def _share(successes: int, n: int, method: str) -> Estimate:
     if n == 0:
         return UNDEFINED
-    interval = binomtest(successes, n).proportion_ci(method=method)
+    interval = binomtest(successes, n).proportion_ci(method="exact")
     return Estimate(successes / n, float(interval.low), float(interval.high))
-
-
-def percentile_interval(value: float, resampled: Floats) -> Estimate:
-    """A number with the 2.5 % and 97.5 % quantiles of its resamples, undefined ones left out."""
-    defined = resampled[np.isfinite(resampled)]
-    if not np.isfinite(value) or not defined.size:
-        return UNDEFINED
-    low, high = np.quantile(defined, (0.025, 0.975))
-    return Estimate(float(value), float(low), float(high))
 
 
 def bootstrap_counts(n: int, resamples: int, seed: int) -> Iterator[Floats]:
@@ -70,8 +47,8 @@ def bootstrap_ratios(numerators: Floats, denominators: Floats, resamples: int, s
 def auc(positive: Floats, negative: Floats) -> Estimate:
     """The area under the ROC curve with DeLong's 95 % interval, ties counting half.
 
-    Where one value separates the two completely, DeLong's variance is 0 and says too much; the
-    interval is then that of the rule of three for the smaller group.
+    Only equal scores are ties: what rounding moves apart counts as higher and lower. Where one
+    value separates the two completely, see ``estimates.auc_interval``.
 
     Raises:
         InputError: one of the groups is empty.
@@ -82,13 +59,8 @@ def auc(positive: Floats, negative: Floats) -> Estimate:
     if not m or not n:
         raise InputError(f"expected rows in both groups, got {m} and {n}")
     beaten, beating = _placements(positive, negative)
-    area = float(beaten.mean())
-    if area in (0.0, 1.0):
-        slack = min(1.0, 3 / min(m, n))
-        return Estimate(area, max(0.0, area - slack), min(1.0, area + slack))
     variance = _variance_of_mean(beaten) + _variance_of_mean(beating)
-    half = float(norm.ppf(0.975)) * variance**0.5
-    return Estimate(area, max(0.0, area - half), min(1.0, area + half))
+    return auc_interval(float(beaten.mean()), variance, min(m, n))
 
 
 def auc_difference(
@@ -105,7 +77,7 @@ def auc_difference(
     above, below = zip(_placements(*ours), _placements(*theirs), strict=True)
     areas = float(above[0].mean()), float(above[1].mean())
     variance = _variance_of_mean(above[0] - above[1]) + _variance_of_mean(below[0] - below[1])
-    value, half = areas[0] - areas[1], float(norm.ppf(0.975)) * variance**0.5
+    value, half = areas[0] - areas[1], Z_95 * variance**0.5
     return *areas, Estimate(value, value - half, value + half)
 
 

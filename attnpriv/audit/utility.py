@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import confusion_matrix
 
 from attnpriv.audit.results import ClassScore, UtilityResult
-from attnpriv.audit.statistics import UNDEFINED, Floats, percentile_interval, wilson
+from attnpriv.audit.statistics import Floats
 from attnpriv.errors import InputError
+from attnpriv.estimates import UNDEFINED, percentile_interval, wilson
 
 
 def utility(

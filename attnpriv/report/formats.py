@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attnpriv.audit.results import Estimate
+from attnpriv.estimates import Estimate
 
 UNDEFINED = "–"
 

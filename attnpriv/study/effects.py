@@ -33,9 +33,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import t
 
-from attnpriv.audit.results import Estimate
 from attnpriv.audit.robustness.embedding import SCALES
-from attnpriv.audit.statistics import UNDEFINED
+from attnpriv.estimates import UNDEFINED, Estimate
 from attnpriv.report.gates.lookup import find
 from attnpriv.study.design import CELLS
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from attnpriv.audit.results import Estimate
+from attnpriv.estimates import Estimate
 from attnpriv.replacing import replace_file
 from attnpriv.report.markdown import escape
 from attnpriv.report.summary import Row

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
-from scipy.stats import binomtest
 
 from attnpriv.audit import statistics as offline
 from attnpriv.data.records import Span as LibrarySpan
 from attnpriv.data.spans import sensitive_tokens
 from attnpriv.errors import InputError
+from attnpriv.estimates import percentile_interval
 from attnpriv_client import Explanation, Prediction, TokenExplanation
 from attnpriv_client.audit.alignment import align, overlaps
 from attnpriv_client.audit.asking import Answered
@@ -29,26 +29,10 @@ from attnpriv_client.audit.membership import membership, utility
 from attnpriv_client.audit.results import NotRunError
 from attnpriv_client.audit.rewriting import Pool, cut, draw_words, join, mentions, rewrite
 from attnpriv_client.audit.rows import Row, Span, read_rows
-from attnpriv_client.audit.statistics import (
-    auc,
-    bootstrap_ratios,
-    holm,
-    middle_95,
-    sign_flip_p_value,
-    wilson,
-)
+from attnpriv_client.audit.statistics import auc, bootstrap_ratios, sign_flip_p_value
 from attnpriv_client.domain import Redaction
 
 TOL = 1e-9
-
-
-@pytest.mark.parametrize(("successes", "n"), [(0, 5), (3, 7), (11, 11), (500, 1001)])
-def test_wilson_is_scipys(successes, n) -> None:
-    found = wilson(successes, n)
-
-    expected = binomtest(successes, n).proportion_ci(method="wilson")
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=TOL)
-    assert wilson(0, 0).value is None
 
 
 @given(st.lists(st.integers(0, 9), min_size=2, max_size=30), st.integers(1, 29))
@@ -64,11 +48,6 @@ def test_auc_is_the_librarys(values, cut_at) -> None:
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=TOL)
 
 
-@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=40))
-def test_quantiles_are_numpys(values) -> None:
-    assert middle_95(values) == pytest.approx(tuple(np.quantile(values, (0.025, 0.975))))
-
-
 def test_the_bootstrap_has_the_spread_of_the_librarys() -> None:
     rng = np.random.default_rng(5)
     tops, bottoms = rng.exponential(size=(2, 80))
@@ -76,7 +55,7 @@ def test_the_bootstrap_has_the_spread_of_the_librarys() -> None:
     found = bootstrap_ratios([list(tops)], list(bottoms), seed=1)[0]
 
     resampled = offline.bootstrap_ratios(tops[:, None], bottoms, 4000, 1)[:, 0]
-    expected = offline.percentile_interval(tops.sum() / bottoms.sum(), resampled)
+    expected = percentile_interval(tops.sum() / bottoms.sum(), resampled)
     assert found.value == pytest.approx(expected.value)
     width = expected.high - expected.low
     assert found.low == pytest.approx(expected.low, abs=0.1 * width)
@@ -100,11 +79,6 @@ def test_ties_that_rounding_turns_leave_the_p_value_of_flipped_signs() -> None:
     for _ in range(10):
         rounded = [each + rng.choice((-1, 0, 1)) * 2**-23 for each in exact]
         assert sign_flip_p_value(rounded, 1000, seed=1) == expected
-
-
-def test_holm_by_hand() -> None:
-    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
 
 
 def token(text: str, *kinds: str, **scores) -> TokenExplanation:

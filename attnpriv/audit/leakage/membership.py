@@ -22,9 +22,10 @@ from sklearn.metrics import roc_curve
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 
-from attnpriv.audit.results import Control, MembershipResult, TprAtFpr
-from attnpriv.audit.statistics import UNDEFINED, Floats, auc, clopper_pearson
+from attnpriv.audit.results import MembershipResult, TprAtFpr
+from attnpriv.audit.statistics import Floats, auc, clopper_pearson
 from attnpriv.errors import InputError
+from attnpriv.estimates import UNDEFINED, Control
 
 FPRS = (0.01, 0.001)
 ROC_POINTS = 100

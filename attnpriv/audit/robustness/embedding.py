@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from attnpriv.audit.attribution import special_tokens
 from attnpriv.audit.documents import Documents, sample
 from attnpriv.audit.figures import Figures, figure
-from attnpriv.audit.results import AttackAtRadius, Control, RobustnessResult
-from attnpriv.audit.statistics import wilson
+from attnpriv.audit.results import AttackAtRadius, RobustnessResult
+from attnpriv.estimates import Control, wilson
 from attnpriv.models.text import TextClassifier
 
 SCALES = (0.01, 0.02, 0.05)

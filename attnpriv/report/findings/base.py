@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from attnpriv.audit.results import Control, Lift
+from attnpriv.audit.results import Lift
+from attnpriv.estimates import Control
 
 Level = Literal["good", "info", "warn", "bad"]
 State = Literal["measured", "invalid", "not run"]

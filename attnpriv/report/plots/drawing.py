@@ -21,7 +21,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from attnpriv.audit.results import Estimate
+from attnpriv.estimates import Estimate
 from attnpriv.report.printable import printable
 
 SERIES = 7  # told apart with any colour vision; markers and dashes repeat the distinction

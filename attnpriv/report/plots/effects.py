@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from attnpriv.audit.results import AuditResult, Comparison, EntityEffect, Estimate, MembershipResult
+from attnpriv.audit.results import AuditResult, Comparison, EntityEffect, MembershipResult
+from attnpriv.estimates import UNDEFINED, Estimate
 from attnpriv.report.plots.drawing import (
     DASHES,
     SERIES,
@@ -25,7 +26,6 @@ from attnpriv.report.plots.drawing import (
 )
 
 COLUMNS = 3  # of panels, one a measure
-UNDEFINED = Estimate(None, None, None)
 KINDS = ("personal data swapped", "other words swapped", "personal data masked")
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from attnpriv.audit.results import AuditResult, Estimate, RankingFaithfulness
+from attnpriv.audit.results import AuditResult, RankingFaithfulness
+from attnpriv.estimates import Estimate
 from attnpriv.report.plots.drawing import (
     DASHES,
     SERIES,

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isclose
 
+from attnpriv.estimates import wilson
 from attnpriv.guarantees import weight_bounds
 from attnpriv_client.audit.asking import Answered
 from attnpriv_client.audit.results import CertificateResult, NotRunError
-from attnpriv_client.audit.statistics import wilson
 from attnpriv_client.domain import Explanation, ModelCard
 
 ROUNDING = 1e-5  # relative error of float32 sums that a weight may show over its bound

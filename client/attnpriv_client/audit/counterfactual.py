@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from attnpriv.estimates import SIGNIFICANT, Control
 from attnpriv_client.audit.asking import Answered
 from attnpriv_client.audit.effects import (
-    SIGNIFICANT,
     SWAP,
     SWAP_NULL,
     Answer,
@@ -31,7 +31,7 @@ from attnpriv_client.audit.effects import (
     changes,
     corrected,
 )
-from attnpriv_client.audit.results import Control, CounterfactualResult, NotRunError
+from attnpriv_client.audit.results import CounterfactualResult, NotRunError
 from attnpriv_client.audit.rewriting import (
     Pieces,
     Pool,

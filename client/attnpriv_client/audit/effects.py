@@ -7,15 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import log2
 
-from attnpriv_client.audit.results import Effect, EntityEffect, Estimate
-from attnpriv_client.audit.statistics import (
-    UNDEFINED,
-    bootstrap_ratios,
-    holm,
-    sign_flip_p_value,
-)
+from attnpriv.estimates import SIGNIFICANT, UNDEFINED, Estimate, holm
+from attnpriv_client.audit.results import Effect, EntityEffect
+from attnpriv_client.audit.statistics import bootstrap_ratios, sign_flip_p_value
 
-SIGNIFICANT = 0.05
 PERMUTATIONS = 1000
 ALL = "ALL"
 SWAP, MASK, SWAP_NULL, MASK_NULL = range(4)  # the interventions, in the order of all lists of them

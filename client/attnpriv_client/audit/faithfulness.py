@@ -23,15 +23,11 @@ from dataclasses import dataclass, replace
 from random import Random
 from statistics import fmean, stdev
 
+from attnpriv.estimates import Control
 from attnpriv_client.audit.alignment import Extent
 from attnpriv_client.audit.asking import Answered
 from attnpriv_client.audit.lift import entry_scores, with_all_scores
-from attnpriv_client.audit.results import (
-    Control,
-    FaithfulnessResult,
-    NotRunError,
-    RankingFaithfulness,
-)
+from attnpriv_client.audit.results import FaithfulnessResult, NotRunError, RankingFaithfulness
 from attnpriv_client.audit.statistics import bootstrap_ratios
 from attnpriv_client.domain import Prediction
 

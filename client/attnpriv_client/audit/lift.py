@@ -27,16 +27,11 @@ from random import Random
 from statistics import fmean
 from typing import TypeVar
 
+from attnpriv.estimates import ROUNDING, UNDEFINED, Control, middle_95
 from attnpriv_client.audit.alignment import overlaps
 from attnpriv_client.audit.asking import Answered
-from attnpriv_client.audit.results import Control, LiftResult, NotRunError, ScoreLift
-from attnpriv_client.audit.statistics import (
-    ROUNDING,
-    UNDEFINED,
-    bootstrap_ratios,
-    middle_95,
-    shares,
-)
+from attnpriv_client.audit.results import LiftResult, NotRunError, ScoreLift
+from attnpriv_client.audit.statistics import bootstrap_ratios, shares
 from attnpriv_client.domain import Explanation, TokenExplanation
 
 PERMUTATIONS = 1000

@@ -18,9 +18,10 @@ from math import log
 from random import Random
 from statistics import fmean, stdev
 
+from attnpriv.estimates import Control, wilson
 from attnpriv_client.audit.asking import Answered
-from attnpriv_client.audit.results import Control, MembershipResult, NotRunError, UtilityResult
-from attnpriv_client.audit.statistics import auc, wilson
+from attnpriv_client.audit.results import MembershipResult, NotRunError, UtilityResult
+from attnpriv_client.audit.statistics import auc
 
 SHUFFLES = 200
 PLANTED = 2.0  # standard deviations between members and others in the positive control

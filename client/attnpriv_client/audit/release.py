@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+from attnpriv.estimates import wilson
 from attnpriv_client.audit.alignment import overlaps
 from attnpriv_client.audit.asking import Answered
 from attnpriv_client.audit.results import ReleaseResult, TypeShown
-from attnpriv_client.audit.statistics import wilson
 from attnpriv_client.domain import Explanation, ModelCard, Prediction, TokenExplanation
 
 FLOAT32_DIGITS = 7

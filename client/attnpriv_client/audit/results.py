@@ -6,9 +6,10 @@ audited rows, and no ε covers them: whoever gets the report learns them.
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from attnpriv.estimates import Control, Estimate, to_plain
 
 FORMAT = "attnpriv-client audit"
 FORMAT_VERSION = 1
@@ -16,24 +17,6 @@ FORMAT_VERSION = 1
 
 class NotRunError(Exception):
     """Raised by a measure that these rows and answers do not allow; its text is the reason."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its 95 % interval; None where it is undefined (0/0, no documents)."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
-class Control:
-    """A test of something whose answer is known: what was expected, what came, did it pass."""
-
-    expected: str
-    measured: float
-    passed: bool
 
 
 @dataclass(frozen=True)
@@ -370,15 +353,5 @@ class Audit:
 def to_json(audit: Audit) -> dict[str, Any]:
     """The audit as plain JSON values, without NaN or infinity."""
     head = {"format": FORMAT, "format_version": FORMAT_VERSION}
-    plain: dict[str, Any] = _plain({**head, **asdict(audit)})
+    plain: dict[str, Any] = to_plain({**head, **asdict(audit)})
     return plain
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

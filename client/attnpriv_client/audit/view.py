@@ -11,13 +11,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from attnpriv.estimates import Estimate
 from attnpriv_client.audit import asking
 from attnpriv_client.audit.faithfulness import LEAVE_ONE_OUT, RANDOM
 from attnpriv_client.audit.results import (
     Audit,
     CertificateResult,
     CounterfactualResult,
-    Estimate,
     FaithfulnessResult,
     LiftResult,
     MembershipResult,

@@ -13,9 +13,9 @@ from attnpriv.audit.matched import (
     partners,
     token_lengths,
 )
-from attnpriv.audit.results import Control
 from attnpriv.data.records import Dataset, Span
 from attnpriv.data.tokenisation import HashTokenizer
+from attnpriv.estimates import Control
 
 NAMES = ("first", "second", "third")
 

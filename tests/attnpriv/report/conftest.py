@@ -16,9 +16,7 @@ from attnpriv.audit.results import (
     Audit,
     AuditResult,
     Comparison,
-    Control,
     DetectorCoverage,
-    Estimate,
     Lift,
     PairedDifference,
     Piece,
@@ -29,6 +27,7 @@ from attnpriv.audit.runner import AuditOptions, audit_runs
 from attnpriv.config import AttentionConfig, ModelConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import Dataset
 from attnpriv.data.records import Span
+from attnpriv.estimates import Control, Estimate
 from attnpriv.privacy.ledger import NoisedSteps
 from attnpriv.report.provenance import Machine, Provenance, RunFiles
 from attnpriv.runs.card_builder import NOT_COVERED, build_card

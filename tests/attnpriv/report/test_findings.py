@@ -7,14 +7,8 @@ from typing import Any
 
 import pytest
 
-from attnpriv.audit.results import (
-    Audit,
-    AuditResult,
-    Control,
-    Estimate,
-    ExplanationSensitivity,
-    Lift,
-)
+from attnpriv.audit.results import Audit, AuditResult, ExplanationSensitivity, Lift
+from attnpriv.estimates import Control, Estimate
 from attnpriv.report.findings import QUESTIONS, Finding, findings
 from attnpriv.report.summary import run_verdict
 

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnpriv.audit.results import Audit, AuditResult, Control, Estimate
+from attnpriv.audit.results import Audit, AuditResult
 from attnpriv.errors import InputError
+from attnpriv.estimates import Control, Estimate
 from attnpriv.report import check_gates, exit_code
 from attnpriv.report.document import report_text
 from attnpriv.report.gates import Gate, Outcome

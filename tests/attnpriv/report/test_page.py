@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from attnpriv.audit.results import Audit, AuditResult, Estimate, to_json
+from attnpriv.audit.results import Audit, AuditResult, to_json
 from attnpriv.audit.rollout import head_names
+from attnpriv.estimates import Estimate
 from attnpriv.report.document import make_report
 from attnpriv.report.findings import findings
 from attnpriv.report.gates import Gate, Outcome
