@@ -22,6 +22,7 @@ its pooling, which attribution, occlusion and swaps see.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,20 +30,90 @@ from torch import Tensor
 
 from attnpriv import guarantees
 from attnpriv.audit.documents import Documents
-from attnpriv.audit.lift import LiftAccumulator, LiftControls
-from attnpriv.audit.matched import MatchedControls, TokenLiftAccumulator, token_lengths
-from attnpriv.audit.results import AttentionResult, Certificate, Head, TokenLift
+from attnpriv.audit.figures import Figures, figure
+from attnpriv.audit.lift import Lift, LiftAccumulator, LiftControls, group_means
+from attnpriv.audit.matched import MatchedControls, TokenLift, TokenLiftAccumulator, token_lengths
 from attnpriv.audit.rollout import FlowAccumulator, head_names, layer_names, recorded_value_norms
 from attnpriv.audit.statistics import Floats
+from attnpriv.audit.subject import Pass, Progress, Subject
 from attnpriv.audit.subsets import Subsets
 from attnpriv.audit.tally import Tally
 from attnpriv.config import AttentionConfig
 from attnpriv.data.records import Span
 from attnpriv.errors import InputError
+from attnpriv.estimates import Control
 from attnpriv.models.text import TextClassifier
 
 TINY = float(torch.finfo(torch.float32).tiny)
 ROUNDING = 1e-5  # relative error of float32 sums that a measured value may show over its bound
+
+
+@dataclass(frozen=True)
+class Head:
+    """One attention head over all audited documents; see ``attnpriv.audit.attention``."""
+
+    layer: int
+    head: int
+    content: Lift
+    matched: Lift
+    row_lift: float | None
+    special_mass: float
+    normalised_entropy: float
+    largest_weight: float
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The proved bounds beside what was measured, worst over documents, layers and heads.
+
+    Attributes:
+        logit_bound: c, or None when the logits are not clipped and nothing is certified.
+        temperature: τ; its floor where heads learn their own.
+        largest_weight: the largest weight measured anywhere.
+        largest_weight_bound: the bound for the document in which it was measured.
+        weight_ratio: the largest measured weight over the bound of its own document.
+        mass_ratio: the largest sensitive mass of one row over the bound of its own document.
+        row_lift_bound: bound on ``Head.row_lift`` over these documents.
+        holds: whether both ratios are at most 1 up to float32 rounding; None without a clip.
+    """
+
+    logit_bound: float | None
+    temperature: float
+    largest_weight: float
+    largest_weight_bound: float | None
+    weight_ratio: float | None
+    mass_ratio: float | None
+    row_lift_bound: float | None
+    holds: bool | None
+
+
+@dataclass(frozen=True)
+class AttentionResult:
+    """Attention on sensitive tokens, over all heads and for each of them.
+
+    ``layers``, ``entity_types`` and ``labels`` hold the mean over their heads; p-values are
+    corrected within each of the three. Without spans ``entity_types`` is empty.
+    """
+
+    documents: int
+    documents_with_sensitive: int
+    sensitive_tokens: int
+    content_tokens: int
+    matched_tokens: int
+    overall: Lift
+    matched: Lift
+    heads: tuple[Head, ...]
+    layers: tuple[TokenLift, ...]
+    entity_types: tuple[TokenLift, ...]
+    labels: tuple[TokenLift, ...]
+    certificate: Certificate
+    planted: Control
+    null: Control
+    matched_planted: Control
+    matched_null: Control
+    permutations: int
+    resamples: int
+    seed: int
 
 
 def attention_received(weights: Sequence[Tensor], mask: Tensor) -> Tensor:
@@ -239,3 +310,24 @@ def measure_attention(
             if progress:
                 progress(done, len(chosen))
     return statistics
+
+
+def run(subject: Subject, passed: Pass, progress: Progress, figures: Figures) -> AttentionResult:
+    """As a measure of an audit."""
+    found, options = passed.attention, subject.options
+    documents, heads = range(len(subject.documents)), found.heads
+    figures |= {
+        "attention.overall.lift": figure(
+            documents, found.content.mean_shares(), found.content.uniform
+        ),
+        "attention.matched.lift": figure(documents, _mean(heads.paired), _mean(heads.partners)),
+        "attention.heads[*].normalised_entropy": figure(documents, _mean(found.entropy)),
+        "attention.heads[*].special_mass": figure(documents, _mean(found.special)),
+    }
+    config = subject.run.model.config.attention
+    return found.result(config, options.resamples, options.seed)
+
+
+def _mean(values: Floats) -> Floats:
+    """Of each document's values [N, S]."""
+    return np.asarray(group_means(values, 1)[:, 0])

@@ -17,8 +17,8 @@ from torch.nn.functional import pad
 
 from attnpriv.audit.documents import Documents, sample
 from attnpriv.audit.figures import Figures, figure
-from attnpriv.audit.lift import LiftAccumulator
-from attnpriv.audit.results import AttributionResult
+from attnpriv.audit.lift import Lift, LiftAccumulator
+from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.errors import InputError
 from attnpriv.models.text import TextClassifier
 
@@ -34,6 +34,26 @@ POINTS = 4  # of Gauss and Legendre on each piece of a path
 MOST_POINTS, MOST_TOKENS, POINTS_FOR_ALL = 512, 16384, 128
 MOST_HALVINGS = 16  # of a piece: at a jump of the logit no more help
 ROWS_AT_ONCE = 64  # points of paths in one forward and backward pass; bounds memory only
+
+
+@dataclass(frozen=True)
+class AttributionResult:
+    """Share of |integrated gradients| on sensitive tokens, and its lift.
+
+    ``unconverged`` counts the documents among them whose scores do not add up to within 5 % of what
+    they should; their share counts nevertheless, by the scores as they are.
+    """
+
+    documents: int
+    documents_with_sensitive: int
+    sampled_from: int
+    steps: int
+    share: float | None
+    lift: Lift
+    mean_completeness_error: float
+    largest_completeness_error: float
+    unconverged: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -317,4 +337,21 @@ def measure_attribution(
         largest_completeness_error=max(errors),
         unconverged=unconverged,
         seed=seed,
+    )
+
+
+def run(
+    subject: Subject, answers: Answers, progress: Progress, figures: Figures
+) -> AttributionResult:
+    """As a measure of an audit."""
+    options = subject.options
+    return measure_attribution(
+        subject.run.model,
+        subject.documents,
+        answers.targets,
+        most=options.ig_documents,
+        steps=options.ig_steps,
+        progress=progress,
+        figures=figures,
+        **options.draws,
     )

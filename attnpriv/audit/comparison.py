@@ -12,22 +12,52 @@ not the two ways to train them; that needs several seeds.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from attnpriv.audit.attention import AttentionAccumulator
-from attnpriv.audit.figures import Figure, Figures, figure
-from attnpriv.audit.leakage.membership import true_label_log_odds
-from attnpriv.audit.lift import LiftAccumulator, bootstrap_columns, group_means, paired_ratio
-from attnpriv.audit.results import Comparison, PairedDifference
-from attnpriv.audit.stages import Answers, Measured
+from attnpriv.audit.figures import Figure, Figures
+from attnpriv.audit.leakage import membership
+from attnpriv.audit.lift import LiftAccumulator, bootstrap_columns, paired_ratio
 from attnpriv.audit.statistics import Floats, auc_difference
-from attnpriv.audit.subject import AuditOptions, Rows, Subject
-from attnpriv.estimates import UNDEFINED, percentile_interval
+from attnpriv.audit.subject import AuditOptions, Pass, Rows, Subject
+from attnpriv.estimates import UNDEFINED, Estimate, percentile_interval
 
 AUC = "membership.auc"
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """One figure of a run less the same figure of another, paired.
+
+    Attributes:
+        measure: which figure, as its dotted path in ``AuditResult``.
+        ours: of the run.
+        theirs: of the other.
+        difference: ours less theirs, on the same resamples of the same documents.
+        documents: on which both were measured.
+    """
+
+    measure: str
+    ours: float | None
+    theirs: float | None
+    difference: Estimate
+    documents: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One run against another, on the same documents and resamples.
+
+    ``lift_ratio`` is that of the overall attention lifts.
+    """
+
+    run: str
+    against: str
+    lift_ratio: Estimate
+    differences: tuple[PairedDifference, ...]
+    not_run: str | None
 
 
 @dataclass(frozen=True)
@@ -49,56 +79,12 @@ class Compared:
     scores: tuple[Floats, Floats] | None
 
     @classmethod
-    def of(
-        cls,
-        subject: Subject,
-        attention: AttentionAccumulator,
-        answers: Answers,
-        stages: Mapping[str, Measured],
-    ) -> Compared:
+    def of(cls, subject: Subject, passed: Pass, figures: Figures) -> Compared:
         """Put together from what the audit measured."""
-        figures = _figures_of_pass(subject, attention, answers)
-        for stage in stages.values():
-            figures |= stage.figures
-        scores = None
-        if not subject.rows.without_members:
-            scores = (
-                true_label_log_odds(answers.members, subject.members.data.labels),
-                true_label_log_odds(answers.held_out, subject.documents.data.labels)[
-                    subject.unseen
-                ],
-            )
-        return cls(subject.run.name, subject.rows, attention.content, figures, scores)
-
-
-def _figures_of_pass(
-    subject: Subject, attention: AttentionAccumulator, answers: Answers
-) -> Figures:
-    right = answers.held_out.argmax(1) == np.asarray(subject.documents.data.labels)
-    content, flow, heads = attention.content, attention.flow, attention.heads
-    columns: dict[str, tuple[Floats, Floats | float]] = {
-        "utility.accuracy": (right.astype(np.float64), 1.0),
-        "attention.overall.lift": (content.mean_shares(), content.uniform),
-        "attention.matched.lift": (_mean(heads.paired), _mean(heads.partners)),
-        "attention.heads[*].normalised_entropy": (_mean(attention.entropy), 1.0),
-        "attention.heads[*].special_mass": (_mean(attention.special), 1.0),
-        "flow.rollout.permuted.lift": (
-            flow.rollout.permuted.mean_shares(),
-            flow.rollout.permuted.uniform,
-        ),
-        "flow.norm_weighted.permuted.lift": (
-            flow.norm_weighted.permuted.mean_shares(),
-            flow.norm_weighted.permuted.uniform,
-        ),
-    }
-    return {
-        path: figure(range(len(right)), above, below) for path, (above, below) in columns.items()
-    }
-
-
-def _mean(values: Floats) -> Floats:
-    """Of each document's values [N, S]."""
-    return np.asarray(group_means(values, 1)[:, 0])
+        rows = subject.rows
+        tested = not (rows.lack("members") or rows.lack("non-members"))
+        scores = membership.scores(subject, passed) if tested else None
+        return cls(subject.run.name, rows, passed.attention.content, figures, scores)
 
 
 def compare(ours: Compared, theirs: Compared, options: AuditOptions) -> Comparison:

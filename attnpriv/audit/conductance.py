@@ -19,16 +19,33 @@ Shapes: L layers, H heads, T tokens, D model width, S points on a path.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from attnpriv.audit.attribution import path_ends, sample_sensitive, sensitive_documents
 from attnpriv.audit.documents import Documents
-from attnpriv.audit.matched import TokenLiftAccumulator, token_lengths
-from attnpriv.audit.results import ConductanceResult
+from attnpriv.audit.figures import Figures
+from attnpriv.audit.matched import TokenLift, TokenLiftAccumulator, token_lengths
 from attnpriv.audit.rollout import layer_names
+from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.models.text import TextClassifier
+
+
+@dataclass(frozen=True)
+class ConductanceResult:
+    """Conductance through each layer's attention weights: its share on sensitive keys and lift.
+
+    ``shares[layer]`` is the mean over the documents that hold sensitive tokens; None without such.
+    """
+
+    documents: int
+    sampled_from: int
+    steps: int
+    shares: tuple[float | None, ...]
+    layers: tuple[TokenLift, ...]
+    seed: int
 
 
 def attention_conductance(
@@ -116,4 +133,20 @@ def measure_conductance(
         shares=lifts.mean_shares(),
         layers=lifts.lifts(layer_names(model.config.layers), resamples),
         seed=seed,
+    )
+
+
+def run(
+    subject: Subject, answers: Answers, progress: Progress, figures: Figures
+) -> ConductanceResult:
+    """As a measure of an audit."""
+    options = subject.options
+    return measure_conductance(
+        subject.run.model,
+        subject.documents,
+        answers.targets,
+        most=options.ig_documents,
+        steps=options.ig_steps,
+        progress=progress,
+        **options.draws,
     )

@@ -6,12 +6,32 @@ document in which a score is the same for all tokens has no ranking, and is left
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.stats import rankdata
 
-from attnpriv.audit.results import RankCorrelation
 from attnpriv.audit.statistics import Floats, bootstrap_ratios
-from attnpriv.estimates import UNDEFINED, percentile_interval
+from attnpriv.estimates import UNDEFINED, Estimate, percentile_interval
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's correlation of attention with |integrated gradients|, mean over documents.
+
+    Attributes:
+        documents: those in which neither score is the same for all tokens.
+        mean: with the bootstrap interval over documents.
+        null_low: 2.5 % quantile of the mean when attention is shuffled among the tokens.
+        null_high: 97.5 % quantile of the same.
+        p_value: two-sided permutation p-value.
+    """
+
+    documents: int
+    mean: Estimate
+    null_low: float | None
+    null_high: float | None
+    p_value: float | None
 
 
 class RankCorrelations:

@@ -27,14 +27,15 @@ from attnpriv.audit.effects import (
     KINDS,
     MEASURES,
     EffectStatistics,
+    EntityEffect,
     answer_changes,
     corrected,
     probe_controls,
 )
 from attnpriv.audit.figures import Figures
 from attnpriv.audit.infidelity import class_logits
-from attnpriv.audit.results import CounterfactualResult
 from attnpriv.audit.statistics import Floats
+from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.audit.swapping import (
     Entity,
     Ids,
@@ -45,10 +46,26 @@ from attnpriv.audit.swapping import (
     find_words,
 )
 from attnpriv.data.records import Span
+from attnpriv.estimates import Control
 from attnpriv.runs.folder import Run
 
 Answer = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Ids [N, T], mask [N, T] and which tokens are sensitive [N, T] to probabilities [N, K]."""
+
+
+@dataclass(frozen=True)
+class CounterfactualResult:
+    """Causal swap and mask of sensitive entities, over all of them and for each type."""
+
+    documents: int
+    overall: EntityEffect
+    types: tuple[EntityEffect, ...]
+    positive: Control
+    null: Control
+    valid: bool
+    permutations: int
+    resamples: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -185,4 +202,19 @@ def _probes(vocab_size: int, seed: int) -> tuple[Answer, Answer]:
     return (
         lambda ids, mask, sensitive: read(ids, mask & sensitive),
         lambda ids, mask, sensitive: read(ids, mask & ~sensitive),
+    )
+
+
+def run(
+    subject: Subject, answers: Answers, progress: Progress, figures: Figures
+) -> CounterfactualResult:
+    """As a measure of an audit."""
+    return measure_counterfactuals(
+        subject.run,
+        subject.documents,
+        subject.spans_of(subject.rows.held_out),
+        most=subject.options.counterfactual_documents,
+        progress=progress,
+        figures=figures,
+        **subject.options.draws,
     )

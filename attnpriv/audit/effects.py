@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from scipy.special import entr
 
 from attnpriv.audit.figures import Figures, figure
 from attnpriv.audit.matched import flipped_gaps
-from attnpriv.audit.results import Effect, EntityEffect
 from attnpriv.audit.statistics import Floats, bootstrap_ratios
 from attnpriv.estimates import (
     ROUNDING,
@@ -32,6 +31,56 @@ KINDS = 4  # of intervention: swap, mask, and the same for the null
 MEASURES = 4  # drop, change, flip, divergence
 CHANGE = 1
 SWAP, SWAP_NULL = 0, 2
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one kind of intervention does to the answer, mean over entities.
+
+    Attributes:
+        drop: fall of the predicted class's probability.
+        change: absolute value of the same.
+        flips: share of the entities after which another class is predicted.
+        divergence: Jensen-Shannon divergence of the two answers, in bits, 0 to 1.
+    """
+
+    drop: Estimate
+    change: Estimate
+    flips: Estimate
+    divergence: Estimate
+
+
+@dataclass(frozen=True)
+class EntityEffect:
+    """What swapping and masking the entities of one type does; see ``audit.counterfactual``.
+
+    Attributes:
+        entity_type: the type; ``ALL`` for all of them.
+        entities: how many were swapped.
+        documents: in which they are.
+        left_out: entities without a fitting replacement, or in documents too short for the null.
+        swap: another value of the same type and length.
+        mask: the entity's tokens hidden.
+        swap_null: as many tokens that are not sensitive, swapped.
+        mask_null: the same tokens hidden.
+        excess: by how much the change of ``swap`` exceeds that of ``swap_null``, paired.
+        p_value: one-sided sign-flip p-value of the excess.
+        p_adjusted: the same, Holm-corrected over the types.
+        flagged: whether that is below 0.05.
+    """
+
+    entity_type: str
+    entities: int
+    documents: int
+    left_out: int
+    swap: Effect
+    mask: Effect
+    swap_null: Effect
+    mask_null: Effect
+    excess: Estimate
+    p_value: float | None
+    p_adjusted: float | None
+    flagged: bool
 
 
 def answer_changes(before: Floats, after: Floats) -> Floats:

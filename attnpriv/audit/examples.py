@@ -8,6 +8,7 @@ are for.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,12 +16,43 @@ import torch
 from attnpriv.audit.attention import attention_received
 from attnpriv.audit.attribution import integrated_gradients
 from attnpriv.audit.documents import Documents
+from attnpriv.audit.figures import Figures
 from attnpriv.audit.lift import LiftAccumulator
-from attnpriv.audit.results import Example, Piece
 from attnpriv.audit.statistics import Floats
+from attnpriv.audit.subject import Pass, Progress, Subject
 from attnpriv.data.records import Span
 from attnpriv.models.text import TextClassifier
 from attnpriv.sensitive import Detector, placeholder
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A token of an example, or all tokens of one sensitive span under its placeholder.
+
+    Attributes:
+        placeholder: ``[TYPE]`` for personal data, ``[CLS]`` and the like for special tokens.
+        word: the text itself, only where ``placeholder`` is None; left out of ``to_json`` unless
+            text was asked for by name.
+        joined: whether it follows the piece before it without a space; left out likewise.
+        attention: mean over layers, heads and queries of the weight it gets.
+        attribution: integrated gradients towards the predicted class.
+    """
+
+    placeholder: str | None
+    word: str | None = field(repr=False)
+    joined: bool
+    attention: float
+    attribution: float
+
+
+@dataclass(frozen=True)
+class Example:
+    """One held-out document, token by token."""
+
+    label: str
+    predicted: str
+    probability: float
+    pieces: tuple[Piece, ...]
 
 
 def examples(
@@ -120,4 +152,20 @@ def _pieces(
             attribution=sum(attribution[t] for t in tokens) / len(tokens),
         )
         for name, tokens in groups
+    )
+
+
+def run(
+    subject: Subject, passed: Pass, progress: Progress, figures: Figures
+) -> tuple[Example, ...]:
+    """As a measure of an audit."""
+    return examples(
+        subject.run.model,
+        subject.documents,
+        subject.spans_of(subject.rows.held_out),
+        passed.held_out,
+        passed.attention.content,
+        subject.options.examples,
+        subject.options.ig_steps,
+        passed.detector,
     )

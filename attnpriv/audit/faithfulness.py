@@ -19,6 +19,7 @@ Shapes: B batch, T tokens, K classes, S shares of the tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,8 +27,9 @@ from torch import Tensor
 
 from attnpriv.audit.attention import attention_received
 from attnpriv.audit.attribution import integrated_gradients, special_tokens
-from attnpriv.audit.correlation import RankCorrelations
+from attnpriv.audit.correlation import RankCorrelation, RankCorrelations
 from attnpriv.audit.documents import Documents
+from attnpriv.audit.figures import Figures
 from attnpriv.audit.infidelity import (
     class_logits,
     draw_removals,
@@ -35,9 +37,10 @@ from attnpriv.audit.infidelity import (
     removal_effects,
     sample_with_content,
 )
-from attnpriv.audit.results import FaithfulnessResult, RankingFaithfulness
+from attnpriv.audit.rollout import rollout_received
 from attnpriv.audit.statistics import Floats, bootstrap_ratios
-from attnpriv.estimates import Control, percentile_interval
+from attnpriv.audit.subject import Answers, Progress, Subject
+from attnpriv.estimates import Control, Estimate, percentile_interval
 from attnpriv.models.text import TextClassifier
 
 PERCENTS = (1, 5, 10, 20, 50)  # of the content tokens, rounded up: at least one goes
@@ -47,6 +50,50 @@ ATTENTION, GRADIENTS = "attention", "integrated_gradients"
 
 Scorer = Callable[[TextClassifier, Tensor, Tensor, Tensor], Tensor]
 """Ids [B, T], mask [B, T] and target classes [B] to scores [B, T]; the highest rank first."""
+
+
+@dataclass(frozen=True)
+class RankingFaithfulness:
+    """One ranking of tokens; see ``attnpriv.audit.faithfulness``.
+
+    Attributes:
+        ranking: its name.
+        comprehensiveness: fall of the predicted class's probability without the tokens ranked
+            first, one for each of ``FaithfulnessResult.percents``.
+        sufficiency: the same where they alone are left; lower is better.
+        comprehensiveness_aopc: mean of the first over the shares.
+        sufficiency_aopc: mean of the second.
+        comprehensiveness_gain: by how much the mean exceeds the random ranking's, paired.
+        sufficiency_gain: by how much the mean lies below the random ranking's, paired.
+        infidelity: squared error of foretelling random removals, over that of foretelling nothing.
+    """
+
+    ranking: str
+    comprehensiveness: tuple[Estimate, ...]
+    sufficiency: tuple[Estimate, ...]
+    comprehensiveness_aopc: Estimate
+    sufficiency_aopc: Estimate
+    comprehensiveness_gain: Estimate
+    sufficiency_gain: Estimate
+    infidelity: Estimate
+
+
+@dataclass(frozen=True)
+class FaithfulnessResult:
+    """Rankings of tokens against what removing tokens does, with two controls."""
+
+    documents: int
+    sampled_from: int
+    steps: int
+    percents: tuple[int, ...]
+    experiments: int
+    rankings: tuple[RankingFaithfulness, ...]
+    rank_correlation: RankCorrelation
+    positive: Control
+    null: Control
+    valid: bool
+    resamples: int
+    seed: int
 
 
 def class_probabilities(model: TextClassifier, ids: Tensor, mask: Tensor) -> Tensor:
@@ -268,4 +315,21 @@ def _controls(statistics: _Accumulator, resamples: int, seed: int) -> tuple[Cont
             float(mean),
             bool(abs(mean) <= 4 * error + 1e-9),
         ),
+    )
+
+
+def run(
+    subject: Subject, answers: Answers, progress: Progress, figures: Figures
+) -> FaithfulnessResult:
+    """As a measure of an audit."""
+    options = subject.options
+    return measure_faithfulness(
+        subject.run.model,
+        subject.documents,
+        answers.targets,
+        most=options.faithfulness_documents,
+        steps=options.ig_steps,
+        scorers={"rollout": rollout_received},
+        progress=progress,
+        **options.draws,
     )

@@ -12,6 +12,7 @@ Shapes: B batch, T tokens, D model width, P experiments.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,10 +22,11 @@ from torch import Tensor
 from attnpriv.audit.attention import attention_received
 from attnpriv.audit.attribution import ROWS_AT_ONCE, integrate, special_tokens
 from attnpriv.audit.documents import Documents, sample
-from attnpriv.audit.results import ExplanationSensitivity, SensitivityResult
+from attnpriv.audit.figures import Figures
 from attnpriv.audit.statistics import Floats, bootstrap_ratios
+from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.errors import InputError
-from attnpriv.estimates import Control, percentile_interval
+from attnpriv.estimates import Control, Estimate, percentile_interval
 from attnpriv.models.text import TextClassifier
 
 RADIUS = 0.05  # of the noise, in standard deviations of the document's own coordinates
@@ -33,6 +35,30 @@ TOLERANCE = 0.25  # of the positive control: the norm of uniform noise is known 
 ROUNDING = 1e-5  # relative error of float32 sums over batches of different size
 
 Explain = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class ExplanationSensitivity:
+    """Mean over documents of how far an explanation moves, relative to its norm."""
+
+    explanation: str
+    largest: Estimate
+
+
+@dataclass(frozen=True)
+class SensitivityResult:
+    """Max-sensitivity of explanations; ``radius`` in deviations of a document's coordinates."""
+
+    documents: int
+    sampled_from: int
+    radius: float
+    draws: int
+    steps: int
+    explanations: tuple[ExplanationSensitivity, ...]
+    positive: Control
+    null: Control
+    valid: bool
+    seed: int
 
 
 def removal_effects(
@@ -277,4 +303,21 @@ def _sensitivity_result(
         null=null,
         valid=positive.passed and null.passed,
         seed=seed,
+    )
+
+
+def run(
+    subject: Subject, answers: Answers, progress: Progress, figures: Figures
+) -> SensitivityResult:
+    """As a measure of an audit."""
+    options = subject.options
+    return measure_sensitivity(
+        subject.run.model,
+        subject.documents,
+        answers.targets,
+        most=options.sensitivity_documents,
+        steps=options.ig_steps,
+        resamples=options.resamples,
+        seed=options.seed,
+        progress=progress,
     )

@@ -17,19 +17,42 @@ takes length and position out.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attnpriv.audit.results import Lift
 from attnpriv.audit.statistics import Floats, bootstrap_ratios
 from attnpriv.audit.tally import Tally
 from attnpriv.estimates import ROUNDING, UNDEFINED, Control, Estimate, holm, percentile_interval
 
-NO_LIFT = Lift(UNDEFINED, None, None, None, None, None)
 GRID = 2.0**-36  # of shares; scores come from float32, which is coarser
 PLANTED = 2.0  # how much heavier the positive control makes sensitive tokens
+
+
+@dataclass(frozen=True)
+class Lift:
+    """Lift of one score, beside what the draws of a null give; see ``TokenLift`` for the two nulls.
+
+    Attributes:
+        lift: with the bootstrap interval over documents.
+        null_low: 2.5 % quantile of the lift under the null.
+        null_high: 97.5 % quantile of the same.
+        p_value: two-sided p-value of this score alone.
+        p_adjusted: the same, corrected for all scores tested together (single-step maxT).
+        p_holm: the same by Holm's steps; never below their number over the draws plus one.
+    """
+
+    lift: Estimate
+    null_low: float | None
+    null_high: float | None
+    p_value: float | None
+    p_adjusted: float | None
+    p_holm: float | None
+
+
+NO_LIFT = Lift(UNDEFINED, None, None, None, None, None)
 
 
 class LiftAccumulator(Tally):

@@ -15,6 +15,7 @@ Not covered: other ways in which sensitive tokens differ, such as rarity, digits
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,19 +23,40 @@ from numpy.typing import NDArray
 from attnpriv.audit.documents import Documents
 from attnpriv.audit.lift import (
     PLANTED,
+    Lift,
     LiftAccumulator,
     bootstrap_columns,
     group_means,
     make_lifts,
     scores_to_shares,
 )
-from attnpriv.audit.results import Lift, TokenLift
 from attnpriv.audit.statistics import CHUNK, Floats
 from attnpriv.audit.tally import Tally
 from attnpriv.estimates import ROUNDING, Control
 
 Flags = NDArray[np.bool_]
 Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TokenLift:
+    """One score on one set of sensitive tokens, against both nulls.
+
+    Attributes:
+        name: of the score or of the set.
+        documents: that hold such tokens.
+        tokens: how many there are.
+        permuted: lift over the uniform share; null: sensitivity permuted among content tokens.
+        matched: lift over tokens of the same length nearby; see ``attnpriv.audit.matched``.
+        matched_tokens: how many found such a partner, and so count in ``matched``.
+    """
+
+    name: str
+    documents: int
+    tokens: int
+    permuted: Lift
+    matched: Lift
+    matched_tokens: int
 
 
 def token_lengths(documents: Documents, document: int) -> Numbers:

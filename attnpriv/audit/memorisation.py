@@ -27,10 +27,11 @@ import torch
 from numpy.typing import NDArray
 
 from attnpriv.audit.documents import Documents, sample
+from attnpriv.audit.figures import Figures
 from attnpriv.audit.infidelity import class_logits
 from attnpriv.audit.leakage.membership import true_label_log_odds
-from attnpriv.audit.results import MemorisationResult
 from attnpriv.audit.statistics import Floats, bootstrap_ratios
+from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.audit.swapping import (
     Entity,
     Ids,
@@ -58,6 +59,42 @@ EXPECTED = (
     "a noisy probe that knows the training entities: p < 0.05",
     "documents shuffled between the groups: p of at least 0.001",
 )
+
+
+@dataclass(frozen=True)
+class MemorisationResult:
+    """Does swapping an entity seen in training cost more than swapping one that was not?
+
+    Attributes:
+        member_documents: training documents with a swapped entity.
+        held_out_documents: held-out documents with a swapped entity.
+        member_entities: entities swapped in the former, in no other of the given documents.
+        held_out_entities: entities swapped in the latter, in no other of the given documents.
+        left_out: other entities of the sampled documents: in several of the given ones, or without
+            a fitting replacement.
+        member_drop: fall of the true label's log-odds, mean over entities.
+        held_out_drop: the same.
+        difference: the first less the second.
+        p_value: one-sided, documents shuffled between the groups.
+        flagged: whether that is below 0.05 and both controls passed.
+    """
+
+    member_documents: int
+    held_out_documents: int
+    member_entities: int
+    held_out_entities: int
+    left_out: int
+    member_drop: Estimate
+    held_out_drop: Estimate
+    difference: Estimate
+    p_value: float | None
+    flagged: bool
+    positive: Control
+    null: Control
+    valid: bool
+    permutations: int
+    resamples: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -282,4 +319,21 @@ def _controls(
     return (
         Control(EXPECTED[0], found, found < SIGNIFICANT),
         Control(EXPECTED[1], shuffled, shuffled >= 0.001),
+    )
+
+
+def run(
+    subject: Subject, answers: Answers, progress: Progress, figures: Figures
+) -> MemorisationResult:
+    """As a measure of an audit."""
+    return measure_memorisation(
+        subject.run,
+        subject.members,
+        subject.spans_of(subject.rows.members),
+        subject.documents,
+        subject.spans_of(subject.rows.held_out),
+        trained_on=subject.other_training_texts,
+        most=subject.options.memorisation_documents,
+        progress=progress,
+        **subject.options.draws,
     )

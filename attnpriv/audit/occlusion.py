@@ -16,6 +16,7 @@ Shapes: B batch, T tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -28,10 +29,45 @@ from attnpriv.audit.attribution import (
 )
 from attnpriv.audit.correlation import RankCorrelations
 from attnpriv.audit.documents import Documents
+from attnpriv.audit.figures import Figures
 from attnpriv.audit.infidelity import removal_effects
-from attnpriv.audit.matched import TokenLiftAccumulator, token_lengths
-from attnpriv.audit.results import OcclusionResult
+from attnpriv.audit.matched import TokenLift, TokenLiftAccumulator, token_lengths
+from attnpriv.audit.subject import Answers, Progress, Subject
+from attnpriv.estimates import Estimate
 from attnpriv.models.text import TextClassifier
+
+
+@dataclass(frozen=True)
+class OcclusionResult:
+    """Share of |leave-one-out| on sensitive tokens, and its agreement with |IG|.
+
+    Attributes:
+        documents: that were explained, each with one forward pass a content token.
+        sampled_from: documents they were drawn from.
+        share: mean share of |leave-one-out| on sensitive tokens.
+        lift: of |leave-one-out|.
+        integrated_gradients: lift of |IG| on the same documents.
+        rank_correlation: mean over documents of Spearman's ρ with |IG| over content tokens.
+        rank_documents: documents in which ρ is defined.
+        null_low: 2.5 % quantile of the mean ρ when the scores are permuted among the tokens.
+        null_high: 97.5 % quantile of the same.
+        rank_p_value: two-sided p-value of the mean ρ.
+        steps: points on each path of IG.
+        seed: of the sample, the nulls and the bootstrap.
+    """
+
+    documents: int
+    sampled_from: int
+    share: float | None
+    lift: TokenLift
+    integrated_gradients: TokenLift
+    rank_correlation: Estimate
+    rank_documents: int
+    null_low: float | None
+    null_high: float | None
+    rank_p_value: float | None
+    steps: int
+    seed: int
 
 
 def occlusion(
@@ -118,4 +154,20 @@ def measure_occlusion(
         rank_p_value=correlation.p_value,
         steps=steps,
         seed=seed,
+    )
+
+
+def run(
+    subject: Subject, answers: Answers, progress: Progress, figures: Figures
+) -> OcclusionResult:
+    """As a measure of an audit."""
+    options = subject.options
+    return measure_occlusion(
+        subject.run.model,
+        subject.documents,
+        answers.targets,
+        most=options.ig_documents,
+        steps=options.ig_steps,
+        progress=progress,
+        **options.draws,
     )

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,10 +24,24 @@ from torch import Tensor, nn
 
 from attnpriv.attention import MultiHeadSelfAttention
 from attnpriv.audit.documents import Documents
-from attnpriv.audit.matched import TokenLiftAccumulator, token_lengths
-from attnpriv.audit.results import FlowResult
+from attnpriv.audit.figures import Figures, figure
+from attnpriv.audit.matched import TokenLift, TokenLiftAccumulator, token_lengths
+from attnpriv.audit.subject import Pass, Progress, Subject
 from attnpriv.audit.tally import Tally
 from attnpriv.models.text import TextClassifier
+
+
+@dataclass(frozen=True)
+class FlowResult:
+    """Attention rollout and norm-weighted attention; see ``attnpriv.audit.rollout``.
+
+    ``layers`` and ``heads`` are those of norm-weighted attention, ``norm_weighted`` their mean.
+    """
+
+    rollout: TokenLift
+    norm_weighted: TokenLift
+    layers: tuple[TokenLift, ...]
+    heads: tuple[TokenLift, ...]
 
 
 def rollout(weights: Tensor) -> Tensor:
@@ -157,3 +172,15 @@ def layer_names(layers: int) -> Sequence[str]:
 def head_names(layers: int, heads: int) -> Sequence[str]:
     """``layer 1 head 1`` and so on, the heads of a layer together."""
     return [f"{layer} head {head + 1}" for layer in layer_names(layers) for head in range(heads)]
+
+
+def run(subject: Subject, passed: Pass, progress: Progress, figures: Figures) -> FlowResult:
+    """As a measure of an audit."""
+    flow, documents = passed.attention.flow, range(len(subject.documents))
+    figures |= {
+        f"flow.{name}.permuted.lift": figure(
+            documents, lift.permuted.mean_shares(), lift.permuted.uniform
+        )
+        for name, lift in (("rollout", flow.rollout), ("norm_weighted", flow.norm_weighted))
+    }
+    return flow.result(subject.options.resamples)

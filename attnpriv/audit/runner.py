@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from functools import partial
 
 import numpy as np
 from scipy.special import softmax
 
-from attnpriv.audit.attention import AttentionAccumulator
 from attnpriv.audit.comparison import Compared, compare
-from attnpriv.audit.examples import examples
-from attnpriv.audit.results import Audit, AuditResult, DetectorCoverage
-from attnpriv.audit.stages import STAGES, Answers, Measured, parse
-from attnpriv.audit.statistics import Floats
-from attnpriv.audit.subject import AuditOptions, Rows, Spans, Subject, choose_rows
+from attnpriv.audit.coverage import coverage, detect, gold
+from attnpriv.audit.measures import ALONE, MEASURES, OF_THE_PASS, AuditResult
+from attnpriv.audit.results import Audit, NotRun
+from attnpriv.audit.subject import (
+    Answers,
+    AuditOptions,
+    Need,
+    Pass,
+    Subject,
+    choose_rows,
+)
 from attnpriv.audit.tasks import (
     ATTENTION,
     MEMBERS,
+    Measured,
     Task,
     attention_of,
+    measure,
     one_thread,
+    parse,
     pieces,
     to_arrays,
 )
-from attnpriv.audit.utility import utility
 from attnpriv.audit.work import WorkFolder
 from attnpriv.audit.workers import Report, Workers, workers
 from attnpriv.data.records import Dataset
 from attnpriv.errors import InputError
 from attnpriv.runs.folder import Run
-from attnpriv.sensitive import Detector, span_quality
+from attnpriv.sensitive import Detector
 
 __all__ = ["AuditOptions", "audit_runs"]
 
@@ -80,26 +87,23 @@ def audit_runs(
     report = progress or (lambda stage, done, total: None)
     _check(runs, data, detector, processes)
     rows = [choose_rows(run, data, options) for run in runs]
-    found = _detect(data, rows, detector, report)
-    spans = found if data.spans is None else _gold(data, rows)
+    found = detect(data, rows, detector, partial(report, "finding personal data"))
+    spans = found if data.spans is None else gold(data, rows)
     subjects = [
         Subject(run, data, own, spans, options) for run, own in zip(runs, rows, strict=True)
     ]
     with one_thread():
         with workers(subjects, processes, work, report) as crew:
-            passes = _passes(crew, subjects)
-            answers = [_answers(attention, logits) for attention, logits in passes]
-            stages = _stages(crew, answers)
+            passes = _passes(crew, subjects, detector)
+            alone = _alone(crew, subjects, passes)
         audited = [
-            _result(subject, attention, answer, stage, detector)
-            for subject, (attention, _), answer, stage in zip(
-                subjects, passes, answers, stages, strict=True
-            )
+            _result(subject, passed, measured)
+            for subject, passed, measured in zip(subjects, passes, alone, strict=True)
         ]
         return Audit(
             results=tuple(result for result, _ in audited),
             comparisons=tuple(compare(each, audited[0][1], options) for _, each in audited[1:]),
-            coverage=_coverage(data, rows[0].held_out, detector, found),
+            coverage=coverage(data, rows[0].held_out, detector, found),
             options=asdict(options),
         )
 
@@ -119,66 +123,52 @@ def _check(runs: Sequence[Run], data: Dataset, detector: Detector | None, proces
         raise InputError("the data has no gold spans of personal data: give a detector")
 
 
-def _detect(
-    data: Dataset, rows: Sequence[Rows], detector: Detector | None, report: Report
-) -> Spans:
-    """What the detector finds: in all rows where it is needed, else in those it is scored on."""
-    if detector is None:
-        return {}
-    wanted = _all(rows) if data.spans is None else sorted(rows[0].held_out)
-    found = {}
-    for row in wanted:
-        found[row] = detector.detect(data.texts[row])
-        report("finding personal data", len(found), len(wanted))
-    return found
-
-
-def _gold(data: Dataset, rows: Sequence[Rows]) -> Spans:
-    assert data.spans is not None
-    return {row: data.spans[row] for row in _all(rows)}
-
-
-def _all(rows: Iterable[Rows]) -> list[int]:
-    return sorted({row for own in rows for row in (*own.held_out, *(own.members or ()))})
-
-
-def _passes(
-    crew: Workers, subjects: Sequence[Subject]
-) -> list[tuple[AttentionAccumulator, Floats]]:
-    """For each run its attention on the held-out rows, and its logits for the training rows."""
+def _passes(crew: Workers, subjects: Sequence[Subject], detector: Detector | None) -> list[Pass]:
+    """For each run its attention and answers on the held-out rows, and those on training rows."""
     tasks: list[Task] = []
-    passes = []
+    found = []
     for number, subject in enumerate(subjects):
         members = subject.rows.members or ()
         tasks += pieces(number, ATTENTION, len(subject.rows.held_out))
         tasks += pieces(number, MEMBERS, len(members))
         logits = np.zeros((len(members), len(subject.data.label_names)))
-        passes.append((attention_of(subject), logits))
+        found.append((attention_of(subject), logits))
     for task, content in crew.results(tasks):
-        attention, logits = passes[task.subject]
+        attention, logits = found[task.subject]
         assert task.documents is not None
         with _readable(task):
             if task.stage == ATTENTION:
                 attention.put(task.documents, to_arrays(content))
             else:
                 logits[task.documents] = to_arrays(content)["logits"]
-    return passes
-
-
-def _answers(attention: AttentionAccumulator, members: Floats) -> Answers:
-    return Answers(softmax(attention.logits, axis=1), softmax(members, axis=1))
-
-
-def _stages(crew: Workers, answers: Sequence[Answers]) -> list[dict[str, Measured]]:
-    """For each run what each stage gives."""
-    tasks = [
-        Task(number, stage, answers=own) for number, own in enumerate(answers) for stage in STAGES
+    return [
+        Pass(softmax(attention.logits, axis=1), softmax(logits, axis=1), attention, detector)
+        for attention, logits in found
     ]
-    found: list[dict[str, Measured]] = [{} for _ in answers]
+
+
+def _alone(
+    crew: Workers, subjects: Sequence[Subject], passes: Sequence[Pass]
+) -> list[dict[str, Measured]]:
+    """For each run what each measure gives that is a piece of work of its own."""
+    tasks = []
+    found: list[dict[str, Measured]] = []
+    for number, (subject, passed) in enumerate(zip(subjects, passes, strict=True)):
+        answers = Answers(passed.held_out, passed.members)
+        missing = {each.name: lack for each in ALONE if (lack := _lack(subject, each.needs))}
+        found.append({name: Measured(NotRun(lack)) for name, lack in missing.items()})
+        tasks += [
+            Task(number, each.name, answers=answers) for each in ALONE if each.name not in missing
+        ]
     for task, content in crew.results(tasks):
         with _readable(task):
             found[task.subject][task.stage] = parse(task.stage, content)
     return found
+
+
+def _lack(subject: Subject, needs: Sequence[Need]) -> str | None:
+    """Why the first of the needs that is not met is not."""
+    return next((lack for need in needs if (lack := subject.rows.lack(need))), None)
 
 
 @contextmanager
@@ -193,49 +183,20 @@ def _readable(task: Task) -> Iterator[None]:
 
 
 def _result(
-    subject: Subject,
-    attention: AttentionAccumulator,
-    answers: Answers,
-    stages: dict[str, Measured],
-    detector: Detector | None,
+    subject: Subject, passed: Pass, alone: dict[str, Measured]
 ) -> tuple[AuditResult, Compared]:
-    run, data, options = subject.run, subject.documents.data, subject.options
-    draws: dict[str, Any] = {"resamples": options.resamples, "seed": options.seed}
+    of_pass = {each.name: measure(each, subject, passed, _quietly) for each in OF_THE_PASS}
+    measured = {each.name: (of_pass | alone)[each.name] for each in MEASURES}
     result = AuditResult(
-        name=run.name,
-        card=run.card,
-        data_name=data.name,
-        held_out_rows=len(data),
-        utility=utility(data.labels, answers.held_out, data.label_names, **draws),
-        attention=attention.result(run.model.config.attention, **draws),
-        flow=attention.flow.result(options.resamples),
-        memorisation_not_run=subject.rows.without_members,
-        membership_not_run=subject.rows.without_members,
-        examples=examples(
-            run.model,
-            subject.documents,
-            subject.spans_of(subject.rows.held_out),
-            answers.held_out,
-            attention.content,
-            options.examples,
-            options.ig_steps,
-            detector,
-        ),
-        **{name: stage.result for name, stage in stages.items()},
+        name=subject.run.name,
+        card=subject.run.card,
+        data_name=subject.data.name,
+        held_out_rows=len(subject.documents),
+        **{name: each.result for name, each in measured.items()},
     )
-    return result, Compared.of(subject, attention, answers, stages)
+    figures = {path: own for each in measured.values() for path, own in each.figures.items()}
+    return result, Compared.of(subject, passed, figures)
 
 
-def _coverage(
-    data: Dataset, rows: Sequence[int], detector: Detector | None, found: Spans
-) -> DetectorCoverage:
-    """Who marked personal data, and the detector's quality wherever gold spans can tell."""
-    if data.spans is None:
-        assert detector is not None
-        return DetectorCoverage(detector.name, detector.entity_types, detector.cannot_see, None)
-    gold = [data.spans[row] for row in rows]
-    types = tuple(sorted({span.entity_type for spans in gold for span in spans}))
-    if detector is None:
-        return DetectorCoverage("gold spans", types, (), None)
-    quality = span_quality([found[row] for row in rows], gold)
-    return DetectorCoverage("gold spans", types, detector.cannot_see, quality)
+def _quietly(done: int, total: int) -> None:
+    """The progress of what takes no time."""

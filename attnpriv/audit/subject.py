@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 from attnpriv.audit.documents import Documents, prepare, sample
+from attnpriv.audit.statistics import Floats
 from attnpriv.config import require_count, require_seed
 from attnpriv.data.records import Dataset, Span
 from attnpriv.errors import InputError
 from attnpriv.runs.folder import Run
+from attnpriv.sensitive import Detector
+
+if TYPE_CHECKING:
+    from attnpriv.audit.attention import AttentionAccumulator
 
 Spans = Mapping[int, tuple[Span, ...]]
+Progress = Callable[[int, int], None]
+"""Called with what is done and the total."""
+Need = Literal["members", "non-members"]
+"""Training rows that are known, and held-out rows whose text is no training row's."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,15 @@ class AuditOptions:
             if name != "seed" and not (name == "examples" and value == 0):
                 require_count(name, value)
 
+    @property
+    def draws(self) -> dict[str, int]:
+        """How often nulls and bootstraps draw, and the seed."""
+        return {
+            "permutations": self.permutations,
+            "resamples": self.resamples,
+            "seed": self.seed,
+        }
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -73,15 +92,14 @@ class Rows:
     repeated: frozenset[int]
     left_out: int = 0
 
-    @property
-    def without_members(self) -> str | None:
-        """Why there are no members to compare with, if so."""
+    def lack(self, need: Need) -> str | None:
+        """Why a need of a measure is not met by these rows; None where it is."""
         if self.members is None:
             return (
                 "this is not the data trained on, so no row is known to be a member; "
                 f"{self.left_out} rows may have been trained on and were left out"
             )
-        if len(self.repeated) == len(self.held_out):
+        if need == "non-members" and len(self.repeated) == len(self.held_out):
             return "every held-out text is also a training row, so there are no non-members"
         return None
 
@@ -158,3 +176,30 @@ class Subject:
     def _prepare(self, rows: Sequence[int]) -> Documents:
         longest = self.run.model.config.max_length
         return prepare(self.run.tokenizer, longest, self.data.subset(rows), self.spans_of(rows))
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Class probabilities [documents, K] of a run's held-out rows and of its training rows."""
+
+    held_out: Floats
+    members: Floats
+
+    @property
+    def targets(self) -> list[int]:
+        """The predicted class of each held-out row."""
+        targets: list[int] = self.held_out.argmax(1).tolist()
+        return targets
+
+
+@dataclass(frozen=True)
+class Pass(Answers):
+    """What one pass over the held-out rows gave.
+
+    Attributes:
+        attention: and what else was collected document by document.
+        detector: finds personal data that nobody marked, to hide it in examples.
+    """
+
+    attention: AttentionAccumulator
+    detector: Detector | None

@@ -16,14 +16,14 @@ import numpy as np
 
 from attnpriv.audit.documents import Documents
 from attnpriv.audit.lift import (
+    Lift,
     bootstrap_columns,
     draw_labels,
     make_lifts,
     on_grid,
     scores_to_shares,
 )
-from attnpriv.audit.matched import Flags, Numbers, matched_lifts, partners, token_lengths
-from attnpriv.audit.results import Lift, TokenLift
+from attnpriv.audit.matched import Flags, Numbers, TokenLift, matched_lifts, partners, token_lengths
 from attnpriv.audit.statistics import Floats
 from attnpriv.audit.tally import Tally
 from attnpriv.data.records import Span

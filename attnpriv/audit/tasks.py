@@ -7,34 +7,48 @@ number; so the same bits come out with any number of processors and of processes
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 from threadpoolctl import threadpool_limits
 
 from attnpriv.audit.attention import AttentionAccumulator, measure_attention
 from attnpriv.audit.documents import Documents
-from attnpriv.audit.stages import Answers, dump, measure
-from attnpriv.audit.subject import Subject
+from attnpriv.audit.figures import Figures
+from attnpriv.audit.measures import ALONE, Measure, Read
+from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.audit.tally import Arrays
 from attnpriv.models.text import TextClassifier
 
 CHUNK = 128  # documents in one piece; it bounds what an interruption costs
 ATTENTION, MEMBERS = "attention", "members"
+BY_NAME = {measure.name: measure for measure in ALONE}
 WORDS = {
     ATTENTION: "predictions and attention",
     MEMBERS: "predictions for members",
-    "attribution": "integrated gradients",
-    "conductance": "conductance of attention",
-    "counterfactual": "swapping personal data",
-    "memorisation": "swapping in training rows",
-    "robustness": "FGSM and PGD",
+    **{measure.name: measure.words for measure in ALONE},
 }
-"""Stages as people call them, where the name itself does not do."""
+"""What tasks do, as people call it."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a measure gives.
+
+    Attributes:
+        result: as it stands in the report.
+        figures: those of its figures that can be compared between runs.
+    """
+
+    result: Any
+    figures: Figures = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -43,9 +57,9 @@ class Task:
 
     Attributes:
         subject: number of the run.
-        stage: ``ATTENTION``, ``MEMBERS``, or one of ``attnpriv.audit.stages``.
-        documents: the part of the documents that it takes; None for the whole stage.
-        answers: of the run, which stages explain or score; no part of what identifies the task.
+        stage: ``ATTENTION``, ``MEMBERS``, or the name of one of ``ALONE``.
+        documents: the part of the documents that it takes; None for a whole measure.
+        answers: of the run, which measures explain or score; no part of what identifies the task.
     """
 
     subject: int
@@ -60,15 +74,33 @@ class Task:
             return f"{self.subject}-{self.stage}.json"
         return f"{self.subject}-{self.stage}-{self.documents.start:06d}.npz"
 
-    def perform(self, subject: Subject, progress: Callable[[int, int], None]) -> bytes:
+    def perform(self, subject: Subject, progress: Progress) -> bytes:
         """Do it; the result is NumPy's ``npz`` of plain arrays, or JSON."""
         if self.documents is None:
             assert self.answers is not None
-            return dump(measure(self.stage, subject, self.answers, progress))
+            return dump(measure(BY_NAME[self.stage], subject, self.answers, progress))
         if self.stage == ATTENTION:
             return to_bytes(_attention(subject, self.documents, progress).take(self.documents))
         logits = _logits(subject.run.model, subject.members, self.documents, progress)
         return to_bytes({"logits": logits})
+
+
+def measure(of: Measure[Read], subject: Subject, read: Read, progress: Progress) -> Measured:
+    """Run a measure."""
+    figures: Figures = {}
+    return Measured(of.run(subject, read, progress, figures), figures)
+
+
+def dump(measured: Measured) -> bytes:
+    """As JSON; every float comes back with the same bits."""
+    return json.dumps(asdict(measured)).encode()
+
+
+def parse(name: str, content: bytes) -> Measured:
+    """What ``dump`` wrote of a measure."""
+    plain = json.loads(content)
+    result = TypeAdapter(BY_NAME[name].result).validate_python(plain["result"])
+    return Measured(result, TypeAdapter(Figures).validate_python(plain["figures"]))
 
 
 def pieces(subject: int, stage: str, documents: int) -> list[Task]:
@@ -122,7 +154,7 @@ def attention_of(subject: Subject) -> AttentionAccumulator:
 
 
 def _attention(
-    subject: Subject, documents: Sequence[int], progress: Callable[[int, int], None]
+    subject: Subject, documents: Sequence[int], progress: Progress
 ) -> AttentionAccumulator:
     return measure_attention(
         subject.run.model,
@@ -140,7 +172,7 @@ def _logits(
     model: TextClassifier,
     documents: Documents,
     chosen: Sequence[int],
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> np.ndarray:
     """Class logits [chosen, K], by the same pass as held-out rows: rounding must not tell them."""
     rows = []

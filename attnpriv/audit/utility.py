@@ -3,15 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import confusion_matrix
 
-from attnpriv.audit.results import ClassScore, UtilityResult
+from attnpriv.audit.figures import Figures, figure
 from attnpriv.audit.statistics import Floats
+from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.errors import InputError
-from attnpriv.estimates import UNDEFINED, percentile_interval, wilson
+from attnpriv.estimates import UNDEFINED, Estimate, percentile_interval, wilson
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class: how many rows have it, and how well it is found."""
+
+    label: str
+    support: int
+    precision: Estimate
+    recall: Estimate
+    f1: Estimate
+
+
+@dataclass(frozen=True)
+class UtilityResult:
+    """How good the predictions are. ``confusion[i][j]``: rows of class i predicted as j."""
+
+    n: int
+    accuracy: Estimate
+    macro_f1: Estimate
+    classes: tuple[ClassScore, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    resamples: int
+    seed: int
 
 
 def utility(
@@ -103,3 +129,17 @@ def _check(labels: NDArray[np.int64], probabilities: Floats, classes: int) -> No
         raise InputError(f"expected labels in [0, {classes}), got {labels.min()} to {labels.max()}")
     if not np.isfinite(probabilities).all():
         raise InputError("expected finite probabilities, got NaN or infinity")
+
+
+def run(subject: Subject, answers: Answers, progress: Progress, figures: Figures) -> UtilityResult:
+    """As a measure of an audit."""
+    data, options = subject.documents.data, subject.options
+    right = np.asarray(answers.targets) == np.asarray(data.labels)
+    figures["utility.accuracy"] = figure(range(len(right)), right.astype(np.float64))
+    return utility(
+        data.labels,
+        answers.held_out,
+        data.label_names,
+        resamples=options.resamples,
+        seed=options.seed,
+    )

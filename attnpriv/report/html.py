@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from attnpriv import __version__
-from attnpriv.audit.results import Audit, AuditResult, Comparison, Example, Piece
+from attnpriv.audit.results import Audit, NotRun
 from attnpriv.report import formats, plots
 from attnpriv.report.findings import QUESTIONS, Finding, findings
 from attnpriv.report.gates import Outcome
@@ -22,6 +22,11 @@ from attnpriv.report.measures import MEASURES
 from attnpriv.report.provenance import Provenance
 from attnpriv.report.summary import headline, run_verdict
 from attnpriv.rounding import round_up
+
+if TYPE_CHECKING:
+    from attnpriv.audit.comparison import Comparison
+    from attnpriv.audit.examples import Example, Piece
+    from attnpriv.audit.measures import AuditResult
 
 SHADES = 6  # depths of colour in a token heatmap
 SPECIAL = ("[CLS]", "[SEP]")
@@ -105,6 +110,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
+    environment.tests["measured"] = lambda result: not isinstance(result, NotRun)
     environment.filters.update(
         bound=round_up,
         number=formats.number,
@@ -126,7 +132,9 @@ def _plots(results: Sequence[AuditResult], comparisons: Sequence[Comparison]) ->
         "certified": plots.certified_weights(results),
         "agreement": plots.agreement_forest(results),
         "robustness": plots.robustness_curves(results),
-        "roc": plots.membership_roc(results) if any(r.membership for r in results) else None,
+        "roc": plots.membership_roc(results)
+        if any(not isinstance(r.membership, NotRun) for r in results)
+        else None,
         "differences": plots.comparison_forest(compared, names, MEASURES) if compared else None,
     }
     of_each_run = {

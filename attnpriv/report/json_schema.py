@@ -14,10 +14,16 @@ import sys
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from attnpriv.audit.results import SCHEMA_VERSION, Piece
+from attnpriv.audit.comparison import Comparison
+from attnpriv.audit.coverage import DetectorCoverage
+from attnpriv.audit.examples import Piece
+from attnpriv.audit.measures import AuditResult
+from attnpriv.audit.results import SCHEMA_VERSION
 from attnpriv.report.document import Report
 
 WITH_TEXT_ONLY: dict[type, tuple[str, ...]] = {Piece: ("word", "joined")}
+# What ``Report`` names and does not import, so that reading one is quick.
+NAMES = {each.__name__: each for each in (AuditResult, Comparison, DetectorCoverage)}
 PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean", NoneType: "null"}
 
 Schema = dict[str, Any]
@@ -65,7 +71,7 @@ def _schema(of: Any, definitions: dict[str, Schema]) -> Schema:
 
 
 def _object(of: type, definitions: dict[str, Schema]) -> Schema:
-    types, left_out = get_type_hints(of), WITH_TEXT_ONLY.get(of, ())
+    types, left_out = get_type_hints(of, localns=NAMES), WITH_TEXT_ONLY.get(of, ())
     names = [field.name for field in dataclasses.fields(of)]
     return {
         "type": "object",

@@ -83,7 +83,7 @@ def _bound(result: Json, path: str, digits: int) -> str:
 
 
 def _estimate(result: Json, path: str) -> str:
-    if result[path.partition(".")[0]] is None:
+    if "not_run" in result[path.partition(".")[0]]:
         return "not run"
     return _interval(find(result, path, {})[0].value)
 
@@ -114,10 +114,10 @@ def _warnings(report: Json) -> Iterator[str]:
 
 def _not_run(report: Json) -> Iterator[str]:
     for result in report["results"]:
-        for key, reason in result.items():
-            if key.endswith("_not_run") and reason:
-                measure = key.removesuffix("_not_run")
-                yield f"{escape(result['name'])}: {measure} was not run, since {escape(reason)}"
+        for measure, value in result.items():
+            if isinstance(value, dict) and "not_run" in value:
+                reason = escape(value["not_run"])
+                yield f"{escape(result['name'])}: {measure} was not run, since {reason}"
     if unseen := report["coverage"]["cannot_see"]:
         yield f"The detector of personal data never finds {escape(', '.join(unseen))}."
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from attnpriv.audit.results import Audit, AuditResult
+from attnpriv.audit.results import Audit, NotRun
 from attnpriv.report.findings import Finding
 from attnpriv.report.findings.base import Level, State
 from attnpriv.report.formats import interval, share
 from attnpriv.rounding import round_up
+
+if TYPE_CHECKING:
+    from attnpriv.audit.measures import AuditResult
 
 Row = tuple[str, ...]
 NOT_RUN = "not run"
@@ -78,8 +82,8 @@ def _measures(result: AuditResult) -> dict[str, str]:
         "answers turned by swapping personal data": share(swaps.swap.flips),
         "by swapping other words": share(swaps.swap_null.flips),
         "extra log-odds lost on values seen in training": NOT_RUN
-        if memorisation is None
+        if isinstance(memorisation, NotRun)
         else interval(memorisation.difference),
-        "membership AUC": NOT_RUN if membership is None else interval(membership.auc),
+        "membership AUC": NOT_RUN if isinstance(membership, NotRun) else interval(membership.auc),
         f"accuracy under PGD at {attacked.scale:g} sd": interval(attacked.strongest),
     }

@@ -227,8 +227,8 @@ def _value(result: Json, measure: Measure, missing: list[Missing]) -> float | No
     """A run's figure; None, with the reason added to ``missing``, where it is no result."""
     part = measure.path.partition(".")[0]
     value, reason = None, "there is none"
-    if result[part] is None:
-        reason = result[f"{part}_not_run"]
+    if "not_run" in result[part]:
+        reason = result[part]["not_run"]
     elif not result[part].get("valid", True):
         reason = "a control failed"
     else:

@@ -1,6 +1,5 @@
 """Attacks on the training data: what a run's answers say about who was in it."""
 
-from attnpriv.audit.leakage.membership import membership
 from attnpriv.audit.leakage.one_run import one_run_epsilon_ceiling, one_run_epsilon_lower_bound
 
-__all__ = ["membership", "one_run_epsilon_ceiling", "one_run_epsilon_lower_bound"]
+__all__ = ["one_run_epsilon_ceiling", "one_run_epsilon_lower_bound"]

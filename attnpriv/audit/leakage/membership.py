@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +23,57 @@ from sklearn.metrics import roc_curve
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 
-from attnpriv.audit.results import MembershipResult, TprAtFpr
+from attnpriv.audit.documents import sample
+from attnpriv.audit.figures import Figures
 from attnpriv.audit.statistics import Floats, auc, clopper_pearson
+from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.errors import InputError
-from attnpriv.estimates import UNDEFINED, Control
+from attnpriv.estimates import UNDEFINED, Control, Estimate
+from attnpriv.models.text import pooled_features
 
 FPRS = (0.01, 0.001)
 ROC_POINTS = 100
 SHUFFLES = 200
 FITTED = 200  # rows that the positive control memorises
 MUST_WIN = 0.75  # the lower end of its AUC
+FEATURE_ROWS = 400  # held-out rows for the positive control
+
+
+@dataclass(frozen=True)
+class TprAtFpr:
+    """True positive rate at a false positive rate.
+
+    Attributes:
+        fpr: the rate aimed at.
+        tpr: share of members above the threshold, with the exact interval.
+        fpr_high: upper end of the exact interval of the threshold's own false positive rate.
+        not_reported: why there is no figure, if there is none.
+    """
+
+    fpr: float
+    tpr: Estimate
+    fpr_high: float | None = None
+    not_reported: str | None = None
+
+
+@dataclass(frozen=True)
+class MembershipResult:
+    """A loss-threshold membership test with its two controls.
+
+    ``repeated`` held-out rows were left out of the non-members: their texts are training rows too.
+    """
+
+    members: int
+    non_members: int
+    repeated: int
+    auc: Estimate
+    tpr: tuple[TprAtFpr, ...]
+    roc: tuple[tuple[float, float], ...]
+    positive: Control
+    null: Control
+    valid: bool
+    verdict: str
+    seed: int
 
 
 def membership(
@@ -169,3 +211,26 @@ def _overfit(features: Floats, labels: NDArray[np.int64], seed: int) -> MLPClass
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # converged or not, it memorises
         return network.fit(features, labels)
+
+
+def run(
+    subject: Subject, answers: Answers, progress: Progress, figures: Figures
+) -> MembershipResult:
+    """As a measure of an audit."""
+    documents, unseen, seed = subject.documents, subject.unseen, subject.options.seed
+    encodings = [documents.encodings[unseen[i]] for i in sample(len(unseen), FEATURE_ROWS, seed)]
+    features = pooled_features(subject.run.model, encodings, documents.pad_id, progress=progress)
+    return membership(
+        *scores(subject, answers),
+        features.double().numpy(),
+        len(subject.data.label_names),
+        seed,
+        repeated=len(subject.rows.repeated),
+    )
+
+
+def scores(subject: Subject, answers: Answers) -> tuple[Floats, Floats]:
+    """Log-odds of the true label of the members, and of the non-members."""
+    held_out = true_label_log_odds(answers.held_out, subject.documents.data.labels)
+    members = true_label_log_odds(answers.members, subject.members.data.labels)
+    return members, held_out[subject.unseen]

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from attnpriv.audit.attribution import special_tokens
 from attnpriv.audit.documents import Documents, sample
 from attnpriv.audit.figures import Figures, figure
-from attnpriv.audit.results import AttackAtRadius, RobustnessResult
-from attnpriv.estimates import Control, wilson
+from attnpriv.audit.subject import Answers, Progress, Subject
+from attnpriv.estimates import Control, Estimate, wilson
 from attnpriv.models.text import TextClassifier
 
 SCALES = (0.01, 0.02, 0.05)
@@ -37,6 +37,32 @@ ATTACKS = ("fgsm", "strongest")
 UNMOVED = 32  # documents of the null control
 # Captum takes gradients below 1e-6 for zero, and so would leave confident documents where they are.
 ANY_GRADIENT = 0.0
+
+
+@dataclass(frozen=True)
+class AttackAtRadius:
+    """Accuracy under attack at one radius; ``scale`` in units of the coordinates' deviation."""
+
+    scale: float
+    radius: float
+    fgsm: Estimate
+    strongest: Estimate
+
+
+@dataclass(frozen=True)
+class RobustnessResult:
+    """Accuracy under FGSM and PGD on the token embeddings, with its two controls."""
+
+    documents: int
+    sampled_from: int
+    coordinate_deviation: float
+    pgd_steps: int
+    clean: Estimate
+    radii: tuple[AttackAtRadius, ...]
+    positive: Control
+    null: Control
+    valid: bool
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -253,3 +279,17 @@ def _embed(
 def _coordinate_deviation(batches: Sequence[_Batch]) -> float:
     values = torch.cat([batch.x[batch.movable > 0] for batch in batches])
     return float(values.std()) if len(values) > 1 else 0.0
+
+
+def run(
+    subject: Subject, answers: Answers, progress: Progress, figures: Figures
+) -> RobustnessResult:
+    """As a measure of an audit."""
+    return embedding_attacks(
+        subject.run.model,
+        subject.documents,
+        subject.options.pgd_documents,
+        subject.options.seed,
+        progress,
+        figures,
+    )

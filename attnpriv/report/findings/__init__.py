@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from attnpriv.audit.results import AuditResult
+from typing import TYPE_CHECKING
+
 from attnpriv.report.findings.attacks import about_membership, about_robustness
 from attnpriv.report.findings.attention import about_attention, about_flow
 from attnpriv.report.findings.base import QUESTIONS, Finding
@@ -15,6 +16,9 @@ from attnpriv.report.findings.explanations import (
     about_sensitivity,
 )
 from attnpriv.report.findings.promises import about_certificate, about_privacy, about_utility
+
+if TYPE_CHECKING:
+    from attnpriv.audit.measures import AuditResult
 
 __all__ = ["QUESTIONS", "Finding", "findings"]
 
@@ -38,7 +42,7 @@ def findings(result: AuditResult) -> tuple[Finding, ...]:
         about_faithfulness(result.faithfulness),
         about_sensitivity(result.sensitivity),
         about_counterfactuals(result.counterfactual),
-        about_memorisation(result.memorisation, result.memorisation_not_run),
-        about_membership(result.membership, result.membership_not_run),
+        about_memorisation(result.memorisation),
+        about_membership(result.membership),
         about_robustness(result.robustness),
     )

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from attnpriv.audit.results import MembershipResult, RobustnessResult
+from typing import TYPE_CHECKING
+
+from attnpriv.audit.results import NotRun
 from attnpriv.report.findings.base import Finding, capitalised, invalid, not_run
 from attnpriv.report.formats import interval, share
 
+if TYPE_CHECKING:
+    from attnpriv.audit.leakage.membership import MembershipResult
+    from attnpriv.audit.robustness.embedding import RobustnessResult
 
-def about_membership(test: MembershipResult | None, why_not: str | None) -> Finding:
+
+def about_membership(test: MembershipResult | NotRun) -> Finding:
     """The loss-threshold test."""
     name = "Membership test"
-    if test is None:
+    if isinstance(test, NotRun):
         action = "Audit with the data that the model was trained on."
-        return not_run("membership", name, why_not or "no reason was given", action)
+        return not_run("membership", name, test.not_run, action)
     if not test.valid:
         return invalid("membership", name, test.positive, test.null)
     kind, _, meaning = test.verdict.partition(": ")

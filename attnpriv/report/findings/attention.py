@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from attnpriv.audit.results import AttentionResult, FlowResult, TokenLift
+from typing import TYPE_CHECKING
+
 from attnpriv.report.findings.base import (
     SMALL,
     Finding,
@@ -15,6 +16,11 @@ from attnpriv.report.findings.base import (
     stands_out,
 )
 from attnpriv.report.formats import interval
+
+if TYPE_CHECKING:
+    from attnpriv.audit.attention import AttentionResult
+    from attnpriv.audit.matched import TokenLift
+    from attnpriv.audit.rollout import FlowResult
 
 NO_PERSONAL_DATA = "no personal data was found in these records"
 OTHER_RECORDS = "Audit records that hold personal data, and check what the detector cannot see."

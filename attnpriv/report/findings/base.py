@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from attnpriv.audit.results import Lift
 from attnpriv.estimates import Control
+
+if TYPE_CHECKING:
+    from attnpriv.audit.lift import Lift
 
 Level = Literal["good", "info", "warn", "bad"]
 State = Literal["measured", "invalid", "not run"]

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from attnpriv.audit.results import CounterfactualResult, MemorisationResult
+from typing import TYPE_CHECKING
+
+from attnpriv.audit.results import NotRun
 from attnpriv.report.findings.attention import OTHER_RECORDS
 from attnpriv.report.findings.base import Finding, invalid, not_run
 from attnpriv.report.formats import interval, share
+
+if TYPE_CHECKING:
+    from attnpriv.audit.counterfactual import CounterfactualResult
+    from attnpriv.audit.memorisation import MemorisationResult
 
 
 def about_counterfactuals(result: CounterfactualResult) -> Finding:
@@ -39,12 +45,12 @@ def about_counterfactuals(result: CounterfactualResult) -> Finding:
     )
 
 
-def about_memorisation(result: MemorisationResult | None, why_not: str | None) -> Finding:
+def about_memorisation(result: MemorisationResult | NotRun) -> Finding:
     """Whether values seen in training matter more than values that were not."""
     name = "The memorisation test"
-    if result is None:
+    if isinstance(result, NotRun):
         action = "Audit with the data that the model was trained on."
-        return not_run("memorisation", name, why_not or "no reason was given", action)
+        return not_run("memorisation", name, result.not_run, action)
     if not result.valid:
         return invalid("memorisation", name, result.positive, result.null)
     text = (

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from attnpriv.audit.results import (
-    AttributionResult,
-    ConductanceResult,
-    FaithfulnessResult,
-    OcclusionResult,
-    RankingFaithfulness,
-    SensitivityResult,
-)
+from typing import TYPE_CHECKING
+
 from attnpriv.report.findings.attention import NO_PERSONAL_DATA, OTHER_RECORDS
 from attnpriv.report.findings.base import (
     Finding,
@@ -20,6 +14,13 @@ from attnpriv.report.findings.base import (
     stands_out,
 )
 from attnpriv.report.formats import interval, share
+
+if TYPE_CHECKING:
+    from attnpriv.audit.attribution import AttributionResult
+    from attnpriv.audit.conductance import ConductanceResult
+    from attnpriv.audit.faithfulness import FaithfulnessResult, RankingFaithfulness
+    from attnpriv.audit.infidelity import SensitivityResult
+    from attnpriv.audit.occlusion import OcclusionResult
 
 
 def about_attribution(attribution: AttributionResult) -> Finding:

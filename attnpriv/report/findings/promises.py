@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from attnpriv.audit.results import AuditResult, Certificate, UtilityResult
+from typing import TYPE_CHECKING
+
 from attnpriv.report.findings.base import Finding
 from attnpriv.report.formats import share
 from attnpriv.rounding import round_up
+
+if TYPE_CHECKING:
+    from attnpriv.audit.attention import Certificate
+    from attnpriv.audit.measures import AuditResult
+    from attnpriv.audit.utility import UtilityResult
 
 # Beyond it a bound on ε says little: the third tier of Ponomareva et al. 2023, arXiv:2303.00654.
 WEAK_EPSILON = 10.0

@@ -73,8 +73,8 @@ def _step(
         raise InputError(f"the report has no {name!r} there, {known}")
     value, passed = here[name], (*found.passed, here)
     path = f"{found.path}.{name}" if found.path else name
-    if value is None and (reason := here.get(f"{name}_not_run")):
-        raise InputError(f"{name} was not computed: {reason}")
+    if isinstance(value, dict) and value.keys() == {"not_run"}:
+        raise InputError(f"{name} was not computed: {value['not_run']}")
     if not isinstance(value, list):
         if part != name:
             raise InputError(f"{name} is not a list")

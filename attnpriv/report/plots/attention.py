@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
@@ -10,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from numpy.typing import NDArray
 
-from attnpriv.audit.results import AuditResult, Head, Lift
 from attnpriv.report.plots.drawing import (
     INK,
     LEVELS,
@@ -22,6 +22,11 @@ from attnpriv.report.plots.drawing import (
     series_style,
     short,
 )
+
+if TYPE_CHECKING:
+    from attnpriv.audit.attention import Head
+    from attnpriv.audit.lift import Lift
+    from attnpriv.audit.measures import AuditResult
 
 SHOWN_LIFT = 2.0  # the end of the colours; they are the same in every run
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attnpriv.audit.results import AuditResult, Comparison, EntityEffect, MembershipResult
+from attnpriv.audit.results import NotRun
 from attnpriv.estimates import UNDEFINED, Estimate
 from attnpriv.report.plots.drawing import (
     DASHES,
@@ -24,6 +25,12 @@ from attnpriv.report.plots.drawing import (
     series_style,
     short,
 )
+
+if TYPE_CHECKING:
+    from attnpriv.audit.comparison import Comparison
+    from attnpriv.audit.effects import EntityEffect
+    from attnpriv.audit.leakage.membership import MembershipResult
+    from attnpriv.audit.measures import AuditResult
 
 COLUMNS = 3  # of panels, one a measure
 KINDS = ("personal data swapped", "other words swapped", "personal data masked")
@@ -85,7 +92,11 @@ def _difference(comparison: Comparison, measure: str, number: int) -> Row:
 
 def membership_roc(results: Sequence[AuditResult]) -> str:
     """ROC of the membership test on logarithmic axes, where the exposed few would show."""
-    tested = [(i, r.name, r.membership) for i, r in enumerate(results) if r.membership]
+    tested = [
+        (i, r.name, r.membership)
+        for i, r in enumerate(results)
+        if not isinstance(r.membership, NotRun)
+    ]
     floor = min(1 / max(m.members, m.non_members) for _, _, m in tested)
     with canvas(4.6, 3.9) as (figure, axes):
         axes.plot([floor, 1], [floor, 1], color=SOFT, linestyle=":", label="guessing")

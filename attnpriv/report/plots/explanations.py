@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 
-from attnpriv.audit.results import AuditResult, RankingFaithfulness
 from attnpriv.estimates import Estimate
 from attnpriv.report.plots.drawing import (
     DASHES,
@@ -19,6 +19,10 @@ from attnpriv.report.plots.drawing import (
     forest,
     series_style,
 )
+
+if TYPE_CHECKING:
+    from attnpriv.audit.faithfulness import RankingFaithfulness
+    from attnpriv.audit.measures import AuditResult
 
 RANDOM = "random"
 

@@ -9,11 +9,11 @@ import torch
 from attnpriv import guarantees
 from attnpriv.audit.attention import (
     AttentionAccumulator,
+    AttentionResult,
     attention_received,
     measure_attention,
 )
 from attnpriv.audit.documents import Documents
-from attnpriv.audit.results import AttentionResult
 from attnpriv.config import AttentionConfig
 from attnpriv.errors import InputError
 from attnpriv.models.text import TextClassifier

@@ -18,9 +18,9 @@ from attnpriv.audit.counterfactual import measure_counterfactuals
 from attnpriv.audit.documents import Documents
 from attnpriv.audit.effects import EffectStatistics, corrected
 from attnpriv.audit.faithfulness import Scorer, measure_faithfulness
-from attnpriv.audit.matched import TokenLiftAccumulator, token_lengths
+from attnpriv.audit.lift import Lift
+from attnpriv.audit.matched import TokenLift, TokenLiftAccumulator, token_lengths
 from attnpriv.audit.occlusion import measure_occlusion
-from attnpriv.audit.results import Lift, TokenLift
 from attnpriv.audit.swapping import Pool, Swapper, find_entities, find_words
 from attnpriv.config import AttentionConfig
 from attnpriv.data.spans import sensitive_tokens

@@ -5,8 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from attnpriv.audit.leakage import membership
-from attnpriv.audit.leakage.membership import FPRS, _tpr_at, _verdict, true_label_log_odds
+from attnpriv.audit.leakage.membership import (
+    FPRS,
+    _tpr_at,
+    _verdict,
+    membership,
+    true_label_log_odds,
+)
 from attnpriv.audit.statistics import auc
 from attnpriv.errors import InputError
 

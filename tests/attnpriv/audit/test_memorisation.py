@@ -11,8 +11,7 @@ from scipy.stats import binom
 
 from attnpriv.audit import memorisation
 from attnpriv.audit.documents import Documents, prepare
-from attnpriv.audit.memorisation import measure_memorisation
-from attnpriv.audit.results import MemorisationResult
+from attnpriv.audit.memorisation import MemorisationResult, measure_memorisation
 from attnpriv.data import Dataset
 from attnpriv.data.records import Span
 from attnpriv.data.tickets import make_tickets

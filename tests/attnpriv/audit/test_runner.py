@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
-from attnpriv.audit.results import Audit, to_json
+from attnpriv.audit.leakage.membership import MembershipResult
+from attnpriv.audit.memorisation import MemorisationResult
+from attnpriv.audit.results import Audit, NotRun, to_json
 from attnpriv.audit.runner import AuditOptions, audit_runs
 from attnpriv.audit.subject import choose_rows
 from attnpriv.data import Dataset
@@ -75,11 +77,11 @@ def test_both_runs_are_measured_on_their_held_out_rows(audit: Audit) -> None:
         assert result.sensitivity.documents == SMALL.sensitivity_documents
         assert result.counterfactual.documents == SMALL.counterfactual_documents
         assert result.counterfactual.overall.entities > 0
-        assert result.memorisation is not None
+        assert isinstance(result.memorisation, MemorisationResult)
         assert {t.name for t in result.attention.entity_types} >= {"PERSON", "EMAIL_ADDRESS"}
         assert len(result.flow.layers) == 2
         assert result.robustness.documents == SMALL.pgd_documents
-        assert result.membership is not None
+        assert isinstance(result.membership, MembershipResult)
         tested = result.membership.non_members + result.membership.repeated
         assert (result.membership.members, tested) == (60, 50)
         assert len(result.examples) == SMALL.examples
@@ -98,7 +100,7 @@ def test_runs_are_compared_on_the_same_rows(audit: Audit) -> None:
     assert comparison.lift_ratio.value == pytest.approx(lifts[1] / lifts[0])
     found = {each.measure: each for each in comparison.differences}
     for side, result in (("theirs", audit.results[0]), ("ours", audit.results[1])):
-        assert result.membership is not None
+        assert isinstance(result.membership, MembershipResult)
         reported = {
             "utility.accuracy": result.utility.accuracy,
             "attention.overall.lift": result.attention.overall.lift,
@@ -120,7 +122,7 @@ def test_runs_are_compared_on_the_same_rows(audit: Audit) -> None:
 
 def test_controls_stand_in_every_result(audit: Audit) -> None:
     for result in audit.results:
-        assert result.membership is not None
+        assert isinstance(result.membership, MembershipResult)
         assert result.membership.positive.passed
         assert result.membership.null.passed
         assert result.robustness.null.passed
@@ -155,11 +157,9 @@ def test_members_are_the_training_rows(tiny_run: Path, tickets: Dataset) -> None
     _, held_out = split_rows(tickets.texts, split)
     other = tickets.subset(held_out)
     (result,) = audit_runs([run], other, None, FEWER).results
-    assert result.memorisation is None
-    assert result.memorisation_not_run is not None
-    assert result.membership is None
-    assert result.membership_not_run is not None
-    assert "this is not the data trained on" in result.membership_not_run
+    for measure in (result.memorisation, result.membership):
+        assert isinstance(measure, NotRun)
+        assert "this is not the data trained on" in measure.not_run
 
 
 def test_of_a_changed_file_the_rows_that_may_have_been_trained_on_are_left_out(

@@ -11,17 +11,14 @@ from typing import Any, get_args, get_origin, get_type_hints
 import numpy as np
 import pytest
 
+from attnpriv.audit.comparison import Comparison, PairedDifference
+from attnpriv.audit.coverage import DetectorCoverage
+from attnpriv.audit.examples import Piece
 from attnpriv.audit.faithfulness import ATTENTION, GRADIENTS, LEAVE_ONE_OUT, PERCENTS, RANDOM
-from attnpriv.audit.results import (
-    Audit,
-    AuditResult,
-    Comparison,
-    DetectorCoverage,
-    Lift,
-    PairedDifference,
-    Piece,
-    TokenLift,
-)
+from attnpriv.audit.lift import Lift
+from attnpriv.audit.matched import TokenLift
+from attnpriv.audit.measures import AuditResult
+from attnpriv.audit.results import Audit
 from attnpriv.audit.rollout import head_names, layer_names
 from attnpriv.audit.runner import AuditOptions, audit_runs
 from attnpriv.config import AttentionConfig, ModelConfig, PrivacyConfig, TrainConfig
@@ -39,8 +36,6 @@ LABELS = ("bill", "refund")
 TYPES = ("EMAIL", "USER NAME")
 KNOWN = {
     "valid": True,
-    "membership_not_run": None,
-    "memorisation_not_run": None,
     "not_reported": None,
 }
 MEASURES = ("attention.overall.lift", "utility.accuracy", "counterfactual.overall.excess")

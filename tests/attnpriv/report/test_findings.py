@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-from attnpriv.audit.results import Audit, AuditResult, ExplanationSensitivity, Lift
+from attnpriv.audit.infidelity import ExplanationSensitivity
+from attnpriv.audit.lift import Lift
+from attnpriv.audit.measures import AuditResult
+from attnpriv.audit.results import Audit, NotRun
 from attnpriv.estimates import Control, Estimate
 from attnpriv.report.findings import QUESTIONS, Finding, findings
 from attnpriv.report.summary import run_verdict
@@ -437,10 +440,7 @@ def test_without_personal_data_nothing_is_claimed(result: AuditResult) -> None:
     bare = with_(bare, "conductance", shares=(None, None))
     bare = with_(bare, "counterfactual", overall=replace(bare.counterfactual.overall, entities=0))
     bare = with_(bare, "occlusion", rank_correlation=NONE, rank_p_value=None)
-    bare = replace(
-        bare, membership=None, membership_not_run="no members", memorisation=None,
-        memorisation_not_run="no training rows",
-    )  # fmt: skip
+    bare = replace(bare, membership=NotRun("no members"), memorisation=NotRun("no training rows"))
     for measure, text in {
         "attention": NO_DATA,
         "flow": NO_DATA,

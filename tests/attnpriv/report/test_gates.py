@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnpriv.audit.results import Audit, AuditResult
+from attnpriv.audit.measures import AuditResult
+from attnpriv.audit.results import Audit
 from attnpriv.errors import InputError
 from attnpriv.estimates import Control, Estimate
 from attnpriv.report import check_gates, exit_code
@@ -355,7 +356,7 @@ def test_what_the_report_does_not_have_is_refused(report: Json, case: str) -> No
 
 
 def test_what_was_not_run_is_refused_with_the_reason(report: Json) -> None:
-    report["results"][0] |= {"membership": None, "membership_not_run": "there are no members"}
+    report["results"][0]["membership"] = {"not_run": "there are no members"}
     with pytest.raises(InputError, match="membership was not computed: there are no members"):
         judge(report, "membership.auc")
 

@@ -227,7 +227,7 @@ class TestMarkdown:
 
     def test_what_was_not_run_and_what_is_undefined(self, report: Json) -> None:
         changed = json.loads(json.dumps(report))
-        changed["results"][0] |= {"membership": None, "membership_not_run": "no members"}
+        changed["results"][0]["membership"] = {"not_run": "no members"}
         changed["results"][0]["attention"]["overall"]["lift"] = dict.fromkeys(
             ("value", "low", "high")
         )

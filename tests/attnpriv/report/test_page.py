@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from attnpriv.audit.results import Audit, AuditResult, to_json
+from attnpriv.audit.measures import AuditResult
+from attnpriv.audit.results import Audit, to_json
 from attnpriv.audit.rollout import head_names
 from attnpriv.estimates import Estimate
 from attnpriv.report.document import make_report

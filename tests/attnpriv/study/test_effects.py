@@ -34,9 +34,7 @@ def result(name: str, value: float, private: bool) -> dict[str, Any]:
         "attribution": {"lift": {"lift": estimate}},
         "counterfactual": {"overall": {"swap": {"change": estimate}}, "valid": True},
         "memorisation": {"difference": estimate, "valid": True},
-        "memorisation_not_run": None,
         "membership": {"auc": estimate, "valid": True},
-        "membership_not_run": None,
         "robustness": {
             "radii": [
                 {"scale": scale, "strongest": {"value": value + scale - 0.02}}
@@ -114,7 +112,7 @@ def test_what_the_seeds_of_all_cells_share_is_in_no_effect(h: float, p: float, b
 
 def test_what_a_run_lacks_is_named_and_makes_no_number() -> None:
     given = reports([[0.1, 0.2, 0.3, 0.4]] * 3)
-    given[1]["results"][2] |= {"membership": None, "membership_not_run": "there are no members"}
+    given[1]["results"][2]["membership"] = {"not_run": "there are no members"}
     given[2]["results"][0]["robustness"]["valid"] = False
     for report in given:
         for i in (0, 2):

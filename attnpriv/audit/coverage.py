@@ -1,0 +1,61 @@
+"""Who marks the personal data that an audit looks at, and how well a detector finds it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from attnpriv.audit.subject import Progress, Rows, Spans
+from attnpriv.data.records import Dataset
+from attnpriv.sensitive import Detector, TypeQuality, span_quality
+
+GOLD = "gold spans"
+
+
+@dataclass(frozen=True)
+class DetectorCoverage:
+    """Who said what is sensitive, and how a detector compares where gold spans can tell."""
+
+    source: str
+    entity_types: tuple[str, ...]
+    cannot_see: tuple[str, ...]
+    quality: tuple[TypeQuality, ...] | None
+
+
+def detect(
+    data: Dataset, rows: Sequence[Rows], detector: Detector | None, progress: Progress
+) -> Spans:
+    """What the detector finds: in all rows where it is needed, else in those it is scored on."""
+    if detector is None:
+        return {}
+    wanted = _all(rows) if data.spans is None else sorted(rows[0].held_out)
+    found = {}
+    for row in wanted:
+        found[row] = detector.detect(data.texts[row])
+        progress(len(found), len(wanted))
+    return found
+
+
+def gold(data: Dataset, rows: Sequence[Rows]) -> Spans:
+    """The gold spans of all rows under audit."""
+    assert data.spans is not None
+    return {row: data.spans[row] for row in _all(rows)}
+
+
+def _all(rows: Iterable[Rows]) -> list[int]:
+    return sorted({row for own in rows for row in (*own.held_out, *(own.members or ()))})
+
+
+def coverage(
+    data: Dataset, rows: Sequence[int], detector: Detector | None, found: Spans
+) -> DetectorCoverage:
+    """Who marked personal data, and the detector's quality wherever gold spans can tell."""
+    if data.spans is None:
+        assert detector is not None
+        return DetectorCoverage(detector.name, detector.entity_types, detector.cannot_see, None)
+    spans = [data.spans[row] for row in rows]
+    types = tuple(sorted({span.entity_type for own in spans for span in own}))
+    if detector is None:
+        return DetectorCoverage(GOLD, types, (), None)
+    quality = span_quality([found[row] for row in rows], spans)
+    return DetectorCoverage(GOLD, types, detector.cannot_see, quality)

@@ -1,0 +1,123 @@
+"""What an audit measures, in one closed table.
+
+A measure is one module, with its result's type and a function ``run``; one row of the table below;
+one field of ``AuditResult``; and one chapter of the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from attnpriv.audit import (
+    attention,
+    attribution,
+    conductance,
+    counterfactual,
+    examples,
+    faithfulness,
+    infidelity,
+    memorisation,
+    occlusion,
+    rollout,
+    utility,
+)
+from attnpriv.audit.attention import AttentionResult
+from attnpriv.audit.attribution import AttributionResult
+from attnpriv.audit.conductance import ConductanceResult
+from attnpriv.audit.counterfactual import CounterfactualResult
+from attnpriv.audit.examples import Example
+from attnpriv.audit.faithfulness import FaithfulnessResult
+from attnpriv.audit.figures import Figures
+from attnpriv.audit.infidelity import SensitivityResult
+from attnpriv.audit.leakage import membership
+from attnpriv.audit.leakage.membership import MembershipResult
+from attnpriv.audit.memorisation import MemorisationResult
+from attnpriv.audit.occlusion import OcclusionResult
+from attnpriv.audit.results import NotRun
+from attnpriv.audit.robustness import embedding
+from attnpriv.audit.robustness.embedding import RobustnessResult
+from attnpriv.audit.rollout import FlowResult
+from attnpriv.audit.subject import Answers, Need, Pass, Progress, Subject
+from attnpriv.audit.utility import UtilityResult
+
+Read = TypeVar("Read", contravariant=True)
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """Everything measured on one run folder."""
+
+    name: str
+    card: dict[str, Any]
+    data_name: str
+    held_out_rows: int
+    utility: UtilityResult
+    attention: AttentionResult
+    flow: FlowResult
+    attribution: AttributionResult
+    conductance: ConductanceResult
+    occlusion: OcclusionResult
+    faithfulness: FaithfulnessResult
+    sensitivity: SensitivityResult
+    counterfactual: CounterfactualResult
+    memorisation: MemorisationResult | NotRun
+    membership: MembershipResult | NotRun
+    robustness: RobustnessResult
+    examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True)
+class Measure(Generic[Read]):
+    """One measure.
+
+    Attributes:
+        name: of its field in ``AuditResult``.
+        result: the type of what ``run`` returns.
+        run: measures it; ``Figures`` takes in what can be compared between runs.
+        words: what it does, for a bar of progress.
+        needs: what it cannot be run without; ``NotRun`` stands where its result would otherwise.
+    """
+
+    name: str
+    result: Any
+    run: Callable[[Subject, Read, Progress, Figures], Any]
+    words: str
+    needs: tuple[Need, ...] = ()
+
+
+OF_THE_PASS: tuple[Measure[Pass], ...] = (
+    Measure("utility", UtilityResult, utility.run, "utility"),
+    Measure("attention", AttentionResult, attention.run, "attention"),
+    Measure("flow", FlowResult, rollout.run, "rollout and norms"),
+    Measure("examples", tuple[Example, ...], examples.run, "examples"),
+)
+"""Read off the pass over the documents, where its numbers are at hand."""
+
+ALONE: tuple[Measure[Answers], ...] = (
+    Measure("attribution", AttributionResult, attribution.run, "integrated gradients"),
+    Measure("conductance", ConductanceResult, conductance.run, "conductance of attention"),
+    Measure("occlusion", OcclusionResult, occlusion.run, "occlusion"),
+    Measure("faithfulness", FaithfulnessResult, faithfulness.run, "faithfulness"),
+    Measure("sensitivity", SensitivityResult, infidelity.run, "sensitivity"),
+    Measure("counterfactual", CounterfactualResult, counterfactual.run, "swapping personal data"),
+    Measure(
+        "memorisation",
+        MemorisationResult,
+        memorisation.run,
+        "swapping in training rows",
+        needs=("members",),
+    ),
+    Measure(
+        "membership",
+        MembershipResult,
+        membership.run,
+        "membership",
+        needs=("members", "non-members"),
+    ),
+    Measure("robustness", RobustnessResult, embedding.run, "FGSM and PGD"),
+)
+"""Pieces of work of their own, for any process; each knows the answers alone."""
+
+MEASURES = (*OF_THE_PASS, *ALONE)
