@@ -120,4 +120,4 @@ ALONE: tuple[Measure[Answers], ...] = (
 )
 """Pieces of work of their own, for any process; each knows the answers alone."""
 
-MEASURES = (*OF_THE_PASS, *ALONE)
+MEASURES: tuple[Measure[Pass], ...] = (*OF_THE_PASS, *ALONE)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,18 +57,11 @@ def audit(
     spans_column: SpansColumn = None,
 ) -> None:
     """Audit runs side by side: utility, attention, attribution, membership, robustness."""
-    from attnpriv.audit.runner import AuditOptions, audit_runs
-    from attnpriv.audit.tasks import one_thread
-    from attnpriv.audit.work import has_begun, open_work_folder
-    from attnpriv.report import (
-        check_gates,
-        exit_code,
-        provenance,
-        read_gates,
-        read_report,
-        write_checks,
-        write_report,
-    )
+    from attnpriv.audit.subject import AuditOptions
+    from attnpriv.audit.work import has_begun
+    from attnpriv.report import exit_code, read_gates
+    from attnpriv.report.auditing import audit_into
+    from attnpriv.report.writer import HTML_NAME, JSON_NAME
     from attnpriv.runs.folder import load_run
     from attnpriv.sensitive import PresidioDetector
 
@@ -82,32 +74,24 @@ def audit(
                 f"{dataset.name} is not the data that {each.name} was trained on: {left_out} rows "
                 "that may have been trained on are left out"
             )
-    options = AuditOptions(documents=documents, seed=seed)
-    with one_thread():  # as the audit computes
-        origin = provenance(loaded, dataset)  # of the code that now runs
-    identity = {**asdict(origin), **asdict(options)}
-    with resumable(lambda: has_begun(out)), open_work_folder(out, identity, resume=resume) as work:
-        with _bars() as report_progress:
-            result = audit_runs(
-                loaded,
-                dataset,
-                PresidioDetector(),
-                options,
-                report_progress,
-                work=work,
-                processes=processes,
-            )
-        json_path, html_path = write_report(result, out, include_text, origin)
-    report = read_report(json_path)
-    outcomes = check_gates(report, limits)
-    if outcomes:  # the report is there already, whatever a gate asked for in vain
-        write_report(result, out, include_text, origin, outcomes)
-    write_checks(report, out, outcomes, gates)
+    with resumable(lambda: has_begun(out)), _bars() as progress:
+        written = audit_into(
+            out,
+            loaded,
+            dataset,
+            PresidioDetector(),
+            AuditOptions(documents=documents, seed=seed),
+            progress,
+            resume=resume,
+            processes=processes,
+            include_text=include_text,
+        )
+    outcomes = written.check(limits, gates)  # the report is there, whatever a gate asks for in vain
     if json_:
-        sys.stdout.write(json_path.read_text(encoding="utf-8"))
+        sys.stdout.write((out / JSON_NAME).read_text(encoding="utf-8"))
         raise typer.Exit(exit_code(outcomes))
-    _print(result, dataset.name)
-    console.print(f"report: {html_path}\ndata:   {json_path}", soft_wrap=True)
+    _print(written.audit, dataset.name)
+    console.print(f"report: {out / HTML_NAME}\ndata:   {out / JSON_NAME}", soft_wrap=True)
     sys.stdout.write(outcome_lines(outcomes))
     raise typer.Exit(exit_code(outcomes))
 

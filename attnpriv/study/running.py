@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from attnpriv.audit.runner import audit_runs
-from attnpriv.audit.tasks import one_thread
-from attnpriv.audit.work import NAME as WORK
-from attnpriv.audit.work import WorkFolder
 from attnpriv.data import Dataset
 from attnpriv.data.splits import split_rule
 from attnpriv.errors import InputError
 from attnpriv.identity import check_same
 from attnpriv.replacing import replace_file
-from attnpriv.report import provenance, read_report, write_report
-from attnpriv.report.writer import HTML_NAME, JSON_NAME
+from attnpriv.report.auditing import audit_into, finished, provenance_of
 from attnpriv.runs.folder import Run, load_run
 from attnpriv.sensitive import Detector
 from attnpriv.study.design import CELLS, Cell, Design
@@ -163,23 +157,10 @@ def _audit(
     design: Design,
     seed: int,
     detector: Detector | None,
-    report: Progress,
+    progress: Progress,
 ) -> dict[str, Any]:
     """The report on a seed's runs, made now or found complete."""
-    with one_thread():  # as the audit computes
-        origin = provenance(runs, data)
-    path = folder / JSON_NAME
-    if path.exists() and (folder / HTML_NAME).exists():  # in this order they are written
-        found = read_report(path)
-        if found.get("provenance") == json.loads(json.dumps(asdict(origin))):
-            return found
     options = replace(design.audit, seed=seed)
-    work = WorkFolder(folder / WORK, {**asdict(origin), **asdict(options)})
-    try:
-        work.check()
-    except InputError:  # none has begun, or one by other code
-        shutil.rmtree(work.path, ignore_errors=True)
-    result = audit_runs(runs, data, detector, options, report, work=work)
-    write_report(result, folder, provenance=origin)
-    shutil.rmtree(work.path, ignore_errors=True)
-    return read_report(path)
+    if report := finished(folder, provenance_of(runs, data)):
+        return report
+    return audit_into(folder, runs, data, detector, options, progress, resume=None).report

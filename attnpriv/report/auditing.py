@@ -1,0 +1,129 @@
+"""An audit from its inputs to its files, for whoever asks for one: the command and the study."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from attnpriv.audit.results import Audit
+from attnpriv.audit.runner import audit_runs
+from attnpriv.audit.subject import AuditOptions
+from attnpriv.audit.tasks import one_thread
+from attnpriv.audit.work import NAME, WorkFolder, open_work_folder
+from attnpriv.audit.workers import Report
+from attnpriv.data.records import Dataset
+from attnpriv.errors import InputError
+from attnpriv.report.document import read_report
+from attnpriv.report.gates import Gate, Outcome, check_gates
+from attnpriv.report.provenance import Provenance, provenance
+from attnpriv.report.writer import HTML_NAME, JSON_NAME, write_checks, write_report
+from attnpriv.runs.folder import Run
+from attnpriv.sensitive import Detector
+
+
+@dataclass(frozen=True)
+class Written:
+    """An audit whose report is in a folder.
+
+    Attributes:
+        audit: what was measured.
+        folder: where its files are.
+        report: ``audit.json`` as read.
+        provenance: where its figures come from.
+        include_text: whether words of records may stand in the report.
+    """
+
+    audit: Audit
+    folder: Path
+    report: dict[str, Any]
+    provenance: Provenance
+    include_text: bool
+
+    def check(
+        self, gates: Sequence[Gate], gates_file: PurePath | None = None
+    ) -> tuple[Outcome, ...]:
+        """Check gates, show their outcomes on the page, and write what CI reads.
+
+        Raises:
+            InputError: a gate asks for what the report does not have, or the folder cannot be
+                written.
+        """
+        outcomes = check_gates(self.report, gates)
+        if outcomes:
+            write_report(self.audit, self.folder, self.include_text, self.provenance, outcomes)
+        write_checks(self.report, self.folder, outcomes, gates_file)
+        return outcomes
+
+
+def audit_into(
+    folder: Path,
+    runs: Sequence[Run],
+    data: Dataset,
+    detector: Detector | None,
+    options: AuditOptions,
+    progress: Report | None = None,
+    *,
+    resume: bool | None = False,
+    processes: int = 1,
+    include_text: bool = False,
+) -> Written:
+    """Audit runs and write ``audit.json`` and ``report.html`` into a folder.
+
+    What is finished of the audit is kept in the folder until the report is written, so that an
+    interrupted audit can go on.
+
+    Args:
+        folder: made if it is missing.
+        runs: at least one; the others are compared with the first.
+        data: labelled rows, with gold spans or without.
+        detector: finds personal data where the data has no gold spans.
+        options: how much to measure.
+        progress: called with a stage's name, the number done and the total.
+        resume: True goes on with the unfinished audit in the folder and raises if there is none;
+            False raises if there is one; None goes on with one of the same inputs and throws any
+            other away.
+        processes: number of worker processes; results are bit-identical for any number.
+        include_text: also show the words of the example documents that are not marked as personal
+            data; see ``write_report``.
+
+    Raises:
+        InputError: the audit is not possible with these inputs, ``resume`` does not fit what is in
+            the folder, or the folder cannot be written.
+    """
+    origin = provenance_of(runs, data)
+    identity = {**asdict(origin), **asdict(options)}
+    if resume is None:
+        resume = _has_begun(folder, identity)
+    with open_work_folder(folder, identity, resume=resume) as work:
+        audit = audit_runs(runs, data, detector, options, progress, work=work, processes=processes)
+        json_path, _ = write_report(audit, folder, include_text, origin)
+    return Written(audit, folder, read_report(json_path), origin, include_text)
+
+
+def provenance_of(runs: Sequence[Run], data: Dataset) -> Provenance:
+    """The provenance of an audit made now."""
+    with one_thread():  # as the audit computes
+        return provenance(runs, data)
+
+
+def finished(folder: Path, origin: Provenance) -> dict[str, Any] | None:
+    """The report in a folder, if it is complete and its figures have this origin."""
+    if not ((folder / JSON_NAME).exists() and (folder / HTML_NAME).exists()):
+        return None  # they are written in this order
+    report = read_report(folder / JSON_NAME)
+    return report if report["provenance"] == json.loads(json.dumps(asdict(origin))) else None
+
+
+def _has_begun(folder: Path, identity: dict[str, Any]) -> bool:
+    """Whether this very audit has begun in a folder; what another one left there is removed."""
+    work = WorkFolder(folder / NAME, identity)
+    try:
+        work.check()
+    except InputError:  # none has begun, or one of other inputs
+        shutil.rmtree(work.path, ignore_errors=True)
+        return False
+    return True
