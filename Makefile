@@ -15,7 +15,7 @@ BROWSER ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/attnpriv-browser
 # hardening_frontier is not among them: it takes a file to go on with, and hours.
 BENCHMARKS := $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/*.py)))) serving
 
-.PHONY: setup demo test interop soak fuzz browser lint bench proto check-proto lint-proto release-proto clean
+.PHONY: setup demo test interop soak fuzz browser docs lint bench proto check-proto lint-proto release-proto clean
 
 setup: $(READY)  ## a virtual environment with everything, from PyPI alone
 
@@ -57,6 +57,13 @@ $(BROWSER)/.ready: tests/browser/package.json
 	mkdir -p $(@D)
 	cp $< $(@D)
 	npm install --prefix $(@D) --silent --no-audit --no-fund
+	touch $@
+
+docs: $(VENV)/.docs  ## the documentation as a site in build/site; a link that leads nowhere fails
+	$(BIN)/python -m mkdocs build --strict --quiet
+
+$(VENV)/.docs: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@
 
 lint: $(READY) check-proto lint-proto  ## style, types and the protos

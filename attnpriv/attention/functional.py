@@ -53,7 +53,7 @@ def choose_backend(
     * ``eager``: whenever the weights are asked for, since only this one has them, and for no keys.
     * ``fused``, PyTorch's ``scaled_dot_product_attention``: dot products without a clip, or under
       ``norm``, which touches no logit. The exception: few keys under ``norm`` on a CPU, where
-      ``blockwise`` was measured to be faster (docs/benchmarks.md).
+      ``blockwise`` was measured to be faster (docs/benchmark-log.md).
     * ``flex``, PyTorch's FlexAttention: dot products under ``clamp`` and ``tanh`` on CUDA. On a CPU
       it has no backward pass, and under a clamp wrong results in bfloat16 (torch 2.13). What
       ``relative`` asks for, the largest logit of a row, it does not know.
@@ -292,7 +292,7 @@ def _blockwise_dtype(q: Tensor, config: AttentionConfig) -> torch.dtype:
 
     The range of float16 is too small for exponentials. Of the differences between large logits,
     which count under ``relative``, bfloat16 would leave little; and a CPU that does not multiply it
-    takes ten times as long (docs/benchmarks.md).
+    takes ten times as long (docs/benchmark-log.md).
     """
     if q.dtype != torch.bfloat16:
         return wide_dtype(q)

@@ -14,7 +14,7 @@ from attnpriv.data.tokenisation import Encoding
 from attnpriv.models.text import TextClassifier
 from attnpriv.training.batches import Losses, TextRecords
 
-# Weights beside that of the answers, which is 1; docs/benchmarks.md has others that were tried.
+# Weights beside that of the answers, which is 1; docs/benchmark-log.md has others that were tried.
 LABELS, STATES = 0.5, 10.0
 SOFTNESS = 2.0  # the T at which answers are compared
 
