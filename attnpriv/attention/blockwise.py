@@ -1,12 +1,12 @@
-"""Attention without the weights: a block of them at a time, forward and backward.
+"""Attention without a tensor of all weights: a block of them at a time, forward and backward.
 
 A bounded logit can be exponentiated as it is: no running maximum is needed and nothing overflows.
-So the weights of a row are ``e/l`` with ``e = 2^(gain·clip(u))`` and l the sum of e, and a block of
-e lives in the cache between two matrix products. The backward pass makes the blocks again (Dao et
+The weights of a row are ``e/l`` with ``e = 2^(gain·clip(u))`` and l the sum of e; a block of e
+stays in the cache between two matrix products. The backward pass computes the blocks again (Dao et
 al. 2022, arXiv:2205.14135), so that neither pass holds a [Tq, Tk] tensor.
 
-The blocks are written into the same memory again and again: new memory would come cold, or from the
-system, which zeroes it first.
+All blocks are written to the same memory: new memory would not be in the cache, or would come from
+the system, which zeroes it first.
 
 Shapes: B batch, H heads, Tq queries, Tk keys, Dh head width, Dv value width; inside a group of G
 heads, [G, T, Dh].
@@ -35,11 +35,11 @@ from attnpriv.attention.scores import (
 from attnpriv.attention.threads import divide, threads_for
 
 LN2 = math.log(2)
-# Less than any sum: exponents that cannot overflow are above -31, and of others the largest is 0.
+# Below every sum: exponents that cannot overflow are above -31; of the others, the largest is 0.
 LEAST_SUM = 2.0**-40
-BLOCK_BYTES = 1 << 20  # of one block: a core's caches hold a few of them
+BLOCK_BYTES = 1 << 20  # size of a block: a core's caches hold a few of them
 
-# Those of ``blockwise_attention``, in turn.
+# The arguments of ``blockwise_attention``, in order.
 Inputs = tuple[
     Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None, "Rule"
 ]
@@ -51,16 +51,16 @@ class Rule:
     """How the score u of a query and a key becomes the exponent ``gain·clip(u)``.
 
     Attributes:
-        scale: factor of the dot product in u; additive scores have none.
-        clip: ``clamp`` cuts u at ±bound; ``sigmoid`` maps u to (0, 1), which up to a factor and a
-            shift, that a softmax does not see, is tanh of u/2; ``relative`` takes off the row's
-            largest u and raises the rest to -2·bound; ``norm`` shortens queries and keys to the
-            norm ``bound`` instead; None changes nothing.
+        scale: factor of the score in u.
+        clip: ``clamp`` cuts u at ±bound. ``sigmoid`` maps u to (0, 1), which is tanh of u/2 up to a
+            factor and a shift that a softmax ignores. ``relative`` subtracts the row's largest u
+            and raises what is then below -2·bound to it. ``norm`` shortens queries and keys to the
+            norm ``bound`` instead. None changes nothing.
         bound: see ``clip``.
         overflows: whether an exponent can leave the range of float32; then the row's largest is
             subtracted first.
         causal: whether query i sees the keys up to i only.
-        dtype: in which the forward pass computes.
+        dtype: dtype of the forward pass.
     """
 
     scale: float
@@ -87,16 +87,16 @@ def blockwise_attention(
         q: queries, [B, H, Tq, Dh].
         k: keys, [B, H, Tk, Dh].
         v: values, [B, H, Tk, Dv].
-        gain: [B, H, 1, 1], or None for 1.
+        gain: factor of the clipped score, [B, H, 1, 1]; None means 1.
         vector: w of additive scores ``u = w·tanh(q + k)``, [B, H, 1, Dh]; None for dot products.
-        bias: added to u, by distance as in ``bias_of_pairs``, [H, 2L-1]; None for none.
+        bias: added to u by distance, as in ``bias_of_pairs``, [H, 2L-1]; None adds nothing.
         mask: True where a key may be seen, four dimensions that broadcast to [B, H, Tq, Tk].
         rule: how a score becomes an exponent.
 
-    Differentiable once, by every tensor but mask and bias.
+    Can be differentiated once, by every tensor but mask and bias.
     """
     inputs = (q, k, v, gain, vector, bias, mask, rule)
-    if torch.is_grad_enabled():  # what autograd calls comes back here, with gradients off
+    if torch.is_grad_enabled():  # autograd calls this function again, with gradients off
         learning: Tensor = _Blockwise.apply(*inputs)  # type: ignore[no-untyped-call]
         return learning
     out = q.new_empty(*q.shape[:3], v.shape[-1])
@@ -124,7 +124,7 @@ class _Blockwise(torch.autograd.Function):
         named = zip(DIFFERENTIATED, inputs, ctx.needs_input_grad, strict=False)
         grads = {name: x.new_empty(x.shape) for name, x, needed in named if needed}
         flat = {name: x.flatten(0, 1) for name, x in grads.items()}
-        # Half precision would leave little of a gradient, a difference of similar numbers.
+        # A gradient is a difference of similar numbers, of which half precision would leave little.
         cut = _Cut(inputs, wide_dtype(grad), blocks=3, grad=grad)
 
         def backward(where: slice, group: _Group) -> None:
@@ -139,12 +139,12 @@ class _Blockwise(torch.autograd.Function):
 
 
 class _Space:
-    """Memory that all groups write in turn.
+    """Memory that one group after the other writes to.
 
     Args:
-        memory: of each block, flat.
-        rows: how many a block has.
-        short: for the shortened queries and keys of a group, where they are.
+        memory: one flat row of memory per block.
+        rows: number of query rows in a block.
+        short: memory for the shortened queries and keys of a group; empty where none are shortened.
     """
 
     def __init__(self, memory: Tensor, rows: int, short: list[Tensor]) -> None:
@@ -153,7 +153,7 @@ class _Space:
         self._shape: tuple[int, ...] = ()
 
     def blocks(self, *shape: int) -> list[Tensor]:
-        if shape != self._shape:  # views cost microseconds
+        if shape != self._shape:  # views are kept, since making one costs microseconds
             size = math.prod(shape)
             self._shape, self._blocks = shape, [x[:size].view(shape) for x in self._memory]
         return self._blocks
@@ -163,9 +163,9 @@ class _Group:
     """Some heads of some texts, flattened to G, with the gradients of their inputs.
 
     Args:
-        tensors: their share of those of DIFFERENTIATED that there are, [G, ...], and backward of
-            the gradient by the output, ``grad``.
-        bias: their heads' share, or None.
+        tensors: the group's part of each tensor named in DIFFERENTIATED that is not None,
+            [G, ...]; in the backward pass also of ``grad``, the gradient by the output.
+        bias: the part of the group's heads, or None.
         mask: [G, 1 or Tq, Tk], or None.
         rule: how a score becomes an exponent.
         space: memory for blocks.
@@ -183,11 +183,11 @@ class _Group:
         self.q, self.k, self.v = tensors["q"], tensors["k"], tensors["v"]
         self.gain, self.vector = tensors.get("gain"), tensors.get("vector")
         self.bias, self.mask, self.rule, self.space = bias, mask, rule, space
-        self.factors: dict[str, Tensor] = {}  # by which queries and keys were shortened
+        self.factors: dict[str, Tensor] = {}  # the factors that shortened queries and keys
         if rule.clip == "norm":
             self.q, self.factors["q"] = shorten_forward(self.q, rule.bound, space.short[0])
             self.k, self.factors["k"] = shorten_forward(self.k, rule.bound, space.short[1])
-        self.sums: dict[str, Tensor] = {}  # gradients, over the query blocks
+        self.sums: dict[str, Tensor] = {}  # gradients, summed over the query blocks
 
     def query_blocks(self) -> Iterator[slice]:
         Tq, step = self.q.shape[1], max(1, self.space.rows // len(self.q))
@@ -195,7 +195,7 @@ class _Group:
             yield slice(start, min(start + step, Tq))
 
     def forward(self, rows: slice, out: Tensor) -> None:
-        """Put the output of a query block into ``out`` [G, t, Dv]."""
+        """Write the output of a query block to ``out`` [G, t, Dv]."""
         u, *_ = self._blocks(rows)
         self._scores(rows, out=u)
         self._clip(u, rows)
@@ -216,7 +216,7 @@ class _Group:
         self._seen(self._sum("v"), rows).baddbmm_(e.mT, g)
         slope = self.rule.scale * LN2
         factor = slope if self.gain is None else self.gain * slope
-        g.mul_(factor)  # constant within a head, so that it may come before the sums
+        g.mul_(factor)  # constant within a head, so it may be applied before the sums
         torch.bmm(g, self._seen(self.v, rows).mT, out=dz).mul_(e)
         dz.addcmul_(e, dz.sum(-1, keepdim=True).div_(total), value=-1)
         if learns_gain:
@@ -226,7 +226,7 @@ class _Group:
         self._scores_backward(dz, rows)
 
     def gradient(self, name: str) -> Tensor:
-        """By the input of that name, flattened to G."""
+        """The gradient by the input of that name, flattened to G."""
         total = self._sum(name)
         if name not in self.factors:
             return total
@@ -238,7 +238,7 @@ class _Group:
         return self.sums[name]
 
     def _row_sums(self, e: Tensor) -> Tensor:
-        """[G, t, 1], and not 0 for a row without visible keys, whose e are all 0."""
+        """The sum of each row, [G, t, 1]; not 0 even where no key is visible and every e is 0."""
         total = e.sum(-1, keepdim=True, dtype=wide_dtype(e))
         return total if self.mask is None else total.clamp_(min=LEAST_SUM)
 
@@ -251,7 +251,7 @@ class _Group:
         return _part(x, self._keys(rows))
 
     def _blocks(self, rows: slice) -> list[Tensor]:
-        """Memory for the pairs of the block's queries and their keys, [G, t, keys] each."""
+        """Memory for all pairs of the block's queries and their keys, [G, t, keys] each."""
         return self.space.blocks(len(self.q), rows.stop - rows.start, self._keys(rows).stop)
 
     def _scores(self, rows: slice, out: Tensor) -> None:
@@ -260,7 +260,7 @@ class _Group:
             products = additive_pairs(q, k) @ self.vector.mT.unsqueeze(1)
             torch.mul(products.squeeze(-1), scale, out=out)
             return
-        torch.baddbmm(out, q, k.mT, beta=0, alpha=scale, out=out)  # there a scale costs nothing
+        torch.baddbmm(out, q, k.mT, beta=0, alpha=scale, out=out)  # applies the scale for free
         if self.bias is not None:
             bias = bias_of_pairs(self.bias, rows, self._keys(rows))
             out.view(-1, *bias.shape).add_(bias)
@@ -279,7 +279,7 @@ class _Group:
         dk.add_(through.sum(1))
 
     def _clip(self, u: Tensor, rows: slice) -> None:
-        """In place."""
+        """Clip u in place."""
         match self.rule.clip:
             case "clamp":
                 u.clamp_(-self.rule.bound, self.rule.bound)
@@ -292,7 +292,7 @@ class _Group:
                 u.sub_(largest_of_rows(u)).clamp_(-2 * self.rule.bound, 0)
 
     def _clip_backward(self, grad: Tensor, clipped: Tensor, spare: Tensor) -> None:
-        """Of the gradient by ``clip(u)`` make, in place, that by u."""
+        """Turn the gradient by ``clip(u)`` into the gradient by u, in place."""
         bound = self.rule.bound
         match self.rule.clip:
             case "clamp":
@@ -300,8 +300,9 @@ class _Group:
             case "sigmoid":
                 torch.ops.aten.sigmoid_backward.grad_input(grad, clipped, grad_input=grad)
             case "relative":
-                # What was raised moves with the largest of its row, an equal share with each of
-                # them. A row's gradients sum up to 0, so that the rest knows what the raised have.
+                # A raised score moves with the largest of its row; where several are the largest,
+                # with each in equal shares. The gradients of a row sum to 0, so what is missing
+                # from the sum of the others belongs to the raised ones.
                 _pass_between(-2 * bound, 1, grad, clipped)
                 largest = torch.eq(clipped, 0, out=spare)
                 count = largest.sum(-1, keepdim=True).clamp_(min=1)
@@ -309,7 +310,7 @@ class _Group:
                 grad.addcmul_(largest, share, value=-1)
 
     def _exponentials(self, clipped: Tensor, rows: slice, out: Tensor) -> Tensor:
-        """``2^(gain·clip(u))``, and 0 where the key may not be seen."""
+        """``2^(gain·clip(u))``, and 0 where the key is hidden."""
         x, visible = clipped, self._visible(rows)
         if self.gain is not None:
             x = torch.mul(x, self.gain, out=out)
@@ -319,7 +320,7 @@ class _Group:
             x = torch.sub(x, largest_of_rows(x), out=out)
         torch.exp2(x, out=out)
         if visible is not None and not self.rule.overflows:
-            out.mul_(visible.to(out.dtype))  # a fraction of the time of a fill
+            out.mul_(visible.to(out.dtype))  # takes a fraction of the time of masked_fill_
         return out
 
     def _visible(self, rows: slice) -> Tensor | None:
@@ -336,13 +337,13 @@ class _Group:
 
 
 class _Cut:
-    """Batch and heads cut so that a group, or a query block of one head, is a block.
+    """How batch and heads are cut, so that a group or a query block of one head fills a block.
 
     Args:
-        inputs: those of ``blockwise_attention``.
-        dtype: to compute in.
-        blocks: how many a group writes at a time.
-        grad: the gradient by the output.
+        inputs: the arguments of ``blockwise_attention``.
+        dtype: dtype to compute in.
+        blocks: number of blocks that a group needs at a time.
+        grad: the gradient by the output, in the backward pass.
     """
 
     def __init__(
@@ -353,7 +354,7 @@ class _Cut:
         self.tensors = {name: x for name, x in named if isinstance(x, Tensor)}
         q, k, _, _, vector, *_ = inputs
         (B, H, Tq, _), Tk = q.shape, k.shape[2]
-        width = Tk * (1 if vector is None else k.shape[3])  # additive scores: a vector for each
+        width = Tk * (1 if vector is None else k.shape[3])  # additive: a vector for each key
         self.threads = threads_for(B * H * Tq * width, q.device)
         block = max(1, BLOCK_BYTES // (dtype.itemsize * max(1, width)))
         self.rows = min(block, -(-B * H // self.threads) * Tq)
@@ -361,7 +362,7 @@ class _Cut:
         self.heads = H if self.batch > 1 else max(1, self.rows // max(1, Tq))
 
     def each_group(self, work: Callable[[slice, _Group], None]) -> None:
-        """Do some work with each group and its place among all B·H heads."""
+        """Call ``work`` with each group and its position among all B·H heads."""
         B, H = self.inputs[0].shape[:2]
         firsts = [(b, h) for b in range(0, B, self.batch) for h in range(0, H, self.heads)]
 
@@ -394,10 +395,10 @@ class _Cut:
 
 
 def _part(x: Tensor, rows: slice) -> Tensor:
-    """``x[:, rows]``; the tensor itself where that is all of it, as a view costs microseconds."""
+    """``x[:, rows]``, or x itself if that is all of it: making a view costs microseconds."""
     return x if rows.stop - rows.start == x.shape[1] else x[:, rows]
 
 
 def _pass_between(low: float, high: float, grad: Tensor, x: Tensor) -> None:
-    """Zero a gradient, in place, where x is not inside."""
+    """Set a gradient to zero, in place, where x is not between low and high."""
     torch.ops.aten.hardtanh_backward.grad_input(grad, x, low, high, grad_input=grad)

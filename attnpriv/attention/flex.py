@@ -36,7 +36,8 @@ def flex_attend(
         config: clips by ``clamp`` or ``tanh``.
         causal: query i sees the keys up to i only.
         tau: the temperature, a number or [B or 1, H, 1, 1].
-        compiled: False runs PyTorch's reference implementation, which makes the weights: for tests.
+        compiled: False, for tests, runs PyTorch's reference implementation, which makes the
+            weights.
     """
     score_mod = _score_mod(q, mask, config, causal, tau)
     attend: Any = _compiled() if compiled else flex_attention

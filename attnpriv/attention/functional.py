@@ -1,4 +1,4 @@
-"""Attention as pure functions of queries, keys and values, and the choice of who computes it.
+"""Attention as pure functions of queries, keys and values, and the choice of a backend.
 
 Shapes: B batch, H heads, Tq queries, Tk keys, Dh head width, Dv value width.
 """
@@ -30,11 +30,11 @@ from attnpriv.config import AttentionConfig
 from attnpriv.errors import InputError
 
 FLOAT_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-# From so many keys on PyTorch's kernel is the faster one under ``norm`` on a CPU.
+# Under ``norm`` on a CPU, PyTorch's kernel is faster than ours from this many keys on.
 FUSED_KEYS, FUSED_KEYS_HALF = 128, 512
-PIECE_BYTES = 1 << 19  # of queries that are shortened at a time
+PIECE_BYTES = 1 << 19  # how many bytes of queries are shortened at a time
 LOG2E = math.log2(math.e)
-# Exponents to the base 2 up to this need no maximum subtracted: float32 ends at 127.
+# Base-2 exponents up to this need no maximum subtracted first: float32 overflows only past 127.
 LARGEST_EXPONENT = 60.0
 
 Backend = Literal["eager", "fused", "blockwise", "flex"]
@@ -48,27 +48,28 @@ def choose_backend(
     keys: int = FUSED_KEYS,
     biased: bool = False,
 ) -> Backend:
-    """Who computes the attention; a function of the arguments alone.
+    """The backend that computes the attention. It depends on the arguments alone.
 
-    * ``eager``: whenever the weights are asked for, since only this one has them, and for no keys.
+    * ``eager``: whenever the weights are asked for, since no other backend has them, and when there
+      are no keys.
     * ``fused``, PyTorch's ``scaled_dot_product_attention``: dot products without a clip, or under
-      ``norm``, which touches no logit. The exception: few keys under ``norm`` on a CPU, where
+      ``norm``, which leaves the logits alone. Exception: with few keys under ``norm`` on a CPU,
       ``blockwise`` was measured to be faster (docs/benchmark-log.md).
     * ``flex``, PyTorch's FlexAttention: dot products under ``clamp`` and ``tanh`` on CUDA. On a CPU
-      it has no backward pass, and under a clamp wrong results in bfloat16 (torch 2.13). What
-      ``relative`` asks for, the largest logit of a row, it does not know.
-    * ``blockwise``, this package's own kernel: everything else, and all logits with a bias by
-      position, of which the others would need a [Tq, Tk] tensor.
+      it has no backward pass and gives wrong results for a clamp in bfloat16 (torch 2.13). It
+      cannot find the largest logit of a row, which ``relative`` needs.
+    * ``blockwise``, this package's own kernel: everything else, and all logits with a position
+      bias, for which the other backends would need a [Tq, Tk] tensor.
 
-    The answers are the same up to rounding. All but ``eager`` keep memory linear in the keys.
+    All backends give the same answer up to rounding. All but ``eager`` use memory linear in Tk.
 
     Args:
         config: score and clipping.
         device: where the tensors are.
-        need_weights: whether the weights are to be returned.
-        dtype: of the tensors.
+        need_weights: whether the weights will be returned.
+        dtype: dtype of the tensors.
         keys: Tk.
-        biased: whether there is a bias by position.
+        biased: whether a position bias is added to the logits.
 
     >>> choose_backend(AttentionConfig(clip=2.0), torch.device("cpu"), need_weights=False)
     'blockwise'
@@ -109,18 +110,19 @@ def attention_weights(
             [B, H, Tq, Tk]; None shows every key.
         config: score, temperature and clipping.
         causal: query i sees the keys up to i only, besides the mask.
-        temperature: τ of every head, [H] or [B, H], in place of ``config.temperature``.
-        score_vector: w of additive scores, [H, Dh] or [B, H, Dh].
-        position_bias: what a distance adds to scaled dot products before the clip, [H, 2L-1] with
-            L >= Tq and Tk; that of key j and query i stands at ``L - 1 + j - i``. A constant: no
-            gradient flows to it.
+        temperature: τ of every head, [H] or [B, H], used instead of ``config.temperature``.
+        score_vector: the vector w of additive scores, [H, Dh] or [B, H, Dh].
+        position_bias: added to scaled dot products before the clip, one number per head and
+            distance: [H, 2L-1] with L >= Tq and Tk. Query i and key j get entry ``L - 1 + j - i``.
+            A constant: no gradient flows to it.
 
     Returns:
-        Weights [B, H, Tq, Tk] in the dtype of ``q``; the edge cases stand in the package's table.
+        Weights [B, H, Tq, Tk] in the dtype of ``q``; the package's docstring lists edge cases.
 
     Raises:
-        InputError: shapes or dtypes do not fit, a score vector is missing or too much, or a bias
-            stands beside additive scores or ``norm``, whose bounds it would break.
+        InputError: shapes or dtypes do not fit; additive scores come without a score vector, or
+            other scores with one; or a position bias is given with additive scores or ``norm``,
+            whose bounds it would break.
 
     Claim: with a clip, every weight lies within ``guarantees.weight_bounds(c, τ, n)`` for n visible
     keys. Not covered: anything else the network computes from the same input.
@@ -138,8 +140,8 @@ def attention_weights(
     if mask is None:
         return torch.softmax(logits, dim=-1).to(q.dtype)
     visible = mask.any(dim=-1, keepdim=True)
-    # A row without keys gets finite logits first: softmax over -inf alone would be NaN, also in
-    # the gradient.
+    # A row without visible keys keeps finite logits: a softmax over nothing but -inf would be NaN,
+    # in the gradient too.
     logits = logits.masked_fill(~mask & visible, -math.inf)
     weights = torch.softmax(logits, dim=-1).masked_fill(~visible, 0.0)
     return weights.to(q.dtype)
@@ -160,8 +162,8 @@ def attend(
 ) -> tuple[Tensor, Tensor | None]:
     """Weighted sums of the values, with the weights on request.
 
-    Without weights no [B, H, Tq, Tk] tensor is made, forward or backward; a mask beside ``causal``
-    makes one boolean [B, 1, Tq, Tk] where the fused kernel runs. See ``choose_backend``.
+    Without weights no [B, H, Tq, Tk] tensor is made, forward or backward. A mask together with
+    ``causal`` takes one boolean [B, 1, Tq, Tk] where the fused kernel runs. See ``choose_backend``.
 
     Args:
         q: queries, [B, H, Tq, Dh].
@@ -179,21 +181,20 @@ def attend(
         Output [B, H, Tq, Dv], and the weights [B, H, Tq, Tk] or None.
 
     Raises:
-        InputError: shapes or dtypes do not fit, a score vector is missing or too much, or a bias
-            stands beside additive scores or ``norm``, whose bounds it would break.
+        InputError: as ``attention_weights``, or ``v`` does not fit ``k``.
 
-    Claim: the weights that the output stands for keep the bounds of ``attnpriv.guarantees`` up to
+    Claim: the weights behind the output keep the bounds of ``attnpriv.guarantees`` up to
     rounding: a factor below ``1 + 2·eps`` in half precision, and close to 1 otherwise, as
     docs/guarantees.md spells out under "Rounding". Not covered: as there.
     """
     if v.ndim != 4 or v.shape[:-1] != k.shape[:-1] or v.dtype != k.dtype:
         raise InputError(
-            f"expected v as [B, H, Tk, Dv] in {k.dtype} beside k {list(k.shape)}, "
-            f"got {list(v.shape)} in {v.dtype}"
+            f"expected v of shape [B, H, Tk, Dv] and dtype {k.dtype} to go with k of shape "
+            f"{list(k.shape)}, got {list(v.shape)} and {v.dtype}"
         )
     biased = position_bias is not None
     backend = choose_backend(config, q.device, need_weights, q.dtype, k.shape[2], biased)
-    # An exported graph holds for other sizes, and the loops of the others would keep theirs.
+    # An exported graph must hold for other sizes; the loops of the other backends would fix theirs.
     if backend == "eager" or torch.compiler.is_exporting():
         weights = attention_weights(
             q, k, mask, config, causal=causal, temperature=temperature,
@@ -227,7 +228,7 @@ def _fused(
     radius = norm_radius(config.clip, q.shape[-1], q.dtype)
     if torch.is_grad_enabled():
         return _fused_kernel(shorten(q, radius), shorten(k, radius), v, mask, causal, tau)
-    # Some texts at a time, into the same memory, which so stays in the cache.
+    # A few texts at a time into the same memory, so that it stays in the cache.
     rows = max(1, PIECE_BYTES // max(1, q[:1].numel() * q.element_size()))
     out = q.new_empty(*q.shape[:3], v.shape[-1])
 
@@ -288,11 +289,11 @@ def _blockwise(
 
 
 def _blockwise_dtype(q: Tensor, config: AttentionConfig) -> torch.dtype:
-    """In which the blockwise kernel computes, forward.
+    """The dtype in which the blockwise kernel runs its forward pass.
 
-    The range of float16 is too small for exponentials. Of the differences between large logits,
-    which count under ``relative``, bfloat16 would leave little; and a CPU that does not multiply it
-    takes ten times as long (docs/benchmark-log.md).
+    The range of float16 is too small for exponentials. bfloat16 keeps few digits of the differences
+    between large logits, on which ``relative`` depends, and takes ten times as long on a CPU that
+    cannot multiply it (docs/benchmark-log.md).
     """
     if q.dtype != torch.bfloat16:
         return wide_dtype(q)
@@ -338,8 +339,8 @@ def _per_head(
     """τ as a number or [B|1, H, 1, 1]; w as None or [B, H, 1, Dh]."""
     B, H, _, Dh = q.shape
     if (score_vector is not None) != (config.score == "additive"):
-        got = "none" if score_vector is None else "one"
-        raise InputError(f"expected a score vector exactly for additive scores, got {got}")
+        got = "additive scores without one" if score_vector is None else "one for dot_product"
+        raise InputError(f"expected a score_vector with additive scores only, got {got}")
     tau: Tensor | float = config.temperature
     if temperature is not None:
         _check_per_head("temperature", temperature, B, H)
@@ -351,11 +352,13 @@ def _per_head(
 
 
 def _check_per_head(name: str, x: Tensor, *shape: int) -> None:
-    """Refuse all but ``shape``, with or without the batch that it begins with."""
-    # The dimensions first: comparing shapes of unequal length would compare the batch with the
-    # heads, and a graph that is exported would hold for batches of another size only.
+    """Refuse every shape but ``shape``, with or without the batch dimension at its beginning."""
+    # The number of dimensions first: shapes of unequal length would compare the batch with the
+    # heads, and an exported graph would then hold only where the two differ.
     if x.ndim not in (len(shape) - 1, len(shape)) or tuple(x.shape) != shape[-x.ndim :]:
-        raise InputError(f"expected {name} {list(shape[1:])} or {list(shape)}, got {list(x.shape)}")
+        raise InputError(
+            f"expected {name} of shape {list(shape[1:])} or {list(shape)}, got {list(x.shape)}"
+        )
 
 
 def _checked_bias(
@@ -365,13 +368,15 @@ def _checked_bias(
         return None
     if config.score == "additive" or (config.clip is not None and config.clip_mode == "norm"):
         raise InputError(
-            f"expected no bias by position beside {config.score} scores clipped by "
-            f"{config.clip_mode if config.clip else 'nothing'}, got one"
+            "expected no position_bias with additive scores or clip_mode norm, whose bounds it "
+            f"would break, got one with score {config.score} and clip_mode "
+            f"{config.clip_mode if config.clip else 'none'}"
         )
     H, width = q.shape[1], 2 * max(q.shape[2], k.shape[2]) - 1
     if bias.ndim != 2 or len(bias) != H or bias.shape[1] < width or bias.shape[1] % 2 == 0:
         raise InputError(
-            f"expected position_bias [{H}, an odd number >= {width}], got {list(bias.shape)}"
+            f"expected position_bias of shape [{H}, L] with an odd L >= {width}, "
+            f"got {list(bias.shape)}"
         )
     return bias.detach()
 
@@ -385,19 +390,22 @@ def _visible(mask: Tensor | None, q: Tensor, k: Tensor, causal: bool) -> Tensor 
 
 
 def _checked_mask(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor | None:
-    """Refuse shapes and dtypes that do not fit; return the mask with four dimensions."""
+    """The mask with four dimensions, after refusing shapes and dtypes that do not fit."""
     if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         raise InputError(
-            "expected no torch.jit.trace, which would keep the sizes of its example for all others "
-            "(nor the ONNX export that is built on it): use torch.export.export, or "
+            "torch.jit.trace is not supported, nor the ONNX export built on it: the trace would "
+            "apply the sizes of its example to every input; use torch.export.export, or "
             "torch.onnx.export with dynamo=True"
         )
     if q.ndim != 4 or k.ndim != 4 or q.shape[:2] != k.shape[:2] or q.shape[3] != k.shape[3]:
         raise InputError(
-            f"expected q [B, H, Tq, Dh] and k [B, H, Tk, Dh], got {list(q.shape)}, {list(k.shape)}"
+            "expected q of shape [B, H, Tq, Dh] and k of shape [B, H, Tk, Dh], "
+            f"got {list(q.shape)} and {list(k.shape)}"
         )
     if q.dtype not in FLOAT_DTYPES or k.dtype != q.dtype:
-        raise InputError(f"expected q and k in one floating dtype, got {q.dtype} and {k.dtype}")
+        raise InputError(
+            f"expected q and k of the same floating dtype, got {q.dtype} and {k.dtype}"
+        )
     if mask is None:
         return None
     full = (*q.shape[:3], k.shape[2])
@@ -407,7 +415,7 @@ def _checked_mask(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor | None:
     fits = mask.ndim == 4 and all(m in (1, f) for m, f in zip(mask.shape, full, strict=True))
     if mask.dtype != torch.bool or not fits:
         raise InputError(
-            f"expected a bool mask {list(wanted)} or one that broadcasts to {list(full)}, "
-            f"got {mask.dtype} {list(mask.shape)}"
+            f"expected a bool mask of shape {list(wanted)}, or of four dimensions that broadcast "
+            f"to {list(full)}, got {mask.dtype} and {list(mask.shape)}"
         )
     return mask

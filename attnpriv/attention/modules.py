@@ -1,4 +1,4 @@
-"""Attention layers: projections around the hardened core that all of them share.
+"""Attention layers: each is a set of projections around the same hardened core.
 
 Shapes: B batch, H heads, T tokens, Tq queries, Tk keys, D model width, Dh = D/H head width.
 """
@@ -19,10 +19,10 @@ from attnpriv.errors import InputError
 
 
 class PerRecord(nn.Module):
-    """A parameter that is handed out once for each record of the batch.
+    """A parameter, repeated once for each record of the batch.
 
-    A leaf module of its own, with the batch in its output, so that engines for per-record gradients
-    can clip it like any layer.
+    It is a leaf module whose output has a batch dimension, so that engines for per-record gradients
+    can clip it like any other layer.
 
     Args:
         initial: the parameter's first value, of any shape.
@@ -43,25 +43,25 @@ class PerRecord(nn.Module):
 class HardenedAttention(nn.Module):
     """The hardened attention of H heads on projected queries, keys and values.
 
-    It has no parameters unless the configuration asks for some: one number a head where the
-    temperature is learned, a vector a head for additive scores.
+    It has no parameters unless the configuration asks for some: one number per head if the
+    temperature is learned, one vector per head for additive scores.
 
     Args:
         config: score, temperature and clipping.
         heads: number of heads H.
         head_dim: head width Dh.
-        positions: a bias by the distance of query and key is added to the logits before the clip,
-            for sequences of up to so many; None adds none.
+        positions: the longest sequence for which a bias by the distance of query and key is added
+            to the logits before the clip; None adds no bias.
 
     Attributes:
         position_bias: the bias as ``attend`` takes it, [H, 2·positions-1], or None. It comes from
             a pretrained encoder and is not trained.
-        applications: how many layers of the model this one serves; above 1 where they share their
-            weights, and then the model sets it.
+        applications: how many layers of the model run this module. It is above 1 where layers
+            share their weights, and then the model sets it.
 
     Claim: the weights keep the bounds of ``attnpriv.guarantees`` at ``config.logit_bound`` and the
-    temperatures that ``temperatures`` returns; with a floor also at the floor, whatever training
-    does. Not covered: what the projections around it do.
+    temperatures that ``temperatures`` returns. With a temperature floor they also keep the bounds
+    at the floor, whatever training does. Not covered: what the projections around it do.
     """
 
     position_bias: Tensor | None
@@ -125,8 +125,8 @@ class HardenedAttention(nn.Module):
     def _above_floor(self, batch: Tensor) -> Tensor:
         assert self.raw_temperature is not None
         assert self.config.temperature_floor is not None
-        # In float32, and from the next number above: a floor or a sum that was rounded down would
-        # break the certificate.
+        # In float32, and starting from the next number above the floor: if the floor or the sum
+        # were rounded down, the certificate would not hold.
         floor, top = torch.tensor([self.config.temperature_floor, math.inf], dtype=torch.float32)
         temperatures: Tensor = F.softplus(self.raw_temperature(batch).float()) + floor.nextafter(
             top
@@ -164,14 +164,14 @@ class MultiHeadSelfAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Map x [B, T, D] under mask [B, T] to ([B, T, D], weights [B, H, T, T] or None).
 
-        Or the tokens [N, D] of packed texts to ([N, D], None).
+        For packed texts, map the tokens [N, D] to ([N, D], None).
 
         Raises:
-            InputError: the weights of packed texts are asked for, which have no common shape.
+            InputError: weights are asked for with packed texts, whose weights have no one shape.
         """
         if isinstance(mask, Packing):
             if need_weights:
-                raise InputError("expected padded texts where weights are needed, got packed ones")
+                raise InputError("expected padded texts with need_weights=True, got packed ones")
             return self.output(self._attend_packed(self.qkv(x), mask)), None
         q, k, v = (_split(part, self.core.heads) for part in self.qkv(x).chunk(3, dim=-1))
         attended, weights = self.core(q, k, v, mask, need_weights, self.causal)
@@ -180,15 +180,15 @@ class MultiHeadSelfAttention(nn.Module):
     def _attend_packed(self, projected: Tensor, packing: Packing) -> Tensor:
         """Queries, keys and values of packed texts, [N, 3D], to [N, D].
 
-        Halves are widened to float32, since groups come in so many shapes and kernels for halves
-        are kept for each.
+        Half precision is widened to float32: a kernel for halves is kept for every new shape, and
+        groups come in many shapes.
         """
         wide, heads = wide_dtype(projected), self.core.heads
         padded = packing.pad(projected)
         out = padded.new_empty(len(padded), padded.shape[-1] // 3)
         for group in packing.groups:
             parts = group.part(padded).view(*group.sources.shape, 3, heads, -1)
-            # Moved and widened at once takes longer than one after the other.
+            # Moving and widening in one step takes longer than one after the other.
             q, k, v = parts.permute(2, 0, 3, 1, 4).contiguous().to(wide)
             attended, _ = self.core(q, k, v, group.mask, causal=self.causal)
             _split(group.part(out), heads).copy_(attended)
@@ -202,7 +202,7 @@ class MultiHeadCrossAttention(nn.Module):
         dim: model width D of the queries and of the output.
         heads: number of heads H, a divisor of D.
         config: score, temperature and clipping, the same in every head.
-        context_dim: width of the sequence attended to; None is D.
+        context_dim: width of the sequence attended to; None means D.
     """
 
     def __init__(
@@ -228,7 +228,7 @@ class MultiHeadCrossAttention(nn.Module):
 
 
 class AttentionPooling(nn.Module):
-    """One vector a sequence: one learned query a head attends to its tokens.
+    """Pool a sequence to one vector: one learned query per head attends to the tokens.
 
     Args:
         dim: model width D.

@@ -1,7 +1,7 @@
-"""Texts laid end to end: every layer but attention itself works on tokens, and none on padding.
+"""Texts laid end to end, so that every layer but attention itself computes on tokens only.
 
-Shapes: B texts, N tokens of all of them and the filling, b texts of a group with t tokens in the
-longest of them, P places of all groups with their padding, W any width.
+Shapes: B texts; N tokens of all texts, with the filling; a group has b texts, the longest of t
+tokens; P places of all groups, with their padding; W any width.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from torch import Tensor
 
 from attnpriv.errors import InputError
 
-# N is filled up to a multiple of this, since kernels for half precision take time and memory to
-# make for every new shape.
+# N is filled up to a multiple of this: making a half-precision kernel for a new shape takes time
+# and memory.
 TOKENS = 8
-# A text joins the attention of others where it has more than this share of the longest one's
-# tokens: a call of its own costs about as much as that padding.
+# A text joins a group if it has more than this share of the longest text's tokens: at this share,
+# a call of its own costs about as much as the padding.
 LIKE = 0.5
 
 
 @dataclass(frozen=True)
 class Group:
-    """Texts of like length, which attend in one padded call.
+    """Texts of similar length, whose attention is computed in one padded call.
 
     Attributes:
-        places: which of the P are the group's.
-        sources: which token goes to each of them, [b, t]: padding repeats the text's first one.
-        mask: [b, t], True where a token is; None where all are.
+        places: which of the P places belong to the group.
+        sources: the token that goes to each place, [b, t]; padding repeats the text's first token.
+        mask: [b, t], True for tokens and False for padding; None where there is no padding.
     """
 
     places: slice
@@ -49,12 +49,12 @@ class Packing:
 
     Attributes:
         size: B.
-        tokens: how many there are without the filling.
-        longest: tokens of the longest text.
-        positions: of every token in its text, [N]; 0 for the filling.
-        texts: the number of every token's text, [N] without the filling.
+        tokens: number of tokens without the filling.
+        longest: number of tokens of the longest text.
+        positions: position of every token in its own text, [N]; 0 for the filling.
+        texts: which text every token belongs to, [N] without the filling.
         starts: where each text begins, [B].
-        groups: the texts by like length.
+        groups: the texts, grouped by similar length.
 
     Raises:
         InputError: a text has no tokens.
@@ -74,11 +74,11 @@ class Packing:
         self._places = self._find_places()
 
     def pad(self, x: Tensor) -> Tensor:
-        """The tokens x [N, W] at the places of all groups, [P, W]."""
+        """Copy the tokens x [N, W] to the places of all groups, [P, W]."""
         return x.index_select(0, self._sources)
 
     def unpad(self, padded: Tensor) -> Tensor:
-        """The tokens [N, W] of ``padded`` [P, W]; what fills up repeats one of them."""
+        """Copy the tokens [N, W] back from ``padded`` [P, W]; the filling repeats one of them."""
         return padded.index_select(0, self._places)
 
     def sums(self, x: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class Packing:
             yield Group(places, sources, None if mask.all() else mask)
 
     def _find_places(self) -> Tensor:
-        """At which place each token is itself, [N]."""
+        """The place that holds each token itself rather than a repetition of it, [N]."""
         firsts = torch.empty_like(self.starts)  # of each text's first token
         for group in self.groups:
             texts, width = self.texts[group.sources[:, 0]], group.sources.shape[1]
@@ -107,7 +107,7 @@ class Packing:
 
 
 def _of_like_length(lengths: Sequence[int]) -> list[list[int]]:
-    """The texts' numbers, the longest first; those of a list pad each other little."""
+    """The texts' numbers, longest first, in lists of texts that need little padding together."""
     groups: list[list[int]] = []
     for text in sorted(range(len(lengths)), key=lambda text: -lengths[text]):
         if not groups or lengths[text] <= LIKE * lengths[groups[-1][0]]:

@@ -1,4 +1,4 @@
-"""Logits and how they are clipped: by themselves, or through the vectors that make them.
+"""Logits and how they are clipped: directly, or through the vectors they are computed from.
 
 Shapes: B batch, H heads, Tq queries, Tk keys, Dh head width.
 """
@@ -20,7 +20,7 @@ from attnpriv.guarantees import clip_radius
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
-    """Keep ``torch.autocast`` from rounding a logit after its clip, or what makes it."""
+    """Keep ``torch.autocast`` from rounding a clipped logit, or the vectors behind it."""
     kind = x.device.type
     if not torch.amp.is_autocast_available(kind):
         return nullcontext()
@@ -68,25 +68,26 @@ def clipped_logits(
 
 
 def bias_of_pairs(by_distance: Tensor, queries: slice, keys: slice) -> Tensor:
-    """The bias of every query and key of two ranges, [H, t, n], from that of every distance.
+    """The bias of each pair from a range of queries and a range of keys, [H, t, n].
 
     Args:
-        by_distance: [H, 2L-1]; that of key j and query i stands at ``L - 1 + j - i``.
-        queries: where the t queries stand among L positions.
-        keys: where the n keys do.
+        by_distance: the bias of every distance, [H, 2L-1]; query i and key j use entry
+            ``L - 1 + j - i``.
+        queries: positions of the t queries, out of L.
+        keys: positions of the n keys, out of L.
     """
     if queries.start == queries.stop:
         return by_distance.new_empty(len(by_distance), 0, keys.stop - keys.start)
     zero = by_distance.shape[-1] // 2
     reach = by_distance[:, zero + keys.start - queries.stop + 1 : zero + keys.stop - queries.start]
-    # Windows of n keys, whose first is that of the last query.
+    # Windows of n keys each; the first window belongs to the last query.
     return reach.unfold(-1, keys.stop - keys.start, 1).flip(1)
 
 
 def raise_lowest(logits: Tensor, visible: Tensor | None, reach: float) -> Tensor:
-    """Logits less the largest one that their row sees, and none below ``-reach``.
+    """Subtract from each logit the largest visible one of its row, and raise it to ``-reach``.
 
-    Keys that may not be seen come out as low as that; a row without keys is left as it is.
+    Hidden keys get ``-reach`` too. Without keys the logits are returned unchanged.
     """
     if not logits.shape[-1]:
         return logits
@@ -96,16 +97,16 @@ def raise_lowest(logits: Tensor, visible: Tensor | None, reach: float) -> Tensor
 
 
 def largest_of_rows(logits: Tensor) -> Tensor:
-    """[..., 1], and finite where logits are infinite: the difference of two would be NaN."""
+    """The largest logit of each row, [..., 1], made finite: inf - inf would be NaN."""
     end = torch.finfo(logits.dtype).max
     return logits.amax(-1, keepdim=True).clamp(-end, end)
 
 
 def additive_logits(q: Tensor, k: Tensor, w: Tensor) -> Tensor:
-    """``w·tanh(q + k)`` for every pair, at the price of a [..., Tq, Tk, Dh] tensor.
+    """``w·tanh(q + k)`` for every pair; takes a [..., Tq, Tk, Dh] tensor on the way.
 
-    Source: Bahdanau et al. 2015 (arXiv:1409.0473), appendix A.1.2; a linear layer over the
-    concatenation of query and key is the same with the projections inside q and k.
+    Source: Bahdanau et al. 2015 (arXiv:1409.0473), appendix A.1.2. Its linear layer over query and
+    key is the same thing once the projections that make q and k are counted in.
     """
     return (additive_pairs(q, k) @ w.mT.unsqueeze(-3)).squeeze(-1)
 
@@ -116,30 +117,30 @@ def additive_pairs(q: Tensor, k: Tensor) -> Tensor:
 
 
 def wide_dtype(x: Tensor) -> torch.dtype:
-    """What to compute in where half precision would not do: float32 at least."""
+    """The dtype to compute in where half precision is not enough: at least float32."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
 def has_native_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 itself; where PyTorch has to imitate it, it is slower."""
+    """Whether the CPU multiplies bfloat16 in hardware; PyTorch's emulation is slower."""
     found = torch.cpu.get_capabilities()
     return any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def bound_vector(w: Tensor, clip: float) -> Tensor:
-    """W scaled down to an L1 norm of at most ``clip``: as ``|tanh| <= 1``, so is every logit.
+    """Scale w down to an L1 norm of at most ``clip``, which bounds every logit: ``|tanh| <= 1``.
 
     Source: Hölder's inequality.
     """
     wide = w.to(wide_dtype(w))
-    # Both sides are made smaller by a power of two, which rounds nothing: the sum cannot overflow.
+    # Both sides are scaled by a power of two, which rounds nothing: the sum cannot overflow.
     limit = clip * (1 - 2 * torch.finfo(w.dtype).eps) * 2.0**-16
     size = (wide * 2.0**-16).abs().sum(-1, keepdim=True)
     return (wide * (limit / size.clamp(min=limit))).to(w.dtype)
 
 
 def norm_radius(clip: float, width: int, dtype: torch.dtype) -> float:
-    """The norm to shorten queries and keys of a width to, a little lower than the formula's.
+    """The norm that queries and keys are shortened to, slightly below the formula's.
 
     Rounding the scaled entries can lengthen a vector by half an eps.
     """
@@ -147,13 +148,13 @@ def norm_radius(clip: float, width: int, dtype: torch.dtype) -> float:
 
 
 def shorten(x: Tensor, radius: float) -> Tensor:
-    """Scale the vectors [..., Dh] down to a norm; a shorter one is left as it is."""
+    """Scale the vectors [..., Dh] down to a norm of ``radius``; shorter ones stay as they are."""
     shortened: Tensor = _Shorten.apply(x, radius)  # type: ignore[no-untyped-call]
     return shortened
 
 
 class _Shorten(torch.autograd.Function):
-    """Written out, because autograd would keep and pass over several tensors of the size of x."""
+    """Written out because autograd would keep several tensors of the size of x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, radius: float) -> Tensor:
@@ -183,22 +184,22 @@ class _Shorten(torch.autograd.Function):
 
 
 def _divide_texts(work: Callable[[Iterator[slice]], None], x: Tensor) -> None:
-    """One after the other where there are several threads, or all at once."""
+    """Hand out one text at a time to several threads, or all texts at once to a single one."""
     threads = threads_for(x.numel(), x.device)
     pieces = [slice(None)] if threads == 1 else [slice(b, b + 1) for b in range(len(x))]
     divide(work, pieces, threads)
 
 
 def shorten_forward(x: Tensor, radius: float, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """As ``shorten``, and the factors [..., 1]; into the first rows of ``out`` if it is given."""
+    """As ``shorten``, with the factors [..., 1]; writes to the first rows of ``out`` if given."""
     norm, before = _norm(x), None
-    # In a graph that is exported the values are unknown, and it has to be ready for all.
+    # While a graph is exported the values are unknown, so it has to be ready for overflow.
     if torch.compiler.is_exporting() or norm.isinf().any():
         x, before = _out_of_overflow(x, norm, radius)
         norm = _norm(x)
-    # The larger of norm and radius rather than min(1, r/norm): no division by zero.
+    # max(norm, radius) rather than min(1, radius/norm), so that nothing is divided by zero.
     factor = norm.clamp_(min=radius).reciprocal_().mul_(radius)
-    if x.dtype != torch.float16:  # in which a small factor has few digits, but a product has them
+    if x.dtype != torch.float16:  # there a small factor would lose digits that the product keeps
         factor = factor.to(x.dtype)
     out = torch.empty_like(x) if out is None else out[: x.shape[0]]  # len would fix a graph to it
     shortened = torch.mul(x, factor, out=out)
@@ -211,13 +212,13 @@ def _norm(x: Tensor) -> Tensor:
 
 
 def _out_of_overflow(x: Tensor, norm: Tensor, radius: float) -> tuple[Tensor, Tensor]:
-    """Vectors whose squares overflow, scaled to a norm of ``radius`` or some more; and the factors.
+    """Scale vectors whose squares overflow to a norm of at least ``radius``; also the factors.
 
     An infinite entry becomes NaN.
     """
     huge = norm.isinf()
     largest = x.abs().amax(-1, keepdim=True)
-    # By one factor after the other: their product may leave the range of the dtype.
+    # One factor after the other, because their product may leave the range of the dtype.
     scaled = torch.where(huge, x / largest * (2 * radius), x)
     return scaled, torch.where(huge, (2 * radius) / largest, 1.0)
 
@@ -225,8 +226,8 @@ def _out_of_overflow(x: Tensor, norm: Tensor, radius: float) -> tuple[Tensor, Te
 def shorten_backward(
     grad: Tensor, shortened: Tensor, factor: Tensor, radius: float, out: Tensor | None = None
 ) -> Tensor:
-    """The gradient by what ``shorten_forward`` took, from that by what it gave."""
-    # A vector at the radius can only turn: what points along it is taken off.
+    """The gradient by the input of ``shorten_forward``, from the gradient by its output."""
+    # A shortened vector can only turn: the part of the gradient along it is taken off.
     along = torch.linalg.vecdot(grad, shortened).unsqueeze(-1).mul_(factor < 1)
     along.mul_(factor).div_(-radius * radius)
     return torch.mul(grad, factor, out=out).addcmul_(shortened, along)

@@ -1,10 +1,10 @@
 """Work on many threads that wait for each other once, not at every operation.
 
-PyTorch divides each operation among OpenMP's threads, and each of these ends with a wait, in which
-libgomp's threads spin. Beside a busy neighbour, or under a CPU quota, one of them is always about
-to be descheduled, and a kernel of a hundred small operations waits a hundred times for it. So the
-threads of a pool take whole pieces of the work, each with operations of a single thread, and who is
-descheduled holds up its own piece alone.
+PyTorch divides each operation among OpenMP's threads, and every operation ends with a wait, in
+which libgomp's threads spin. Next to a busy process, or under a CPU quota, some thread is always
+about to be descheduled, and a kernel of a hundred small operations waits for it a hundred times.
+So a pool of threads takes whole pieces of the work, and each thread runs its operations alone: a
+thread that is descheduled delays only its own piece.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _building = Lock()
 def divide(work: Callable[[Iterator[Piece]], None], pieces: Sequence[Piece], threads: int) -> None:
     """Call ``work`` on the threads of a pool, which take the pieces from one iterator.
 
-    Which thread has a piece changes nothing in its result. One piece stays with the caller, and so
-    does everything where ``threads_for`` says so, or where no thread can be started.
+    Results do not depend on which thread takes which piece. The caller does the work itself if
+    there is only one piece or one thread, or if no thread can be started.
 
     Args:
-        work: what to do with some of the pieces, without gradients and autocast.
-        pieces: of the work; they write to different memory.
-        threads: as ``threads_for`` says.
+        work: processes the pieces that it is given, without gradients and autocast.
+        pieces: pieces of the work, which write to different memory.
+        threads: the number that ``threads_for`` returns.
     """
     shared = iter(pieces)
     if threads == 1 or len(pieces) == 1:
@@ -52,16 +52,16 @@ def divide(work: Callable[[Iterator[Piece]], None], pieces: Sequence[Piece], thr
             pool = _pool(torch.get_num_threads())
         for _ in range(min(threads, len(pieces))):
             submitted.append(pool.submit(take))
-    except RuntimeError:  # the program ends, but not yet this thread; or the system has none left
+    except RuntimeError:  # the interpreter is shutting down, or the system has no threads left
         take()
     for done in submitted:
         done.result()
 
 
 def threads_for(elements: int, device: torch.device) -> int:
-    """How many threads to divide operations on so many elements among."""
-    # What records the operations of a thread would miss those of others, and for an exported graph
-    # the number of elements is no number that could be compared.
+    """The number of threads for operations on this many elements."""
+    # A tracer records the operations of one thread and would miss those of others, and in an
+    # exported graph the number of elements is a symbol that cannot be compared.
     traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
     if traced or is_in_torch_dispatch_mode() or device.type != "cpu" or elements <= WORTH_IT:
         return 1
@@ -75,7 +75,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     together = Barrier(threads + 1)
 
     def start() -> None:
-        torch.get_num_threads()  # or the first operation sets it to that of other threads
+        torch.get_num_threads()  # else the first operation would reset it to the common number
         torch.set_num_threads(1)
         together.wait()
 
@@ -87,7 +87,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
         together.abort()
         pool.shutdown()
         raise
-    finally:  # of this thread as before, and of threads that PyTorch starts
+    finally:  # restores the number of this thread, and of threads that PyTorch starts
         torch.set_num_threads(threads)
     return pool
 

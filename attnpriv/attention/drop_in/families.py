@@ -1,21 +1,21 @@
-"""The attention of Hugging Face ``transformers`` that is known to be one softmax a call.
+"""The attention of Hugging Face ``transformers`` that is known to be one softmax per call.
 
-That cannot be told from outside. DiffLlama asks for its attention twice and subtracts one answer
+Nothing but reading the code can tell. DiffLlama calls its attention twice and subtracts one answer
 from the other, so that a key can have more weight than either answer allows; gpt-oss adds a sink to
 the softmax, T5 and BEiT a bias to the logits, Gemma 2 a soft cap. Others mix tokens without any
-attention, as Mamba's layers do. So what is not listed here is refused.
+attention, as Mamba's layers do. So every family that is not listed here is refused.
 
-A family is a file ``modeling_NAME.py`` of transformers. Each one listed was read: all its attention
-is in the classes named, whose ``forward`` asks for attention once, with a mask that only hides, and
-whose answer is projected, added to the residual, normalised or dropped out, and no more. The tests
-hold each family against its plain model and count the calls.
+A family is a file ``modeling_NAME.py`` of transformers. Each listed one was read: all its attention
+is in the classes named; their ``forward`` calls attention once, with a mask that only hides; and
+the answer is projected, added to the residual, normalised or dropped out, and nothing else. The
+tests compare each family with its plain model and count the calls.
 """
 
 from __future__ import annotations
 
 from torch import nn
 
-# One softmax over the products of projected tokens, every token's with those that the mask shows.
+# One softmax over the products of projected tokens: each token with those that the mask shows.
 PROJECTED = {
     "albert": ("AlbertAttention",),
     "bart": ("BartAttention",),
@@ -55,9 +55,9 @@ PROJECTED = {
     "xlm_roberta_xl": ("XLMRobertaXLSelfAttention", "XLMRobertaXLCrossAttention"),
     "xmod": ("XmodSelfAttention", "XmodCrossAttention"),
 }
-# The same after queries and keys were turned by their positions, and in some normalised: that moves
-# logits before they are clipped. Groups of heads may share their keys, as each head has a softmax
-# of its own all the same.
+# The same, but queries and keys are first rotated by their positions, and in some families
+# normalised, which moves logits before they are clipped. Groups of heads may share their keys,
+# since each head still has a softmax of its own.
 TURNED = {
     "cohere": ("CohereAttention",),
     "esm": ("EsmSelfAttention",),
@@ -80,7 +80,7 @@ TURNED = {
     "stablelm": ("StableLmAttention",),
     "starcoder2": ("Starcoder2Attention",),
 }
-# What joins models of other families, and attends to nothing itself.
+# Families that only join models of other families and have no attention of their own.
 WITHOUT = {"encoder_decoder": ()}
 FAMILIES: dict[str, tuple[str, ...]] = {**PROJECTED, **TURNED, **WITHOUT}
 
@@ -91,16 +91,16 @@ def is_known(part: nn.Module) -> bool:
 
 
 def may_run_known(part: nn.Module) -> bool:
-    """Whether a module is of a listed class or of one that was derived from it."""
+    """Whether a module is of a listed class or of a class derived from one."""
     return any(_is_listed(kind) for kind in type(part).__mro__)
 
 
 def has_another_forward(part: nn.Module) -> bool:
-    """Whether a module of transformers, or its class, was given a ``forward`` from elsewhere.
+    """Whether the ``forward`` of a module of transformers, or of its class, was replaced.
 
-    It may ask for attention more than once.
+    The new one may call attention more than once.
     """
-    # Where a function was defined: what a decorator copied from the original may say otherwise.
+    # The globals tell where a function was defined; a decorator may have copied its other names.
     defined = getattr(type(part).forward, "__globals__", {}).get("__name__", "")
     return "forward" in vars(part) or not defined.startswith("transformers.")
 
@@ -116,7 +116,7 @@ def _is_listed(kind: type) -> bool:
 
 
 def _family(kind: type) -> str | None:
-    """The NAME of the file that a class is from; None where that is none of transformers."""
+    """The NAME of the file that a class comes from; None if it is not a file of transformers."""
     if not kind.__module__.startswith("transformers.models."):
         return None
     return kind.__module__.rpartition(".modeling_")[2]

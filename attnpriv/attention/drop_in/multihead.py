@@ -21,24 +21,24 @@ CORE = "core"  # the name of the submodule that computes the hardened attention
 class HardenedMultiheadAttention(nn.MultiheadAttention):
     """``nn.MultiheadAttention`` with a hardened core, made by ``harden`` from a plain one.
 
-    Claim: as for ``harden``, which see for what differs from the plain module.
+    Claim: as for ``harden``, whose docstring also lists what differs from the plain module.
     """
 
     core: HardenedAttention
 
     @property
     def _qkv_same_embed_dim(self) -> bool:
-        """False keeps ``nn.TransformerEncoderLayer`` from its fused kernel, which asks for it.
+        """False, so that ``nn.TransformerEncoderLayer`` does not use its fused kernel.
 
-        The kernel takes the weights of this module and computes plain attention with them.
+        The kernel would take the weights of this module and compute plain attention with them.
         """
         return False
 
     def merge_masks(
         self, attn_mask: Tensor | None, key_padding_mask: Tensor | None, query: Tensor
     ) -> tuple[Tensor | None, int | None]:
-        """Refuse: only fused kernels, which are not hardened, want their masks merged."""
-        raise InputError("expected no fused kernel around a hardened attention, got one")
+        """Refuse: only fused kernels, which are not hardened, ask to merge masks."""
+        raise InputError("a fused kernel cannot be used with hardened attention: it is not bounded")
 
     def forward(
         self,
@@ -51,14 +51,14 @@ class HardenedMultiheadAttention(nn.MultiheadAttention):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """As ``nn.MultiheadAttention.forward``; ``attn_mask`` holds where ``is_causal`` is a hint.
+        """As ``nn.MultiheadAttention.forward``; ``is_causal`` is only a hint to ``attn_mask``.
 
         Raises:
-            InputError: a mask or a shape does not fit, a float mask holds other values than 0 and
-                -inf, a tensor is nested, or there is no mask beside ``is_causal``.
+            InputError: a mask or a shape does not fit, a float mask holds values other than 0 and
+                -inf, a tensor is nested, or ``is_causal`` is set without an ``attn_mask``.
         """
         if is_causal and attn_mask is None:
-            raise InputError("expected an attn_mask beside the hint is_causal, got none")
+            raise InputError("expected an attn_mask together with is_causal=True, got none")
         batched = _is_batched(query, key, value)
         q, k, v = self._project(*(self._batch_first(x, batched) for x in (query, key, value)))
         if key_padding_mask is not None and not batched:
@@ -129,11 +129,11 @@ class HardenedMultiheadAttention(nn.MultiheadAttention):
 
 
 def multihead_attention(model: nn.Module) -> list[nn.MultiheadAttention]:
-    """All of them in a model.
+    """All ``nn.MultiheadAttention`` modules of a model.
 
     Raises:
-        InputError: one is of a subclass, or was given another ``forward``; either may compute
-            anything, and the latter would stay in place of ours.
+        InputError: one is of a subclass, or its ``forward`` was replaced. Either may compute
+            anything, and a replaced ``forward`` would run in place of ours.
     """
     found = [part for part in model.modules() if isinstance(part, nn.MultiheadAttention)]
     for part in found:
@@ -142,8 +142,8 @@ def multihead_attention(model: nn.Module) -> list[nn.MultiheadAttention]:
             raise InputError(f"expected nn.MultiheadAttention itself, got its subclass {name}")
         if "forward" in vars(part) and type(part) is nn.MultiheadAttention:
             raise InputError(
-                "expected nn.MultiheadAttention with the forward of its class, got one that was "
-                "given another: harden the model before its forward is replaced"
+                "expected nn.MultiheadAttention with the forward of its class, got one whose "
+                "forward was replaced: harden the model before replacing it"
             )
     return found
 
@@ -153,7 +153,7 @@ def harden_multihead(
 ) -> None:
     """Give the modules of ``multihead_attention`` their cores."""
     for part, core in cores.items():
-        part.__class__ = HardenedMultiheadAttention  # whoever holds the module keeps holding it
+        part.__class__ = HardenedMultiheadAttention  # references to the module stay valid
         part.add_module(CORE, core)
     for encoder in model.modules():
         if cores and isinstance(encoder, nn.TransformerEncoder):
@@ -163,15 +163,18 @@ def harden_multihead(
 def make_core(
     module: nn.Module, config: AttentionConfig, heads: int, width: int
 ) -> HardenedAttention:
-    """What is to compute the attention of a module, which stays as it is.
+    """The core for a module's attention; the module itself is not changed.
 
-    Under an equal configuration that is the core it has, with the temperatures that it learned.
+    If it has a core with an equal configuration, that one is kept with its learned temperatures.
     """
     present = getattr(module, CORE, None)
     if isinstance(present, HardenedAttention) and present.config == config:
         return present
     if not isinstance(present, HardenedAttention | None):
-        raise InputError(f"expected no attribute {CORE} in {type(module).__name__}, got one")
+        raise InputError(
+            f"expected {type(module).__name__} without an attribute named {CORE}, got one with it: "
+            "the hardened attention takes that name"
+        )
     # Quantised layers have no parameters; they run on the CPU.
     tensors = chain(module.parameters(), module.buffers(), [torch.empty(0, device="cpu")])
     core = HardenedAttention(config, heads, width)
@@ -181,13 +184,13 @@ def make_core(
 def _is_batched(query: Tensor, key: Tensor, value: Tensor) -> bool:
     if query.is_nested or key.is_nested or value.is_nested:
         raise InputError(
-            "expected plain tensors, got a nested one; an nn.TransformerEncoder makes them unless "
-            "it is hardened as a whole, or was built with enable_nested_tensor=False"
+            "expected plain tensors, got a nested one; nn.TransformerEncoder makes nested tensors "
+            "unless it is hardened as a whole or was built with enable_nested_tensor=False"
         )
     if not query.ndim == key.ndim == value.ndim or query.ndim not in (2, 3):
         raise InputError(
-            "expected query, key and value of two or of three dimensions, "
-            f"got {list(query.shape)}, {list(key.shape)}, {list(value.shape)}"
+            "expected query, key and value all with two or all with three dimensions, "
+            f"got {list(query.shape)}, {list(key.shape)} and {list(value.shape)}"
         )
     return query.ndim == 3
 
@@ -195,28 +198,28 @@ def _is_batched(query: Tensor, key: Tensor, value: Tensor) -> bool:
 def _check_shape(name: str, mask: Tensor, *shapes: tuple[int, ...]) -> None:
     if tuple(mask.shape) not in shapes:
         expected = " or ".join(str(list(shape)) for shape in shapes)
-        raise InputError(f"expected {name} {expected}, got {list(mask.shape)}")
+        raise InputError(f"expected {name} of shape {expected}, got {list(mask.shape)}")
 
 
 def _not_hidden(name: str, mask: Tensor) -> Tensor:
-    """True where a mask of ``torch.nn``, in which True hides, shows a key."""
+    """True where a mask of ``torch.nn`` shows a key; in those masks True hides one."""
     return ~mask if mask.dtype == torch.bool else shown(name, mask)
 
 
 def shown(name: str, mask: Tensor) -> Tensor:
     """True where a float mask, which is added to logits, shows a key.
 
-    It may hold 0 and -inf, or in place of that its dtype's least number: anything else would move
-    logits past their clip. A mask that is learned would get no gradient.
+    It may hold 0, and -inf or its dtype's least number. Anything else would move logits past their
+    clip. A learned mask is refused because it would get no gradient.
     """
     if not mask.is_floating_point():
         raise InputError(f"expected a bool or float {name}, got {mask.dtype}")
     if mask.requires_grad:
-        raise InputError(f"expected {name} to be a constant, got one that wants a gradient")
+        raise InputError(f"expected {name} to be a constant, got one that requires a gradient")
     hidden = mask <= torch.finfo(mask.dtype).min
     fits = hidden | (mask == 0)
     message = f"expected {name} with no values but 0 and -inf"
-    if torch.compiler.is_exporting():  # the values are unknown yet: the graph will check them
+    if torch.compiler.is_exporting():  # the values are not known yet: the graph will check them
         torch._assert_async(fits.all(), message)
     elif not fits.all():
         raise InputError(f"{message}, got {mask[~fits][0].item()}")

@@ -1,7 +1,7 @@
 """Learned temperatures of a model that was saved with ``save_pretrained``.
 
-They are in its weights, but ``from_pretrained`` drops all weights that its classes do not know. A
-mark in the configuration says that there are some, and hardening the model reads them again.
+They are saved with its weights, but ``from_pretrained`` drops all weights that its classes do not
+know. So a mark in the configuration says that they exist, and hardening the model reads them again.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def restore_temperatures(
 
     Args:
         owners: models of ``transformers``, the outer before the inner.
-        cores: those of the attention modules that have none yet.
-        config: what they were made with.
+        cores: the new cores, by attention module.
+        config: the configuration that the cores were made with.
 
     Raises:
-        InputError: a model was saved with temperatures, and there is another floor, or they are
-            not found.
+        InputError: a model was saved with temperatures, but ``config`` has another floor or they
+            are not found.
     """
     left = dict(cores)
     for owner in owners:
@@ -44,7 +44,7 @@ def restore_temperatures(
             continue
         if config.temperature_floor != floor:
             raise InputError(
-                f"expected temperature_floor {floor}, under which this model learned its "
+                f"expected temperature_floor {floor}, with which this model learned its "
                 f"temperatures, got {config.temperature_floor}; {_START_ANEW}"
             )
         saved = _saved_temperatures(owner.name_or_path)
@@ -55,20 +55,23 @@ def restore_temperatures(
 
 
 def _of_module(name: str, saved: dict[str, Tensor], like: Tensor, folder: str) -> Tensor:
-    """A model may be saved with its head and loaded without, or the other way round."""
+    """The temperatures of one module; its name may have a prefix on either side.
+
+    A model may be saved with its head and loaded without, or the other way round.
+    """
     full = f".{name}.{KEY}"
     found = [x for key, x in saved.items() if f".{key}".endswith(full) or full.endswith(f".{key}")]
     if len(found) != 1 or found[0].shape != like.shape:
         raise InputError(
-            f"expected the learned temperatures of {name} in the weights in {folder!r}, got "
-            f"{len(found)} that fit: load the model from where save_pretrained wrote it; "
+            f"expected one set of learned temperatures for {name} in the weights in {folder!r}, "
+            f"got {len(found)}: load the model from the folder that save_pretrained wrote; "
             f"{_START_ANEW}"
         )
     return found[0]
 
 
 def _saved_temperatures(folder: str) -> dict[str, Tensor]:
-    """By their names in the files; none where there are no files."""
+    """The saved temperatures by their names in the files; empty if there are no files."""
     from safetensors import safe_open
 
     saved: dict[str, Tensor] = {}

@@ -1,7 +1,7 @@
 """Hardened attention behind the attention interface of Hugging Face ``transformers``.
 
-``transformers`` is not a dependency. A model of its classes is proof that it is installed and
-imported, and only then it is used here.
+``transformers`` is not a dependency: it is used only once the caller has imported it, without which
+there can be no model of its classes.
 
 Shapes: B batch, H heads, Tq queries, Tk keys, Dh head width, Dv value width.
 """
@@ -31,8 +31,8 @@ from attnpriv.config import AttentionConfig
 from attnpriv.errors import InputError
 
 IMPLEMENTATION = "attnpriv"  # the name of our attention in the registry of transformers
-# What models of transformers pass along to their attention and what leaves its weights alone. A
-# sliding window is here because it is part of the mask as well.
+# Arguments that models of transformers pass to their attention and that do not change its weights.
+# A sliding window is among them because it is already part of the mask.
 HARMLESS = frozenset(
     {
         "cache_position",
@@ -50,8 +50,8 @@ HARMLESS = frozenset(
         "use_cache",
     }
 )
-# Where the attention modules of transformers keep their number of heads and the head width; what
-# stands first is nearest to the module: the configuration of BART has the encoder's heads alone.
+# Names under which attention modules of transformers keep their number of heads and the head width.
+# The module is asked before its configuration: that of BART knows the encoder's heads only.
 HEADS = ("num_heads", "num_attention_heads", "n_heads")
 WIDTHS = ("head_dim", "attention_head_size", "head_size")
 
@@ -83,16 +83,16 @@ def _owners(model: nn.Module) -> list[Any]:
 
 
 def _check_part(part: nn.Module) -> None:
-    """Refuse what is not known to be one softmax a call, or to hold no other attention."""
+    """Refuse a module unless it is known to be one softmax per call or to hold no attention."""
     if is_known(part):
         return
     if may_run_known(part) or not is_of_known_family(part) or _asks_the_registry(part):
         kind = f"{type(part).__name__} from {type(part).__module__}"
         changed = may_run_known(part) and has_another_forward(part)
         raise InputError(
-            "expected attention that is known to be one softmax a call, got "
+            "expected attention that is known to be one softmax per call, got "
             f"{kind}{' with another forward' if changed else ''}, which harden could not bound; "
-            "what it knows is listed in attnpriv.attention.drop_in.families"
+            "attnpriv.attention.drop_in.families lists what it can"
         )
 
 
@@ -108,7 +108,7 @@ def _check_owner(owner: Any) -> None:
                 f"expected a model whose attention goes through AttentionInterface, got {name}, "
                 "which bypasses it"
             )
-    # transformers would refuse to save this configuration with an attention other than its own.
+    # transformers refuses to save this setting together with an attention that is not its own.
     if owner.config.output_attentions:
         raise InputError(
             "expected config.output_attentions False, got True: "
@@ -134,7 +134,7 @@ def heads_and_width(module: Any) -> tuple[int, int]:
 
 
 def applications(model: nn.Module) -> Counter[nn.Module]:
-    """How often a forward pass runs the attention modules that it can run more than once."""
+    """How often a forward pass runs each attention module, for those that it may run repeatedly."""
     counts: Counter[nn.Module] = Counter()
     for part in model.modules():
         if type(part).__name__ == "AlbertTransformer":
@@ -143,7 +143,7 @@ def applications(model: nn.Module) -> Counter[nn.Module]:
 
 
 def _of_albert(transformer: Any) -> list[nn.Module]:
-    """The attention of each layer that it runs: a group's layers come in turn, then the next's."""
+    """The attention of each layer in the order in which they run, one group after the other."""
     groups = transformer.albert_layer_groups
     layers = transformer.config.num_hidden_layers
     # Divided as transformers does: rounding decides where the groups do not divide the layers.
@@ -154,7 +154,7 @@ def _of_albert(transformer: Any) -> list[nn.Module]:
 def harden_registered(
     model: nn.Module, cores: dict[Any, HardenedAttention], config: AttentionConfig
 ) -> None:
-    """Give the modules of ``registered_attention`` their cores, or leave all as it was."""
+    """Give the modules of ``registered_attention`` their cores; an error changes nothing."""
     if not cores:
         return
     new = {part: core for part, core in cores.items() if not hasattr(part, CORE)}
@@ -171,14 +171,14 @@ def harden_registered(
 def _own_configurations(
     model: nn.Module, config: AttentionConfig
 ) -> list[tuple[nn.Module, str, Any]]:
-    """A copy of each configuration, which calls for ``_attention``, and the attribute it is for.
+    """A copy of each configuration that selects ``_attention``, and the attribute it is for.
 
-    With temperatures that are learned it is marked, see ``temperatures``.
+    With learned temperatures the copy gets a mark, see ``temperatures``.
     """
     from transformers import PretrainedConfig
 
     register()
-    copies: dict[int, Any] = {}  # one copy for all who share a configuration
+    copies: dict[int, Any] = {}  # modules that share a configuration share its copy
     found = []
     for part in model.modules():
         for name, value in vars(part).items():
@@ -193,22 +193,22 @@ def _own_configurations(
 
 
 def register() -> None:
-    """Make ``_attention`` known to transformers, which calls it for hardened models and no others.
+    """Register ``_attention`` with transformers, which calls it for hardened models only.
 
-    Importing this module does so too, for models that are loaded with ``torch.load``: it is
-    imported for the hook that they come with.
+    Importing this module registers it too. That serves models loaded with ``torch.load``, whose
+    hook imports this module.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    # The masks first: for a name that it does not know, transformers would drop them silently.
+    # The masks first: transformers silently drops masks for a name that it does not know.
     AttentionMaskInterface.register(IMPLEMENTATION, _mask)
     AttentionInterface.register(IMPLEMENTATION, _attention)
 
 
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    """Boolean masks as for ``sdpa``, but never None for a causal one.
+    """Boolean masks as for ``sdpa``, but never None in place of a causal mask.
 
-    None then means that every key is visible, whatever the module says about itself.
+    So None always means that every key is visible, whatever the module says about itself.
     """
     from transformers.masking_utils import sdpa_mask
 
@@ -227,25 +227,28 @@ def _attention(
     is_causal: bool | None = None,
     **others: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """What transformers calls in place of its own attention functions.
+    """The function that transformers calls in place of its own attention.
 
     Args:
         module: the attention module, with a core.
         query: [B, H, Tq, Dh].
-        key: [B, G, Tk, Dh], each for H/G query heads that follow each other.
+        key: [B, G, Tk, Dh]; H/G consecutive query heads share one of the G.
         value: [B, G, Tk, Dv].
         attention_mask: True or 0 where a key may be seen, broadcasts to [B, H, Tq, Tk].
-        scaling: of the logits; None stands for 1/√Dh.
+        scaling: factor of the logits; None means 1/√Dh.
         dropout: not applied, see ``harden``.
-        is_causal: counts where there is no mask; None is what the module says.
-        others: what the model was called with.
+        is_causal: used only without a mask; None means what the module says.
+        others: further arguments that the model was called with.
 
     Returns:
         Output [B, Tq, H, Dv], and weights [B, H, Tq, Tk] where ``output_attentions`` is set.
     """
     core = getattr(module, CORE, None)
     if not isinstance(core, HardenedAttention):
-        raise InputError(f"expected a model that harden() was given, got {type(module).__name__}")
+        raise InputError(
+            "expected a model hardened by harden(), got attention implementation "
+            f"{IMPLEMENTATION} in a {type(module).__name__} that was not"
+        )
     _check_others(others)
     if is_causal is None:
         is_causal = getattr(module, "is_causal", False)
@@ -275,16 +278,19 @@ def _check_others(others: dict[str, Any]) -> None:
     for name, value in others.items():
         if name not in HARMLESS and value is not None and value is not False:
             raise InputError(
-                f"expected no {name}, as hardened attention cannot tell what it does to the "
+                f"expected no {name}, since hardened attention cannot tell what it does to the "
                 f"weights, got a value of type {type(value).__name__}"
             )
 
 
 def _check_implementation(module: Any, _: Any) -> None:
-    """Before each forward pass: a hardened model that was switched over would be a plain one."""
+    """Before each forward pass, refuse a model whose attention was switched back to a plain one."""
     name = module.config._attn_implementation
     if name != IMPLEMENTATION:
-        raise InputError(f"expected attention implementation {IMPLEMENTATION}, got {name}")
+        raise InputError(
+            f"expected attention implementation {IMPLEMENTATION}, which harden() has set, "
+            f"got {name}"
+        )
 
 
 if "transformers.modeling_utils" in sys.modules:

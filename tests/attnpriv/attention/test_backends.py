@@ -294,8 +294,8 @@ def test_a_bias_by_position_equals_the_reference(
         (AttentionConfig(), (2, 11), r"an odd number >= 13\], got \[2, 11\]"),
         (AttentionConfig(), (3, 13), r"got \[3, 13\]"),
         (AttentionConfig(), (13,), r"got \[13\]"),
-        (CLIPPED[2], (2, 13), "expected no bias by position beside dot_product scores .* norm"),
-        (AttentionConfig(score="additive"), (2, 13), "beside additive scores clipped by nothing"),
+        (CLIPPED[2], (2, 13), "expected no position_bias .* score dot_product and clip_mode norm"),
+        (AttentionConfig(score="additive"), (2, 13), "one with score additive and clip_mode none"),
     ],
 )
 @pytest.mark.parametrize("need_weights", [False, True])
@@ -476,12 +476,12 @@ def test_additive_scores_make_no_tensor_of_all_pairs(mode: ClipMode) -> None:
 
 def test_a_score_vector_belongs_to_additive_scores_alone() -> None:
     q = torch.ones(1, 2, 3, 5)
-    with pytest.raises(InputError, match="score vector exactly for additive scores, got one"):
+    with pytest.raises(InputError, match="score_vector with additive scores only, got one"):
         attend(q, q, q, None, UNCLIPPED, score_vector=torch.ones(2, 5))
     additive = AttentionConfig(score="additive")
-    with pytest.raises(InputError, match="score vector exactly for additive scores, got none"):
+    with pytest.raises(InputError, match="additive scores only, got additive scores without one"):
         attend(q, q, q, None, additive)
-    with pytest.raises(InputError, match=r"expected score_vector \[2, 5\]"):
+    with pytest.raises(InputError, match=r"expected score_vector of shape \[2, 5\]"):
         attend(q, q, q, None, additive, score_vector=torch.ones(2, 4))
 
 

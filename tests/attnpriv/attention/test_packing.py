@@ -154,7 +154,7 @@ def test_a_model_gives_packed_texts_the_logits_of_padded_ones(
 
 def test_weights_of_packed_texts_and_texts_without_tokens_are_refused() -> None:
     attention = MultiHeadSelfAttention(8, 2, AttentionConfig())
-    with pytest.raises(InputError, match="expected padded texts where weights are needed"):
+    with pytest.raises(InputError, match="expected padded texts with need_weights=True"):
         attention(torch.zeros(8, 8), Packing((3, 2)), need_weights=True)
     with pytest.raises(InputError, match="expected at least one token in each text, got 0"):
         Packing((3, 0))
