@@ -1,7 +1,7 @@
 """What the formulas guarantee about a trained model, head by head.
 
-The temperatures are read off the parameters, so that a certificate is about the model at hand and
-not about the configuration it started from.
+The temperatures are read from the parameters, so that a certificate describes the model at hand and
+not the configuration it started from.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ LIMITS = (
 class HeadCertificate:
     """The bounds of one head, for rows of ``keys`` visible keys.
 
-    A bound is None where it says nothing: infinite, or of unclipped logits.
+    A bound is None if it would say nothing, because it is infinite or the logits are unclipped.
 
     Attributes:
         module: the layer's name inside the model, say ``blocks.0.attention.core``.
         layer: number of the layer, from 0, in the order in which the model registers them; a module
-            that serves several layers counts once for each.
+            that several layers share counts once for each.
         head: number of the head, from 0.
-        logit_bound: c; None where the logits are unclipped.
+        logit_bound: c; None if the logits are unclipped.
         temperature: τ as trained.
-        temperature_floor: what τ never falls below, whatever the training; None where τ is fixed.
+        temperature_floor: the least value of τ, whatever the training; None if τ is fixed.
         keys: n.
         sensitive: k.
-        largest_weight: of one key.
-        smallest_weight: of one key; the only bound from below.
-        mass_bound: largest total weight of k given keys.
-        lift_bound: largest ratio of that to k/n.
-        total_variation: largest between two rows, whatever the inputs.
-        single_logit_total_variation: largest between two rows that differ in one logit.
+        largest_weight: largest weight of one key.
+        smallest_weight: smallest weight of one key; the only bound from below.
+        mass_bound: largest total weight of any k keys.
+        lift_bound: largest ratio of that weight to k/n.
+        total_variation: largest total variation between two rows, whatever the inputs.
+        single_logit_total_variation: the same for two rows that differ in one logit.
         selection_epsilon: ε of drawing one key index from a row.
-        selection_rho: ρ of the same, as zero-concentrated differential privacy.
+        selection_rho: ρ of the same draw, as zero-concentrated differential privacy.
         softmax_jacobian: largest spectral norm of the derivative of a row by its clipped logits;
             the only bound that holds without a clip.
     """
@@ -83,13 +83,13 @@ def certify(model: nn.Module, keys: int, sensitive: int) -> tuple[HeadCertificat
     ['4.11', '4.11']
 
     Args:
-        model: any module; layers of other kinds are passed over, attention or not.
-        keys: n, the visible keys of a row, special tokens counted.
-        sensitive: k of them, whichever they are.
+        model: any module; layers of other kinds are skipped, even if they are attention.
+        keys: n, the number of visible keys of a row, special tokens included.
+        sensitive: k of these keys, whichever they are.
 
     Raises:
-        InputError: keys < 1, sensitive outside [1, keys], no such layer, or a temperature that is
-            not finite.
+        InputError: keys < 1, sensitive outside [1, keys], the model has no such layer, or a
+            temperature is not finite.
 
     Claim: each bound of ``attnpriv.guarantees`` for this head as trained, for any input of which a
     row sees n keys. Condition: exact arithmetic; what rounding adds is in docs/guarantees.md.
@@ -97,8 +97,8 @@ def certify(model: nn.Module, keys: int, sensitive: int) -> tuple[HeadCertificat
     Not covered:
 
     * Differential privacy: a deterministic forward pass has none, whatever its certificate.
-    * The network: each bound holds for one layer alone, and layers compose. Weights that go round
-      a hardened layer, by the residual connection or in other attention, are not bounded.
+    * The network: each bound holds for one layer alone, and layers compose. What bypasses a
+      hardened layer, by the residual connection or in other attention, is not bounded.
     * Rows of different lengths: total variation and the ε of selection hold for one n.
     * The values: the certificate bounds how much a key weighs, not what it says.
     * Sinks: the bounds hold for any k keys, so special tokens can take the mass as well as others.

@@ -1,6 +1,6 @@
-"""How a command runs, whatever becomes of it.
+"""How a command runs and ends, whatever goes wrong.
 
-What goes wrong is one line on stderr. The standard streams may be closed, take ASCII alone, or lead
+An error is one line on stderr. The standard streams may be closed, may take ASCII only, or may lead
 into a pipe that nobody reads any more.
 """
 
@@ -9,38 +9,46 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import NoReturn, TextIO
+from functools import partial
+from typing import Any, NoReturn, TextIO
+
+import typer
 
 from attnpriv.errors import AttnprivError, InputError
 
 BAD_INPUT, INTERRUPTED = 2, 128 + signal.SIGINT
 READER_GONE = 128 + signal.SIGPIPE  # as shells report it of any program
 ESCAPE = "attnpriv.escape"
+# Click's UsageError, of which typer exports this subclass only and may bring a copy of its own.
+UsageError: Any = typer.BadParameter.__base__
 
 
-def run_command(app: Callable[[], object]) -> NoReturn:
-    """Run a Typer app and exit.
+def run_command(app: Callable[..., object]) -> NoReturn:
+    """Run a Typer app, or any function, and exit.
 
-    The exit code is the app's, 2 after an AttnprivError, where a path cannot be used or stdout
-    cannot be written, 130 after Ctrl-C, and 141 where whoever read stdout is gone, as with
-    ``| head``. A character that a stream cannot encode is written as JSON escapes it. What a closed
-    or broken stderr would have been told is lost, and nothing else is.
+    The exit code is the app's; 2 after a wrong option, an AttnprivError, a path that cannot be used
+    or a stdout that cannot be written; 130 after Ctrl-C; and 141 if whoever read stdout is gone, as
+    with ``| head``. A character that a stream cannot encode is written as JSON escapes it. If
+    stderr is closed or broken, only what would have been written there is lost.
 
     Args:
-        app: ends by SystemExit. What goes on after Ctrl-C, it says itself.
+        app: what to run. It says itself how to continue after Ctrl-C.
     """
     with _standard_streams():
-        code = _code_of(app)
+        code = _code_of(
+            partial(app, standalone_mode=False) if isinstance(app, typer.Typer) else app
+        )
         code = _code_of(sys.stdout.flush) or code
     sys.exit(code)
 
 
 def complain(message: str, notes: Iterable[str] = ()) -> None:
-    """One line on stderr, in which no control character steers the terminal."""
+    """Write one line to stderr, in which no control character can steer the terminal."""
     line = " ".join("; ".join((message, *notes)).split())
     shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
     sys.stderr.write(f"{shown}\n")
@@ -49,9 +57,12 @@ def complain(message: str, notes: Iterable[str] = ()) -> None:
 
 def _code_of(step: Callable[[], object]) -> int:
     try:
-        step()
+        ended = step()
     except AttnprivError as error:
         complain(f"error: {error}", getattr(error, "__notes__", ()))
+        return BAD_INPUT
+    except UsageError as error:
+        _complain_of_usage(error)
         return BAD_INPUT
     except OSError as error:
         if error.filename is None:  # no path of the user's: a defect
@@ -62,7 +73,17 @@ def _code_of(step: Callable[[], object]) -> int:
         return INTERRUPTED
     except SystemExit as ended:
         return int(ended.code or 0)
-    return 0
+    return ended if isinstance(ended, int) else 0  # Typer returns the code of a typer.Exit
+
+
+def _complain_of_usage(error: Any) -> None:
+    """Nothing after a command without arguments: its help is on the screen already."""
+    message = error.format_message().rstrip(".").replace("Value error, ", "")
+    for refused in getattr(error.__cause__, "errors", list)():  # pydantic's; it names no value
+        plain = r"expected \1, got " + repr(refused["input"]).replace("\\", r"\\")
+        message = re.sub(r"Input should be (.*?)(, unable to .*)?$", plain, message)
+    if message:
+        complain(f"error: {message}", [f"see {error.ctx.command_path} --help"] if error.ctx else ())
 
 
 @contextmanager
@@ -85,7 +106,7 @@ def _standard_streams() -> Iterator[None]:
 
 
 def _take_closed_descriptors() -> None:
-    """Else the next file or socket that is opened would be taken for a standard stream."""
+    """Open closed ones, or the next file that is opened would be taken for a standard stream."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -98,7 +119,7 @@ def _null(number: int) -> TextIO:
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
-    r"""What JSON says in ASCII: ``\u00e9``, and a pair of these beyond the first 65,536."""
+    r"""Escape as JSON does: ``\u00e9``, and a pair of these for characters beyond 65,535."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
@@ -107,7 +128,7 @@ def _escape(error: UnicodeError) -> tuple[str, int]:
 
 
 class _Stream(io.TextIOWrapper):
-    """A standard stream, and what follows where it cannot be written."""
+    """A standard stream that calls ``when_broken`` if it cannot be written."""
 
     def __init__(self, stream: TextIO, when_broken: Callable[[OSError], None]) -> None:
         super().__init__(
@@ -117,7 +138,7 @@ class _Stream(io.TextIOWrapper):
             line_buffering=bool(stream.line_buffering),
             write_through=getattr(stream, "write_through", False),
         )
-        self._stream = stream  # whose end would close the buffer
+        self._stream = stream  # kept, because it closes the buffer when it is collected
         self._when_broken = when_broken
 
     def write(self, text: str) -> int:
@@ -130,7 +151,7 @@ class _Stream(io.TextIOWrapper):
             super().flush()
 
     def close(self) -> None:
-        """Stay open: handlers of log lines may outlive the command."""
+        """Flush, but stay open: log handlers may outlive the command."""
         self.flush()
 
     @contextmanager
@@ -138,7 +159,7 @@ class _Stream(io.TextIOWrapper):
         try:
             yield
         except OSError as error:
-            # What is still in a buffer would fail again, in the end with a message of Python's own.
+            # What is still buffered would fail again, in the end with a message of Python's own.
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self.fileno())
             os.close(null)

@@ -1,4 +1,4 @@
-"""Every knob of a run, as frozen dataclasses that are checked when they are made."""
+"""The settings of a run, as frozen dataclasses that are checked when they are made."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ ClippingEngine = Literal["book_keeping", "hooks", "ghost"]
 Sampler = Literal["poisson"]
 Precision = Literal["float32", "bfloat16"]
 Decay = Literal["constant", "linear", "cosine"]
+RunDistribution = Literal["poisson", "geometric"]
 
 # Ways of drawing batches for which the accountants' ε does not hold, and why.
 UNSOUND_SAMPLERS = {
     "shuffled": "the accountant's amplification does not hold for shuffled batches of fixed size, "
     "which can leak up to 10 times the ε of Poisson sampling (Chua et al. 2024, arXiv:2403.17673; "
     "arXiv:2411.10614)",
-    "weighted": "each row has a rate of its own, and the largest one would have to be accounted "
-    "for every row",
+    "weighted": "each row has its own sampling rate, and ε would have to be computed as if every "
+    "row had the largest one",
     "drop_last": "the batches have a fixed size and the rows of the last one are left out, "
-    "so that no row joins by its own coin",
-    "fixed": "a batch of fixed size drawn without replacement has another amplification, which "
+    "so that no row joins a batch by a coin of its own",
+    "fixed": "a batch of fixed size drawn without replacement has a different amplification, which "
     "holds for replacing a record, not for adding or removing one",
 }
 
@@ -41,11 +42,11 @@ def _require(condition: bool, name: str, expected: str, got: object) -> None:
 
 def _require_choice(name: str, got: str, literal: Any) -> None:
     choices = get_args(literal)
-    _require(got in choices, name, f"one of {', '.join(choices)}", got)
+    _require(got in choices, name, f"to be one of {', '.join(choices)}", got)
 
 
 def is_number(value: object) -> bool:
-    """Whether the value is a real number that a float can hold, but not True or False."""
+    """Whether the value is a real number that a float can hold; True and False are not."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return False
     try:
@@ -56,7 +57,7 @@ def is_number(value: object) -> bool:
 
 
 def is_whole(value: object) -> bool:
-    """Whether the value is of an integer type, NumPy's among them, but not True or False."""
+    """Whether the value is of an integer type, NumPy's included; True and False are not."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
@@ -64,7 +65,7 @@ def is_whole(value: object) -> bool:
 LARGEST_COUNT = 10**9
 LARGEST_SEED = 2**63 - 1
 LARGEST = 1e6
-SMALLEST = 1e-6  # of what is divided by, or scales the noise
+SMALLEST = 1e-6  # for numbers that are divided by or that scale the noise
 
 
 def require_count(name: str, value: object) -> None:
@@ -79,7 +80,7 @@ def require_seed(name: str, value: object) -> None:
 
 def _require_whole(name: str, value: object, least: int, most: int) -> None:
     fits = is_whole(value) and least <= cast(int, value) <= most
-    _require(fits, name, f"as a whole number from {least} to {most}", value)
+    _require(fits, name, f"to be a whole number from {least} to {most}", value)
 
 
 def _require_number(name: str, value: object, most: float = math.inf, least: float = 0.0) -> None:
@@ -95,28 +96,29 @@ def _is_positive(value: object) -> bool:
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """How attention logits are made, and hardened before the softmax.
+    """How attention logits are computed, and hardened before the softmax.
 
     Attributes:
-        temperature: τ > 0, divides the clipped logits; where τ is learned, its initial value.
-        clip: c > 0, the largest absolute logit before the temperature; None leaves them unclipped,
-            and then no certificate holds. Under ``relative`` half of what lies between a row's
-            largest and smallest one.
-        clip_mode: how ``clip`` is enforced. ``clamp`` cuts the logits, ``tanh`` bends them softly
-            (``c·tanh(z/c)``), ``norm`` shortens the vectors that make the logit, so that it cannot
+        temperature: τ > 0, by which the clipped logits are divided; if τ is learned, its initial
+            value.
+        clip: c > 0, the largest absolute logit before the temperature. None leaves the logits
+            unclipped, and then no certificate holds. Under ``relative``, c is half of the largest
+            distance between two logits of a row.
+        clip_mode: how ``clip`` is enforced. ``clamp`` cuts the logits; ``tanh`` bends them softly
+            (``c·tanh(z/c)``); ``norm`` shortens the vectors behind a logit, so that it cannot
             exceed c: queries and keys by Cauchy-Schwarz, the vector of additive scores by Hölder.
-            ``relative`` raises what is more than 2c below the largest logit of the row; up to a
-            shift, which a softmax does not see, that leaves the row within ±c.
-        score: ``dot_product``, scaled by 1/√Dh, or ``additive``: a learned vector over the tanh of
-            query plus key (Bahdanau et al. 2015).
+            ``relative`` raises every logit that is more than 2c below the largest of its row; up to
+            a shift, which the softmax ignores, that leaves the row within ±c.
+        score: ``dot_product``, scaled by 1/√Dh, or ``additive``, the product of a learned vector
+            with the tanh of query plus key (Bahdanau et al. 2015).
         temperature_floor: None keeps τ fixed. A number below ``temperature`` lets every head learn
-            its own τ, which never falls below the number: a certificate at the floor holds before,
+            its own τ, which never falls below that number: a certificate at the floor holds before,
             during and after training.
 
     Raises:
         InputError: τ or c is not a positive finite number, the floor is not in (0, τ), or a mode is
-            unknown. A clip of 0 would make every row uniform and cut all gradients to queries and
-            keys; it is refused.
+            unknown. A clip of 0 is refused: it would make every row uniform and cut all gradients
+            to queries and keys.
 
     A hardened forward pass is bounded, not differentially private: see docs/guarantees.md.
     """
@@ -133,7 +135,7 @@ class AttentionConfig:
             _require_number("clip", self.clip)
         floor = self.temperature_floor
         if floor is not None:
-            expected = f"> 0 and below the temperature {self.temperature}, or none"
+            expected = f"> 0 and below temperature {self.temperature}"
             fits = _is_positive(floor) and floor < self.temperature
             _require(fits, "temperature_floor", expected, floor)
         _require_choice("clip_mode", self.clip_mode, ClipMode)
@@ -141,17 +143,17 @@ class AttentionConfig:
 
     @property
     def logit_bound(self) -> float:
-        """The c to give to the formulas of ``attnpriv.guarantees``: infinite when unclipped."""
+        """The c to use in the formulas of ``attnpriv.guarantees``: infinite without a clip."""
         return math.inf if self.clip is None else self.clip
 
     @property
     def smallest_temperature(self) -> float:
-        """The τ to give to these formulas for whatever the heads learn."""
+        """The τ for which these formulas hold whatever the heads learn."""
         return self.temperature if self.temperature_floor is None else self.temperature_floor
 
 
-# The preset where a bound is wanted: four tokens of 32 get at most 3.99 times their share of any
-# row. docs/benchmarks.md says what it costs, and where ``clamp`` costs less.
+# The preset to use for a bound: any four of 32 tokens get at most 3.99 times their share of a row.
+# docs/benchmarks.md says what it costs, and where ``clamp`` costs less.
 BOUNDED = AttentionConfig(clip=0.97, clip_mode="relative")
 
 
@@ -163,25 +165,25 @@ class ModelConfig:
         encoder: ``scratch``, ``minilm``, or the name under which a local encoder was loaded.
         vocab_size: number of token ids.
         dim: width D of a token vector.
-        layers: number of encoder layers, each one application of a block.
-        heads: attention heads H; divides ``dim``.
+        layers: number of encoder layers, each of which applies a block once.
+        heads: number of attention heads H, a divisor of ``dim``.
         hidden_dim: width of the feed-forward layer.
         max_length: longest sequence in tokens; longer texts are cut.
         num_labels: number of classes K, at least 2.
-        pooling: ``mean`` over the visible tokens, the ``cls`` token, or ``layers``: the mean after
-            one third, two thirds and all of the blocks, side by side.
+        pooling: what the head reads: the ``mean`` over the visible tokens, the ``cls`` token, or
+            ``layers``, the means after one third, two thirds and all of the blocks, side by side.
         norm_eps: ε of every layer norm.
-        attention: the hardening, the same in every layer.
-        share_layers: every layer applies the same block, so that the encoder is a recursion
-            (Universal Transformer, Dehghani et al. 2019; ALBERT, Lan et al. 2020). It divides the
-            weights of the blocks by ``layers``, and no computation.
-        relative_positions: the distance of two tokens adds to their logit, by head and before the
-            clip, besides the absolute positions (MPNet, Song et al. 2020, arXiv:2004.09297). These
-            numbers come with a pretrained encoder and are never trained.
+        attention: how attention is hardened, the same in every layer.
+        share_layers: every layer applies the same block (Universal Transformer, Dehghani et al.
+            2019; ALBERT, Lan et al. 2020). That divides the number of weights in the blocks by
+            ``layers``; the computation stays the same.
+        relative_positions: in each head, a number for the distance of two tokens is added to their
+            logit before the clip, besides the absolute positions (MPNet, Song et al. 2020,
+            arXiv:2004.09297). These numbers come with a pretrained encoder and are never trained.
 
     Raises:
-        InputError: a size is below 1, ``dim`` is no multiple of ``heads``, or relative positions
-            are to go with additive scores or the clip ``norm``, whose bounds they would break.
+        InputError: a size is below 1, ``dim`` is not a multiple of ``heads``, or relative positions
+            are combined with additive scores or the clip ``norm``, whose bounds they would break.
     """
 
     encoder: str
@@ -202,7 +204,7 @@ class ModelConfig:
         for name in ("vocab_size", "dim", "layers", "heads", "hidden_dim", "max_length"):
             _require(getattr(self, name) >= 1, name, ">= 1", getattr(self, name))
         _require(self.num_labels >= 2, "num_labels", ">= 2", self.num_labels)
-        _require(self.dim % self.heads == 0, "dim", f"divisible by heads={self.heads}", self.dim)
+        _require(self.dim % self.heads == 0, "dim", f"to be divisible by {self.heads}", self.dim)
         _require_choice("pooling", self.pooling, Pooling)
         # The formulas hold for more than the float32 that a model computes with.
         for name in ("temperature", "temperature_floor", "clip"):
@@ -210,14 +212,15 @@ class ModelConfig:
                 _require_number(name, getattr(self.attention, name), LARGEST, SMALLEST)
         if self.relative_positions:
             score, clipped = self.attention.score, self.attention.clip is not None
-            _require(score == "dot_product", "score", "dot_product with this encoder", score)
+            expected = "dot_product with this encoder, which has relative positions"
+            _require(score == "dot_product", "score", expected, score)
             mode = self.attention.clip_mode
-            expected = "other than norm with this encoder, whose positions norm does not bound"
+            expected = "other than norm with this encoder, whose relative positions it cannot bound"
             _require(not clipped or mode != "norm", "clip_mode", expected, mode)
 
     @property
     def pooled_layers(self) -> tuple[int, ...]:
-        """After which layers, counted from 1, the hidden states are pooled for the head."""
+        """The layers, counted from 1, after which the hidden states are pooled for the head."""
         if self.pooling == "layers":
             return tuple(sorted({-(-self.layers * third // 3) for third in (1, 2, 3)}))
         return (self.layers,)
@@ -232,25 +235,26 @@ class ModelConfig:
         try:
             return cls(**{**values, "attention": AttentionConfig(**values["attention"])})
         except (KeyError, TypeError) as error:
-            raise InputError(f"model configuration is not usable: {error}") from error
+            raise InputError(f"the model configuration is not usable: {error}") from error
 
 
 @dataclass(frozen=True)
 class PrivacyConfig:
-    """What differential privacy is asked for, and by which mechanism.
+    """The differential privacy to train under, and the mechanism that provides it.
 
     Attributes:
         epsilon: the target ε > 0; the run never spends more.
-        delta: δ in (0, 1); checked against 1/N once the data is known.
+        delta: δ in (0, 1); once the data is known, it must also be below 1/N.
         max_grad_norm: C, the L2 norm to which each record's gradient is clipped. The small default
-            clips nearly every record, which suits Adam: it undoes the scale again.
+            clips nearly every record, which suits Adam, since Adam undoes the scale.
         accountant: ``prv`` (tight) or ``rdp`` (looser).
-        noise_multiplier: σ; None takes the smallest with which all steps stay within ε. Where it is
-            given, the run stops before the step that would exceed ε.
+        noise_multiplier: σ. None takes the smallest σ with which all steps stay within ε. With a
+            given σ, the run stops before the step that would exceed ε.
         clipping: ``flat`` shortens gradients longer than C; ``automatic`` brings every gradient
             near norm C (Bu et al. 2023, arXiv:2206.07136).
-        clipping_engine: who sums clipped gradients: ``book_keeping`` (ours), or Opacus's ``hooks``
-            or ``ghost``. They agree, and differ in time, memory and the layers they know.
+        clipping_engine: what computes the sum of clipped gradients: ``book_keeping`` (ours), or
+            Opacus's ``hooks`` or ``ghost``. They agree, and differ in time, memory and the layers
+            they support.
         sampler: ``poisson`` is the only way of drawing batches for which the accountants' ε holds.
         noise_seed: None draws the key of sampling and noise from the operating system. A number
             makes the run repeatable, and voids ε against anyone who knows or guesses it.
@@ -285,29 +289,31 @@ class PrivacyConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a model is fitted.
+    """How a model is trained.
 
     Attributes:
-        trainable: ``all``, or the head alone (``head``) or with a part of the encoder: every bias
-            (``bias``), the last K blocks (``last:K``), or adapters of rank R on every block
-            (``lora:R``) or on the last K (``lora:R:last:K``).
-        steps: number of optimizer steps, each a Poisson draw; None takes 200 for a head alone,
-            whose steps are cheap, and 100 otherwise.
+        trainable: what is trained: ``all``; the head alone (``head``); or the head and a part of
+            the encoder: every bias (``bias``), the last K blocks (``last:K``), or adapters of rank
+            R on every block (``lora:R``) or on the last K (``lora:R:last:K``).
+        steps: number of optimizer steps, each with a batch drawn by Poisson sampling. None takes
+            200 if only the head is trained, which is cheap, and 100 otherwise.
         batch_size: expected batch size B; the sampling rate is q = B/N. None takes half of the
-            training rows for a head alone (at most 4,096), and a quarter otherwise (at most 1,024).
+            training rows if only the head is trained (at most 4,096), else a quarter (at most
+            1,024).
         learning_rate: Adam's step size for the encoder.
         head_learning_rate: Adam's step size for the classifier head, whose inputs have norm 1.
-        ema_decay: decay of the exponential moving average of the weights, which is what is saved.
-        warmup: share of the steps over which the learning rates rise to their value.
-        decay: how they fall to 0 afterwards: along a line (``linear``) or half a cosine
-            (``cosine``), or not (``constant``).
-        precision: of the encoder's forward and backward pass; norms, clipping, noise and weights
-            are float32 in any case.
-        micro_batch_tokens: most tokens in one forward and backward pass through the encoder; bounds
-            memory, and changes nothing else but rounding.
-        seed: split, initial weights, and (without privacy) the sampling.
-        train_size: share of the rows to train on, a float in (0, 1), or their number, an int; the
-            rest is held out. ``attnpriv.data.splits`` says how either is chosen.
+        ema_decay: decay of the exponential moving average of the weights. The average is what is
+            saved.
+        warmup: share of the steps over which the learning rates rise to their values.
+        decay: how the learning rates change after the warm-up: they fall to 0 along a line
+            (``linear``) or half a cosine (``cosine``), or stay (``constant``).
+        precision: dtype of the encoder's forward and backward pass; norms, clipping, noise and
+            weights are always float32.
+        micro_batch_tokens: most tokens in one forward and backward pass through the encoder. It
+            bounds memory; results change by rounding only.
+        seed: seed of the split, of the initial weights and, without privacy, of the sampling.
+        train_size: the share of the rows to train on, a float in (0, 1), or their number, an int;
+            the rest is held out. ``attnpriv.data.splits`` says how rows are chosen.
     """
 
     trainable: str = "head"
@@ -341,19 +347,19 @@ class TrainConfig:
         _require(
             self.train_size >= 1 if count else 0 < self.train_size < 1,
             "train_size",
-            "as a share below 1, such as 0.8, or a whole number of rows",
+            "to be a share below 1, such as 0.8, or a whole number of rows",
             self.train_size,
         )
 
 
 @dataclass(frozen=True)
 class Trainable:
-    """What is trained of a model; the head always is.
+    """The part of a model that is trained; the head always is.
 
     Attributes:
         kind: ``head``, ``bias``, ``last``, ``lora`` or ``all``.
-        rank: R of the adapters; None without them.
-        last: how many trailing blocks are trained or adapted; None where blocks are not counted.
+        rank: rank R of the adapters; None without adapters.
+        last: number of blocks at the end that are trained or adapted; None if blocks do not matter.
     """
 
     kind: TrainableKind
@@ -380,7 +386,7 @@ def parse_trainable(value: str) -> Trainable:
         case ["lora", rank, "last", last] if _is_count(rank) and _is_count(last):
             return Trainable("lora", rank=int(rank), last=int(last))
     raise InputError(
-        "expected trainable head, bias, last:K, lora:R, lora:R:last:K or all, "
+        "expected trainable to be head, bias, last:K, lora:R, lora:R:last:K or all, "
         f"with K >= 1 and R >= 1, got {value!r}"
     )
 

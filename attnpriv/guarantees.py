@@ -1,16 +1,17 @@
 """The formulas that bound hardened attention, as plain functions on numbers.
 
 Setting: logits ``z = q·k/√d`` are clipped to ``[-c, c]``, divided by the temperature ``τ``, masked,
-and put through a softmax over the ``n`` unmasked keys. The clip ``relative`` has logits within 2c
-of each other instead, which is the same up to a shift that a softmax does not see. Everywhere
-``x = 2c/τ``, so that the largest ratio between two weights of a row is ``e^x``. ``c = inf`` stands
-for unclipped logits and gives the vacuous bound; ``c = 0`` gives the uniform row.
+and put through a softmax over the ``n`` unmasked keys. The clip ``relative`` keeps logits within 2c
+of each other instead, which is the same up to a shift that the softmax ignores. Everywhere
+``x = 2c/τ``, so that the largest ratio between two weights of a row is ``e^x``. ``c = inf`` means
+unclipped logits and gives the vacuous bound; ``c = 0`` gives the uniform row.
 
-What none of them says:
+What the formulas do not say:
 
 * A deterministic forward pass is not differentially private, whatever its temperature and clip.
 * Layers compose: a bound on one layer's weights does not bound what a whole network passes on.
-* They hold in exact arithmetic. Rounding adds a relative error of a few units in the last place.
+* The formulas hold in exact arithmetic. Rounding adds a relative error of a few units in the last
+  place.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ def weight_bounds(c: float, tau: float, n: int) -> tuple[float, float]:
     (0.0, 1.0)
 
     Raises:
-        InputError: c < 0, tau <= 0, n < 1 or no whole number, or one of them is NaN. This holds
-            for every function here.
+        InputError: c < 0, tau <= 0, n < 1 or not a whole number, or one of them is NaN. The same
+            holds for every function here.
     """
     inverse = _inverse_ratio(c, tau)
     _check_count("n", n, 1)
@@ -46,7 +47,7 @@ def weight_bounds(c: float, tau: float, n: int) -> tuple[float, float]:
 
 
 def mass_bound(c: float, tau: float, n: int, k: int) -> float:
-    """Largest total weight that k given keys, say the sensitive ones, can attract.
+    """Largest total weight that any k keys, such as the sensitive ones, can attract.
 
     Claim: ``k/(k+(n-k)e^-x)`` for any input with n unmasked keys; attained.
 
@@ -97,9 +98,9 @@ def total_variation_bound(c: float, tau: float) -> float:
 def single_logit_total_variation_bound(c: float, tau: float) -> float:
     """Largest total variation between two rows of which only one logit differs: ``tanh(c/(2τ))``.
 
-    Not covered: the clip ``relative``, under which a logit that becomes the largest moves others,
-    so that ``total_variation_bound`` holds and no less; and a changed token usually moves the
-    logits of every query and, from the second layer on, of every key.
+    Not covered: the clip ``relative``, under which a logit that becomes the largest moves others;
+    there only ``total_variation_bound`` holds. Nor a changed token: it usually moves the logits of
+    every query and, from the second layer on, of every key.
 
     >>> round(single_logit_total_variation_bound(1.0, 1.0), 4)
     0.4621
@@ -114,7 +115,7 @@ def output_change_bound(c: float, tau: float, value_diameter: float) -> float:
     """Largest L2 change of one head's output while its values stay the same.
 
     Claim: ``tanh(c/τ)·diam(V)``, diam being the largest distance between two value vectors.
-    Not covered: the values depend on the input too; where they change, this bound does not hold.
+    Not covered: values that change. They depend on the input too, and then this bound fails.
 
     >>> round(output_change_bound(1.0, 1.0, 2.0), 4)
     1.5232
@@ -186,7 +187,7 @@ def row_release_scale(c: float, tau: float, epsilon: float) -> float:
     """The scale of the Laplace noise on each entry that makes releasing one row pure ε-DP.
 
     Claim: ``2·tanh(c/τ)/ε`` with respect to any change of the input that keeps n; averages of rows
-    over heads and queries need no more. Clipping, renormalising and ranking afterwards are free.
+    over heads and queries need no more. Clipping, renormalising and ranking afterwards cost no ε.
     Not covered: a second release of the same row, which composes, and a change of n.
 
     >>> round(row_release_scale(1.0, 1.0, 0.5), 4)

@@ -11,52 +11,72 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from attnpriv.cli import options
 from attnpriv.cli.gate import outcome_lines
-from attnpriv.cli.options import (
-    JsonOption,
-    LabelColumn,
-    RunArgument,
-    SourceOption,
-    SpansColumn,
-    TextColumn,
-    load,
-)
 from attnpriv.cli.output import console, progress_bars, resumable, warn
+from attnpriv.data import load_dataset
 
 if TYPE_CHECKING:
     from attnpriv.audit.results import Audit
 
 
 def audit(
-    run: RunArgument,
-    data: SourceOption,
-    out: Annotated[Path, typer.Option(help="Folder for the report, for people and for CI.")],
+    run: options.Run,
+    data: options.Data,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder to write the report to, for people and for CI.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ],
     against: Annotated[
-        list[Path] | None, typer.Option(help="Another run to audit beside it; may be repeated.")
+        list[Path] | None,
+        typer.Option(
+            help="Another run folder to audit on the same rows and compare with; may be repeated.",
+            rich_help_panel=options.MODEL,
+        ),
     ] = None,
-    documents: Annotated[int, typer.Option(help="Most held-out rows to audit.")] = 1200,
-    seed: Annotated[int, typer.Option(help="Of samples, nulls and bootstraps.")] = 0,
+    text_column: options.TextColumn = None,
+    label_column: options.LabelColumn = None,
+    spans_column: options.SpansColumn = None,
+    documents: Annotated[
+        int, typer.Option(help="Most held-out rows to audit.", rich_help_panel=options.DATA)
+    ] = 1200,
+    seed: Annotated[
+        int, typer.Option(help="Seed of samples, null distributions and bootstraps.")
+    ] = 0,
+    processes: Annotated[
+        int,
+        typer.Option(
+            help="Number of processes that share the work, each with one thread. Results are "
+            "bit-identical for any number."
+        ),
+    ] = 1,
     gates: Annotated[
-        Path | None, typer.Option(help="gates.toml: limits to keep, or exit code 1 or 2.")
+        Path | None,
+        typer.Option(
+            help="TOML file of limits that the audit must keep (docs/gates.md). Exit code 1 if one "
+            "is broken, 2 if one cannot be decided.",
+            rich_help_panel=options.OUTPUT,
+        ),
     ] = None,
     include_text: Annotated[
         bool,
         typer.Option(
-            "--include-text", help="Show words in the token heatmaps; personal data stays hidden."
+            "--include-text",
+            help="Show the words of some audited texts in the report; personal data stays hidden.",
+            rich_help_panel=options.OUTPUT,
         ),
     ] = False,
-    processes: Annotated[
-        int, typer.Option(help="That share the work, each in one thread; no number changes a bit.")
-    ] = 1,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the unfinished audit of this folder.")
-    ] = False,
-    json_: JsonOption = False,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    spans_column: SpansColumn = None,
+    resume: options.Resume = False,
+    json_: options.Json = False,
 ) -> None:
-    """Audit runs side by side: utility, attention, attribution, membership, robustness."""
+    """Audit a run by attack: what it makes of personal data, and what it gives away.
+
+    Measures accuracy, attention, attributions, the effect of swapping personal data, membership
+    inference and robustness on rows that were not trained on, and writes a report.
+    """
     from attnpriv.audit.subject import AuditOptions
     from attnpriv.audit.work import has_begun
     from attnpriv.report import exit_code, read_gates
@@ -67,12 +87,18 @@ def audit(
 
     limits = () if gates is None else read_gates(gates)
     loaded = [load_run(path) for path in (run, *(against or []))]
-    dataset = load(data, text_column, label_column, spans_column, loaded[0].label_names)
+    dataset = load_dataset(
+        data,
+        text_column=text_column,
+        label_column=label_column,
+        spans_column=spans_column,
+        label_names=loaded[0].label_names,
+    )
     for each in loaded:
         if left_out := len(each.split(dataset).unknown):
             warn(
-                f"{dataset.name} is not the data that {each.name} was trained on: {left_out} rows "
-                "that may have been trained on are left out"
+                f"{dataset.name} is not the training data of {each.name}: {left_out} rows are left "
+                "out because they may have been trained on"
             )
     with resumable(lambda: has_begun(out)), _bars() as progress:
         written = audit_into(
@@ -86,7 +112,7 @@ def audit(
             processes=processes,
             include_text=include_text,
         )
-    outcomes = written.check(limits, gates)  # the report is there, whatever a gate asks for in vain
+    outcomes = written.check(limits, gates)  # the report stays, whatever a gate may ask in vain
     if json_:
         sys.stdout.write((out / JSON_NAME).read_text(encoding="utf-8"))
         raise typer.Exit(exit_code(outcomes))

@@ -8,19 +8,19 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from attnpriv.cli.options import ClassesOption, LabelColumn, SpansColumn, TextColumn, load
+from attnpriv.cli import options
 from attnpriv.cli.output import console
 from attnpriv.data import SOURCES, load_dataset, save_dataset
 
 data_app = typer.Typer(
-    no_args_is_help=True, help="Look at the data sources, or write one to a file."
+    no_args_is_help=True, help="Look at data, or write a built-in data source to a file."
 )
 
 
 @data_app.command("list")
 def data_list() -> None:
     """List the built-in data sources."""
-    table = Table("name", "what")
+    table = Table("name", "what it is")
     for name, what in SOURCES.items():
         table.add_row(name, what)
     console.print(table)
@@ -28,11 +28,20 @@ def data_list() -> None:
 
 @data_app.command("make")
 def data_make(
-    source: Annotated[str, typer.Argument(help="A source, say tickets:rows=500,seed=3,tie=1.")],
-    out: Annotated[Path, typer.Option(help="A new .csv, .tsv, .jsonl or .parquet file.")],
-    overwrite: Annotated[bool, typer.Option(help="Replace the file if it is there.")] = False,
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A built-in source, with its options: tickets or tickets:rows=500,seed=3,tie=1."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="The file to write; ends in .csv, .tsv, .jsonl or .parquet.")
+    ],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file if it exists.")
+    ] = False,
 ) -> None:
-    """Write a data source to a file."""
+    """Write a built-in data source to a file."""
     dataset = load_dataset(source)
     save_dataset(dataset, out, overwrite=overwrite)
     console.print(f"{len(dataset)} rows in {len(dataset.label_names)} classes: {out}")
@@ -40,15 +49,25 @@ def data_make(
 
 @data_app.command("show")
 def data_show(
-    source: Annotated[str, typer.Argument(help="A source by name, or a file.")],
-    rows: Annotated[int, typer.Option(min=0, help="Show the first rows, texts included.")] = 0,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    spans_column: SpansColumn = None,
-    classes: ClassesOption = None,
+    source: Annotated[
+        str, typer.Argument(help="A CSV, TSV, JSONL or Parquet file, or a built-in source.")
+    ],
+    rows: Annotated[
+        int, typer.Option(min=0, help="Number of rows to print, with their texts.")
+    ] = 0,
+    text_column: options.TextColumn = None,
+    label_column: options.LabelColumn = None,
+    spans_column: options.SpansColumn = None,
+    classes: options.Classes = None,
 ) -> None:
-    """Describe a data set: size, classes, gold spans. Texts are shown only with --rows."""
-    dataset = load(source, text_column, label_column, spans_column, classes=classes)
+    """Describe a data set: its size, classes and gold spans. Prints no texts without --rows."""
+    dataset = load_dataset(
+        source,
+        text_column=text_column,
+        label_column=label_column,
+        spans_column=spans_column,
+        classes=classes,
+    )
     table = Table("class", "rows", title=f"{dataset.name}: {len(dataset)} rows")
     for number, name in enumerate(dataset.label_names):
         table.add_row(name, str(dataset.labels.count(number)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from attnpriv.cli.options import JsonOption
+from attnpriv.cli import options
 from attnpriv.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -17,15 +17,26 @@ if TYPE_CHECKING:
 
 
 def gate(
-    report: Annotated[Path, typer.Argument(help="audit.json, written by attnpriv audit.")],
-    gates: Annotated[Path, typer.Argument(help="gates.toml; see docs/gates.md.")],
+    report: Annotated[
+        Path, typer.Argument(help="The audit.json that attnpriv audit wrote.", show_default=False)
+    ],
+    gates: Annotated[
+        Path, typer.Argument(help="TOML file of limits, see docs/gates.md.", show_default=False)
+    ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for JUnit XML, SARIF and a Markdown summary; default: none."),
+        typer.Option(
+            help="Folder to write the outcome to, as JUnit XML, SARIF and Markdown. Default: it is "
+            "only printed.",
+            rich_help_panel=options.OUTPUT,
+        ),
     ] = None,
-    json_: JsonOption = False,
+    json_: options.Json = False,
 ) -> None:
-    """Check a report against gates; exit code 1 where one failed, 2 where one is inconclusive."""
+    """Check the report of an audit against limits.
+
+    Exit code 0 if all are kept, 1 if one is broken, 2 if one cannot be decided from the report.
+    """
     from attnpriv.report import check_gates, exit_code, read_gates, read_report, write_checks
 
     limits, measured = read_gates(gates), read_report(report)

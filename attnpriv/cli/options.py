@@ -1,4 +1,4 @@
-"""Options that several commands have, and what their values mean."""
+"""Options that several commands have, each declared once, and how their values are read."""
 
 from __future__ import annotations
 
@@ -7,127 +7,294 @@ from typing import Annotated
 
 import typer
 
+from attnpriv import config
 from attnpriv.config import TrainConfig
-from attnpriv.data import Dataset, load_dataset
-from attnpriv.errors import InputError
 
-SourceOption = Annotated[
-    str, typer.Option("--data", help="A source by name, or a CSV, TSV, JSONL or Parquet file.")
-]
-TextColumn = Annotated[
-    str | None,
-    typer.Option(
-        "--text-column",
-        help="Column of the texts: a name, or a number from 0 where no column has that name.",
-    ),
-]
-LabelColumn = Annotated[
-    str | None, typer.Option("--label-column", help="Column of the labels, likewise.")
-]
-SpansColumn = Annotated[
-    str | None,
-    typer.Option("--spans-column", help="Column of gold spans of personal data, if any."),
-]
-ClassesOption = Annotated[
-    int | None,
-    typer.Option(
-        "--classes",
-        help="How many classes the labels have. Needed only where their names look like texts, "
-        "a header or misspellings: it confirms that they may be published with the model.",
-    ),
-]
-RunArgument = Annotated[Path, typer.Argument(help="A run folder, made by attnpriv train or tune.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-OutOption = Annotated[Path, typer.Option(help="The run folder to make.")]
-EncoderOption = Annotated[str, typer.Option(help="scratch, minilm, or a BERT or MPNet folder.")]
-TrainableOption = Annotated[
-    str,
-    typer.Option(
-        help="head, bias, last:K (blocks), lora:R (adapters of rank R), lora:R:last:K or all; "
-        "default: the head of a pretrained encoder, all of one from scratch."
-    ),
-]
-DeltaOption = Annotated[float, typer.Option(help="δ, below 1/N.")]
-TemperatureOption = Annotated[float, typer.Option(help="τ, divides the clipped logits.")]
-ClipOption = Annotated[str, typer.Option(help="c, the largest logit, or none.")]
-ClipModeOption = Annotated[str, typer.Option(help="clamp, tanh, norm or relative.")]
-ScoreOption = Annotated[str, typer.Option(help="dot_product or additive.")]
-TemperatureFloorOption = Annotated[
-    float | None,
-    typer.Option(help="Let every head learn its τ, never below this; default: τ is fixed."),
-]
-PoolingOption = Annotated[str, typer.Option(help="layers, mean or cls.")]
-ShareLayersOption = Annotated[
-    bool, typer.Option(help="All layers of an encoder from scratch apply one block.")
-]
-BatchSizeOption = Annotated[
-    int | None,
-    typer.Option(
-        help="Expected batch size B, which sets the sampling rate B/N; default: half of the "
-        "rows for a head alone (at most 4096), else a quarter (at most 1024)."
-    ),
-]
-MaxGradNormOption = Annotated[
-    float, typer.Option(help="C, the norm each record's gradient is clipped to.")
-]
-ClippingOption = Annotated[
-    str,
-    typer.Option(help="flat cuts gradients longer than C; automatic brings every one near norm C."),
-]
-ClippingEngineOption = Annotated[
-    str, typer.Option(help="book_keeping, or Opacus's hooks or ghost.")
-]
-PrecisionOption = Annotated[str, typer.Option(help="Of the encoder's passes: float32 or bfloat16.")]
-MicroBatchTokensOption = Annotated[
-    int, typer.Option(help="Most tokens in one pass through the encoder; bounds memory.")
-]
-NoiseSeedOption = Annotated[
-    int | None,
-    typer.Option(
-        help="Makes sampling and noise repeatable, and ε void against whoever knows it: for tests."
-    ),
-]
+# The panels of --help. What belongs to none of them is listed first.
+DATA, MODEL, ATTENTION = "Data", "Model", "Attention"
+PRIVACY, TRAINING, OUTPUT = "Privacy", "Training", "Output"
+SCRATCH = "scratch"  # the encoder if the command line names none
 
 
-def trained_part(trainable: str, encoder: str) -> str:
-    """What is trained where the command does not say."""
-    return trainable or ("all" if encoder == "scratch" else TrainConfig.trainable)
+def number_or_none(value: str, option: str | None = None) -> float | None:
+    """A number, or None for ``none``.
 
+    Args:
+        value: as it was given.
+        option: its name, where typer does not know it: outside of a parser.
 
-def parse_number(name: str, value: str) -> float | None:
-    """A number, or None for ``none``."""
+    Raises:
+        typer.BadParameter: the value is neither.
+    """
     if value == "none":
         return None
     try:
         return float(value)
     except ValueError:
-        raise InputError(f"expected {name} as a number, or none, got {value!r}") from None
-
-
-def parse_train_size(value: str) -> float:
-    """A number of rows where there is no decimal point, else a share."""
-    try:
-        return int(value) if value.isdecimal() else float(value)
-    except ValueError:
-        raise InputError(
-            f"expected train-size as a share below 1 or a number of rows, got {value!r}"
+        raise typer.BadParameter(
+            f"expected a number or none, got {value!r}", param_hint=option
         ) from None
 
 
-def load(
-    source: str,
-    text_column: str | None,
-    label_column: str | None,
-    spans_column: str | None,
-    label_names: tuple[str, ...] | None = None,
-    classes: int | None = None,
-) -> Dataset:
-    """The data behind a source or a file; columns are names or numbers."""
-    return load_dataset(
-        source,
-        text_column=text_column,
-        label_column=label_column,
-        spans_column=spans_column,
-        label_names=label_names,
-        classes=classes,
-    )
+def rows_or_share(value: str | float) -> float:
+    """A number of rows if there is no decimal point, else a share; typer passes defaults too.
+
+    Raises:
+        typer.BadParameter: the value is no number.
+    """
+    try:
+        return int(value) if str(value).isdecimal() else float(value)
+    except ValueError:
+        raise typer.BadParameter(
+            f"expected a share below 1, such as 0.8, or a number of rows, got {value!r}"
+        ) from None
+
+
+def trained_part(trainable: str | None, encoder: str) -> str:
+    """The part of the model to train: what was given, or else what suits the encoder."""
+    return trainable or ("all" if encoder == SCRATCH else TrainConfig.trainable)
+
+
+Run = Annotated[
+    Path,
+    typer.Argument(
+        help="A run folder, as attnpriv train and attnpriv tune make it.", show_default=False
+    ),
+]
+
+# --- Data -------------------------------------------------------------------------------------
+
+Data = Annotated[
+    str,
+    typer.Option(
+        help="The data: a CSV, TSV, JSONL or Parquet file, or the name of a built-in source "
+        "(see attnpriv data list).",
+        rich_help_panel=DATA,
+    ),
+]
+TextColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of the texts: its name, or its number from 0. Default: the column named text; "
+        "without names, in a file of two columns, the one with more distinct values.",
+        rich_help_panel=DATA,
+    ),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of the labels: its name, or its number from 0. Default: the column named "
+        "label; without names, in a file of two columns, the one with fewer distinct values.",
+        rich_help_panel=DATA,
+    ),
+]
+SpansColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column that says where personal data is in each text (gold spans), by name or "
+        "number. Default: the column named spans, if there is one.",
+        rich_help_panel=DATA,
+    ),
+]
+Classes = Annotated[
+    int | None,
+    typer.Option(
+        help="Number of classes. Needed only if the labels are refused because they look like "
+        "texts, a header or misspellings: the number confirms that the names of the classes may "
+        "be published with the model.",
+        rich_help_panel=DATA,
+    ),
+]
+TrainSize = Annotated[
+    float,
+    typer.Option(
+        parser=rows_or_share,
+        metavar="SHARE|ROWS",
+        help="Rows to train on; the others are held out. A share below 1 picks rows by their "
+        "texts, so that they are recognised even if the file changes later; a whole number picks "
+        "that many rows at random.",
+        rich_help_panel=DATA,
+    ),
+]
+
+# --- Model ------------------------------------------------------------------------------------
+
+Encoder = Annotated[
+    str | None,
+    typer.Option(
+        help="The encoder to start from: scratch (small, with random weights), minilm "
+        "(pretrained), or a folder with a pretrained BERT or MPNet.",
+        show_default="scratch",
+        rich_help_panel=MODEL,
+    ),
+]
+Trainable = Annotated[
+    str | None,
+    typer.Option(
+        help="What is trained: head, bias (the head and every bias), last:K (and the last K "
+        "blocks), lora:R (and adapters of rank R), lora:R:last:K (and adapters of the last K "
+        "blocks), or all. Default: all with a scratch encoder, else head.",
+        rich_help_panel=MODEL,
+    ),
+]
+Pooling = Annotated[
+    config.Pooling | None,
+    typer.Option(
+        help="What the head reads: the mean over all tokens, the cls token, or layers, the means "
+        "after a third, two thirds and all of the blocks.",
+        show_default="layers",
+        rich_help_panel=MODEL,
+    ),
+]
+ShareLayers = Annotated[
+    bool,
+    typer.Option(
+        "--share-layers/--no-share-layers",
+        help="Let all layers of a scratch encoder share one block: fewer weights, and no less "
+        "computation.",
+        rich_help_panel=MODEL,
+    ),
+]
+
+# --- Attention --------------------------------------------------------------------------------
+
+Temperature = Annotated[
+    float,
+    typer.Option(
+        help="Temperature τ, by which the clipped logits are divided.", rich_help_panel=ATTENTION
+    ),
+]
+Clip = Annotated[
+    float | None,
+    typer.Option(
+        parser=number_or_none,
+        metavar="NUMBER|none",
+        help="Clip c, the largest absolute attention logit. Without one, no bound on the attention "
+        "weights is certified.",
+        show_default="none",
+        rich_help_panel=ATTENTION,
+    ),
+]
+ClipMode = Annotated[
+    config.ClipMode,
+    typer.Option(
+        help="How the clip is enforced: clamp cuts logits at ±c, tanh bends them smoothly, norm "
+        "shortens the queries and keys behind them, relative raises logits that are more than 2c "
+        "below the largest of their row.",
+        rich_help_panel=ATTENTION,
+    ),
+]
+Score = Annotated[
+    config.Score,
+    typer.Option(
+        help="How logits are computed: as the dot product of query and key, or additive, from "
+        "their sum and a learned vector.",
+        rich_help_panel=ATTENTION,
+    ),
+]
+TemperatureFloor = Annotated[
+    float | None,
+    typer.Option(
+        help="Let every head learn its own temperature, never below this. Default: all heads keep "
+        "--temperature.",
+        rich_help_panel=ATTENTION,
+    ),
+]
+
+# --- Privacy ----------------------------------------------------------------------------------
+
+Delta = Annotated[
+    float,
+    typer.Option(
+        help="The δ of the guarantee; must be below 1/N for N rows.", rich_help_panel=PRIVACY
+    ),
+]
+MaxGradNorm = Annotated[
+    float,
+    typer.Option(
+        help="C, the norm to which the gradient of each record is clipped.",
+        rich_help_panel=PRIVACY,
+    ),
+]
+Clipping = Annotated[
+    config.Clipping,
+    typer.Option(
+        help="How gradients are clipped: flat shortens those longer than C, automatic brings "
+        "every one near norm C.",
+        rich_help_panel=PRIVACY,
+    ),
+]
+ClippingEngine = Annotated[
+    config.ClippingEngine,
+    typer.Option(
+        help="What computes the clipped gradients: attnpriv's book_keeping, or Opacus's hooks or "
+        "ghost. They agree, and differ in time, memory and the layers they support.",
+        rich_help_panel=PRIVACY,
+    ),
+]
+NoiseSeed = Annotated[
+    int | None,
+    typer.Option(
+        help="For tests only: makes sampling and noise repeatable, which voids ε against anyone "
+        "who knows or guesses the seed.",
+        rich_help_panel=PRIVACY,
+    ),
+]
+
+# --- Training ---------------------------------------------------------------------------------
+
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        help="Number of optimizer steps. Default: 200 if only the head is trained, else 100.",
+        rich_help_panel=TRAINING,
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        help="Expected batch size B: each of the N rows joins a batch with probability B/N. "
+        "Default: half of the rows if only the head is trained (at most 4096), else a quarter (at "
+        "most 1024).",
+        rich_help_panel=TRAINING,
+    ),
+]
+LearningRate = Annotated[
+    float, typer.Option(help="Learning rate of the encoder.", rich_help_panel=TRAINING)
+]
+HeadLearningRate = Annotated[
+    float, typer.Option(help="Learning rate of the head.", rich_help_panel=TRAINING)
+]
+Precision = Annotated[
+    config.Precision,
+    typer.Option(
+        help="Number format of the encoder's forward and backward passes.",
+        rich_help_panel=TRAINING,
+    ),
+]
+MicroBatchTokens = Annotated[
+    int,
+    typer.Option(
+        help="Most tokens in one pass through the encoder. Lower it to save memory; results "
+        "change by rounding only.",
+        rich_help_panel=TRAINING,
+    ),
+]
+
+# --- Output -----------------------------------------------------------------------------------
+
+RunOut = Annotated[
+    Path, typer.Option("--out", help="The run folder to make.", rich_help_panel=OUTPUT)
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Continue what was interrupted with the same --out and the same options.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print JSON instead of tables.", rich_help_panel=OUTPUT),
+]

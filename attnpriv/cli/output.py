@@ -16,31 +16,32 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from attnpriv.command import INTERRUPTED, complain
 from attnpriv.data import Dataset
 
-# What is printed is data: a label or a path may hold what would be markup or an emoji's code.
+# Labels and paths are printed too, and may look like markup or like the code of an emoji.
 console = Console(markup=False, emoji=False)
 progress_console = Console(stderr=True, markup=False, emoji=False)
 
 
 @contextmanager
 def resumable(has_begun: Callable[[], bool]) -> Iterator[None]:
-    """Let Ctrl-C say whether --resume has something to go on with.
+    """After Ctrl-C, say whether there is something to resume.
 
     Raises:
-        typer.Exit: with the exit code 130, instead of KeyboardInterrupt.
+        typer.Exit: with exit code 130, in place of KeyboardInterrupt.
     """
     try:
         yield
     except KeyboardInterrupt:
         nothing = "nothing had begun yet, so there is nothing to resume"
         complain(
-            "interrupted", ["the same command with --resume goes on" if has_begun() else nothing]
+            "interrupted",
+            ["to continue, run the same command with --resume" if has_begun() else nothing],
         )
         raise typer.Exit(INTERRUPTED) from None
 
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """Bars on stderr, so that stdout stays for results."""
+    """Progress bars on stderr; stdout is for results."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -52,29 +53,29 @@ def progress_bars() -> Iterator[Progress]:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """JSON for machines."""
+    """Print JSON for machines on stdout."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def warn(message: str) -> None:
-    """One line on stderr for what does not stop a command."""
+    """Print one line on stderr about something that does not stop the command."""
     sys.stderr.write(f"warning: {message}\n")
 
 
 def print_classes(dataset: Dataset) -> None:
-    """The classes and how many rows each has, on stderr: a look at private data, kept nowhere."""
+    """Print the classes and their row counts on stderr: private data, which is stored nowhere."""
     names = dataset.label_names
     counts = [f"{name} {dataset.labels.count(number)}" for number, name in enumerate(names)]
     progress_console.print(
         f"{len(dataset)} rows in {len(names)} classes: {', '.join(counts)}\n"
-        "(these counts are private data: training shows them here and writes them nowhere)",
+        "(these counts are private data: they are shown here and written nowhere)",
         highlight=False,
         soft_wrap=True,
     )
 
 
 def print_training(card: dict[str, Any], out: Path, skipped_records: int) -> None:
-    """What the run folder holds, in a few lines."""
+    """Print what the run folder holds, in a few lines."""
     privacy = card["privacy"]
     if privacy is not None:
         console.print(
@@ -92,6 +93,6 @@ def print_training(card: dict[str, Any], out: Path, skipped_records: int) -> Non
     )
     if skipped_records:
         console.print(
-            f"{skipped_records} gradients were not finite and were zeroed (not covered by ε)"
+            f"{skipped_records} gradients were not finite and were set to zero (not covered by ε)"
         )
     console.print(f"run folder: {out}", soft_wrap=True)

@@ -8,40 +8,44 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from attnpriv.cli.options import (
-    JsonOption,
-    LabelColumn,
-    RunArgument,
-    SourceOption,
-    TextColumn,
-    load,
-)
+from attnpriv.cli import options
 from attnpriv.cli.output import console, print_json, progress_bars, warn
+from attnpriv.data import load_dataset
 from attnpriv.data.splits import Split
 from attnpriv.rounding import round_up
 
 
 def evaluate(
-    run: RunArgument,
-    data: SourceOption,
-    json_: JsonOption = False,
+    run: options.Run,
+    data: options.Data,
+    text_column: options.TextColumn = None,
+    label_column: options.LabelColumn = None,
     all_rows: Annotated[
         bool,
-        typer.Option("--all-rows", help="Score also the rows that may have been trained on."),
+        typer.Option(
+            "--all-rows",
+            help="Also score the rows that were, or may have been, trained on.",
+            rich_help_panel=options.DATA,
+        ),
     ] = False,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
+    json_: options.Json = False,
 ) -> None:
-    """Score a run on rows it was not trained on: accuracy, and per class precision, recall, F1.
+    """Score a run: accuracy, and the precision, recall and F1 of each class.
 
-    In other data than that of the training, a row is scored if it cannot have been trained on.
+    Scored are the rows that were not trained on. If the data is not the training data, those are
+    the rows that cannot have been trained on.
     """
     from attnpriv.audit.utility import utility
     from attnpriv.runs.folder import load_run
     from attnpriv.runs.prediction import predict_probabilities
 
     loaded = load_run(run)
-    dataset = load(data, text_column, label_column, None, loaded.label_names)
+    dataset = load_dataset(
+        data,
+        text_column=text_column,
+        label_column=label_column,
+        label_names=loaded.label_names,
+    )
     numbers, rows = _rows_to_score(loaded.split(dataset), all_rows)
     scored = dataset.subset(numbers)
     with progress_bars() as progress:
@@ -63,8 +67,8 @@ def evaluate(
 
 
 def _rows_to_score(split: Split, all_rows: bool) -> tuple[list[int], str]:
-    """The rows to score and what they are, with a word on stderr where that is not plain."""
-    doubtful, others = len(split.unknown), "this is not the data of the training: "
+    """The rows to score and what they are, with a warning on stderr if that is in doubt."""
+    doubtful, others = len(split.unknown), "this is not the training data: "
     if split.held_out and not (all_rows and (split.trained or doubtful)):
         if split.trained:
             return split.held_out, "held-out rows of the training data"
@@ -82,12 +86,16 @@ def _rows_to_score(split: Split, all_rows: bool) -> tuple[list[int], str]:
 
 
 def certify(
-    run: RunArgument,
-    keys: Annotated[int, typer.Option(help="n, the keys that a row sees, special ones too.")] = 32,
-    sensitive: Annotated[int, typer.Option(help="k of them, say the tokens of a name.")] = 4,
-    json_: JsonOption = False,
+    run: options.Run,
+    keys: Annotated[
+        int, typer.Option(help="Number n of tokens that each token sees, special tokens included.")
+    ] = 32,
+    sensitive: Annotated[
+        int, typer.Option(help="Number k of sensitive tokens among them, say those of a name.")
+    ] = 4,
+    json_: options.Json = False,
 ) -> None:
-    """Print, per layer and head, what the attention weights can never exceed, on any input."""
+    """Print what the attention weights of each layer and head can never exceed, on any input."""
     from attnpriv.certificate import LIMITS, worst_case
     from attnpriv.certificate import certify as certify_model
     from attnpriv.runs.folder import load_run

@@ -4,71 +4,76 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from attnpriv.cli.options import (
-    BatchSizeOption,
-    ClassesOption,
-    ClipModeOption,
-    DeltaOption,
-    EncoderOption,
-    JsonOption,
-    LabelColumn,
-    MaxGradNormOption,
-    NoiseSeedOption,
-    SourceOption,
-    SpansColumn,
-    TemperatureOption,
-    TextColumn,
-    TrainableOption,
-    load,
-    parse_number,
-    trained_part,
-)
+from attnpriv.cli import options
 from attnpriv.cli.output import console, print_classes, progress_bars, resumable
-from attnpriv.config import AttentionConfig, ClipMode, PrivacyConfig, TrainConfig
-from attnpriv.errors import InputError
+from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
+from attnpriv.data import load_dataset
 
 
 def study(
-    data: SourceOption,
-    epsilon: Annotated[str, typer.Option(help="The target ε of each private run.")],
-    clip: Annotated[str, typer.Option(help="c, the largest logit of the hardened runs.")],
-    out: Annotated[Path, typer.Option(help="Folder to make for runs, audits and the study.")],
-    seeds: Annotated[int, typer.Option(help="How many, at least 3; four runs each.")] = 3,
-    temperature: TemperatureOption = 1.0,
-    clip_mode: ClipModeOption = "clamp",
-    encoder: EncoderOption = "scratch",
-    trainable: TrainableOption = "",
-    delta: DeltaOption = PrivacyConfig.delta,
-    steps: Annotated[
-        int | None, typer.Option(help="Of each run; default: 200 for a head alone, else 100.")
-    ] = None,
-    batch_size: BatchSizeOption = None,
-    max_grad_norm: MaxGradNormOption = PrivacyConfig.max_grad_norm,
-    learning_rate: Annotated[
-        float, typer.Option(help="Of the encoder, in all runs.")
-    ] = TrainConfig.learning_rate,
-    head_learning_rate: Annotated[
-        float, typer.Option(help="Of the head, in all runs.")
-    ] = TrainConfig.head_learning_rate,
-    noise_seed: NoiseSeedOption = None,
-    documents: Annotated[int, typer.Option(help="Most held-out rows to audit, a run.")] = 1200,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the unfinished study of this folder.")
-    ] = False,
-    json_: JsonOption = False,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    spans_column: SpansColumn = None,
-    classes: ClassesOption = None,
+    *,
+    data: options.Data,
+    text_column: options.TextColumn = None,
+    label_column: options.LabelColumn = None,
+    spans_column: options.SpansColumn = None,
+    classes: options.Classes = None,
+    documents: Annotated[
+        int,
+        typer.Option(
+            help="Most held-out rows that the audit of a run uses.", rich_help_panel=options.DATA
+        ),
+    ] = 1200,
+    encoder: options.Encoder = None,
+    trainable: options.Trainable = None,
+    clip: Annotated[
+        float,
+        typer.Option(
+            help="Clip c of the hardened runs, the largest absolute attention logit.",
+            rich_help_panel=options.ATTENTION,
+        ),
+    ],
+    temperature: options.Temperature = 1.0,
+    clip_mode: options.ClipMode = "clamp",
+    epsilon: Annotated[
+        float,
+        typer.Option(
+            help="The ε of differential privacy that each private run never exceeds.",
+            rich_help_panel=options.PRIVACY,
+        ),
+    ],
+    delta: options.Delta = PrivacyConfig.delta,
+    max_grad_norm: options.MaxGradNorm = PrivacyConfig.max_grad_norm,
+    noise_seed: options.NoiseSeed = None,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            help="Number of seeds, at least 3. Each of them trains four runs.",
+            rich_help_panel=options.TRAINING,
+        ),
+    ] = 3,
+    steps: options.Steps = None,
+    batch_size: options.BatchSize = None,
+    learning_rate: options.LearningRate = TrainConfig.learning_rate,
+    head_learning_rate: options.HeadLearningRate = TrainConfig.head_learning_rate,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder to make for the runs, their audits and the study.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ],
+    resume: options.Resume = False,
+    json_: options.Json = False,
 ) -> None:
-    """Train and audit plain, hardened, private, and private and hardened models, seed by seed.
+    """Measure what hardening and privacy cost and bring, each alone and both together.
 
-    The plain and the hardened runs have no ε: publish none of them where the data is private.
+    For each seed, trains and audits four models: plain, hardened, private, and private and
+    hardened. The plain and the hardened ones have no ε: if the data is private, publish neither.
     """
     from attnpriv.audit.subject import AuditOptions
     from attnpriv.sensitive import PresidioDetector
@@ -76,18 +81,14 @@ def study(
     from attnpriv.study.running import SETTINGS
     from attnpriv.study.writing import JSON_NAME
 
-    target = parse_number("epsilon", epsilon)
-    if target is None:
-        raise InputError(f"expected epsilon as a number in a study, got {epsilon!r}")
+    encoder = encoder or options.SCRATCH
     design = Design(
-        attention=AttentionConfig(
-            temperature, parse_number("clip", clip), cast(ClipMode, clip_mode)
-        ),
+        attention=AttentionConfig(temperature, clip, clip_mode),
         privacy=PrivacyConfig(
-            epsilon=target, delta=delta, max_grad_norm=max_grad_norm, noise_seed=noise_seed
+            epsilon=epsilon, delta=delta, max_grad_norm=max_grad_norm, noise_seed=noise_seed
         ),
         config=TrainConfig(
-            trainable=trained_part(trainable, encoder),
+            trainable=options.trained_part(trainable, encoder),
             steps=steps,
             batch_size=batch_size,
             learning_rate=learning_rate,
@@ -97,7 +98,13 @@ def study(
         seeds=seeds,
         audit=AuditOptions(documents=documents),
     )
-    dataset = load(data, text_column, label_column, spans_column, classes=classes)
+    dataset = load_dataset(
+        data,
+        text_column=text_column,
+        label_column=label_column,
+        spans_column=spans_column,
+        classes=classes,
+    )
     print_classes(dataset)
     begun = out / SETTINGS
     with resumable(begun.exists), progress_bars() as progress:

@@ -3,167 +3,174 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
 
-from attnpriv.cli.options import (
-    BatchSizeOption,
-    ClassesOption,
-    ClipModeOption,
-    ClipOption,
-    ClippingEngineOption,
-    ClippingOption,
-    DeltaOption,
-    LabelColumn,
-    MaxGradNormOption,
-    MicroBatchTokensOption,
-    NoiseSeedOption,
-    OutOption,
-    PrecisionOption,
-    ScoreOption,
-    ShareLayersOption,
-    SourceOption,
-    SpansColumn,
-    TemperatureFloorOption,
-    TemperatureOption,
-    TextColumn,
-    TrainableOption,
-    load,
-    parse_number,
-    parse_train_size,
-    trained_part,
-)
+from attnpriv import config
+from attnpriv.cli import options
 from attnpriv.cli.output import print_classes, print_training, progress_bars, resumable
-from attnpriv.config import AttentionConfig, ClipMode, Pooling, PrivacyConfig, Score, TrainConfig
+from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
+from attnpriv.data import load_dataset
 from attnpriv.rounding import round_up
 
 
 def train(
-    data: SourceOption,
-    epsilon: Annotated[str, typer.Option(help="The target ε, or none to train without privacy.")],
-    out: OutOption,
-    encoder: Annotated[
-        str | None, typer.Option(help="scratch (the default), minilm, or a BERT or MPNet folder.")
-    ] = None,
+    *,
+    data: options.Data,
+    text_column: options.TextColumn = None,
+    label_column: options.LabelColumn = None,
+    spans_column: options.SpansColumn = None,
+    classes: options.Classes = None,
+    train_size: options.TrainSize = TrainConfig.train_size,
+    encoder: options.Encoder = None,
     distil_from: Annotated[
         Path | None,
         typer.Option(
-            help="A run folder of the same rows, whose weights the model starts with, and whose "
-            "answers and hidden states it learns from besides the labels. Without privacy only."
+            help="A run folder to learn from, trained on the same rows: the model starts with its "
+            "weights and imitates its answers and hidden states, besides learning the labels. Only "
+            "with --epsilon none.",
+            rich_help_panel=options.MODEL,
         ),
     ] = None,
-    trainable: TrainableOption = "",
-    delta: DeltaOption = PrivacyConfig.delta,
-    temperature: TemperatureOption = 1.0,
-    clip: ClipOption = "none",
-    clip_mode: ClipModeOption = "clamp",
-    score: ScoreOption = "dot_product",
-    temperature_floor: TemperatureFloorOption = None,
-    pooling: Annotated[str | None, typer.Option(help="layers (the default), mean or cls.")] = None,
-    share_layers: ShareLayersOption = False,
-    steps: Annotated[
-        int | None, typer.Option(help="Optimizer steps; default: 200 for a head alone, else 100.")
-    ] = None,
-    batch_size: BatchSizeOption = None,
-    max_grad_norm: MaxGradNormOption = PrivacyConfig.max_grad_norm,
-    clipping: ClippingOption = PrivacyConfig.clipping,
-    clipping_engine: ClippingEngineOption = PrivacyConfig.clipping_engine,
+    trainable: options.Trainable = None,
+    pooling: options.Pooling = None,
+    share_layers: options.ShareLayers = False,
+    temperature: options.Temperature = 1.0,
+    clip: options.Clip = None,
+    clip_mode: options.ClipMode = "clamp",
+    score: options.Score = "dot_product",
+    temperature_floor: options.TemperatureFloor = None,
+    epsilon: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBER|none",
+            help="The ε of differential privacy that the training never exceeds, or none to train "
+            "without privacy.",
+            rich_help_panel=options.PRIVACY,
+        ),
+    ],
+    delta: options.Delta = PrivacyConfig.delta,
+    max_grad_norm: options.MaxGradNorm = PrivacyConfig.max_grad_norm,
+    clipping: options.Clipping = PrivacyConfig.clipping,
+    clipping_engine: options.ClippingEngine = PrivacyConfig.clipping_engine,
     noise_multiplier: Annotated[
         float | None,
         typer.Option(
-            help="σ; the run then stops before the step that would exceed ε. Default: the smallest "
-            "with which all steps stay within ε."
+            help="Noise multiplier σ. With a value of your own, training stops before the step "
+            "that would exceed ε. Default: the smallest σ with which all steps stay within ε.",
+            rich_help_panel=options.PRIVACY,
         ),
     ] = None,
+    accountant: Annotated[
+        config.Accountant,
+        typer.Option(
+            help="How the spent ε is computed: prv (tight) or rdp (looser).",
+            rich_help_panel=options.PRIVACY,
+        ),
+    ] = PrivacyConfig.accountant,
     sampler: Annotated[
-        str, typer.Option(help="poisson; others are refused, with the reason.")
+        config.Sampler,
+        typer.Option(
+            parser=str,  # not a choice: PrivacyConfig says of each other sampler why it is refused
+            metavar="poisson",
+            help="How batches are drawn. Only poisson is accepted, since ε holds for no other; "
+            "the error says why.",
+            rich_help_panel=options.PRIVACY,
+        ),
     ] = PrivacyConfig.sampler,
-    learning_rate: Annotated[
-        float, typer.Option(help="Of the encoder.")
-    ] = TrainConfig.learning_rate,
-    head_learning_rate: Annotated[
-        float, typer.Option(help="Of the head.")
-    ] = TrainConfig.head_learning_rate,
-    warmup: Annotated[
-        float, typer.Option(help="Share of the steps over which the learning rates rise.")
-    ] = TrainConfig.warmup,
-    decay: Annotated[
-        str, typer.Option(help="How they fall afterwards: constant, linear or cosine.")
-    ] = TrainConfig.decay,
-    ema_decay: Annotated[
-        float, typer.Option(help="Of the average of the weights, which is what is kept.")
-    ] = TrainConfig.ema_decay,
-    precision: PrecisionOption = TrainConfig.precision,
-    micro_batch_tokens: MicroBatchTokensOption = TrainConfig.micro_batch_tokens,
-    accountant: Annotated[str, typer.Option(help="prv or rdp.")] = "prv",
-    seed: Annotated[int, typer.Option(help="Of the split and the initial weights.")] = 0,
-    noise_seed: NoiseSeedOption = None,
+    noise_seed: options.NoiseSeed = None,
     secure_rng: Annotated[
         bool,
         typer.Option(
-            "--secure-rng", help="Always so: coins and noise come from ChaCha20. Changes nothing."
+            "--secure-rng",
+            help="Has no effect: sampling and noise always come from ChaCha20.",
+            show_default=False,
+            rich_help_panel=options.PRIVACY,
         ),
     ] = True,
-    train_size: Annotated[
-        str,
+    steps: options.Steps = None,
+    batch_size: options.BatchSize = None,
+    learning_rate: options.LearningRate = TrainConfig.learning_rate,
+    head_learning_rate: options.HeadLearningRate = TrainConfig.head_learning_rate,
+    warmup: Annotated[
+        float,
         typer.Option(
-            help="Rows to train on. A share below 1 goes by the text of each row, so that the rows "
-            "of a changed file can still be told apart; a whole number shuffles the rows."
+            help="Share of the steps over which the learning rates rise to their values.",
+            rich_help_panel=options.TRAINING,
         ),
-    ] = str(TrainConfig.train_size),
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the unfinished training of this folder.")
-    ] = False,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    spans_column: SpansColumn = None,
-    classes: ClassesOption = None,
+    ] = TrainConfig.warmup,
+    decay: Annotated[
+        config.Decay,
+        typer.Option(
+            help="How the learning rates fall afterwards; constant keeps them.",
+            rich_help_panel=options.TRAINING,
+        ),
+    ] = TrainConfig.decay,
+    ema_decay: Annotated[
+        float,
+        typer.Option(
+            help="Decay of the moving average of the weights. The average is what is saved.",
+            rich_help_panel=options.TRAINING,
+        ),
+    ] = TrainConfig.ema_decay,
+    precision: options.Precision = TrainConfig.precision,
+    micro_batch_tokens: options.MicroBatchTokens = TrainConfig.micro_batch_tokens,
+    seed: Annotated[
+        int,
+        typer.Option(
+            help="Seed of the split into training and held-out rows, of the initial weights and, "
+            "without privacy, of the batches.",
+            rich_help_panel=options.TRAINING,
+        ),
+    ] = TrainConfig.seed,
+    out: options.RunOut,
+    resume: options.Resume = False,
 ) -> None:
     """Train a text classifier and write its run folder.
 
-    Whatever stops it, Ctrl-C or a crash: the same command with --resume goes on. Under torchrun,
-    the processes share the work.
+    If it is interrupted, by Ctrl-C or a crash, the same command with --resume continues it. Started
+    by torchrun, several processes share the work.
     """
     from attnpriv.training import has_begun, is_first_process
     from attnpriv.training import train as train_model
 
-    attention = AttentionConfig(
-        temperature,
-        parse_number("clip", clip),
-        cast(ClipMode, clip_mode),
-        cast(Score, score),
-        temperature_floor,
-    )
-    config = TrainConfig(
-        trainable=trained_part(trainable, encoder or "scratch"),
+    target = options.number_or_none(epsilon, "'--epsilon'")
+    attention = AttentionConfig(temperature, clip, clip_mode, score, temperature_floor)
+    settings = TrainConfig(
+        trainable=options.trained_part(trainable, encoder or options.SCRATCH),
         steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,
         head_learning_rate=head_learning_rate,
         ema_decay=ema_decay,
         warmup=warmup,
-        decay=cast(Any, decay),
-        precision=cast(Any, precision),
+        decay=decay,
+        precision=precision,
         micro_batch_tokens=micro_batch_tokens,
         seed=seed,
-        train_size=parse_train_size(train_size),
+        train_size=train_size,
     )
-    target = parse_number("epsilon", epsilon)
     privacy = None
     if target is not None:
         privacy = PrivacyConfig(
             epsilon=target,
             delta=delta,
             max_grad_norm=max_grad_norm,
-            accountant=cast(Any, accountant),
+            accountant=accountant,
             noise_multiplier=noise_multiplier,
-            clipping=cast(Any, clipping),
-            clipping_engine=cast(Any, clipping_engine),
-            sampler=cast(Any, sampler),
+            clipping=clipping,
+            clipping_engine=clipping_engine,
+            sampler=sampler,
             noise_seed=noise_seed,
         )
-    dataset = load(data, text_column, label_column, spans_column, classes=classes)
+    dataset = load_dataset(
+        data,
+        text_column=text_column,
+        label_column=label_column,
+        spans_column=spans_column,
+        classes=classes,
+    )
     if is_first_process():
         print_classes(dataset)
     with resumable(lambda: has_begun(out)), progress_bars() as progress:
@@ -177,10 +184,10 @@ def train(
             dataset,
             out,
             attention=attention,
-            config=config,
+            config=settings,
             privacy=privacy,
             encoder=encoder,
-            pooling=cast(Pooling | None, pooling),
+            pooling=pooling,
             share_layers=share_layers,
             distil_from=distil_from,
             resume=resume,

@@ -3,134 +3,137 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
-from attnpriv.cli.options import (
-    BatchSizeOption,
-    ClassesOption,
-    ClipModeOption,
-    ClipOption,
-    ClippingEngineOption,
-    ClippingOption,
-    DeltaOption,
-    EncoderOption,
-    LabelColumn,
-    MaxGradNormOption,
-    MicroBatchTokensOption,
-    NoiseSeedOption,
-    OutOption,
-    PoolingOption,
-    PrecisionOption,
-    ScoreOption,
-    ShareLayersOption,
-    SourceOption,
-    SpansColumn,
-    TemperatureFloorOption,
-    TemperatureOption,
-    TextColumn,
-    TrainableOption,
-    load,
-    parse_number,
-    trained_part,
-)
+from attnpriv import config
+from attnpriv.cli import options
 from attnpriv.cli.output import console, print_classes, print_training, progress_bars
-from attnpriv.config import AttentionConfig, ClipMode, Pooling, PrivacyConfig, Score, TrainConfig
-from attnpriv.errors import InputError
+from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
+from attnpriv.data import load_dataset
+
+SEARCH = "Search"
 
 
 def tune(
-    data: SourceOption,
-    epsilon: Annotated[str, typer.Option(help="The target ε of the whole search.")],
-    out: OutOption,
+    *,
+    data: options.Data,
+    text_column: options.TextColumn = None,
+    label_column: options.LabelColumn = None,
+    spans_column: options.SpansColumn = None,
+    classes: options.Classes = None,
     candidates: Annotated[
         Path | None,
         typer.Option(
-            help="TOML file of candidates: a table grid of lists, every combination of which is "
-            "one, and an array of tables candidate, of trainable, steps, batch_size, "
-            "learning_rate, head_learning_rate, ema_decay, warmup, decay, max_grad_norm and "
-            "clipping. Default: "
-            "head learning rates 0.05, 0.15 and 0.5 (for more than a head: learning rates 0.0003, "
-            "0.001 and 0.003), each with 50 and 200 steps."
+            help="TOML file with the settings to try: a table named grid, of lists, every "
+            "combination of which is tried, or an array of tables named candidate, or both. They "
+            "may set trainable, steps, batch_size, learning_rate, head_learning_rate, ema_decay, "
+            "warmup, decay, max_grad_norm and clipping. Default: head learning rates 0.05, 0.15 "
+            "and 0.5 (or, if more than the head is trained, learning rates 0.0003, 0.001 and "
+            "0.003), each with 50 and with 200 steps.",
+            rich_help_panel=SEARCH,
         ),
     ] = None,
     mean_runs: Annotated[
-        float, typer.Option(help="Expected number of runs; the actual one is random and secret.")
+        float,
+        typer.Option(
+            help="Expected number of trainings. The actual number is drawn at random and must stay "
+            "secret.",
+            rich_help_panel=SEARCH,
+        ),
     ] = 10.0,
     distribution: Annotated[
-        str, typer.Option(help="Of the number of runs: poisson or geometric.")
+        config.RunDistribution,
+        typer.Option(
+            help="Distribution that the number of trainings is drawn from.", rich_help_panel=SEARCH
+        ),
     ] = "poisson",
     validation_share: Annotated[
-        float, typer.Option(help="About this share of the rows scores the runs; the rest trains.")
+        float,
+        typer.Option(
+            help="Share of the rows, about, on which the trainings are scored; the others are "
+            "trained on.",
+            rich_help_panel=SEARCH,
+        ),
     ] = 0.2,
     salt: Annotated[
-        str, typer.Option(help="Of the hash that cuts the rows; choose it before you see them.")
+        str,
+        typer.Option(
+            help="Key of the hash that chooses the validation rows. Choose it before you see the "
+            "data.",
+            rich_help_panel=SEARCH,
+        ),
     ] = "attnpriv",
-    encoder: EncoderOption = "scratch",
-    trainable: TrainableOption = "",
-    delta: DeltaOption = PrivacyConfig.delta,
-    temperature: TemperatureOption = 1.0,
-    clip: ClipOption = "none",
-    clip_mode: ClipModeOption = "clamp",
-    score: ScoreOption = "dot_product",
-    temperature_floor: TemperatureFloorOption = None,
-    pooling: PoolingOption = "layers",
-    share_layers: ShareLayersOption = False,
-    batch_size: BatchSizeOption = None,
-    max_grad_norm: MaxGradNormOption = PrivacyConfig.max_grad_norm,
-    clipping: ClippingOption = PrivacyConfig.clipping,
-    clipping_engine: ClippingEngineOption = PrivacyConfig.clipping_engine,
-    precision: PrecisionOption = TrainConfig.precision,
-    micro_batch_tokens: MicroBatchTokensOption = TrainConfig.micro_batch_tokens,
-    seed: Annotated[int, typer.Option(help="Of the initial weights.")] = 0,
-    noise_seed: NoiseSeedOption = None,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    spans_column: SpansColumn = None,
-    classes: ClassesOption = None,
+    encoder: options.Encoder = None,
+    trainable: options.Trainable = None,
+    pooling: options.Pooling = None,
+    share_layers: options.ShareLayers = False,
+    temperature: options.Temperature = 1.0,
+    clip: options.Clip = None,
+    clip_mode: options.ClipMode = "clamp",
+    score: options.Score = "dot_product",
+    temperature_floor: options.TemperatureFloor = None,
+    epsilon: Annotated[
+        float,
+        typer.Option(
+            help="The ε of differential privacy that the whole search never exceeds.",
+            rich_help_panel=options.PRIVACY,
+        ),
+    ],
+    delta: options.Delta = PrivacyConfig.delta,
+    max_grad_norm: options.MaxGradNorm = PrivacyConfig.max_grad_norm,
+    clipping: options.Clipping = PrivacyConfig.clipping,
+    clipping_engine: options.ClippingEngine = PrivacyConfig.clipping_engine,
+    noise_seed: options.NoiseSeed = None,
+    batch_size: options.BatchSize = None,
+    precision: options.Precision = TrainConfig.precision,
+    micro_batch_tokens: options.MicroBatchTokens = TrainConfig.micro_batch_tokens,
+    seed: Annotated[
+        int,
+        typer.Option(help="Seed of the initial weights.", rich_help_panel=options.TRAINING),
+    ] = TrainConfig.seed,
+    out: options.RunOut,
 ) -> None:
-    """Train with several settings, and keep the best run: ε is that of all of it.
+    """Train with several settings and keep the best run; ε covers the whole search.
 
-    What the screen shows and how long it takes tell how many runs there were: keep that to
-    yourself, and do not stop long searches to start them again. A search that is stopped leaves
-    nothing and has spent nothing.
+    What the screen shows and how long the search takes reveal how many trainings there were. Keep
+    that to yourself, and do not stop long searches to start them again. A search that is stopped
+    leaves nothing behind and has spent nothing.
     """
     from attnpriv.training import tune as tune_model
     from attnpriv.training.candidates import default_candidates, load_candidates
 
-    target = parse_number("epsilon", epsilon)
-    if target is None:
-        raise InputError(f"expected epsilon as a number in a search, got {epsilon!r}")
-    attention = AttentionConfig(
-        temperature,
-        parse_number("clip", clip),
-        cast(ClipMode, clip_mode),
-        cast(Score, score),
-        temperature_floor,
-    )
+    encoder = encoder or options.SCRATCH
+    attention = AttentionConfig(temperature, clip, clip_mode, score, temperature_floor)
     privacy = PrivacyConfig(
-        epsilon=target,
+        epsilon=epsilon,
         delta=delta,
         max_grad_norm=max_grad_norm,
-        clipping=cast(Any, clipping),
-        clipping_engine=cast(Any, clipping_engine),
+        clipping=clipping,
+        clipping_engine=clipping_engine,
         noise_seed=noise_seed,
     )
     common = TrainConfig(
-        trainable=trained_part(trainable, encoder),
+        trainable=options.trained_part(trainable, encoder),
         batch_size=batch_size,
-        precision=cast(Any, precision),
+        precision=precision,
         micro_batch_tokens=micro_batch_tokens,
         seed=seed,
     )
     settings = default_candidates(common)
     if candidates is not None:
         settings = load_candidates(candidates, common)
-    dataset = load(data, text_column, label_column, spans_column, classes=classes)
+    dataset = load_dataset(
+        data,
+        text_column=text_column,
+        label_column=label_column,
+        spans_column=spans_column,
+        classes=classes,
+    )
     print_classes(dataset)
     with progress_bars() as progress:
-        # One bar for one run after the other, and no count of them: see the docstring.
+        # One bar for one training after the other, and no count of them: see the docstring.
         task = progress.add_task("preparing", total=None)
         result = tune_model(
             dataset,
@@ -140,10 +143,10 @@ def tune(
             candidates=settings,
             privacy=privacy,
             mean_runs=mean_runs,
-            distribution=cast(Any, distribution),
+            distribution=distribution,
             validation_share=validation_share,
             salt=salt,
-            pooling=cast(Pooling, pooling),
+            pooling=pooling or "layers",
             share_layers=share_layers,
             on_step=lambda step, steps: progress.update(
                 task, description="training", completed=step, total=steps

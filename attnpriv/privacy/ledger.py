@@ -16,12 +16,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from attnpriv.config import Accountant
+from attnpriv.config import Accountant, RunDistribution
 from attnpriv.errors import InputError
 from attnpriv.privacy.accounting import epsilon_spent
 from attnpriv.privacy.selection import (
     RunCount,
-    RunDistribution,
     epsilon_of_selection,
     rdp_of_run,
 )

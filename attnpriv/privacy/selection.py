@@ -32,18 +32,17 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attnpriv.config import is_number, is_whole
+from attnpriv.config import RunDistribution, is_number, is_whole
 from attnpriv.errors import InputError
 from attnpriv.privacy.accounting import LARGEST_NOISE, MOST_STEPS, check_target, smallest_noise
 from attnpriv.privacy.renyi import ORDERS, epsilon_from_rdp, step_rdp
 from attnpriv.rounding import round_up
 
-RunDistribution = Literal["poisson", "geometric"]
 Array = NDArray[np.float64]
 
 MOST_RUNS = 10_000  # on average; drawing their number takes as long

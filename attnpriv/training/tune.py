@@ -20,18 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnpriv.config import AttentionConfig, Pooling, PrivacyConfig
+from attnpriv.config import AttentionConfig, Pooling, PrivacyConfig, RunDistribution
 from attnpriv.data.records import Dataset
 from attnpriv.data.splits import CONTENT, split_both
 from attnpriv.data.tokenisation import Encoding
 from attnpriv.errors import InputError
 from attnpriv.models.lora import merge_adapters
 from attnpriv.privacy.ledger import Ledger, NoisedSteps, Selection
-from attnpriv.privacy.selection import (
-    RunCount,
-    RunDistribution,
-    noise_for_selection,
-)
+from attnpriv.privacy.selection import RunCount, noise_for_selection
 from attnpriv.randomness import KEY_BYTES, StepKeys, Stream
 from attnpriv.runs.card_builder import NOT_COVERED_BY_SEARCH, build_card
 from attnpriv.runs.folder import publish

@@ -126,8 +126,8 @@ def test_extreme_configurations_give_no_infinity(c: float, tau: float) -> None:
 @pytest.mark.parametrize(
     ("keys", "sensitive", "named"),
     [
-        (0, 0, "keys as a whole number from 1 to 1000000000, got 0"),
-        (-3, 1, "keys as a whole number from 1 to 1000000000, got -3"),
+        (0, 0, "keys to be a whole number from 1 to 1000000000, got 0"),
+        (-3, 1, "keys to be a whole number from 1 to 1000000000, got -3"),
         (7, 0, "[1, 7], got 0"),
         (7, 8, "[1, 7], got 8"),
     ],
@@ -235,7 +235,7 @@ def test_an_unclipped_run_is_said_to_have_no_certificate(command: Command, tiny_
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--keys", 0], "expected keys as a whole number from 1 to 1000000000, got 0"),
+        (["--keys", 0], "expected keys to be a whole number from 1 to 1000000000, got 0"),
         (["--keys", 3], "expected sensitive in [1, 3], got 4"),
         (["--sensitive", 33], "expected sensitive in [1, 32], got 33"),
     ],

@@ -165,10 +165,42 @@ def test_labels_that_the_model_does_not_know_are_refused(
     assert "error: " in outcome.err
 
 
-def test_usage_errors_have_exit_code_2(command: Run) -> None:
-    assert command("train").code == 2
-    assert command("nonsense").code == 2
+USAGE_ERRORS = {
+    "train": "Missing option '--data'; see attnpriv train --help",
+    "trian": "No such command 'trian'. Did you mean 'train'?; see attnpriv --help",
+    "train --nope": "No such option: --nope",
+    "train --clip-mode hard": "Invalid value for '--clip-mode': 'hard' is not one of 'clamp', 'ta",
+    "train --clip big": "Invalid value for '--clip': expected a number or none, got 'big'; see",
+    "train --train-size half": "'--train-size': expected a share below 1, such as 0.8, or a number",
+    "train --steps few": "Invalid value for '--steps': expected a valid integer, got 'few'; see",
+    r"tune --epsilon none\1": r"'--epsilon': expected a valid number, got 'none\\1'; see attnpriv",
+    "train --data x --out y --epsilon much": "Invalid value for '--epsilon': expected a number or",
+    "tune --distribution normal": "'normal' is not one of 'poisson', 'geometric'; see attnpriv",
+    "data show x --rows -1": "'--rows': expected greater than or equal to 0, got '-1'; see attnp",
+}
+
+
+@pytest.mark.parametrize("line", USAGE_ERRORS)
+def test_a_usage_error_is_one_line_and_exit_code_2(command: Run, line: str) -> None:
+    done = command(*line.split())
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert done.err.startswith("error: ")
+    assert USAGE_ERRORS[line] in done.err
+
+
+def test_a_command_without_arguments_shows_its_help(command: Run) -> None:
+    assert "Usage: attnpriv [OPTIONS] COMMAND" in command().out
+    assert command().code == 2
     assert command("--version").out.startswith("attnpriv ")
+
+
+def test_options_are_listed_by_subject(command: Run) -> None:
+    shown = command("train", "--help").out
+    panels = re.findall("╭─ (.*?) ─", shown)
+    assert panels == ["Options", "Data", "Model", "Attention", "Privacy", "Training", "Output"]
+    attention = shown[shown.index("─ Attention") : shown.index("─ Privacy")]
+    assert set(re.findall("--[a-z-]+", attention)) >= {"--temperature", "--clip", "--clip-mode"}
+    assert "--epsilon" not in attention
 
 
 def test_control_c_leaves_a_training_that_goes_on_with_resume(

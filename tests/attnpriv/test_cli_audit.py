@@ -60,7 +60,7 @@ def test_an_interrupted_audit_resumes_and_nothing_leaks(
     arguments = ["audit", run, "--data", marked, "--out", out, "--documents", 4]
     code, said, shown = interrupted(b"FGSM", *arguments, "--processes", 2)
     assert code == 130
-    assert b"interrupted; the same command with --resume goes on" in shown
+    assert b"interrupted; to continue, run the same command with --resume" in shown
     assert b"Traceback" not in shown
     work = out / ".audit-work"
     kept = {path.name for path in work.iterdir()}
@@ -113,7 +113,7 @@ def test_bad_options_are_one_line_and_leave_nothing(
     cases = {
         "at least one process, got 0": ["--processes", 0],
         "there is none": ["--resume"],
-        "expected documents as a whole number from 1 to 1000000000, got 0": ["--documents", 0],
+        "expected documents to be a whole number from 1 to 1000000000, got 0": ["--documents", 0],
     }
     for named, options in cases.items():
         outcome = command(

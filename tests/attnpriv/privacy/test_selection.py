@@ -16,11 +16,11 @@ from dp_accounting.rdp import RdpAccountant, compute_epsilon
 from scipy.optimize import brentq
 from scipy.stats import binom, chisquare, norm
 
+from attnpriv.config import RunDistribution
 from attnpriv.errors import InputError
 from attnpriv.privacy.selection import (
     ORDERS,
     RunCount,
-    RunDistribution,
     epsilon_of_selection,
     noise_for_selection,
     rdp_of_run,

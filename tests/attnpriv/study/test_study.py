@@ -323,7 +323,7 @@ BAD = {
     "two seeds": (["--seeds", "2"], "at least 3 seeds, got 2"),
     "no number as clip": (["--clip", "none"], "number"),
     "a clip of zero": (["--clip", "0"], "clip"),
-    "no privacy": (["--epsilon", "none"], "epsilon as a number in a study, got 'none'"),
+    "no privacy": (["--epsilon", "none"], "'--epsilon': expected a valid number, got 'none'"),
     "an epsilon in words": (["--epsilon", "much"], "'much'"),
     "delta of 1/N": (["--delta", "0.01"], "got 0.01"),
     "unknown data": (["--data", "reviews"], "reviews"),
