@@ -1,19 +1,19 @@
 """Labelled texts from CSV, TSV, JSONL and Parquet files.
 
-Columns are given by name (case does not matter) or by number from 0; a number in a string is a name
-first, where there is a column of that name. The first row of a CSV or TSV file is a header if it
-holds every name that was asked for. Where no name was, it is one if it holds ``text`` and
-``label``, or one of these where the other's column is given by its number or is the only other one;
-any other first row is a record. Columns that are not given are
+Columns are given by name (case does not matter) or by number from 0. A string of digits is taken as
+a name if a column has that name, else as a number. The first row of a CSV or TSV file is a header
+if it holds every name that was asked for. If no name was asked for, it is a header if it holds
+``text`` and ``label``, or one of the two while the other column is given by its number or is the
+only other one. Any other first row is a record. Columns that are not given are found as follows:
 
-* ``text``, ``label`` and, if there is one, ``spans``, where the columns have names; of two columns
-  of which one is called ``text`` or ``label``, the other one is the other;
-* otherwise, in a file of just two columns, the labels are the one that holds a trained model's
-  classes alone or, before training, the one with fewer distinct values.
+* With names: the columns ``text``, ``label`` and, if there is one, ``spans``. If one of just two
+  columns is called ``text`` or ``label``, the second one is the other.
+* Without names, in a file of two columns: the labels are the column that holds nothing but classes
+  of the trained model or, before training, the column with fewer distinct values.
 
 Only the columns that are used are read from Parquet. ``attnpriv.data.labels`` says how labels are
-named and which of them are refused. Errors name the file and the row (from 1, a header included),
-never what a record says.
+named and which of them are refused. Errors name the file and the row (counted from 1, with the
+header), never what a record says.
 """
 
 from __future__ import annotations
@@ -23,20 +23,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from attnpriv.data.labels import (
-    choose_classes,
-    label_name,
-    number_labels,
-    utf8_size,
-)
+from attnpriv.data.labels import choose_classes, number_labels
 from attnpriv.data.records import Dataset
 from attnpriv.data.tables import Table, read_table
 from attnpriv.errors import InputError
+from attnpriv.labels import label_name, utf8_size
 from attnpriv.spans import read_spans
 from attnpriv.visible import has_visible
 
 MAX_TEXT_BYTES = 1_000_000
 
+_NAME_IT = "name the columns with --text-column and --label-column"
 Column = str | int
 Value = TypeVar("Value")
 
@@ -59,28 +56,28 @@ def read_file(
     label_names: Sequence[str] | None = None,
     classes: int | None = None,
 ) -> Dataset:
-    """Read a data set from a file; the suffix tells its format.
+    """Read a data set from a file whose suffix tells its format.
 
     Args:
         path: a .csv, .tsv, .jsonl or .parquet file in UTF-8. In TSV, quotes are literal.
-        text_column: name or number of the column of texts; see the module for the defaults.
+        text_column: name or number of the column of texts; the module says what is the default.
         label_column: the same for the labels, which may be strings or numbers.
         spans_column: the same for gold spans: a list of ``{"start", "end", "entity_type"}`` with
-            positions in characters, written as JSON where a cell can hold text only.
+            positions in characters, written as JSON if a cell can hold text only.
         label_names: the classes of a trained model. Labels must be among them, and then one row
             or one class is enough. None takes the distinct labels, sorted.
-        classes: how many classes there are, which confirms names that look unlike classes; not
+        classes: the number of classes, which confirms names that do not look like classes; not
             used with ``label_names``.
 
     Returns:
-        The records in the order of the file. What was inferred from their content, and is thus
-        covered by no ε, is listed in ``data_dependent``.
+        The records in the order of the file. Their ``data_dependent`` lists what was inferred from
+        their content, which no ε covers.
 
     Raises:
         InputError: whatever is wrong with the file, a column, a row or the set of labels.
 
-    Not covered: private texts that are no longer than labels pass for classes where most rows
-    share theirs with others, and none stands alone where classes have ten rows on average.
+    Not covered: private texts that are as short as labels pass for classes if most rows share
+    theirs with others and, where classes have ten rows on average, none is in a single row.
     """
     path = Path(path)
     table = read_table(path)
@@ -119,8 +116,8 @@ def read_file(
 def infer_columns(table: Table, label_names: Sequence[str] | None = None) -> tuple[int, int]:
     """Tell texts from labels in two nameless columns.
 
-    The labels are the column that holds nothing but names of classes, where these are known, or
-    the one with fewer distinct values. This looks at the records, so no ε covers it; ``read_file``
+    If the classes are known, the labels are the column that holds nothing but their names, else the
+    column with fewer distinct values. This looks at the records, so no ε covers it; ``read_file``
     says so in ``data_dependent``.
 
     Returns:
@@ -133,7 +130,7 @@ def infer_columns(table: Table, label_names: Sequence[str] | None = None) -> tup
     if width != 2:
         raise InputError(
             f"expected a header with text and label, or two columns, got {width} columns without "
-            "one: say which columns hold the text and the label"
+            f"a header: {_NAME_IT}"
         )
     distinct = [set(column) for column in table.columns]
     first, second = (values <= set(label_names or ()) for values in distinct)
@@ -142,8 +139,7 @@ def infer_columns(table: Table, label_names: Sequence[str] | None = None) -> tup
         first, second = len(distinct[0]) < len(distinct[1]), len(distinct[0]) > len(distinct[1])
     if first == second:
         raise InputError(
-            "cannot tell text from label, both columns have as many distinct values: "
-            "say which columns hold the text and the label"
+            "cannot tell text from label, both columns have as many distinct values: " + _NAME_IT
         )
     return (1, 0) if first else (0, 1)
 
@@ -151,7 +147,7 @@ def infer_columns(table: Table, label_names: Sequence[str] | None = None) -> tup
 def _split_header(
     table: Table, text: Column | None, label: Column | None, spans: Column | None
 ) -> Table:
-    """Give a CSV or TSV table its names, if its first row is a header."""
+    """Name the columns of a CSV or TSV table if its first row is a header."""
     if table.names is not None:
         return table
     cells = {_normal(column[0]) for column in table.columns}
@@ -159,7 +155,7 @@ def _split_header(
     names = [name for name in strings if not name.isdecimal()]
     missing = [name for name in names if _normal(name) not in cells]
     if missing:
-        raise InputError(f"expected a column named {missing[0]!r} in the first row")
+        raise InputError(f"there is no column named {missing[0]!r} in the first row")
     is_header = (
         names
         or (strings and cells.issuperset(strings))
@@ -172,12 +168,12 @@ def _split_header(
 def _holds_default(
     table: Table, cells: set[str], text: Column | None, label: Column | None
 ) -> bool:
-    """Whether the first row names one of text and label, and nothing else is to be found."""
+    """Whether the first row names the one of text and label that is still to be found."""
     open_names = {name for name, given in (("text", text), ("label", label)) if given is None}
     if len(open_names) == 1:
         return open_names <= cells
     named = [column for column in table.columns if _normal(column[0]) in ("text", "label")]
-    # A value that comes again is a label or a text, whatever it says.
+    # A value that occurs again is a label or a text, whatever it says.
     return len(open_names) == len(table.columns) == 2 and any(
         column[0] not in column[1:] for column in named
     )
@@ -191,7 +187,7 @@ def _check_size(table: Table, minimum: int) -> None:
 def _find_columns(
     table: Table, text: Column | None, label: Column | None, spans: Column | None
 ) -> _Columns:
-    """Turn names and numbers into positions, after putting in the default names."""
+    """Turn names and numbers into positions, with the default names where none are given."""
     names, width = [_normal(name) for name in table.names or []], len(table.columns)
     if spans is None and names.count("spans") == 1:
         spans = "spans"
@@ -203,12 +199,12 @@ def _find_columns(
         spans=None if spans is None else _position(spans, names, width),
     )
     if columns.text == columns.label or columns.spans in (columns.text, columns.label):
-        raise InputError("expected different columns for text, label and spans")
+        raise InputError("expected different columns for text, label and spans, got one twice")
     return columns
 
 
 def _the_other_one(names: Sequence[str]) -> tuple[int | None, int | None]:
-    """The positions of text and label in two columns of which one has such a name, else None."""
+    """The positions of text and label if one of two columns has such a name, else None."""
     if "text" in names and "label" not in names:
         return names.index("text"), 1 - names.index("text")
     if "label" in names and "text" not in names:
@@ -225,19 +221,19 @@ def _position(column: Column, names: Sequence[str], width: int) -> int:
         return column
     count = names.count(_normal(column))
     if count != 1:
-        raise InputError(f"expected one column named {column!r}, got {count}: say which it is")
+        raise InputError(f"expected one column named {column!r}, got {count}: {_NAME_IT}")
     return names.index(_normal(column))
 
 
 def _normal(name: str) -> str:
-    """A column's name without case, and without the quotes that are literal in TSV."""
+    """A column's name in lower case, without the quotes that TSV takes literally."""
     return name.strip().strip('"').strip().lower()
 
 
 def _each(
     table: Table, read: Callable[..., Value], cells: Iterable[Any], *others: Iterable[Any]
 ) -> list[Value]:
-    """What a function makes of each cell of a column, and of other values in its row."""
+    """Apply a function to each cell of a column, with other values of the same row."""
     values = []
     for number, arguments in enumerate(zip(cells, *others, strict=True), table.first_row):
         try:
@@ -251,7 +247,7 @@ def _read_text(cell: object) -> str:
     if not isinstance(cell, str):
         raise InputError(f"expected a text, got {type(cell).__name__}")
     if not has_visible(cell):
-        raise InputError("the text is empty, or of invisible characters alone")
+        raise InputError("the text is empty or has no visible character")
     size = utf8_size(cell)
     if size > MAX_TEXT_BYTES:
         raise InputError(f"expected a text of at most {MAX_TEXT_BYTES} bytes, got {size}")

@@ -1,4 +1,4 @@
-"""What a data set is once it has been read, wherever it came from."""
+"""A data set once it has been read, wherever it came from."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Dataset:
 
     Attributes:
         name: what to call it in reports; never a path.
-        texts: one text a record.
+        texts: one per record.
         labels: class numbers, indices into ``label_names``.
         label_names: the classes.
-        spans: gold spans of personal data, one tuple a record, or None where nobody marked them.
-        data_dependent: what was decided by looking at the records, in words. No ε covers it, so it
-            belongs on the privacy ledger as "not covered".
+        spans: gold spans of personal data, one tuple per record, or None if nobody marked them.
+        data_dependent: what was decided by looking at the records, in words. No ε covers it, so the
+            privacy ledger must list it as "not covered".
 
     Raises:
         InputError: a label has no name.
@@ -61,7 +61,7 @@ class Dataset:
     def fingerprint(self) -> str:
         """SHA-256 over all texts and label names, in order.
 
-        Not covered by any ε: whoever knows every record but one can test guesses for the last.
+        Not covered by any ε: anyone who knows all records but one can test guesses at the last.
         """
         digest = hashlib.sha256()
         for text, label in zip(self.texts, self.labels, strict=True):

@@ -1,7 +1,7 @@
-"""Data sets into files, in the form in which ``read_file`` reads them without being told more.
+"""Writing data sets to files, which ``read_file`` reads without further options.
 
-Not covered: classes whose names it would write otherwise or refuse, as ``attnpriv.data.labels``
-says.
+Not covered: names of classes that ``attnpriv.labels`` would change or ``attnpriv.data.labels``
+refuse.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from attnpriv.replacing import replace_file, replaceable
 
 
 def save_dataset(dataset: Dataset, path: str | Path, *, overwrite: bool = False) -> None:
-    """Write a data set with columns text, label and, where it has them, spans.
+    """Write a data set with the columns text, label and, if it has any, spans.
 
-    The file appears whole or not at all, and only its owner may read it.
+    The file appears complete or not at all, and only its owner may read it.
 
     Args:
         dataset: what to write.
-        path: where to; .csv, .tsv, .jsonl or .parquet tells the format.
-        overwrite: whether a file that is there already may be replaced.
+        path: the file to write; .csv, .tsv, .jsonl or .parquet tells the format.
+        overwrite: whether an existing file may be replaced.
 
     Raises:
         InputError: unknown suffix, the file exists, the folder cannot be written to, or a record
-            does not fit into TSV, which knows no tabs and line ends inside a cell.
+            does not fit into TSV, which allows no tabs and line ends inside a cell.
     """
     path = Path(path)
     render = _RENDERERS.get(path.suffix.lower())
@@ -43,7 +43,7 @@ def save_dataset(dataset: Dataset, path: str | Path, *, overwrite: bool = False)
     try:
         target = replaceable(path)
         if target is not None and target.exists() and not overwrite:
-            raise InputError(f"{path} exists already")
+            raise InputError(f"{path} exists already: choose another file, or give --overwrite")
         replace_file(path, render(_rows(dataset)), 0o600)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from error
@@ -60,7 +60,7 @@ def _rows(dataset: Dataset) -> list[dict[str, Any]]:
 
 
 def _cells(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """A header and one list of strings a record; spans become JSON."""
+    """A header, and one list of strings per record; spans become JSON."""
     body = [
         [cell if isinstance(cell, str) else json.dumps(cell) for cell in row.values()]
         for row in rows
@@ -78,7 +78,9 @@ def _to_tsv(rows: list[dict[str, Any]]) -> bytes:
     lines = []
     for number, cells in enumerate(_cells(rows), 1):
         if any(char in cell for cell in cells for char in "\t\n\r"):
-            raise InputError(f"row {number} holds a tab or a line end, which TSV cannot: use .csv")
+            raise InputError(
+                f"row {number} has a tab or a line end, which TSV cannot hold: use .csv"
+            )
         lines.append("\t".join(cells) + "\n")
     return "".join(lines).encode()
 

@@ -14,8 +14,8 @@ from attnpriv.data.tickets import make_tickets
 from attnpriv.errors import InputError
 
 SOURCES = {
-    "tickets": "synthetic support messages in ten intents, with gold spans of personal data; "
-    "options rows=4000, seed=0, tie=0 (1: the e-mail's domain alone tells the label)",
+    "tickets": "synthetic support messages in ten classes, with gold spans of personal data; "
+    "options: rows=4000, seed=0, tie=0 (tie=1: the e-mail's domain alone tells the class)",
 }
 
 _TICKET_OPTIONS = {"rows": "[0-9]{1,9}", "seed": "[0-9]{1,9}", "tie": "[01]"}
@@ -43,7 +43,7 @@ def load_dataset(
 
     Raises:
         InputError: unknown source or option, columns given for a built-in source, a label that
-            is none of ``label_names``, or anything that ``read_file`` refuses.
+            is none of ``label_names``, or whatever ``read_file`` refuses.
 
     >>> len(load_dataset("tickets:rows=50"))
     50
@@ -53,8 +53,8 @@ def load_dataset(
     if name not in SOURCES:
         if Path(source).suffix.lower() not in SUFFIXES:
             raise InputError(
-                f"expected {' or '.join(SOURCES)}, or a file ending in {', '.join(SUFFIXES)}, "
-                f"got {source!r}"
+                f"expected the source {' or '.join(SOURCES)}, or a file ending in "
+                f"{', '.join(SUFFIXES)}, got {source!r}"
             )
         return read_file(
             source,
@@ -66,7 +66,7 @@ def load_dataset(
         )
     given = [column for column, value in columns.items() if value is not None]
     if given:
-        raise InputError(f"expected no {given[0]} column with {name}, it has its own")
+        raise InputError(f"expected no {given[0]} column with {name}, which has its own columns")
     dataset = _make_tickets(options)
     return dataset if label_names is None else _renumber(dataset, label_names)
 
@@ -77,7 +77,8 @@ def _make_tickets(options: str) -> Dataset:
         key, _, value = option.partition("=")
         if key in given or not re.fullmatch(_TICKET_OPTIONS.get(key, "(?!)"), value):
             raise InputError(
-                f"expected tickets options rows=N, seed=N or tie=0|1, each once, got {option!r}"
+                "expected options of tickets such as rows=500,seed=3,tie=1, each at most once, "
+                f"got {option!r}"
             )
         given[key] = int(value)
     return make_tickets(given.get("rows", 4000), given.get("seed", 0), bool(given.get("tie")))

@@ -10,8 +10,8 @@ from attnpriv.data.records import Span
 def sensitive_tokens(offsets: Sequence[tuple[int, int]], spans: Iterable[Span]) -> tuple[bool, ...]:
     """For each token, whether it overlaps a span of personal data.
 
-    A token ``[s, e)`` does where ``s < end and e > start and e > s`` for some span; the last
-    condition leaves out special tokens, whose offsets are (0, 0).
+    A token ``[s, e)`` overlaps a span if ``s < end and e > start and e > s``. The last condition
+    leaves out special tokens, whose offsets are (0, 0).
 
     >>> sensitive_tokens([(0, 0), (0, 2), (3, 6), (0, 0)], [Span(3, 4, "PERSON")])
     (False, False, True, False)

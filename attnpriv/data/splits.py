@@ -1,12 +1,12 @@
 """Which rows a model is trained on, and which are held out.
 
-A share of the rows is chosen **by content**: a row's side is a function of its own text and of a
-public key, and of nothing else. Rows that come or go move no other row, equal texts are on one
-side, and a later version of the file can still be told apart: what is on the held-out side of it
-was never trained on. The record of such a split is the key; it says nothing about any record.
+A share of the rows is chosen **by content**: the side of a row depends on its own text and a public
+key, and on nothing else. Adding or removing rows moves no other row, and equal texts are on one
+side. So the rows of a later version of the file can still be told apart: those on its held-out side
+were never trained on. Such a split is recorded by its key, which says nothing about any record.
 
-A number of rows is chosen **by shuffling**, which keeps the number, and any row that comes or goes
-moves others: in another file nothing is known of such a split.
+A number of rows is chosen **by shuffling**, which gives exactly that number. But adding or removing
+a row moves others, so nothing is known about the rows of another file.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Rows = tuple[list[int], list[int]]
 
 @dataclass(frozen=True)
 class Split:
-    """What is known of the rows of a data set and a training.
+    """Which rows of a data set a model was trained on, as far as that is known.
 
     Attributes:
         trained: rows that were trained on.
         held_out: rows that were not.
-        unknown: rows that were trained on if they stood in the training data, in a file that is
-            not the training data.
+        unknown: rows of a file that is not the training data, which were trained on if the training
+            data contained them too.
     """
 
     trained: list[int]
@@ -51,18 +51,18 @@ def split_rule(train_size: float, seed: int) -> dict[str, Any]:
 
 
 def tells_rows_apart(rule: Mapping[str, Any]) -> bool:
-    """Whether a split is by content, so that it also says something of other files."""
+    """Whether a split is by content, so that it also tells the rows of other files apart."""
     return "salt" in rule or rule.get("rule") == CONTENT
 
 
 def split_rows(texts: Sequence[str], rule: Mapping[str, Any]) -> Rows:
-    """The training and the held-out rows by the record of a split.
+    """The training and the held-out rows, from the record of a split.
 
-    Records of earlier versions are read as they were meant: a share without ``rule`` was shuffled,
-    and a ``salt`` without it went by the text as it stands.
+    Records of earlier versions keep their meaning: without a ``rule``, a share was shuffled, and a
+    ``salt`` hashed the text exactly as it stands.
 
     Raises:
-        InputError: nobody knows the rule, or no shuffled row would be left on one side.
+        InputError: the rule is unknown, or a shuffled split would leave no row on one side.
     """
     if rule.get("rule", CONTENT) != CONTENT:
         raise InputError(f"expected a split by {CONTENT}, got {rule['rule']!r}")
@@ -79,16 +79,19 @@ def split_rows(texts: Sequence[str], rule: Mapping[str, Any]) -> Rows:
 
 
 def split_both(texts: Sequence[str], rule: Mapping[str, Any]) -> Rows:
-    """The same, with rows on both sides.
+    """As ``split_rows``, with rows on both sides.
 
     Raises:
-        InputError: there are none on one side.
+        InputError: one side has no rows.
     """
     train, held_out = split_rows(texts, rule)
     if not train or not held_out:
         sizes = {name: size for name, size in rule.items() if name not in ("rule", "salt", "seed")}
         name, size = sizes.popitem()
-        raise InputError(f"expected {name} to leave rows on both sides of {len(texts)}, got {size}")
+        raise InputError(
+            f"expected {name} to leave rows to train on and rows to hold out, got {size} of "
+            f"{len(texts)} rows"
+        )
     return train, held_out
 
 
@@ -98,7 +101,7 @@ def split_indices(size: int, train_size: float, seed: int) -> Rows:
     Args:
         size: number of rows N.
         train_size: share of the rows if below 1, else their number; the share is rounded down.
-        seed: of ``random.Random``, whose shuffle is stable across Python versions.
+        seed: seed of ``random.Random``, whose shuffle is the same in all versions of Python.
 
     Raises:
         InputError: either part would be empty.
@@ -106,7 +109,8 @@ def split_indices(size: int, train_size: float, seed: int) -> Rows:
     count = int(size * train_size) if train_size < 1 else int(train_size)
     if not 0 < count < size or (train_size >= 1 and count != train_size):
         raise InputError(
-            f"expected train_size to leave rows on both sides of {size}, got {train_size}"
+            f"expected train_size to leave rows to train on and rows to hold out, got {train_size} "
+            f"of {size} rows"
         )
     rows = list(range(size))
     random.Random(seed).shuffle(rows)
@@ -114,12 +118,12 @@ def split_indices(size: int, train_size: float, seed: int) -> Rows:
 
 
 def folded(text: str) -> str:
-    r"""A text without what a copy of it may change: case, white space, forms of a character.
+    r"""A text without what may change in a copy of it: case, white space, forms of a character.
 
     >>> folded("Call  ME\r\n") == folded(" call me")
     True
     """
-    # Decomposed before its case goes: what a sign stands for may have one, as № and ™ do.
+    # Decomposed first: signs such as № and ™ become letters, which have a case to remove.
     caseless = unicodedata.normalize("NFKD", text).casefold()
     return " ".join(unicodedata.normalize("NFKC", caseless).split())
 
@@ -129,21 +133,21 @@ def assign_held_out(
 ) -> list[bool]:
     """Whether each text is held out, by a keyed hash of this text and of nothing else.
 
-    About ``share`` of distinct texts is. The label takes no part: a record whose label is mended
-    stays where it was, and so do the copies of one text.
+    About ``share`` of the distinct texts are. The label plays no part: a record whose label is
+    corrected stays on its side, and all copies of a text are on the same side.
 
     Args:
-        texts: one a record.
+        texts: one per record.
         share: in (0, 1).
-        salt: 1 to 64 bytes of UTF-8, public; fixed before anyone looks at the data.
-        read: what of a text is hashed.
+        salt: 1 to 64 bytes of UTF-8; public, and fixed before anyone looks at the data.
+        read: gives the form of a text that is hashed.
 
     Raises:
         InputError: the share or the salt is out of range.
 
-    Not guaranteed: the share against somebody who writes records knowing the salt; they can put all
-    of them into one part. The privacy of the others does not suffer from it. Texts that differ by
-    more than ``folded`` undoes may lie on different sides, however near they are.
+    Not guaranteed: the share, against somebody who writes records knowing the salt; they can put
+    all of theirs on one side. The privacy of the others does not suffer from it. Texts that differ
+    by more than ``folded`` removes may be on different sides, however similar they are.
     """
     if not 0 < share < 1:
         raise InputError(f"expected share in (0, 1), got {share}")

@@ -1,4 +1,4 @@
-"""Files as plain tables: bytes in, columns of cells out, before anything is made of them."""
+"""Files as plain tables: bytes in, columns of cells out, without any meaning."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Table:
     """Columns of cells.
 
     Attributes:
-        columns: all of the same length. Those of Parquet are read from the file when asked for.
-        rows: the number of cells in each.
-        names: the columns' names where the format has them, for JSONL in the order in which they
-            first appear. In CSV and TSV a header is still the first of the rows.
-        first_row: the number of the first row, as errors should give it.
+        columns: all of the same length. Those of Parquet are read from the file when they are used.
+        rows: the number of cells in each column.
+        names: the names of the columns, if the format has them; for JSONL, in the order in which
+            they first appear. In CSV and TSV a header is still the first row.
+        first_row: the number that errors give to the first row.
     """
 
     columns: Sequence[Sequence[Any]]
@@ -38,7 +38,7 @@ class Table:
     first_row: int = 1
 
     def with_header(self) -> Table:
-        """The same table whose first row names the columns."""
+        """The same table with its first row taken as the names of the columns."""
         return Table(
             columns=[column[1:] for column in self.columns],
             rows=self.rows - 1,
@@ -48,15 +48,15 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Read a CSV, TSV, JSONL or Parquet file; the suffix tells which.
+    """Read a CSV, TSV, JSONL or Parquet file, as its suffix says.
 
-    Rows are numbered from 1, a header included; in TSV and JSONL that is the line. There is at
-    least one. Empty lines before the first row and after the last one are passed over.
+    Rows are numbered from 1, a header included; in TSV and JSONL that is the line number. The table
+    has at least one row. Empty lines before the first row and after the last one are skipped.
 
     Raises:
-        InputError: unknown suffix; no readable, regular file; not UTF-8; malformed; ragged; empty.
-            The message names the row or the byte, never the content. A column of Parquet that
-            cannot be read raises it when it is asked for.
+        InputError: the suffix is unknown, or the file is not a readable, regular file, not UTF-8,
+            malformed, ragged or empty. The message names the row or the byte, never the content. A
+            column of Parquet that cannot be read raises it only when it is used.
     """
     parse = _PARSERS.get(path.suffix.lower())
     if parse is None:
@@ -84,7 +84,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _from_rows(rows: Sequence[Sequence[Any]], path: Path) -> Table:
-    """A table of rows, all of one width; empty lines at both ends are no rows."""
+    """A table of rows, all of the same width, without the empty lines at both ends."""
     filled = [number for number, row in enumerate(rows) if list(row) not in ([], [""])]
     if not filled:
         return Table([], 0)
@@ -108,7 +108,7 @@ def _decode(data: bytes, path: Path) -> str:
 
 
 def _lines(file: IO[bytes], path: Path) -> list[str]:
-    """The lines, ended by LF or CRLF alone."""
+    """The lines; only LF and CRLF end one."""
     return [line.removesuffix("\r") for line in _decode(file.read(), path).split("\n")]
 
 
@@ -126,7 +126,7 @@ def _parse_csv(file: IO[bytes], path: Path) -> Table:
 
 @contextmanager
 def _long_fields() -> Iterator[None]:
-    """Lift the csv module's limit of 131,072 characters a field, which is global, for a while."""
+    """Lift the csv module's global limit of 131,072 characters per field for a while."""
     with _CSV_LIMIT_LOCK:
         before = csv.field_size_limit(2**31 - 1)
         try:
@@ -167,7 +167,7 @@ def _parse_parquet(file: IO[bytes], path: Path) -> Table:
 
 
 class _ParquetColumns(Sequence[Sequence[Any]]):
-    """The columns of a Parquet file, each read when it is asked for: most are never used."""
+    """The columns of a Parquet file, each read only when it is used, since most never are."""
 
     def __init__(self, path: Path, names: Sequence[str], rows: int) -> None:
         self._path, self._names, self._rows = path, names, rows

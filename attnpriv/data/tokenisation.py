@@ -1,7 +1,7 @@
-"""Texts to token ids with character offsets; nothing here is ever fitted to a data set.
+"""Texts to token ids with character offsets. Nothing here is ever fitted to a data set.
 
-Both tokenisers are fixed before any private text is seen and hold no state that a text could
-change. So their vocabulary costs no privacy budget, and one object may serve many threads.
+Both tokenisers are fixed before any private text is seen, and no text changes their state. So their
+vocabulary costs no privacy budget, and one object may serve many threads.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tokenizers import Regex, models, pre_tokenizers
 
 from attnpriv.errors import InputError
 
-# What fills up a batch, and what begins and ends a text.
+# The tokens that pad a batch, begin a text and end it.
 BERT_TOKENS = ("[PAD]", "[CLS]", "[SEP]")
 MPNET_TOKENS = ("<pad>", "<s>", "</s>")
 
@@ -29,9 +29,10 @@ class Encoding:
     """One tokenised text, special tokens included, not padded.
 
     Attributes:
-        ids: what begins a text, [CLS] or the like, the tokens, and what ends it.
-        offsets: for each id its ``(start, end)`` in characters of the text as it was given;
-            (0, 0) for the two special tokens.
+        ids: the special token that begins a text, such as [CLS], the tokens, and the special token
+            that ends it.
+        offsets: the ``(start, end)`` of each id in characters of the original text; (0, 0) for the
+            two special tokens.
     """
 
     ids: tuple[int, ...]
@@ -39,10 +40,10 @@ class Encoding:
 
 
 class Tokenizer(Protocol):
-    """What the models need to know of a tokeniser.
+    """What the models need of a tokeniser.
 
-    ``encode`` and ``encode_batch`` cut to ``max_length`` ids, the two special ones counted, and
-    raise InputError for ``max_length < 2`` and for text that is not valid Unicode.
+    ``encode`` and ``encode_batch`` cut to ``max_length`` ids, the two special ones included, and
+    raise InputError if ``max_length < 2`` or a text is not valid Unicode.
     """
 
     @property
@@ -51,13 +52,13 @@ class Tokenizer(Protocol):
 
     @property
     def pad_id(self) -> int:
-        """The id to fill up batches with; no text produces it."""
+        """The id that pads batches; no text produces it."""
 
     def encode(self, text: str, max_length: int) -> Encoding:
         """Tokenise one text."""
 
     def encode_batch(self, texts: Sequence[str], max_length: int) -> list[Encoding]:
-        """Tokenise many texts, in their order; the same as ``encode`` on each."""
+        """Tokenise many texts in order; the same as ``encode`` on each."""
 
 
 class HashTokenizer:
@@ -65,8 +66,8 @@ class HashTokenizer:
 
     A piece is up to six letters, up to three digits, or one other character; combining marks stay
     with their letter. Longer words and numbers become several pieces, so that ``cancelled`` and
-    ``cancellation`` share their first. The id is BLAKE2b of the piece after NFKC and case folding,
-    modulo the vocabulary; a piece that continues a word or number is told apart by a ``##``.
+    ``cancellation`` share the first. The id is the BLAKE2b hash of the piece after NFKC and case
+    folding, modulo the vocabulary. A piece that continues a word or number is hashed with a ``##``.
 
     Different pieces may share an id. Ids 0, 1, 2 are [PAD], [CLS], [SEP]; no text produces them.
 
@@ -142,8 +143,8 @@ class WordPieceTokenizer:
         """Read the content of a Hugging Face tokenizer.json; ``source`` is for messages.
 
         Raises:
-            InputError: it is no tokeniser, is not WordPiece, lacks one of [PAD], [CLS], [SEP]
-                (unless it has <pad>, <s> and </s>), or has no token for what it does not know.
+            InputError: it is not a tokeniser or not WordPiece, it lacks one of [PAD], [CLS] and
+                [SEP] (unless it has <pad>, <s> and </s>), or it has no token for unknown words.
         """
         try:
             tokenizer = tokenizers.Tokenizer.from_buffer(content)
@@ -154,7 +155,7 @@ class WordPieceTokenizer:
             raise InputError(f"expected a WordPiece tokenizer at {source}, got {kind}")
         made = cls(tokenizer)
         if tokenizer.token_to_id(tokenizer.model.unk_token) is None:
-            raise InputError(f"expected a token for what {source} does not know, got none")
+            raise InputError(f"expected a token for unknown words in {source}, got none")
         return made
 
     @property
@@ -182,7 +183,7 @@ class WordPieceTokenizer:
     def _special_id(self, token: str) -> int:
         token_id = self._tokenizer.token_to_id(token)
         if token_id is None:
-            raise InputError(f"expected a tokenizer that knows {token}")
+            raise InputError(f"expected a tokenizer with the token {token}, got one without it")
         return int(token_id)
 
 
@@ -192,21 +193,21 @@ _PIECES = pre_tokenizers.Split(
 
 
 def _first_pieces(text: str, count: int) -> list[tuple[str, tuple[int, int]]]:
-    """The first pieces of a text and where they stand; reads about as much as they take.
+    """The first pieces of a text with their offsets; reads little more text than they need.
 
-    A text of megabytes would hold the interpreter until it is cut up whole.
+    Cutting up a text of megabytes would block the interpreter until all of it is done.
     """
     size = 8 * (count + 1)
     while True:
         pieces: list[tuple[str, tuple[int, int]]] = _PIECES.pre_tokenize_str(text[:size])
-        # Where another piece follows, what lies beyond has no say in the ones before it.
+        # Once another piece follows, the rest of the text cannot change the ones before it.
         if len(pieces) > count or size >= len(text):
             return pieces[:count]
         size *= 4
 
 
 def _continues(previous: str, previous_end: int, piece: str, start: int) -> bool:
-    """Whether a piece goes on with the word or the number of the piece before it."""
+    """Whether a piece continues the word or the number of the piece before it."""
     if not previous or previous_end != start:
         return False
     return (previous[0].isalpha() and piece[0].isalpha()) or (
@@ -221,7 +222,7 @@ def _room_for_tokens(max_length: int) -> int:
 
 
 def _check_unicode(text: str) -> None:
-    """Refuse lone surrogates, which the library would refuse with errors of its own."""
+    """Refuse lone surrogates, for which the library has unclear errors of its own."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -68,7 +68,7 @@ def test_the_preset_bounds_four_keys_of_32_by_a_lift_of_four_and_no_less() -> No
     ("sampler", "reason"),
     [
         ("shuffled", "up to 10 times"),
-        ("weighted", "each row has a rate of its own"),
+        ("weighted", "each row has its own sampling rate"),
         ("drop_last", "the rows of the last one are left out"),
         ("fixed", "without replacement"),
     ],

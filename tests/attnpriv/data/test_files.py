@@ -12,9 +12,10 @@ import pytest
 
 from attnpriv.data import Span, load_dataset, read_file
 from attnpriv.data.files import MAX_TEXT_BYTES, infer_columns
-from attnpriv.data.labels import MAX_CLASSES, MAX_LABEL_LENGTH
+from attnpriv.data.labels import MAX_CLASSES
 from attnpriv.data.tables import Table
 from attnpriv.errors import InputError
+from attnpriv.labels import MAX_LABEL_LENGTH
 
 REAL = Path(__file__).parents[3].parent / "shared" / "data"
 SECRET = "s3cret words"
@@ -145,8 +146,8 @@ def test_inference_gives_the_positions_of_text_and_label() -> None:
     ("content", "expected"),
     [
         ("a\tone\nb\ttwo\n", "as many distinct values"),
-        ("a\tone\t1\nb\ttwo\t2\n", "got 3 columns without one: say which"),
-        ("one\ntwo\n", "got 1 columns without one: say which"),
+        ("a\tone\t1\nb\ttwo\t2\n", "got 3 columns without a header: name"),
+        ("one\ntwo\n", "got 1 columns without a header: name"),
     ],
 )
 def test_where_inference_fails_the_columns_are_asked_for(
@@ -262,7 +263,7 @@ def test_bad_spans_are_refused(write: Write, spans: object, expected: str) -> No
         ("a.tsv", f"{SECRET}\tx\n{SECRET}\n", {}, "row 2 has 1 columns, expected 2"),
         ("a.csv", "text,label\na,x\n \u00a0,y\n", {}, "row 3: the text is empty"),
         ("a.tsv", "x\ta\nx\t\ny\tb\n", {}, "row 2: the text is empty"),
-        ("a.csv", "text,label\na,x\n\u200b\u0301,y\n", {}, "or of invisible characters alone"),
+        ("a.csv", "text,label\na,x\n\u200b\u0301,y\n", {}, "or has no visible character"),
         ("a.csv", f"text,label\na,x\n{SECRET}, \n", {}, "row 3: the label is missing"),
         ("a.jsonl", jsonl({"text": "a", "label": 1}, {"text": "b"}), {}, "2: the label is missing"),
         (
@@ -325,7 +326,7 @@ def test_a_column_of_texts_cannot_pass_for_labels(write: Write) -> None:
     """Label names are released with the model."""
     long = [f"{SECRET} {i}" + "." * MAX_LABEL_LENGTH for i in range(3)]
     path = write("a.csv", "text,label\n" + "".join(f"x,{label}\n" for label in long))
-    assert "row 2: the label has over 100 bytes; is this the text?" in refusal(path)
+    assert "row 2: the label has over 100 bytes; is this the column of the texts?" in refusal(path)
     many = "".join(f"x,{SECRET} {i}\n" for i in range(MAX_CLASSES + 1))
     path = write("a.csv", "text,label\n" + many)
     assert "expected 2 to 1000 classes, got 1001" in refusal(path)

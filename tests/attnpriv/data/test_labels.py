@@ -11,8 +11,9 @@ import pyarrow.parquet
 import pytest
 
 from attnpriv.data import Dataset, read_file
-from attnpriv.data.labels import LONG_LABEL, choose_classes, label_name
+from attnpriv.data.labels import LONG_LABEL, choose_classes
 from attnpriv.errors import InputError
+from attnpriv.labels import label_name
 
 BODIES = [f"my account {i} was charged twice for the order of {i} May" for i in range(300)]
 BODIES[7] = BODIES[3]  # 299 distinct texts
@@ -51,7 +52,7 @@ def test_texts_do_not_pass_for_classes_in_a_file_of_ids_and_texts(tmp_path: Path
     ("texts", "expected"),
     [
         (BODIES, "299 different labels"),
-        (BODIES[:20] * 15, "more classes, 19, than different texts"),
+        (BODIES[:20] * 15, "more classes (19) than different texts"),
     ],
 )
 def test_swapped_columns_are_refused(tmp_path: Path, texts: Sequence[str], expected: str) -> None:
@@ -220,7 +221,7 @@ def test_spellings_that_may_be_one_class_are_asked_about(
     tmp_path: Path, one: str, other: str
 ) -> None:
     path = labelled(tmp_path / "a.jsonl", [one, other, "bad", "bad", one, other])
-    assert "rows 1 and 2 have labels that differ in nothing but" in refusal(path)
+    assert "rows 1 and 2 have labels that differ only in" in refusal(path)
     assert read_file(path, classes=3).label_names == tuple(sorted([one, other, "bad"]))
 
 
@@ -229,7 +230,7 @@ def test_numbers_among_true_and_false_are_asked_about(
     tmp_path: Path, labels: Sequence[object]
 ) -> None:
     path = labelled(tmp_path / "a.jsonl", [*labels, *labels])
-    assert "some labels are numbers, and others true or false" in refusal(path)
+    assert "some labels are numbers and others true or false" in refusal(path)
     classes = {label_name(label) for label in labels}
     assert read_file(path, classes=len(classes)).label_names == tuple(sorted(classes))
 

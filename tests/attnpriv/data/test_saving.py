@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attnpriv.data import Dataset, load_dataset, make_tickets, save_dataset
-from attnpriv.data.labels import label_name, likeness
 from attnpriv.errors import InputError
+from attnpriv.labels import label_name, likeness
 from attnpriv.visible import has_visible
 
 SUFFIXES = [".csv", ".tsv", ".jsonl", ".parquet"]
@@ -63,7 +63,7 @@ def test_any_text_and_label_survive(
 @pytest.mark.parametrize("text", ["a\tb", "a\nb", "a\r"])
 def test_tsv_refuses_what_it_cannot_hold(tmp_path: Path, text: str) -> None:
     dataset = Dataset("a", ("fine", text), (0, 1), ("x", "y"))
-    with pytest.raises(InputError, match=r"row 3 holds a tab or a line end.*use \.csv"):
+    with pytest.raises(InputError, match=r"row 3 has a tab or a line end.*use \.csv"):
         save_dataset(dataset, tmp_path / "a.tsv")
     assert not list(tmp_path.iterdir())
 
