@@ -57,7 +57,7 @@ def complain(message: str, notes: Iterable[str] = ()) -> None:
 
 def _code_of(step: Callable[[], object]) -> int:
     try:
-        ended = step()
+        code = step()
     except AttnprivError as error:
         complain(f"error: {error}", getattr(error, "__notes__", ()))
         return BAD_INPUT
@@ -73,7 +73,7 @@ def _code_of(step: Callable[[], object]) -> int:
         return INTERRUPTED
     except SystemExit as ended:
         return int(ended.code or 0)
-    return ended if isinstance(ended, int) else 0  # Typer returns the code of a typer.Exit
+    return code if isinstance(code, int) else 0  # Typer returns the code of a typer.Exit
 
 
 def _complain_of_usage(error: Any) -> None:
