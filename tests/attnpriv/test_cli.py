@@ -185,11 +185,12 @@ def test_a_usage_error_is_one_line_and_exit_code_2(command: Run, line: str) -> N
     done = command(*line.split())
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
     assert done.err.startswith("error: ")
-    assert USAGE_ERRORS[line] in done.err
+    said = done.err.replace("python -m pytest.", "")  # of the program that runs here
+    assert USAGE_ERRORS[line] in said
 
 
 def test_a_command_without_arguments_shows_its_help(command: Run) -> None:
-    assert "Usage: attnpriv [OPTIONS] COMMAND" in command().out
+    assert re.search(r"Usage: .*attnpriv \[OPTIONS\] COMMAND", command().out)
     assert command().code == 2
     assert command("--version").out.startswith("attnpriv ")
 
