@@ -26,13 +26,14 @@ from pathlib import Path
 import torch
 
 from attnpriv.audit.attention import measure_attention
-from attnpriv.audit.attribution import measure_attribution, path_ends
+from attnpriv.audit.attribution import measure_attribution
 from attnpriv.audit.documents import Documents, prepare
 from attnpriv.audit.subject import AuditOptions
 from attnpriv.audit.tasks import one_thread
 from attnpriv.config import AttentionConfig, ModelConfig
 from attnpriv.data import load_dataset
 from attnpriv.data.tokenisation import HashTokenizer
+from attnpriv.explain.gradients import path_ends
 from attnpriv.models.text import TextClassifier
 
 LIMITS = {"attention": 1.3, "integrated_gradients": 1.4}

@@ -33,7 +33,7 @@ from attnpriv.audit.documents import Documents
 from attnpriv.audit.figures import Figures, figure
 from attnpriv.audit.lift import Lift, LiftAccumulator, LiftControls, group_means
 from attnpriv.audit.matched import MatchedControls, TokenLift, TokenLiftAccumulator, token_lengths
-from attnpriv.audit.rollout import FlowAccumulator, head_names, layer_names, recorded_value_norms
+from attnpriv.audit.rollout import FlowAccumulator, head_names, layer_names
 from attnpriv.audit.statistics import Floats
 from attnpriv.audit.subject import Pass, Progress, Subject
 from attnpriv.audit.subsets import Subsets
@@ -42,6 +42,7 @@ from attnpriv.config import AttentionConfig
 from attnpriv.data.records import Span
 from attnpriv.errors import InputError
 from attnpriv.estimates import Control
+from attnpriv.explain.attention import recorded_value_norms
 from attnpriv.models.text import TextClassifier
 
 TINY = float(torch.finfo(torch.float32).tiny)
@@ -114,22 +115,6 @@ class AttentionResult:
     permutations: int
     resamples: int
     seed: int
-
-
-def attention_received(weights: Sequence[Tensor], mask: Tensor) -> Tensor:
-    """The mass that each key gets, averaged over the visible queries.
-
-    Args:
-        weights: of L layers, each [B, H, T, T].
-        mask: True where a token is, [B, T].
-
-    Returns:
-        [B, L, H, T]; each row sums to 1 over T, padding gets 0.
-    """
-    queries = mask / mask.sum(1, keepdim=True).clamp(min=1)
-    return torch.stack(
-        [torch.einsum("bhqk,bq->bhk", layer, queries.to(layer.dtype)) for layer in weights], dim=1
-    )
 
 
 class AttentionAccumulator(Tally):

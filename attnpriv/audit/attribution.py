@@ -1,39 +1,23 @@
-"""Integrated gradients: which tokens moved the answer, by Captum.
+"""Integrated gradients: do the tokens that moved the answer hold personal data?
 
 Shapes: B batch, T tokens, D model width.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 import torch
-from captum.attr import IntegratedGradients
-from torch import Tensor
-from torch.nn.functional import pad
 
 from attnpriv.audit.documents import Documents, sample
 from attnpriv.audit.figures import Figures, figure
 from attnpriv.audit.lift import Lift, LiftAccumulator
 from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.errors import InputError
+from attnpriv.explain.gradients import integrated_gradients
 from attnpriv.models.text import TextClassifier
-
-# Errors of the integration, as shares of what the scores should add up to: a path is refined until
-# its error is within the goal, and its scores count as converged within the tolerance.
-GOAL, TOLERANCE = 0.01, 0.05
-# Where scores cancel out, the share is taken of this much of their absolute sum instead.
-LEAST_DIFFERENCE = 0.1
-ROUNDING = 1e-5  # error in logits that float32 makes of nothing
-POINTS = 4  # of Gauss and Legendre on each piece of a path
-# A path is not refined beyond so many points. Long texts get fewer: each point costs more there,
-# and hardly any has need of it.
-MOST_POINTS, MOST_TOKENS, POINTS_FOR_ALL = 512, 16384, 128
-MOST_HALVINGS = 16  # of a piece: at a jump of the logit no more help
-ROWS_AT_ONCE = 64  # points of paths in one forward and backward pass; bounds memory only
 
 
 @dataclass(frozen=True)
@@ -54,201 +38,6 @@ class AttributionResult:
     largest_completeness_error: float
     unconverged: int
     seed: int
-
-
-@dataclass(frozen=True)
-class Attribution:
-    """The scores of the tokens of B texts, and how far they can be trusted.
-
-    Attributes:
-        scores: [B, T].
-        error: for each text the convergence deltas of all pieces of its path, added up without
-            their signs, [B]; by no more does the sum of its scores miss the difference of logits.
-        tolerance: the error up to which scores count as converged, [B].
-        points: on the path of each text, [B].
-    """
-
-    scores: Tensor
-    error: Tensor
-    tolerance: Tensor
-    points: Tensor
-
-    @property
-    def converged(self) -> Tensor:
-        """For each text, whether its error is within the tolerance, [B]."""
-        return self.error <= self.tolerance
-
-
-def integrated_gradients(
-    model: TextClassifier,
-    ids: Tensor,
-    mask: Tensor,
-    target: Tensor,
-    steps: int = 32,
-    *,
-    pad_id: int = 0,
-    check: Callable[[], None] | None = None,
-) -> Attribution:
-    """How much each token moved the target's logit away from that of a text of padding tokens.
-
-    The path runs straight from the baseline, in which every token between the first and the last
-    is the padding token at the same position, to the text. It is cut into pieces, on each of which
-    Captum integrates by Gauss and Legendre. Pieces that miss the difference of the logits at their
-    ends are halved, until the errors of all pieces together are within 1 % of the difference of
-    the logits at the ends of the path, or 512 points are spent (128 of the longest texts). Short
-    texts need that: where one word turns into another, the logit all but jumps. A text's scores
-    depend on that text alone.
-
-    Args:
-        model: the classifier, in eval mode.
-        ids: token ids [B, T].
-        mask: True where a token is, [B, T], at the beginning of each row.
-        target: class numbers [B].
-        steps: points on the path before it is refined; rounded up to whole pieces.
-        pad_id: id of the padding token.
-        check: called before each refinement; what it raises ends the work.
-
-    Returns:
-        Scores summed over D; zero at padding and at the special tokens, which both ends of the path
-        share. Their sum is the difference of the two logits up to the error. Texts whose error
-        stays above 5 % are told by ``Attribution.converged``.
-
-    Source: Sundararajan, Taly and Yan 2017 (arXiv:1703.01365), equation 1. Not covered: another
-    baseline gives other scores; they explain this model's answer, not the world. A small error says
-    that the scores add up, not that each of them is as exact.
-    """
-    rows = []
-    for row, length in enumerate(mask.sum(1).tolist()):
-        own = ids[row : row + 1, :length], mask[row : row + 1, :length]
-        baseline, x = path_ends(model, *own, pad_id)
-        rows.append(integrate(model, baseline, x, own[1], target[row : row + 1], steps, check))
-    return Attribution(
-        torch.cat([pad(row.scores, (0, ids.shape[1] - row.scores.shape[1])) for row in rows]),
-        torch.cat([row.error for row in rows]),
-        torch.cat([row.tolerance for row in rows]),
-        torch.cat([row.points for row in rows]),
-    )
-
-
-def integrate(
-    model: TextClassifier,
-    baseline: Tensor,
-    x: Tensor,
-    mask: Tensor,
-    target: Tensor,
-    steps: int,
-    check: Callable[[], None] | None = None,
-) -> Attribution:
-    """``integrated_gradients`` of one text between given ends of the path, both [1, T, D]."""
-    edges = torch.linspace(0, 1, math.ceil(steps / POINTS) + 1)
-    measure = _Path(model, baseline, x, mask, target).integrate
-    pieces = measure(edges[:-1], edges[1:])
-    points, most = POINTS * len(pieces.missed), _most_points(x.shape[1])
-    for _ in range(MOST_HALVINGS):
-        missed, goal = pieces.missed.abs(), pieces.allowed(GOAL)
-        # An error that is not finite is no larger than anything: nothing is left to refine.
-        if not float(missed.sum()) > goal or points >= most:
-            break
-        if check:
-            check()
-        poor = missed > goal / (2 * len(missed))
-        halves = measure(*pieces.halve(poor))
-        points += POINTS * len(halves.missed)
-        pieces = pieces.join(~poor, halves)
-    return Attribution(
-        pieces.total()[None].to(x.dtype),
-        pieces.missed.abs().sum()[None],
-        torch.tensor([pieces.allowed(TOLERANCE)], dtype=torch.float64),
-        torch.tensor([points]),
-    )
-
-
-def _most_points(tokens: int) -> int:
-    return max(POINTS_FOR_ALL, min(MOST_POINTS, MOST_TOKENS // tokens))
-
-
-@dataclass(frozen=True)
-class _Pieces:
-    """Stretches of a path from ``start`` to ``end`` [P], their scores [P, T], and errors [P]."""
-
-    start: Tensor
-    end: Tensor
-    scores: Tensor
-    missed: Tensor
-
-    def total(self) -> Tensor:
-        """The scores of the whole path, [T], in float64."""
-        return self.scores.sum(0)
-
-    def allowed(self, share: float) -> float:
-        """The error of all pieces together that is such a share of what their scores add up to."""
-        total = self.total()
-        difference = abs(float(total.sum() - self.missed.sum()))
-        size = max(difference, LEAST_DIFFERENCE * float(total.abs().sum()))
-        return share * size + ROUNDING
-
-    def halve(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """The starts and the ends of both halves of some pieces."""
-        start, end = self.start[chosen], self.end[chosen]
-        middle = (start + end) / 2
-        return torch.cat([start, middle]), torch.cat([middle, end])
-
-    def join(self, kept: Tensor, others: _Pieces) -> _Pieces:
-        """The pieces that are kept, and others."""
-        return _Pieces(
-            torch.cat([self.start[kept], others.start]),
-            torch.cat([self.end[kept], others.end]),
-            torch.cat([self.scores[kept], others.scores]),
-            torch.cat([self.missed[kept], others.missed]),
-        )
-
-
-@dataclass(frozen=True)
-class _Path:
-    """The straight line from a baseline to a text, both [1, T, D], and the class asked about."""
-
-    model: TextClassifier
-    baseline: Tensor
-    x: Tensor
-    mask: Tensor
-    target: Tensor
-
-    def integrate(self, start: Tensor, end: Tensor) -> _Pieces:
-        """Integrated gradients along each of the pieces from start to end, both [P]."""
-        size = ROWS_AT_ONCE // POINTS
-        batches = [slice(at, at + size) for at in range(0, len(start), size)]
-        found = [self._captum(self._at(start[each]), self._at(end[each])) for each in batches]
-        scores, missed = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return _Pieces(start, end, scores, missed)
-
-    def _at(self, share: Tensor) -> Tensor:
-        return self.baseline + share[:, None, None] * (self.x - self.baseline)
-
-    def _captum(self, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-        attributions, missed = IntegratedGradients(self.model.forward_embedded).attribute(
-            last,
-            baselines=first,
-            target=self.target.expand(len(first)),
-            additional_forward_args=(self.mask.expand(len(first), -1),),
-            n_steps=POINTS,
-            return_convergence_delta=True,
-        )
-        return attributions.sum(-1).detach().double(), missed.detach().double()
-
-
-@torch.no_grad()
-def path_ends(
-    model: TextClassifier, ids: Tensor, mask: Tensor, pad_id: int
-) -> tuple[Tensor, Tensor]:
-    """The embeddings [B, T, D] of padding between the special tokens, and of the text."""
-    return model.embed(torch.where(special_tokens(mask), ids, pad_id)), model.embed(ids)
-
-
-def special_tokens(mask: Tensor) -> Tensor:
-    """The first and the last visible position of each row, [CLS] and [SEP], as a mask [B, T]."""
-    positions = torch.arange(mask.shape[1], device=mask.device)
-    last = mask.sum(1, keepdim=True) - 1
-    return mask & ((positions == 0) | (positions == last))
 
 
 def sensitive_documents(documents: Documents) -> list[int]:

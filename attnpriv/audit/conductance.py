@@ -1,19 +1,9 @@
-"""Conductance: how much of an answer goes through each attention weight, layer by layer.
+"""Conductance: does an answer go through the attention that personal data gets? Layer by layer.
 
-Along the path of ``integrated_gradients`` from a text of padding to the text, the conductance of a
-weight is ``∫ ∂logit/∂weight · d(weight)``: how far the answer hangs on it, times how far the text
-moved it. A key's score in a layer is the sum of |conductance| over heads and queries.
+A key's score in a layer is the sum of |conductance| over heads and queries; see
+``attnpriv.explain.gradients.attention_conductance``.
 
-Captum's ``LayerConductance`` computes the same; it needs a forward and backward pass for each layer
-where here one serves all, and sees only one application of a block that several layers share. The
-tests compare the two.
-
-Not covered: what a layer passes on by its residual, and what reaches the answer through the values;
-so the conductances of a layer do not sum to the answer.
-
-Source: Dhamdhere, Sundararajan and Yan 2018 (arXiv:1805.12233), equation 3.
-
-Shapes: L layers, H heads, T tokens, D model width, S points on a path.
+Shapes: L layers, H heads, T tokens.
 """
 
 from __future__ import annotations
@@ -22,14 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from attnpriv.audit.attribution import path_ends, sample_sensitive, sensitive_documents
+from attnpriv.audit.attribution import sample_sensitive, sensitive_documents
 from attnpriv.audit.documents import Documents
 from attnpriv.audit.figures import Figures
 from attnpriv.audit.matched import TokenLift, TokenLiftAccumulator, token_lengths
 from attnpriv.audit.rollout import layer_names
 from attnpriv.audit.subject import Answers, Progress, Subject
+from attnpriv.explain.gradients import attention_conductance
 from attnpriv.models.text import TextClassifier
 
 
@@ -46,40 +36,6 @@ class ConductanceResult:
     shares: tuple[float | None, ...]
     layers: tuple[TokenLift, ...]
     seed: int
-
-
-def attention_conductance(
-    model: TextClassifier, ids: Tensor, mask: Tensor, target: int, steps: int, pad_id: int
-) -> Tensor:
-    """The conductance of every attention weight of one text, by the trapezoidal rule.
-
-    Memory grows with ``steps`` times the attention weights of the text.
-
-    Args:
-        model: the classifier, in eval mode.
-        ids: token ids [1, T].
-        mask: True where a token is, [1, T].
-        target: class number.
-        steps: intervals on the path.
-        pad_id: id of the padding token.
-
-    Returns:
-        [L, H, T, T].
-    """
-    baseline, x = path_ends(model, ids, mask, pad_id)
-    shares = torch.linspace(0, 1, steps + 1)[:, None, None]
-    path = (baseline + shares * (x - baseline)).requires_grad_()
-    masks = mask.expand(len(path), -1)
-    states, weights = model.encode(path, masks, need_weights=True)
-    assert weights is not None
-    logits = model.head(model.pool(states, masks))[:, target]
-    gradients = torch.autograd.grad(logits.sum(), weights)
-    return torch.stack(
-        [
-            ((slope[1:] + slope[:-1]) / 2 * (layer[1:] - layer[:-1]).detach()).sum(0)
-            for slope, layer in zip(gradients, weights, strict=True)
-        ]
-    )
 
 
 def measure_conductance(

@@ -33,7 +33,6 @@ from attnpriv.audit.effects import (
     probe_controls,
 )
 from attnpriv.audit.figures import Figures
-from attnpriv.audit.infidelity import class_logits
 from attnpriv.audit.statistics import Floats
 from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.audit.swapping import (
@@ -47,6 +46,7 @@ from attnpriv.audit.swapping import (
 )
 from attnpriv.data.records import Span
 from attnpriv.estimates import Control
+from attnpriv.explain.removal import class_logits
 from attnpriv.runs.folder import Run
 
 Answer = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from attnpriv.audit.attention import attention_received
-from attnpriv.audit.attribution import integrated_gradients
 from attnpriv.audit.documents import Documents
 from attnpriv.audit.figures import Figures
 from attnpriv.audit.lift import LiftAccumulator
 from attnpriv.audit.statistics import Floats
 from attnpriv.audit.subject import Pass, Progress, Subject
 from attnpriv.data.records import Span
+from attnpriv.explain.attention import attention_received
+from attnpriv.explain.gradients import integrated_gradients
 from attnpriv.models.text import TextClassifier
 from attnpriv.sensitive import Detector, placeholder
 

@@ -25,22 +25,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnpriv.audit.attention import attention_received
-from attnpriv.audit.attribution import integrated_gradients, special_tokens
 from attnpriv.audit.correlation import RankCorrelation, RankCorrelations
 from attnpriv.audit.documents import Documents
 from attnpriv.audit.figures import Figures
 from attnpriv.audit.infidelity import (
-    class_logits,
     draw_removals,
     infidelity,
-    removal_effects,
     sample_with_content,
 )
-from attnpriv.audit.rollout import rollout_received
 from attnpriv.audit.statistics import Floats, bootstrap_ratios
 from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.estimates import Control, Estimate, percentile_interval
+from attnpriv.explain.attention import last_attention, rollout_received
+from attnpriv.explain.gradients import integrated_gradients, special_tokens
+from attnpriv.explain.removal import leave_one_out, probability_drops, removal_effects
 from attnpriv.models.text import TextClassifier
 
 PERCENTS = (1, 5, 10, 20, 50)  # of the content tokens, rounded up: at least one goes
@@ -96,11 +94,6 @@ class FaithfulnessResult:
     seed: int
 
 
-def class_probabilities(model: TextClassifier, ids: Tensor, mask: Tensor) -> Tensor:
-    """Class probabilities [N, K] of ids [N, T] under a mask [N, T] with holes, a few at a time."""
-    return class_logits(model, ids, mask).softmax(-1)
-
-
 def removal_drops(
     model: TextClassifier, ids: Tensor, mask: Tensor, target: Tensor, scores: Tensor
 ) -> Tensor:
@@ -124,34 +117,8 @@ def removal_drops(
     count = -(-percents * content.sum(1, keepdim=True) // 100)
     top = (rank[:, None] < count[..., None]) & content[:, None]
     masks = torch.stack([mask[:, None] & ~top, special[:, None] | top], dim=1)
-    drops = _drops(model, ids, mask, target, masks.flatten(1, 2))
+    drops = probability_drops(model, ids, mask, target, masks.flatten(1, 2))
     return drops.reshape(-1, 2, len(PERCENTS))
-
-
-def leave_one_out(model: TextClassifier, ids: Tensor, mask: Tensor, target: Tensor) -> Tensor:
-    """How far the target's probability falls without each content token alone, [B, T]."""
-    width = mask.shape[1]
-    masks = mask[:, None] & ~torch.eye(width, dtype=torch.bool)
-    drops = _drops(model, ids, mask, target, masks)
-    return drops.masked_fill(~mask | special_tokens(mask), 0.0)
-
-
-def last_attention(model: TextClassifier, ids: Tensor, mask: Tensor, target: Tensor) -> Tensor:
-    """The attention that each token gets in the last layer, mean over heads and queries, [B, T]."""
-    weights = model.forward_with_weights(ids, mask)[1]
-    return attention_received(weights[-1:], mask).mean((1, 2))
-
-
-def _drops(
-    model: TextClassifier, ids: Tensor, mask: Tensor, target: Tensor, masks: Tensor
-) -> Tensor:
-    """The fall of the target's probability under each of P masks [B, P, T], [B, P]."""
-    variants = masks.shape[1]
-    rows = ids.repeat_interleave(variants, dim=0)
-    targets = target.repeat_interleave(variants)[:, None]
-    changed = class_probabilities(model, rows, masks.flatten(0, 1)).gather(1, targets)
-    whole = class_probabilities(model, ids, mask).gather(1, target[:, None])
-    return whole - changed.reshape(-1, variants)
 
 
 class _Accumulator:

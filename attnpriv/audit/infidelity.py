@@ -19,14 +19,14 @@ import torch
 from captum.metrics import sensitivity_max
 from torch import Tensor
 
-from attnpriv.audit.attention import attention_received
-from attnpriv.audit.attribution import ROWS_AT_ONCE, integrate, special_tokens
 from attnpriv.audit.documents import Documents, sample
 from attnpriv.audit.figures import Figures
 from attnpriv.audit.statistics import Floats, bootstrap_ratios
 from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.errors import InputError
 from attnpriv.estimates import Control, Estimate, percentile_interval
+from attnpriv.explain.attention import last_attention_received
+from attnpriv.explain.gradients import integrate, special_tokens
 from attnpriv.models.text import TextClassifier
 
 RADIUS = 0.05  # of the noise, in standard deviations of the document's own coordinates
@@ -59,41 +59,6 @@ class SensitivityResult:
     null: Control
     valid: bool
     seed: int
-
-
-def removal_effects(
-    model: TextClassifier, ids: Tensor, mask: Tensor, target: Tensor, removed: Tensor, pad_id: int
-) -> Tensor:
-    """By how much the target's logit falls when token embeddings become those of padding.
-
-    That is the baseline of ``integrated_gradients``, so that its scores sum to the effect of
-    removing everything.
-
-    Args:
-        model: the classifier, in eval mode.
-        ids: token ids [B, T].
-        mask: True where a token is, [B, T].
-        target: class numbers [B].
-        removed: which tokens go in each of P experiments, [B, P, T].
-        pad_id: id of the padding token.
-
-    Returns:
-        [B, P].
-    """
-    experiments = removed.shape[1]
-    changed = torch.where(removed, pad_id, ids[:, None]).flatten(0, 1)
-    masks = mask.repeat_interleave(experiments, dim=0)
-    targets = target.repeat_interleave(experiments)[:, None]
-    logits = class_logits(model, changed, masks).gather(1, targets)
-    whole = class_logits(model, ids, mask).gather(1, target[:, None])
-    return whole - logits.reshape(-1, experiments)
-
-
-def class_logits(model: TextClassifier, ids: Tensor, mask: Tensor) -> Tensor:
-    """Class logits [N, K] of ids [N, T] under a mask [N, T], in forward passes of a few rows."""
-    starts = range(0, len(ids), ROWS_AT_ONCE)
-    parts = [slice(start, start + ROWS_AT_ONCE) for start in starts]
-    return torch.cat([model(ids[part], mask[part]) for part in parts])
 
 
 def infidelity(scores: Tensor, removed: Tensor, effects: Tensor) -> Tensor:
@@ -208,7 +173,7 @@ def _attention(model: TextClassifier) -> Explain:
     def explain(x: Tensor, baselines: Tensor, mask: Tensor, target: Tensor) -> Tensor:
         weights = model.encode(x, mask, need_weights=True)[1]
         assert weights is not None
-        return attention_received(weights[-1:], mask).mean((1, 2))
+        return last_attention_received(weights, mask)
 
     return explain
 

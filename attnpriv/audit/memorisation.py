@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 
 from attnpriv.audit.documents import Documents, sample
 from attnpriv.audit.figures import Figures
-from attnpriv.audit.infidelity import class_logits
 from attnpriv.audit.leakage.membership import true_label_log_odds
 from attnpriv.audit.statistics import Floats, bootstrap_ratios
 from attnpriv.audit.subject import Answers, Progress, Subject
@@ -52,6 +51,7 @@ from attnpriv.estimates import (
     Estimate,
     percentile_interval,
 )
+from attnpriv.explain.removal import class_logits
 from attnpriv.models.text import TextClassifier
 from attnpriv.runs.folder import Run
 

@@ -19,21 +19,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from attnpriv.audit.attribution import (
-    integrated_gradients,
-    sample_sensitive,
-    sensitive_documents,
-    special_tokens,
-)
+from attnpriv.audit.attribution import sample_sensitive, sensitive_documents
 from attnpriv.audit.correlation import RankCorrelations
 from attnpriv.audit.documents import Documents
 from attnpriv.audit.figures import Figures
-from attnpriv.audit.infidelity import removal_effects
 from attnpriv.audit.matched import TokenLift, TokenLiftAccumulator, token_lengths
 from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.estimates import Estimate
+from attnpriv.explain.gradients import integrated_gradients
+from attnpriv.explain.removal import occlusion
 from attnpriv.models.text import TextClassifier
 
 
@@ -68,26 +63,6 @@ class OcclusionResult:
     rank_p_value: float | None
     steps: int
     seed: int
-
-
-def occlusion(
-    model: TextClassifier, ids: Tensor, mask: Tensor, target: Tensor, pad_id: int
-) -> Tensor:
-    """By how much the target's logit falls without each content token alone.
-
-    Args:
-        model: the classifier, in eval mode.
-        ids: token ids [B, T].
-        mask: True where a token is, [B, T].
-        target: class numbers [B].
-        pad_id: id of the padding token.
-
-    Returns:
-        [B, T]; zero at padding and at the special tokens.
-    """
-    content = mask & ~special_tokens(mask)
-    removed = torch.eye(mask.shape[1], dtype=torch.bool) & content[:, None]
-    return removal_effects(model, ids, mask, target, removed, pad_id) * content
 
 
 def measure_occlusion(

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from attnpriv.audit.attention import attention_received
-from attnpriv.audit.attribution import TOLERANCE, Attribution, integrated_gradients
 from attnpriv.data.records import Span
 from attnpriv.data.spans import sensitive_tokens
 from attnpriv.data.tokenisation import Encoding
+from attnpriv.explain.attention import attention_received
+from attnpriv.explain.gradients import TOLERANCE, Attribution, integrated_gradients
 from attnpriv.models.text import pad_batch
 from attnpriv.runs.folder import Run
 from attnpriv.sensitive import Detector, placeholder

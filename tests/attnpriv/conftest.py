@@ -1,4 +1,4 @@
-"""The ``attnpriv`` command, as tests call it."""
+"""The ``attnpriv`` command, as tests call it, and a small model with random weights."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 
 from attnpriv import cli
+from attnpriv.config import AttentionConfig, ModelConfig
+from attnpriv.data import Dataset
+from attnpriv.models.text import TextClassifier
+
+VOCABULARY = 4096
+MakeModel = Callable[[AttentionConfig], TextClassifier]
 
 
 class Outcome(NamedTuple):
@@ -82,3 +89,33 @@ def _read_rest(terminal: int) -> bytes:
         pass
     os.close(terminal)
     return rest
+
+
+@pytest.fixture(scope="session")
+def make_model(tickets: Dataset) -> MakeModel:
+    def make(attention: AttentionConfig) -> TextClassifier:
+        torch.manual_seed(0)
+        model = TextClassifier(
+            ModelConfig(
+                encoder="scratch",
+                vocab_size=VOCABULARY,
+                dim=15,
+                layers=2,
+                heads=3,
+                hidden_dim=22,
+                max_length=64,
+                num_labels=len(tickets.label_names),
+                attention=attention,
+            )
+        )
+        for parameter in model.parameters():
+            if parameter.ndim == 2:  # large enough that attention is far from uniform
+                torch.nn.init.normal_(parameter, std=0.6)
+        return model.eval().requires_grad_(False)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def model(make_model: MakeModel) -> TextClassifier:
+    return make_model(AttentionConfig())

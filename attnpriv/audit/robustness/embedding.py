@@ -23,11 +23,11 @@ import torch
 from captum.robust import FGSM, PGD
 from torch import Tensor, nn
 
-from attnpriv.audit.attribution import special_tokens
 from attnpriv.audit.documents import Documents, sample
 from attnpriv.audit.figures import Figures, figure
 from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.estimates import Control, Estimate, wilson
+from attnpriv.explain.gradients import special_tokens
 from attnpriv.models.text import TextClassifier
 
 SCALES = (0.01, 0.02, 0.05)

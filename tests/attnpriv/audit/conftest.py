@@ -1,4 +1,4 @@
-"""A small model with random weights and tickets marked by their gold spans."""
+"""Tickets marked by their gold spans, and models that were trained on them for seconds."""
 
 from __future__ import annotations
 
@@ -20,37 +20,6 @@ from attnpriv.runs.folder import Run
 
 VOCABULARY = 4096
 STEEPNESS = 10.0  # of the quickly trained head: features have norm 1, and steps are few
-MakeModel = Callable[[AttentionConfig], TextClassifier]
-
-
-@pytest.fixture(scope="session")
-def make_model(tickets: Dataset) -> MakeModel:
-    def make(attention: AttentionConfig) -> TextClassifier:
-        torch.manual_seed(0)
-        model = TextClassifier(
-            ModelConfig(
-                encoder="scratch",
-                vocab_size=VOCABULARY,
-                dim=15,
-                layers=2,
-                heads=3,
-                hidden_dim=22,
-                max_length=64,
-                num_labels=len(tickets.label_names),
-                attention=attention,
-            )
-        )
-        for parameter in model.parameters():
-            if parameter.ndim == 2:  # large enough that attention is far from uniform
-                torch.nn.init.normal_(parameter, std=0.6)
-        return model.eval().requires_grad_(False)
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def model(make_model: MakeModel) -> TextClassifier:
-    return make_model(AttentionConfig())
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ from attnpriv import guarantees
 from attnpriv.audit.attention import (
     AttentionAccumulator,
     AttentionResult,
-    attention_received,
     measure_attention,
 )
 from attnpriv.audit.documents import Documents
@@ -24,20 +23,6 @@ HARD = AttentionConfig(temperature=2.0, clip=3.0, clip_mode="norm")
 def _measure(model: TextClassifier, documents: Documents) -> AttentionResult:
     statistics = measure_attention(model, documents, permutations=100, seed=0)
     return statistics.result(model.config.attention, resamples=50, seed=0)
-
-
-def test_attention_received_is_a_mean_over_visible_queries() -> None:
-    torch.manual_seed(0)
-    mask = torch.tensor([[True] * 5, [True, True, True, False, False]])
-    weights = [
-        torch.softmax(torch.randn(2, 3, 5, 5).masked_fill(~mask[:, None, None], -torch.inf), -1)
-        for _ in range(7)
-    ]
-    received = attention_received(weights, mask)
-    assert received.shape == (2, 7, 3, 5)
-    torch.testing.assert_close(received.sum(-1), torch.ones(2, 7, 3))
-    torch.testing.assert_close(received[1, 4, 2], weights[4][1, 2, :3].mean(0))
-    assert (received[1, ..., 3:] == 0).all()
 
 
 def test_every_figure_equals_a_slow_loop_over_single_documents(

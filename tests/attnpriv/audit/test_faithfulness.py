@@ -11,14 +11,13 @@ from torch import nn
 from attnpriv.audit.documents import Documents, prepare
 from attnpriv.audit.faithfulness import (
     PERCENTS,
-    class_probabilities,
-    leave_one_out,
     measure_faithfulness,
     removal_drops,
 )
 from attnpriv.data import Dataset
 from attnpriv.data.tokenisation import HashTokenizer
 from attnpriv.errors import InputError
+from attnpriv.explain.removal import leave_one_out
 from attnpriv.models.text import TextClassifier
 
 SETTINGS = {"most": 99, "steps": 8, "permutations": 50, "resamples": 100, "seed": 0}
@@ -56,35 +55,6 @@ def test_shares_are_rounded_up_and_the_left_of_equals_goes_first() -> None:
     first = (1, 1, 1 + 2, 1 + 2 + 4, 1 + 2 + 4 + 8 + 16 + 32)  # 1 %, 5 %: one; 10 %: two; ...
     kept = drops[0, 1]
     assert kept.tolist() == pytest.approx([1 - _p(total) for total in first], abs=1e-6)
-
-
-def test_leave_one_out_equals_one_forward_pass_a_token(
-    model: TextClassifier, documents: Documents
-) -> None:
-    ids, mask = documents.padded([0, 1])
-    target = torch.tensor([2, 5])
-    measured = leave_one_out(model, ids, mask, target)
-    for row in range(2):
-        n = int(mask[row].sum())
-        whole = model(ids[row : row + 1], mask[row : row + 1]).softmax(-1)[0, target[row]]
-        for token in range(n):
-            without = mask[row : row + 1].clone()
-            without[0, token] = False
-            p = model(ids[row : row + 1], without).softmax(-1)[0, target[row]]
-            expected = float(whole - p) if 0 < token < n - 1 else 0.0
-            assert float(measured[row, token]) == pytest.approx(expected, abs=2e-6)
-        assert (measured[row, n:] == 0).all()
-
-
-def test_a_removed_token_leaves_no_trace(model: TextClassifier, documents: Documents) -> None:
-    """Under the mask it may be any token: neither attention nor pooling sees it."""
-    ids, mask = documents.padded([0])
-    mask[0, 3] = False
-    other = ids.clone()
-    other[0, 3] = 77
-    torch.testing.assert_close(
-        class_probabilities(model, ids, mask), class_probabilities(model, other, mask)
-    )
 
 
 def test_true_effects_beat_random_and_the_controls_pass(

@@ -1,13 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
 
-from attnpriv.audit.attention import attention_received
-from attnpriv.audit.attribution import integrated_gradients, path_ends
 from attnpriv.audit.documents import Documents, prepare
 from attnpriv.audit.infidelity import (
     DRAWS,
@@ -15,41 +11,13 @@ from attnpriv.audit.infidelity import (
     draw_removals,
     infidelity,
     measure_sensitivity,
-    removal_effects,
 )
-from attnpriv.config import AttentionConfig
 from attnpriv.data import Dataset
 from attnpriv.data.tokenisation import HashTokenizer
 from attnpriv.errors import InputError
+from attnpriv.explain.attention import attention_received
+from attnpriv.explain.gradients import path_ends
 from attnpriv.models.text import TextClassifier
-
-
-def test_effects_equal_one_forward_pass_an_experiment(
-    model: TextClassifier, documents: Documents
-) -> None:
-    ids, mask = documents.padded([0, 1])
-    target = torch.tensor([2, 5])
-    removed = draw_removals(mask, [0, 1], 5, seed=0)
-    effects = removal_effects(model, ids, mask, target, removed, 0)
-    for row in range(2):
-        for experiment in range(5):
-            changed = ids[row].clone()
-            changed[removed[row, experiment]] = 0
-            fall = model(ids[row][None], mask[row][None]) - model(changed[None], mask[row][None])
-            expected = float(fall[0, target[row]])
-            assert float(effects[row, experiment]) == pytest.approx(expected, abs=1e-5)
-
-
-def test_removing_everything_has_the_effect_that_integrated_gradients_share_out(
-    make_model: Callable[[AttentionConfig], TextClassifier], documents: Documents
-) -> None:
-    model = make_model(AttentionConfig(temperature=4.0))  # smooth, so that few points suffice
-    ids, mask = documents.padded([0])
-    target, removed = torch.tensor([3]), torch.zeros(1, 1, mask.shape[1], dtype=torch.bool)
-    removed[..., 1:-1] = True
-    effect = float(removal_effects(model, ids, mask, target, removed, 0))
-    shared_out = float(integrated_gradients(model, ids, mask, target, 300).scores.sum())
-    assert shared_out == pytest.approx(effect, rel=0.02)
 
 
 def test_removals_spare_the_special_tokens_and_have_all_sizes() -> None:

@@ -11,7 +11,7 @@ import torch
 from scipy.stats import binom
 
 from attnpriv.audit import counterfactual
-from attnpriv.audit.attention import AttentionAccumulator, attention_received, measure_attention
+from attnpriv.audit.attention import AttentionAccumulator, measure_attention
 from attnpriv.audit.attribution import measure_attribution
 from attnpriv.audit.conductance import measure_conductance
 from attnpriv.audit.counterfactual import measure_counterfactuals
@@ -24,6 +24,7 @@ from attnpriv.audit.occlusion import measure_occlusion
 from attnpriv.audit.swapping import Pool, Swapper, find_entities, find_words
 from attnpriv.config import AttentionConfig
 from attnpriv.data.spans import sensitive_tokens
+from attnpriv.explain.attention import attention_received
 from attnpriv.models.text import TextClassifier
 from attnpriv.runs.folder import Run
 

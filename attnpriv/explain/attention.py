@@ -1,0 +1,137 @@
+"""Attention as an explanation: what each token receives, by weights, by rollout, by value norms.
+
+Rollout follows the residual stream: at each layer half of a token stays, half is mixed by the mean
+of the heads, and the layers are multiplied. The norm of a value counts what a weight carries: a key
+that is attended to but whose value vector is short adds little.
+
+Not covered: rollout ignores the feed-forward layers, values and norms; norms of values ignore the
+residual, the layer norms and how heads cancel each other.
+
+Shapes: B batch, L layers, H heads, T tokens, Dh head width, D model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attnpriv.attention import MultiHeadSelfAttention
+from attnpriv.models.text import TextClassifier
+
+
+def attention_received(weights: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """The mass that each key gets, averaged over the visible queries.
+
+    Args:
+        weights: of L layers, each [B, H, T, T].
+        mask: True where a token is, [B, T].
+
+    Returns:
+        [B, L, H, T]; each row sums to 1 over T, padding gets 0.
+    """
+    queries = mask / mask.sum(1, keepdim=True).clamp(min=1)
+    return torch.stack(
+        [torch.einsum("bhqk,bq->bhk", layer, queries.to(layer.dtype)) for layer in weights], dim=1
+    )
+
+
+def last_attention(model: TextClassifier, ids: Tensor, mask: Tensor, target: Tensor) -> Tensor:
+    """The attention that each token gets in the last layer, mean over heads and queries, [B, T]."""
+    return last_attention_received(model.forward_with_weights(ids, mask)[1], mask)
+
+
+def last_attention_received(weights: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """The same of weights that are there, L times [B, H, T, T]."""
+    return attention_received(weights[-1:], mask).mean((1, 2))
+
+
+def rollout(weights: Tensor) -> Tensor:
+    """How much of each input token reaches each token after the last layer.
+
+    Args:
+        weights: one document's, [L, H, T, T], first layer first.
+
+    Returns:
+        [T, T]: ``A_L ... A_1`` with ``A = W/2 + I/2``, W the mean of a layer's heads; rows sum to 1
+        where those of the weights do.
+
+    Source: Abnar and Zuidema 2020 (arXiv:2005.00928), equation 1 and section 3.
+    """
+    identity = torch.eye(weights.shape[-1], dtype=weights.dtype)
+    flow = identity
+    for layer in weights.mean(1):
+        flow = (0.5 * layer + 0.5 * identity) @ flow
+    return flow
+
+
+def rollout_received(model: TextClassifier, ids: Tensor, mask: Tensor, target: Tensor) -> Tensor:
+    """How much of each token reaches the last layer, mean over the visible queries, [B, T].
+
+    Args:
+        model: the classifier, in eval mode.
+        ids: token ids [B, T].
+        mask: True where a token is, [B, T].
+        target: not used; it makes this a scorer like those that explain one class.
+    """
+    weights = torch.stack(model.forward_with_weights(ids, mask)[1], dim=1)
+    queries = mask / mask.sum(1, keepdim=True)
+    reached = [row @ rollout(own) for row, own in zip(queries, weights, strict=True)]
+    return torch.stack(reached) * mask
+
+
+def value_norms(values: Tensor, output: Tensor) -> Tensor:
+    """The lengths of the vectors that keys send, per unit of weight: ``‖f(x)‖``.
+
+    Args:
+        values: value vectors [..., H, T, Dh], their bias included.
+        output: weight of the projection after the heads, [D, H·Dh].
+
+    Returns:
+        [..., H, T]; times a weight it is that head's ``‖α f(x)‖``.
+
+    Source: Kobayashi et al. 2020 (arXiv:2004.10102), section 3.
+    """
+    return _norms(values, _gram(output, values.shape[-3]))
+
+
+def _gram(output: Tensor, heads: int) -> Tensor:
+    """``WᵀW`` of each head's part W of the projection, [H, Dh, Dh].
+
+    ``‖W v‖² = v·(WᵀW)v`` needs no more; W v itself would be H times the output.
+    """
+    own = output.view(len(output), heads, -1).transpose(0, 1)  # [H, D, Dh]
+    return own.transpose(1, 2) @ own
+
+
+def _norms(values: Tensor, gram: Tensor) -> Tensor:
+    return ((values @ gram) * values).sum(-1).clamp(min=0).sqrt()
+
+
+@contextmanager
+def recorded_value_norms(model: TextClassifier) -> Iterator[list[Tensor]]:
+    """Collect ``value_norms`` of every layer, L times [B, H, T], while the model runs.
+
+    The caller empties the list between forward passes.
+    """
+    norms: list[Tensor] = []
+
+    def record(gram: Tensor, _: nn.Module, arguments: tuple[Any, ...]) -> None:
+        norms.append(_norms(arguments[2], gram))
+
+    handles = [
+        module.core.register_forward_pre_hook(
+            partial(record, _gram(module.output.weight, module.core.heads))
+        )
+        for module in model.modules()
+        if isinstance(module, MultiHeadSelfAttention)
+    ]
+    try:
+        yield norms
+    finally:
+        for handle in handles:
+            handle.remove()
