@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 
 import typer
@@ -29,5 +30,7 @@ def page(name: str, module: str) -> str:
     loaded = import_module(module)
     command = typer.main.get_command(loaded.app)
     context = typer.Context(command, info_name=name)
-    title, _, rest = get_docs_for_click(obj=command, ctx=context, name=name).partition("\n")
+    text = get_docs_for_click(obj=command, ctx=context, name=name)
+    text = re.sub(r"\*\*Commands\*\*:\n\n(\* .*\n)+", "", text)  # cut off after 45 characters
+    title, _, rest = text.partition("\n")
     return f"{title}\n\n{loaded.__doc__}\n{rest}"

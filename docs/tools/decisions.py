@@ -7,13 +7,14 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.pages import Page
 
-SECTION = "Decisions"
+PARENT, SECTION = "Reference", "Decisions"
 INDEX = "adr/index.md"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Append the records to their section of the navigation, in the order of their numbers."""
-    (section,) = (item[SECTION] for item in config.nav or () if SECTION in item)
+    (parent,) = (item[PARENT] for item in config.nav or () if PARENT in item)
+    (section,) = (item[SECTION] for item in parent if SECTION in item)
     section += [f"adr/{path.name}" for path in records(config)]
     return config
 
