@@ -34,12 +34,12 @@ from attnpriv.audit.tasks import (
     pieces,
     to_arrays,
 )
-from attnpriv.audit.work import WorkFolder
 from attnpriv.audit.workers import Report, Workers, workers
 from attnpriv.data.records import Dataset
 from attnpriv.errors import InputError
 from attnpriv.runs.folder import Run
 from attnpriv.sensitive import Detector
+from attnpriv.work_folder import WorkFolder
 
 __all__ = ["AuditOptions", "audit_runs"]
 

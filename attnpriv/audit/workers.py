@@ -18,10 +18,10 @@ from pathlib import Path
 
 from attnpriv.audit.subject import AuditOptions, Rows, Spans, Subject
 from attnpriv.audit.tasks import WORDS, Task, one_thread
-from attnpriv.audit.work import WorkFolder
 from attnpriv.data.records import Dataset
 from attnpriv.errors import InputError, RunFolderError
 from attnpriv.runs.folder import Run, load_run
+from attnpriv.work_folder import WorkFolder
 
 POLL = 0.1  # seconds between looks at what the processes say
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
@@ -13,10 +12,9 @@ from attnpriv.audit.results import Audit
 from attnpriv.audit.runner import audit_runs
 from attnpriv.audit.subject import AuditOptions
 from attnpriv.audit.tasks import one_thread
-from attnpriv.audit.work import NAME, WorkFolder, open_work_folder
+from attnpriv.audit.work import open_audit_folder
 from attnpriv.audit.workers import Report
 from attnpriv.data.records import Dataset
-from attnpriv.errors import InputError
 from attnpriv.report.document import read_report
 from attnpriv.report.gates import Gate, Outcome, check_gates
 from attnpriv.report.provenance import Provenance, provenance
@@ -96,9 +94,7 @@ def audit_into(
     """
     origin = provenance_of(runs, data)
     identity = {**asdict(origin), **asdict(options)}
-    if resume is None:
-        resume = _has_begun(folder, identity)
-    with open_work_folder(folder, identity, resume=resume) as work:
+    with open_audit_folder(folder, identity, resume=resume) as work:
         audit = audit_runs(runs, data, detector, options, progress, work=work, processes=processes)
         json_path, _ = write_report(audit, folder, include_text, origin)
     return Written(audit, folder, read_report(json_path), origin, include_text)
@@ -116,14 +112,3 @@ def finished(folder: Path, origin: Provenance) -> dict[str, Any] | None:
         return None  # they are written in this order
     report = read_report(folder / JSON_NAME)
     return report if report["provenance"] == json.loads(json.dumps(asdict(origin))) else None
-
-
-def _has_begun(folder: Path, identity: dict[str, Any]) -> bool:
-    """Whether this very audit has begun in a folder; what another one left there is removed."""
-    work = WorkFolder(folder / NAME, identity)
-    try:
-        work.check()
-    except InputError:  # none has begun, or one of other inputs
-        shutil.rmtree(work.path, ignore_errors=True)
-        return False
-    return True

@@ -13,7 +13,6 @@ from typing import Any
 from attnpriv.data import Dataset
 from attnpriv.data.splits import split_rule
 from attnpriv.errors import InputError
-from attnpriv.identity import check_same
 from attnpriv.replacing import replace_file
 from attnpriv.report.auditing import audit_into, finished, provenance_of
 from attnpriv.runs.folder import Run, load_run
@@ -21,9 +20,9 @@ from attnpriv.sensitive import Detector
 from attnpriv.study.design import CELLS, Cell, Design
 from attnpriv.study.effects import StudyResult, summarise
 from attnpriv.study.writing import write_study
-from attnpriv.training import train
+from attnpriv.training import has_begun, train
 from attnpriv.training.release import writing_is_possible
-from attnpriv.training.work_folder import has_begun
+from attnpriv.work_folder import LOCK, check_same, hold_lock
 
 Progress = Callable[[str, int, int], None]
 SETTINGS, RUNS = "settings.json", "runs"
@@ -93,12 +92,24 @@ def _open(out: Path, data: Dataset, design: Design, resume: bool) -> Iterator[di
     if not resume:
         design.check_epsilon(data)
     with writing_is_possible(out, "--resume goes on with the study, where it has begun"):
-        if resume:
-            check_same(out, _read_settings(path), settings)
-        else:
-            (out / RUNS).mkdir(parents=True)
-            replace_file(path, f"{json.dumps(settings, indent=2)}\n".encode(), mode=0o600)
-        yield settings
+        if not resume:
+            out.mkdir(parents=True)
+        with _alone(out):
+            if resume:
+                check_same(out, _read_settings(path), settings)
+            else:
+                (out / RUNS).mkdir()
+                replace_file(path, f"{json.dumps(settings, indent=2)}\n".encode(), mode=0o600)
+            yield settings
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    with hold_lock(out, f"study in {out}"):
+        try:
+            yield
+        finally:
+            (out / LOCK).unlink(missing_ok=True)  # a finished study is no place for it
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

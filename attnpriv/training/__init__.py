@@ -1,10 +1,10 @@
 """From labelled texts to a run folder, with or without differential privacy."""
 
 from attnpriv.training.candidates import Candidate
+from attnpriv.training.checkpoint import has_begun
 from attnpriv.training.processes import is_first_process
 from attnpriv.training.release import TrainingResult
 from attnpriv.training.train import train
 from attnpriv.training.tune import tune
-from attnpriv.training.work_folder import has_begun
 
 __all__ = ["Candidate", "TrainingResult", "has_begun", "is_first_process", "train", "tune"]

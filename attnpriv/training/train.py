@@ -20,6 +20,13 @@ from attnpriv.privacy.ledger import Ledger, NoisedSteps
 from attnpriv.randomness import StepKeys
 from attnpriv.runs.card_builder import CUT, NOT_COVERED, build_card
 from attnpriv.runs.folder import Run, publish
+from attnpriv.training.checkpoint import (
+    Checkpoint,
+    TrainingFolder,
+    open_training_folder,
+    require_new,
+    training_folder,
+)
 from attnpriv.training.loop import Schedule, Training, run
 from attnpriv.training.preparation import (
     Classifier,
@@ -40,13 +47,6 @@ from attnpriv.training.release import (
     writing_is_possible,
 )
 from attnpriv.training.teacher import check_no_shape, description, load_teacher, student_of
-from attnpriv.training.work_folder import (
-    Checkpoint,
-    WorkFolder,
-    open_work_folder,
-    require_new,
-    work_path,
-)
 
 OnStep = Callable[[int, int, float | None], None]
 RESUMABLE = "--resume goes on from the last saved state, where there is one"
@@ -108,9 +108,9 @@ def train(
         identity = _identity(plan)
         with (
             writing_is_possible(out, RESUMABLE),
-            open_work_folder(out, identity, resume=resume)
+            open_training_folder(out, identity, resume=resume)
             if processes.rank == 0
-            else nullcontext(WorkFolder(work_path(out), identity)) as work,
+            else nullcontext(training_folder(out, identity)) as work,
         ):
             processes.wait()  # until rank 0 has the folder
             training = _begin(plan, work, processes, resume)
@@ -226,7 +226,7 @@ def _identity(plan: _Plan) -> dict[str, Any]:
     }
 
 
-def _begin(plan: _Plan, work: WorkFolder, processes: Processes, resume: bool) -> Training:
+def _begin(plan: _Plan, work: TrainingFolder, processes: Processes, resume: bool) -> Training:
     """The training before its next step, whether that is its first or not."""
     seed = plan.config.seed if plan.privacy is None else plan.privacy.noise_seed
     keys = StepKeys.from_system() if seed is None else StepKeys.from_seed(seed)
@@ -252,7 +252,7 @@ def _begin(plan: _Plan, work: WorkFolder, processes: Processes, resume: bool) ->
 def _run(
     plan: _Plan,
     training: Training,
-    work: WorkFolder,
+    work: TrainingFolder,
     processes: Processes,
     on_step: OnStep | None,
 ) -> None:

@@ -32,6 +32,7 @@ from attnpriv.randomness import KEY_BYTES, StepKeys, Stream
 from attnpriv.runs.card_builder import NOT_COVERED_BY_SEARCH, build_card
 from attnpriv.runs.folder import publish
 from attnpriv.training.candidates import Candidate
+from attnpriv.training.checkpoint import open_training_folder
 from attnpriv.training.loop import Schedule, Training, run
 from attnpriv.training.preparation import (
     Classifier,
@@ -50,7 +51,6 @@ from attnpriv.training.release import (
     write_release,
     writing_is_possible,
 )
-from attnpriv.training.work_folder import open_work_folder
 
 SALT = "attnpriv"
 OnRunStep = Callable[[int, int], None]
@@ -124,7 +124,7 @@ def tune(
     seed = _check(candidates, privacy)
     with (
         writing_is_possible(out, "the search released nothing"),
-        open_work_folder(out, {}, resume=False) as work,
+        open_training_folder(out, {}, resume=False) as work,
     ):
         with seeded(seed):
             labels = len(dataset.label_names)

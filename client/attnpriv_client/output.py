@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from attnpriv.errors import InputError
-from attnpriv.identity import check_same
 from attnpriv.replacing import (
     keep_permissions,
     open_stream,
@@ -28,6 +27,7 @@ from attnpriv.replacing import (
     replaceable,
     sync_folder,
 )
+from attnpriv.work_folder import check_same
 from attnpriv_client.client import Client
 from attnpriv_client.errors import ServiceError
 from attnpriv_client.files import Lines

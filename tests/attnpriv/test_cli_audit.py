@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from attnpriv.work_folder import hold_lock
+
 Run = Callable[..., Any]
 
 SECRET, SURNAME, WORD = "Quilfe", "Zandro", "plonkx"  # at most six letters: each is one token
@@ -128,3 +130,19 @@ def test_bad_options_are_one_line_and_leave_nothing(
     assert no_folder.code == 2
     assert no_folder.err == f"error: cannot write to {tmp_path / 'file'}: Not a directory\n"
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_second_audit_into_one_folder_is_refused(
+    command: Run, tiny_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out" / ".audit-work").mkdir(parents=True)
+    with hold_lock(tmp_path / "out" / ".audit-work", "audit"):  # as the first one does
+        outcome = command(
+            "audit", tiny_run, "--data", "tickets:rows=300", "--out", tmp_path / "out"
+        )
+    assert outcome.code == 2
+    assert outcome.err == (
+        f"error: another process is at work on the audit in {tmp_path / 'out'}: "
+        "wait for it, or stop it\n"
+    )
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == [".audit-work", "lock"]

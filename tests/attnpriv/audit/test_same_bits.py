@@ -12,7 +12,7 @@ import torch
 from attnpriv.audit import tasks
 from attnpriv.audit.results import to_json
 from attnpriv.audit.runner import AuditOptions, audit_runs
-from attnpriv.audit.work import NAME, open_work_folder
+from attnpriv.audit.work import NAME, open_audit_folder
 from attnpriv.data import Dataset
 from attnpriv.errors import InputError
 from attnpriv.runs.folder import load_run
@@ -91,7 +91,7 @@ def test_an_interrupted_audit_goes_on_to_the_same_bits(
 
         with (
             pytest.raises(KeyboardInterrupt),
-            open_work_folder(tmp_path, IDENTITY, resume=resume) as work,
+            open_audit_folder(tmp_path, IDENTITY, resume=resume) as work,
         ):
             audited(work=work, progress=progress)
     files = sorted(path.name for path in (tmp_path / NAME).iterdir())
@@ -99,10 +99,10 @@ def test_an_interrupted_audit_goes_on_to_the_same_bits(
         "0-attention-000000.npz", "0-attention-000008.npz", "0-attention-000016.npz",
         "0-attribution.json", "0-conductance.json",
         "0-members-000000.npz", "0-members-000008.npz", "0-members-000016.npz",
-        "identity.json",
+        "identity.json", "lock",
     ]  # fmt: skip
     steps: list[tuple[str, int]] = []
-    with open_work_folder(tmp_path, IDENTITY, resume=True) as work:
+    with open_audit_folder(tmp_path, IDENTITY, resume=True) as work:
         resumed = audited(work=work, progress=lambda stage, done, _: steps.append((stage, done)))
     assert resumed == expected
     assert len([s for s in steps if "integrated" in s[0]]) == 1, "it was not measured again"
@@ -112,33 +112,33 @@ def test_an_interrupted_audit_goes_on_to_the_same_bits(
 def test_a_work_folder_is_for_one_audit_alone(tmp_path: Path) -> None:
     with (
         pytest.raises(InputError, match="there is none"),
-        open_work_folder(tmp_path, IDENTITY, resume=True),
+        open_audit_folder(tmp_path, IDENTITY, resume=True),
     ):
         pass
-    with pytest.raises(KeyboardInterrupt), open_work_folder(tmp_path, IDENTITY, resume=False):
+    with pytest.raises(KeyboardInterrupt), open_audit_folder(tmp_path, IDENTITY, resume=False):
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == [], "nothing was finished"
     with (
         pytest.raises(KeyboardInterrupt),
-        open_work_folder(tmp_path / "out", IDENTITY, resume=False) as work,
+        open_audit_folder(tmp_path / "out", IDENTITY, resume=False) as work,
     ):
         work.write("0-x.json", b"{}")
         raise KeyboardInterrupt
     with (
         pytest.raises(InputError, match="go on with --resume"),
-        open_work_folder(tmp_path / "out", IDENTITY, resume=False),
+        open_audit_folder(tmp_path / "out", IDENTITY, resume=False),
     ):
         pass
     other = {**IDENTITY, "options": 2}
     with (
         pytest.raises(InputError, match="its options is 1, this command's is 2"),
-        open_work_folder(tmp_path / "out", other, resume=True),
+        open_audit_folder(tmp_path / "out", other, resume=True),
     ):
         pass
     (tmp_path / "out" / NAME / "identity.json").write_text("[")
     with (
-        pytest.raises(InputError, match="no usable identity"),
-        open_work_folder(tmp_path / "out", IDENTITY, resume=True),
+        pytest.raises(InputError, match="no identity.json that this version"),
+        open_audit_folder(tmp_path / "out", IDENTITY, resume=True),
     ):
         pass
 
@@ -149,7 +149,7 @@ def test_a_damaged_piece_is_one_clear_error(
 ) -> None:
     with (
         pytest.raises(InputError, match=r"0-attention-000000\.npz is damaged"),
-        open_work_folder(tmp_path, IDENTITY, resume=False) as work,
+        open_audit_folder(tmp_path, IDENTITY, resume=False) as work,
     ):
         work.write("0-attention-000000.npz", content)
         audited(work=work)

@@ -22,6 +22,7 @@ from attnpriv.errors import InputError
 from attnpriv.runs.folder import CARD, WEIGHTS, load_run
 from attnpriv.study import CELLS, WHOLE, Design, run_study
 from attnpriv.training import train
+from attnpriv.work_folder import LOCK, hold_lock
 
 SOURCE, SEEDS = "tickets:rows=150", 3
 SMALL = AuditOptions(
@@ -370,6 +371,13 @@ def test_several_processes_are_refused(
     with pytest.raises(InputError, match="in one process, got 2"):
         run_study(data, tmp_path / "study", DESIGN)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_process_at_the_same_study_is_refused(finished: Path, data: Dataset) -> None:
+    with hold_lock(finished, "study"):  # as the first one does
+        with pytest.raises(InputError, match="another process is at work on the study in .*study"):
+            run_study(data, finished, DESIGN, resume=True)
+        (finished / LOCK).unlink()
 
 
 def test_a_folder_that_exists_or_is_of_another_study_is_refused(

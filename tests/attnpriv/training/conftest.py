@@ -25,7 +25,7 @@ from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import Dataset
 from attnpriv.privacy.ledger import Ledger
 from attnpriv.training import TrainingResult, train
-from attnpriv.training.work_folder import CHECKPOINT, WorkFolder, work_path
+from attnpriv.training.checkpoint import CHECKPOINT, training_folder, work_path
 
 DATA, ROWS = "tickets:rows=300", 240  # that of the fixture, and how many are trained on
 SCHEDULE: dict[str, Any] = {
@@ -245,7 +245,7 @@ class Trainings:
 
     def spent(self, out: Path) -> int:
         """The steps that the ledger of an unfinished training states."""
-        spent = Ledger(WorkFolder(work_path(out), {}).ledger).noised_steps()
+        spent = Ledger(training_folder(out, {}).ledger).noised_steps()
         return 0 if spent is None else spent.steps
 
     def saved(self, out: Path) -> int:

@@ -15,7 +15,7 @@ import pytest
 from safetensors.torch import load_file
 
 from attnpriv.runs.folder import LEDGER, WEIGHTS, load_run
-from attnpriv.training.work_folder import CHECKPOINT, WorkFolder, work_path
+from attnpriv.training.checkpoint import CHECKPOINT, has_begun, training_folder, work_path
 
 STEPS = 40
 TRAINABLE = ("all", "head", "head")
@@ -40,24 +40,20 @@ def check_what_is_left(trainings: Any, out: Path, begun: int) -> None:
         assert [entry["what"] for entry in ledger if "what" in entry] == card["not_covered"]
         return
     assert trainings.spent(out) >= begun
-    if not is_begun(out):
+    if not has_begun(out):
         assert begun == 0
         return
     work = work_path(out)
     assert work.stat().st_mode & 0o777 == 0o700
     assert (work / CHECKPOINT).stat().st_mode & 0o777 == 0o600
     assert trainings.saved(out) <= trainings.spent(out)
-    for path in WorkFolder(work, {}).run.iterdir():
+    for path in training_folder(out, {}).run.iterdir():
         if path.name.startswith("."):
             continue  # half of a file, which no one will read
         if path.suffix == ".json":
             json.loads(path.read_text())
         elif path.suffix == ".safetensors":
             load_file(path)
-
-
-def is_begun(out: Path) -> bool:
-    return WorkFolder(work_path(out), {}).has_begun
 
 
 def test_fifty_kills_at_random_moments(trainings: Any, uninterrupted: Any, tmp_path: Path) -> None:
@@ -72,7 +68,7 @@ def test_fifty_kills_at_random_moments(trainings: Any, uninterrupted: Any, tmp_p
         out, trainable = tmp_path / str(number) / "run", TRAINABLE[number % len(TRAINABLE)]
         begun = 0
         while not out.exists():
-            child = trainings.start(out, trainable, resume=is_begun(out), reports=True)
+            child = trainings.start(out, trainable, resume=has_begun(out), reports=True)
             # While it starts, a few steps on, or after the last step.
             wanted = min(STEPS, chance.choice((0, begun + 1, begun + 2, begun + 9, STEPS)))
             with child.steps() as steps:
@@ -102,7 +98,7 @@ def test_a_kill_before_every_change_of_a_file(
         assert trainings.start(out, "head", interrupt_at=interrupt_at).wait() == 130
     for changes in count(1):
         child = trainings.start(
-            out, "head", resume=is_begun(out), dies_before_change=changes, reports=True
+            out, "head", resume=has_begun(out), dies_before_change=changes, reports=True
         )
         with child.steps() as steps:
             begun = max(steps, default=0)

@@ -15,7 +15,7 @@ import pytest
 
 from attnpriv.errors import InputError
 from attnpriv.runs.folder import WEIGHTS
-from attnpriv.training.work_folder import CHECKPOINT, WorkFolder, work_path
+from attnpriv.training.checkpoint import CHECKPOINT, training_folder, work_path
 
 
 @contextmanager
@@ -42,7 +42,10 @@ def saved_size(trainings: Any, out: Path, trainable: str, steps: int) -> int:
 def test_no_room_for_the_first_state(trainings: Any, tmp_path: Path) -> None:
     with (
         largest_file(1000),
-        pytest.raises(InputError, match="cannot write .*run: File too large; .*where there is one"),
+        pytest.raises(
+            InputError,
+            match="cannot write .*checkpoint.*: File too large; --resume .*if anything was",
+        ),
     ):
         trainings.run(tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
@@ -70,7 +73,7 @@ def test_no_room_for_the_weights(trainings: Any, uninterrupted: Any, tmp_path: P
         trainings.run(out, "head")
     assert not out.exists()
     assert trainings.spent(out) == 40
-    run = WorkFolder(work_path(out), {}).run
+    run = training_folder(out, {}).run
     assert not (run / WEIGHTS).exists()
     assert half_files(run) == []
     trainings.run(out, "head", resume=True)
@@ -96,7 +99,7 @@ def test_the_command_says_so_in_one_line(
 
 def test_no_step_is_taken_that_cannot_be_entered(trainings: Any, tmp_path: Path) -> None:
     out, taken = tmp_path / "run", []
-    ledger = WorkFolder(work_path(out), {}).ledger
+    ledger = training_folder(out, {}).ledger
 
     def lose_the_ledger(step: int, *_: object) -> None:
         taken.append(step)

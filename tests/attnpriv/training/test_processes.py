@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from attnpriv.runs.folder import LEDGER, WEIGHTS, load_run
-from attnpriv.training.work_folder import CHECKPOINT, WorkFolder, work_path
+from attnpriv.training.checkpoint import CHECKPOINT, training_folder, work_path
 
 SEEDED = {"epsilon": 3.0, "noise_multiplier": 1.5, "noise_seed": 0}
 STEPS = 16  # under torchrun, where the accountant starts from nothing in every process
@@ -187,7 +187,7 @@ def ranks(agent: int) -> dict[str, int]:
 def test_torchrun_ends_with_a_process_that_is_killed(trainings: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    ledger, processes = WorkFolder(work_path(out), {}).ledger, dict[str, int]()
+    ledger, processes = training_folder(out, {}).ledger, dict[str, int]()
     with subprocess.Popen(
         torchrun(trainings, out), env=environment, stderr=subprocess.PIPE, text=True
     ) as agent:

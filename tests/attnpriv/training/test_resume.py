@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from attnpriv.errors import InputError
 from attnpriv.runs.folder import LEDGER, MANIFEST, WEIGHTS, load_run
-from attnpriv.training.work_folder import CHECKPOINT, work_path
+from attnpriv.training.checkpoint import work_path
+from attnpriv.work_folder import IDENTITY
 
 STEPS, SEEDED = 40, {"epsilon": 3.0, "noise_multiplier": 1.5, "noise_seed": 0}
 
@@ -109,11 +108,9 @@ def test_rows_that_an_earlier_version_split_otherwise_are_not_gone_on_with(
 ) -> None:
     out, options = tmp_path / "run", {"privacy": None, "train_size": 0.8}
     interrupt(trainings, out, "head", at=1, **options)
-    path = work_path(out) / CHECKPOINT
-    with safe_open(path, "pt") as file:
-        state = json.loads(file.metadata()["state"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    assert state["identity"].pop("split by") == "content"
-    save_file(tensors, path, {"state": json.dumps(state)})
+    path = work_path(out) / IDENTITY
+    identity = json.loads(path.read_text())
+    assert identity["work"].pop("split by") == "content"
+    path.write_text(json.dumps(identity))
     with pytest.raises(InputError, match="its split by is None, this command's is 'content'"):
         trainings.run(out, "head", resume=True, **options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 import signal
@@ -15,13 +14,15 @@ from safetensors.torch import save
 
 from attnpriv.data import Dataset
 from attnpriv.errors import InputError
-from attnpriv.training.work_folder import (
+from attnpriv.training.checkpoint import (
     CHECKPOINT,
     Checkpoint,
-    WorkFolder,
-    open_work_folder,
+    has_begun,
+    open_training_folder,
+    training_folder,
     work_path,
 )
+from attnpriv.work_folder import IDENTITY
 
 STATE = Checkpoint(3, bytes(range(32)), {"weight.0": torch.arange(5.0), "average.0": torch.ones(2)})
 
@@ -41,64 +42,101 @@ def interrupt(trainings: Any, out: Path, **options: Any) -> None:
 
 
 def test_a_saved_state_reads_back_and_its_owner_alone_can_read_it(tmp_path: Path) -> None:
-    with open_work_folder(tmp_path / "run", {"a": (1, 2.5)}, resume=False) as work:
-        assert not work.has_begun
+    out = tmp_path / "run"
+    with open_training_folder(out, {"a": (1, 2.5)}, resume=False) as work:
+        assert not has_begun(out)
         work.save(STATE)
-        assert work.has_begun
+        assert has_begun(out)
         read = work.load()
         assert (read.steps_taken, read.key) == (STATE.steps_taken, STATE.key)
         assert read.tensors.keys() == STATE.tensors.keys()
         assert all(torch.equal(read.tensors[name], STATE.tensors[name]) for name in read.tensors)
-        assert work.path == tmp_path / ".run.partial"
-        assert work.path.stat().st_mode & 0o777 == 0o700
-        assert (work.path / CHECKPOINT).stat().st_mode & 0o777 == 0o600
+        folder = tmp_path / ".run.partial"
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert (folder / CHECKPOINT).stat().st_mode & 0o777 == 0o600
+        assert (folder / IDENTITY).stat().st_mode & 0o777 == 0o600
         later = Checkpoint(4, bytes(32), {"weight.0": torch.zeros(5)})
         work.save(later)
         assert (work.load().steps_taken, work.load().key) == (4, bytes(32))
+        other = training_folder(out, {"a": (1, 3.5)})  # as another process of this training has it
+        with pytest.raises(InputError, match=r"its a is \[1, 2.5\], this command's is \[1, 3.5\]"):
+            other.load()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_it_vanishes_with_an_error_only_before_the_first_step(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), open_work_folder(tmp_path / "a" / "run", {}, resume=False):
-        raise RuntimeError
-    assert list((tmp_path / "a").iterdir()) == []
     with (
         pytest.raises(RuntimeError),
-        open_work_folder(tmp_path / "run", {}, resume=False) as work,
+        open_training_folder(tmp_path / "a" / "run", {}, resume=False),
+    ):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with (
+        pytest.raises(RuntimeError),
+        open_training_folder(tmp_path / "run", {}, resume=False) as work,
     ):
         work.save(STATE)
         raise RuntimeError
     left = files(tmp_path)
-    assert set(left) == {".run.partial/lock", f".run.partial/{CHECKPOINT}"}
+    names = ("lock", IDENTITY, CHECKPOINT)
+    assert set(left) == {f".run.partial/{name}" for name in names}
     refused = pytest.raises(InputError, match=r"an unfinished training of .*run is in .*--resume")
-    with refused, open_work_folder(tmp_path / "run", {}, resume=False):
+    with refused, open_training_folder(tmp_path / "run", {}, resume=False):
         pass
     assert files(tmp_path) == left
-    with open_work_folder(tmp_path / "run", {}, resume=True) as work:
+    with open_training_folder(tmp_path / "run", {}, resume=True) as work:
         assert work.load().steps_taken == 3
 
 
 def test_a_ledger_without_a_saved_state_is_not_forgotten(tmp_path: Path) -> None:
     """Someone removed the state: what was spent stays spent."""
+    out = tmp_path / "run"
     with (
         pytest.raises(RuntimeError),
-        open_work_folder(tmp_path / "run", {}, resume=False) as work,
+        open_training_folder(out, {}, resume=False) as work,
     ):
         work.save(STATE)
         work.ledger.write_text("{}\n")
         raise RuntimeError
-    (work.path / CHECKPOINT).unlink()
+    (work_path(out) / CHECKPOINT).unlink()
     with (
         pytest.raises(InputError, match="unfinished training"),
-        open_work_folder(tmp_path / "run", {}, resume=False),
+        open_training_folder(out, {}, resume=False),
     ):
         pass
     with (
         pytest.raises(InputError, match="cannot read the saved state .*No such file"),
-        open_work_folder(tmp_path / "run", {}, resume=True) as work,
+        open_training_folder(out, {}, resume=True) as work,
     ):
         work.load()
+    (work_path(out) / IDENTITY).unlink()  # and the identity as well
+    for resume, message in ((False, "an unfinished training"), (True, "it has no identity.json")):
+        with (
+            pytest.raises(InputError, match=message),
+            open_training_folder(out, {}, resume=resume),
+        ):
+            pass
     assert work.ledger.read_text() == "{}\n"
+
+
+def test_an_unfinished_training_of_an_earlier_version_is_refused_and_kept(
+    trainings: Any, tmp_path: Path
+) -> None:
+    """Its saved state held its identity, and no other file did."""
+    work = work_path(tmp_path / "run")
+    (work / "run").mkdir(parents=True)
+    state = {"identity": {"data": "0"}, "steps_taken": 3, "key": "00" * 32}
+    (work / CHECKPOINT).write_bytes(with_state(state))
+    (work / "run" / "privacy_ledger.jsonl").write_text("{}\n")
+    (work / "lock").write_text("")
+    before = files(tmp_path)
+    for resume, message in (
+        (True, "has no identity.json that this version of attnpriv can read; .* or remove that"),
+        (False, "an unfinished training of .*run is in .*partial: go on with .*--resume, or"),
+    ):
+        with pytest.raises(InputError, match=message):
+            trainings.run(tmp_path / "run", "head", resume=resume)
+    assert files(tmp_path) == before
 
 
 def test_nothing_to_resume(trainings: Any, tmp_path: Path) -> None:
@@ -132,7 +170,7 @@ def test_an_existing_run_folder_is_seen_before_anything_else(
 @pytest.mark.parametrize("place", ["file/run", "file"])
 def test_an_unwritable_target(trainings: Any, tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write a run folder|exists already"):
+    with pytest.raises(InputError, match="cannot write .*partial: Not a dir|exists already"):
         trainings.run(tmp_path / place, "head")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -169,8 +207,7 @@ def test_permissions_while_under_way_and_afterwards(trainings: Any, tmp_path: Pa
 def test_what_crashes_left_of_files_is_not_published(trainings: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
     interrupt(trainings, out)
-    work = WorkFolder(work_path(out), {})
-    for folder in (work.path, work.run):
+    for folder in (work_path(out), training_folder(out, {}).run):
         (folder / f".{CHECKPOINT}.k2j5").write_bytes(b"half of a key")
     trainings.run(out, "head", resume=True)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
@@ -187,31 +224,12 @@ def test_another_process_at_the_same_run_folder(
         assert next(steps) == 1
         holder.send(signal.SIGSTOP)
         for resume in (False, True):
-            with pytest.raises(InputError, match="another process is training .*run"):
+            with pytest.raises(InputError, match="another process is at work on the training"):
                 trainings.run(out, resume=resume)
         holder.send(signal.SIGKILL)
     assert holder.wait() == -signal.SIGKILL
     trainings.run(out, resume=True)  # the lock died with its holder
     assert files(out)["model.safetensors"] == files(uninterrupted())["model.safetensors"]
-
-
-def test_a_lock_is_worth_nothing_once_its_folder_is_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another process ends, and removes the folder, between opening the lock and taking it."""
-    flock = fcntl.flock
-
-    def too_late(lock: Any, operation: int) -> None:
-        shutil.rmtree(work_path(tmp_path / "run"))
-        flock(lock, operation)
-
-    monkeypatch.setattr(fcntl, "flock", too_late)
-    with (
-        pytest.raises(InputError, match="another process is training"),
-        open_work_folder(tmp_path / "run", {}, resume=False),
-    ):
-        pass
-    assert list(tmp_path.iterdir()) == []
 
 
 DIFFERENCES: dict[str, tuple[dict[str, Any], str]] = {
@@ -296,10 +314,9 @@ BROKEN: dict[str, bytes] = {
     "no metadata": save({"weight.0": torch.ones(1)}),
     "no JSON": save({"weight.0": torch.ones(1)}, {"state": "{"}),
     "a list": with_state([1]),
-    "no key": with_state({"identity": {}, "steps_taken": 1}),
-    "a key that is no hexadecimal": with_state({"identity": {}, "steps_taken": 1, "key": "xy"}),
-    "steps in words": with_state({"identity": {}, "steps_taken": "many", "key": "00"}),
-    "a text for the identity": with_state({"identity": "me", "steps_taken": 1, "key": "00"}),
+    "no key": with_state({"steps_taken": 1}),
+    "a key that is no hexadecimal": with_state({"steps_taken": 1, "key": "xy"}),
+    "steps in words": with_state({"steps_taken": "many", "key": "00"}),
 }
 
 
@@ -324,7 +341,7 @@ def test_the_ledger_is_ahead_of_every_step_and_of_every_saved_state(
         first = (step - 1) // 2 * 2  # stretches have two steps
         assert trainings.saved(out) == first
         assert ledgers[-1] == first + 2
-        line = json.loads(WorkFolder(work_path(out), {}).ledger.read_text().splitlines()[-1])
+        line = json.loads(training_folder(out, {}).ledger.read_text().splitlines()[-1])
         assert line["epsilon"] == epsilon
 
     trainings.run(out, "head", on_step=look)

@@ -1,0 +1,131 @@
+"""What a training keeps while it is under way: its ledger and its last saved state.
+
+::
+
+    .NAME.partial/                  as in ``attnpriv.work_folder``
+        checkpoint.safetensors      the saved state, and the key of the steps to come
+        run/                        the run folder in the making, which moves to NAME as it is
+            privacy_ledger.jsonl
+
+Each stretch of steps is on the ledger before its first step, and each saved state comes after the
+ledger entry of the steps in it, so that whatever happens, the ledger never says less than was
+spent. Steps that are taken again from a saved state have the same coins and the same noise; they
+release nothing that they did not release before, and spend nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from attnpriv.errors import InputError
+from attnpriv.runs.folder import LEDGER
+from attnpriv.work_folder import WorkFolder, open_work_folder
+
+CHECKPOINT, RUN = "checkpoint.safetensors", "run"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training's state after some steps.
+
+    Attributes:
+        steps_taken: how many.
+        key: of the steps to come; secret.
+        tensors: the state.
+    """
+
+    steps_taken: int
+    key: bytes
+    tensors: dict[str, Tensor]
+
+
+class TrainingFolder:
+    """The files of one training that is under way.
+
+    Args:
+        work: the folder.
+
+    Attributes:
+        run: the run folder in the making; nothing secret is ever in it.
+        ledger: its privacy ledger.
+    """
+
+    def __init__(self, work: WorkFolder) -> None:
+        self.run = work.path / RUN
+        self.ledger = self.run / LEDGER
+        self._work = work
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Replace the saved state; it is on disk when the call returns."""
+        state = {"steps_taken": checkpoint.steps_taken, "key": checkpoint.key.hex()}
+        tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
+        content = safetensors.torch.save(tensors, {"state": json.dumps(state)})
+        self._work.write(CHECKPOINT, content)
+
+    def load(self) -> Checkpoint:
+        """The saved state.
+
+        Raises:
+            InputError: it cannot be read, or is of another training; the message says what differs.
+        """
+        self._work.check()
+        path = self._work.path / CHECKPOINT
+        try:
+            with safe_open(path, "pt") as file:
+                state = json.loads(file.metadata()["state"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return Checkpoint(int(state["steps_taken"]), bytes.fromhex(state["key"]), tensors)
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"cannot read the saved state {path}: {error}") from error
+
+
+def work_path(target: Path) -> Path:
+    """Where the training of a run folder is kept until it is one."""
+    return target.parent / f".{target.name}.partial"
+
+
+def has_begun(target: Path) -> bool:
+    """Whether there is an unfinished training of a run folder to go on with."""
+    return WorkFolder(work_path(target), {}).has_begun
+
+
+def training_folder(target: Path, identity: dict[str, Any]) -> TrainingFolder:
+    """The files of the training of a run folder, for a process that does not hold its lock."""
+    return TrainingFolder(WorkFolder(work_path(target), identity))
+
+
+@contextmanager
+def open_training_folder(
+    target: Path, identity: dict[str, Any], *, resume: bool
+) -> Iterator[TrainingFolder]:
+    """Make or reopen the files of the training of a run folder, for this process alone.
+
+    They vanish when the block ends, the run folder having moved, and also with an exception before
+    the first step; after that, an exception leaves them as they are.
+
+    Raises:
+        InputError: the run folder exists already; or as ``work_folder.open_work_folder``.
+    """
+    require_new(target)
+    job = f"training of {target}"
+    with open_work_folder(work_path(target), identity, job=job, resume=resume) as work:
+        require_new(target)  # it may have become one before the lock was free
+        folder = TrainingFolder(work)
+        folder.run.mkdir(exist_ok=True)
+        yield folder
+
+
+def require_new(target: Path) -> None:
+    """Raise InputError where there is something at the path of a run folder to be made."""
+    if os.path.lexists(target):  # a link to nothing too: a folder cannot take its name
+        raise InputError(f"expected a new run folder, {target} exists already")
