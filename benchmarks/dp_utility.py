@@ -30,12 +30,12 @@ from attnpriv.privacy import noise_multiplier_for
 from attnpriv.randomness import StepKeys
 from attnpriv.training.batches import Records
 from attnpriv.training.loop import Schedule, Training, run
+from attnpriv.training.plan import make_schedule
 from attnpriv.training.preparation import (
     Classifier,
     build_classifier,
     make_optimizer,
     make_records,
-    make_schedule,
     seeded,
 )
 from attnpriv.training.processes import Processes

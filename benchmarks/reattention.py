@@ -36,7 +36,8 @@ from attnpriv.config import ModelConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import Encoding
 from attnpriv.models.text import Block, TextClassifier
 from attnpriv.privacy import noise_multiplier_for
-from attnpriv.training.preparation import Classifier, make_records, make_schedule, seeded
+from attnpriv.training.plan import make_schedule
+from attnpriv.training.preparation import Classifier, make_records, seeded
 from benchmarks.dp_utility import DELTA, fit, new_classifier
 from benchmarks.hardening_frontier.tasks import Task, load_task
 

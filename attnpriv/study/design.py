@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from attnpriv.audit.subject import AuditOptions
 from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import Dataset
-from attnpriv.data.splits import split_both, split_rule
+from attnpriv.data.splits import split_rule
 from attnpriv.errors import InputError
 from attnpriv.privacy.accounting import noise_multiplier_for
 from attnpriv.training.loop import Schedule
-from attnpriv.training.preparation import (
-    build_classifier,
-    check_classes,
-    check_delta,
-    make_schedule,
-    seeded,
-    weights_sha256,
-)
+from attnpriv.training.plan import check_delta, cut, make_schedule, make_untrained
+from attnpriv.training.preparation import build_classifier, weights_sha256
 
 FEWEST_SEEDS = 3
 
@@ -106,11 +101,9 @@ class Design:
         """
         for seed in range(self.seeds):
             self._schedule(data, seed)
-        with seeded(0):
-            classifier = build_classifier(
-                self.encoder, self.attention, "layers", False, len(data.label_names)
-            )
-            classifier.model.select_trainable(self.config.trainable)
+        labels = len(data.label_names)
+        build = partial(build_classifier, self.encoder, self.attention, "layers", False, labels)
+        classifier = make_untrained(build, self.config_of(0))
         options = {name: asdict(getattr(self, name)) for name in ("attention", "privacy", "audit")}
         options["training"] = asdict(self.config)
         for name in ("training", "audit"):
@@ -132,7 +125,6 @@ class Design:
 
     def _schedule(self, data: Dataset, seed: int) -> Schedule:
         """The schedule of a seed's runs, on whose split the number of their rows depends."""
-        rows, _ = split_both(data.texts, split_rule(self.config.train_size, seed))
-        check_classes(data.subset(rows))
+        rows = cut(data, split_rule(self.config.train_size, seed)).rows
         check_delta(self.privacy.delta, len(rows))
         return make_schedule(self.config, len(rows))

@@ -1,4 +1,4 @@
-"""What a training has before its first step: a model, its tokenizer, records, a schedule."""
+"""What a training works on: a model with its tokenizer, records, an optimizer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from attnpriv.config import AttentionConfig, ModelConfig, Pooling, TrainConfig, parse_trainable
-from attnpriv.data.records import Dataset
 from attnpriv.data.tokenisation import Encoding, HashTokenizer, Tokenizer, WordPieceTokenizer
 from attnpriv.errors import InputError
 from attnpriv.models.pretrained import encoder_folder, load_pretrained
@@ -21,7 +20,6 @@ from attnpriv.models.text import TextClassifier, pooled_features
 from attnpriv.runs.folder import TOKENIZER
 from attnpriv.training.batches import HeadRecords, Records, TextRecords, UpperRecords, states_size
 from attnpriv.training.distillation import TaughtRecords
-from attnpriv.training.loop import Schedule
 
 # The encoder from scratch: small enough for two cores, wide enough for a few thousand texts.
 SCRATCH: dict[str, Any] = {
@@ -98,34 +96,6 @@ def weights_sha256(model: TextClassifier) -> str:
     for tensor in model.state_dict().values():
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
-
-
-def make_schedule(config: TrainConfig, size: int) -> Schedule:
-    """The configuration's steps and batch size, filled in where it leaves them open.
-
-    Raises:
-        InputError: a batch would have more rows than there are.
-    """
-    head_only = config.trainable == "head"
-    largest = min(4096, size // 2) if head_only else min(1024, size // 4)
-    batch_size = config.batch_size or max(1, largest)
-    if batch_size > size:
-        raise InputError(f"expected batch_size at most the {size} training rows, got {batch_size}")
-    return Schedule(size, batch_size, config.steps or (200 if head_only else 100))
-
-
-def check_classes(rows: Dataset) -> None:
-    """Raise InputError where there is nothing to tell apart."""
-    if len(set(rows.labels)) < 2:
-        raise InputError("expected at least two classes among the training rows, got one")
-
-
-def check_delta(delta: float, size: int, rows: str = "training rows") -> None:
-    """Raise InputError where δ would allow to publish a record at random."""
-    if delta >= 1 / size:
-        raise InputError(
-            f"expected delta below 1/N = {1 / size:.3g} for {size} {rows}, got {delta:g}"
-        )
 
 
 def make_records(

@@ -7,7 +7,6 @@ noise and a noised score on validation rows.
 
 from __future__ import annotations
 
-import copy
 import os
 import random
 import shutil
@@ -22,28 +21,20 @@ from torch import Tensor
 
 from attnpriv.config import AttentionConfig, Pooling, PrivacyConfig, RunDistribution
 from attnpriv.data.records import Dataset
-from attnpriv.data.splits import CONTENT, split_both
+from attnpriv.data.splits import CONTENT
 from attnpriv.data.tokenisation import Encoding
 from attnpriv.errors import InputError
 from attnpriv.models.lora import merge_adapters
-from attnpriv.privacy.ledger import Ledger, NoisedSteps, Selection
+from attnpriv.privacy.ledger import Ledger, Selection
 from attnpriv.privacy.selection import RunCount, noise_for_selection
 from attnpriv.randomness import KEY_BYTES, StepKeys, Stream
-from attnpriv.runs.card_builder import NOT_COVERED_BY_SEARCH, build_card
+from attnpriv.runs.card_builder import NOT_COVERED_BY_SEARCH
 from attnpriv.runs.folder import publish
 from attnpriv.training.candidates import Candidate
 from attnpriv.training.checkpoint import open_training_folder
 from attnpriv.training.loop import Schedule, Training, run
-from attnpriv.training.preparation import (
-    Classifier,
-    build_classifier,
-    check_classes,
-    check_delta,
-    make_optimizer,
-    make_records,
-    make_schedule,
-    seeded,
-)
+from attnpriv.training.plan import Parts, Plan, check_delta, cut, make_schedule
+from attnpriv.training.preparation import Classifier, build_classifier, seeded
 from attnpriv.training.processes import Processes
 from attnpriv.training.release import (
     TrainingResult,
@@ -130,13 +121,14 @@ def tune(
             labels = len(dataset.label_names)
             untrained = build_classifier(encoder, attention, pooling, share_layers, labels)
         runs = RunCount(float(mean_runs), distribution)
-        search = _plan(dataset, untrained, candidates, privacy, runs, validation_share, salt)
+        parts = cut(dataset, {"rule": CONTENT, "validation_share": validation_share, "salt": salt})
+        search = _plan(parts, untrained, candidates, privacy, runs)
         _try_each(search)
         best = _best_run(search, on_step)
-        card, config = _card(search, best, out.name), search.candidates[best.number].config
+        card, config = _card(search, best, out.name), search.plans[best.number].config
         try:
             Ledger(work.ledger).record_selection(search.selection, privacy.delta, card["epsilon"])
-            write_release(work.run, best.classifier, config, card)
+            write_release(work.run, best.plan.classifier, config, card)
             publish(work.run, out)
         except BaseException:
             shutil.rmtree(work.run, ignore_errors=True)  # not released, so its ledger owes nothing
@@ -146,26 +138,37 @@ def tune(
 
 @dataclass(frozen=True)
 class _Search:
-    """All that is decided before the number of runs is drawn."""
+    """All that is decided before the number of runs is drawn.
 
-    dataset: Dataset
-    rule: dict[str, Any]
-    rows: Dataset
-    held_out: Dataset
-    candidates: tuple[Candidate, ...]
-    privacy: PrivacyConfig
+    Attributes:
+        plans: one for each candidate, on the same rows; their untrained models are one.
+        selection: what the whole of it spends.
+        noise_seed: as in ``PrivacyConfig``.
+    """
+
+    plans: tuple[Plan, ...]
     selection: Selection
-    untrained: Classifier
+    noise_seed: int | None
+
+    @property
+    def parts(self) -> Parts:
+        """The rows to train on and the validation rows."""
+        return self.plans[0].parts
+
+    @property
+    def untrained(self) -> Classifier:
+        """The model that all runs begin with."""
+        return self.plans[0].classifier
 
     @cached_property
     def encodings(self) -> list[Encoding]:
         """The training rows, tokenised."""
-        return self.untrained.encode(self.rows.texts)
+        return self.untrained.encode(self.parts.rows.texts)
 
     @cached_property
     def held_out_encodings(self) -> list[Encoding]:
         """The validation rows, tokenised."""
-        return self.untrained.encode(self.held_out.texts)
+        return self.untrained.encode(self.parts.held_out.texts)
 
     @cached_property
     def features(self) -> Tensor:
@@ -177,13 +180,18 @@ class _Search:
         """The same of the validation rows."""
         return self.untrained.features(self.held_out_encodings)
 
-    def count_correct(self, number: int, classifier: Classifier) -> int:
-        """How many validation rows a classifier of that candidate gets right: no ε covers it."""
-        if self.candidates[number].config.trainable == "head":
+    def begin(self, plan: Plan, keys: StepKeys) -> Training:
+        """A run before its first step."""
+        features = self.features if plan.config.trainable == "head" else None
+        return plan.begin(self.encodings, keys, Processes(), features)
+
+    def count_correct(self, plan: Plan) -> int:
+        """How many validation rows a plan's model gets right by now: no ε covers it."""
+        if plan.config.trainable == "head":
             features = self.held_out_features
         else:
-            features = classifier.features(self.held_out_encodings)
-        return count_correct(classifier.model, features, self.held_out.labels)
+            features = plan.classifier.features(self.held_out_encodings)
+        return count_correct(plan.classifier.model, features, self.parts.held_out.labels)
 
 
 @dataclass(frozen=True)
@@ -192,13 +200,13 @@ class _Run:
 
     Attributes:
         number: of its candidate.
-        classifier: what was trained.
+        plan: what was planned; its model is the trained one.
         score: how many validation rows it predicts correctly, with noise.
         skipped_records: as in ``TrainingResult``.
     """
 
     number: int
-    classifier: Classifier
+    plan: Plan
     score: float | None = None
     skipped_records: int = 0
 
@@ -217,90 +225,59 @@ def _check(candidates: Sequence[Candidate], privacy: PrivacyConfig) -> int:
 
 
 def _plan(
-    dataset: Dataset,
+    parts: Parts,
     untrained: Classifier,
     candidates: Sequence[Candidate],
     privacy: PrivacyConfig,
     runs: RunCount,
-    validation_share: float,
-    salt: str,
 ) -> _Search:
-    rule = {"rule": CONTENT, "validation_share": validation_share, "salt": salt}
-    rows, held_out = map(dataset.subset, split_both(dataset.texts, rule))
-    check_classes(rows)
-    check_delta(privacy.delta, len(dataset), "rows")
-    schedules = [make_schedule(candidate.config, len(rows)) for candidate in candidates]
+    check_delta(privacy.delta, len(parts.dataset), "rows")
+    schedules = [make_schedule(candidate.config, len(parts.rows)) for candidate in candidates]
     noise = noise_for_selection(
         privacy.epsilon, privacy.delta, runs, [(s.sample_rate, s.steps) for s in schedules]
     )
-    spent = [
-        NoisedSteps(sigma, schedule.sample_rate, schedule.steps, c.privacy(privacy).max_grad_norm)
-        for sigma, schedule, c in zip(noise.noise_multipliers, schedules, candidates, strict=True)
+    common = replace(privacy, accountant="rdp")
+    plans = [
+        _plan_candidate(parts, untrained, candidate, common, schedule, sigma)
+        for candidate, schedule, sigma in zip(
+            candidates, schedules, noise.noise_multipliers, strict=True
+        )
     ]
     selection = Selection(
         distribution=runs.distribution,
         mean_runs=runs.mean,
-        candidates=tuple(spent),
+        candidates=tuple(spent for plan in plans if (spent := plan.spent(plan.schedule.steps))),
         score_noise=noise.score_noise,
-        validation_share=validation_share,
-        salt=salt,
+        validation_share=parts.rule["validation_share"],
+        salt=parts.rule["salt"],
     )
-    return _Search(
-        dataset=dataset,
-        rule=rule,
-        rows=rows,
-        held_out=held_out,
-        candidates=tuple(
-            _filled_in(candidate, schedule, 1 - validation_share)
-            for candidate, schedule in zip(candidates, schedules, strict=True)
-        ),
-        privacy=replace(privacy, accountant="rdp"),
-        selection=selection,
-        untrained=untrained,
-    )
+    return _Search(tuple(plans), selection, privacy.noise_seed)
 
 
-def _filled_in(candidate: Candidate, schedule: Schedule, train_size: float) -> Candidate:
-    """The candidate with all that follows from the rows."""
+def _plan_candidate(
+    parts: Parts,
+    untrained: Classifier,
+    candidate: Candidate,
+    common: PrivacyConfig,
+    schedule: Schedule,
+    noise_multiplier: float,
+) -> Plan:
     config = replace(
         candidate.config,
         steps=schedule.steps,
         batch_size=schedule.batch_size,
-        train_size=train_size,
+        train_size=1 - parts.rule["validation_share"],
     )
-    return replace(candidate, config=config)
+    return Plan(parts, config, candidate.privacy(common), schedule, noise_multiplier, untrained)
 
 
 def _try_each(search: _Search) -> None:
     """Raise InputError now for what cannot be trained, rather than in a run that may come late."""
     tried = set()
-    for number, candidate in enumerate(search.candidates):
-        trainable = candidate.config.trainable
-        if trainable not in tried:
-            tried.add(trainable)
-            _begin(search, number, StepKeys.from_seed(0))
-
-
-def _begin(search: _Search, number: int, keys: StepKeys) -> tuple[Training, Classifier]:
-    """A run of a candidate before its first step."""
-    candidate = search.candidates[number]
-    config = candidate.config
-    classifier = replace(search.untrained, model=copy.deepcopy(search.untrained.model))
-    with seeded(config.seed):
-        classifier.model.select_trainable(config.trainable)
-    features = search.features if config.trainable == "head" else None
-    labels = torch.tensor(search.rows.labels)
-    training = Training(
-        make_records(classifier, search.encodings, labels, config, features),
-        make_optimizer(classifier.model, config),
-        make_schedule(config, len(search.rows)),
-        config,
-        privacy=candidate.privacy(search.privacy),
-        noise_multiplier=search.selection.candidates[number].noise_multiplier,
-        keys=keys,
-        processes=Processes(),
-    )
-    return training, classifier
+    for plan in search.plans:
+        if plan.config.trainable not in tried:
+            tried.add(plan.config.trainable)
+            search.begin(plan.with_own_model(), StepKeys.from_seed(0))
 
 
 def _best_run(search: _Search, on_step: OnRunStep | None) -> _Run:
@@ -309,10 +286,10 @@ def _best_run(search: _Search, on_step: OnRunStep | None) -> _Run:
     The others, and what they scored, are forgotten as soon as they are beaten. Of runs that score
     the same the first one is the best, and all orders of the runs are as likely.
     """
-    seed = search.privacy.noise_seed
+    seed = search.noise_seed
     source = random.SystemRandom() if seed is None else random.Random(seed)
     runs = RunCount(search.selection.mean_runs, search.selection.distribution).draw(source)
-    best = _Run(0, search.untrained)
+    best = _Run(0, search.plans[0])
     for _ in range(runs):
         this = _run(search, source, on_step)
         if best.score is None or (this.score is not None and this.score > best.score):
@@ -322,8 +299,9 @@ def _best_run(search: _Search, on_step: OnRunStep | None) -> _Run:
 
 def _run(search: _Search, source: random.Random, on_step: OnRunStep | None) -> _Run:
     """One run with a candidate and keys from the source, and its noised score."""
-    number = source.randrange(len(search.candidates))
-    training, classifier = _begin(search, number, StepKeys(source.randbytes(KEY_BYTES)))
+    number = source.randrange(len(search.plans))
+    plan = search.plans[number].with_own_model()
+    training = search.begin(plan, StepKeys(source.randbytes(KEY_BYTES)))
     steps = training.schedule.steps
 
     def report(step: int) -> None:
@@ -332,32 +310,19 @@ def _run(search: _Search, source: random.Random, on_step: OnRunStep | None) -> _
 
     run(training, on_step=report)
     training.finish()
-    merge_adapters(classifier.model)
-    score = torch.tensor([float(search.count_correct(number, classifier))])
+    merge_adapters(plan.classifier.model)
+    score = torch.tensor([float(search.count_correct(plan))])
     Stream(source.randbytes(KEY_BYTES)).add_normal_(score, search.selection.score_noise)
-    return _Run(number, classifier, score.item(), training.skipped_records)
+    return _Run(number, plan, score.item(), training.skipped_records)
 
 
 def _card(search: _Search, best: _Run, name: str) -> dict[str, Any]:
-    model, rows = best.classifier.model, len(search.held_out)
-    correct = search.count_correct(best.number, best.classifier)
-    candidate, spent = search.candidates[best.number], search.selection.candidates[best.number]
-    return build_card(
-        name=name,
-        model=model.config,
-        temperatures=model.temperatures(),
-        label_names=search.dataset.label_names,
-        config=candidate.config,
-        privacy=candidate.privacy(search.privacy),
-        spent=spent if best.score is not None else replace(spent, steps=0),
-        data={
-            "name": search.dataset.name,
-            "rows_train": len(search.rows),
-            "fingerprint": search.dataset.fingerprint(),
-            "split": search.rule,
-        },
-        held_out={"rows": rows, "accuracy": correct / rows},
-        not_covered=(*NOT_COVERED_BY_SEARCH, *search.dataset.data_dependent),
+    spent = search.selection.candidates[best.number]
+    return best.plan.card(
+        name,
+        search.count_correct(best.plan),
+        spent if best.score is not None else replace(spent, steps=0),
+        NOT_COVERED_BY_SEARCH,
         selection=search.selection,
         score=best.score,
     )

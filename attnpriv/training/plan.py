@@ -1,0 +1,258 @@
+"""All that is decided before the first step of a training, for ``train`` and ``tune`` alike."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attnpriv.config import PrivacyConfig, TrainConfig
+from attnpriv.data.records import Dataset
+from attnpriv.data.splits import split_both
+from attnpriv.data.tokenisation import Encoding
+from attnpriv.errors import InputError
+from attnpriv.privacy.accounting import noise_multiplier_for, steps_within
+from attnpriv.privacy.ledger import NoisedSteps
+from attnpriv.randomness import StepKeys
+from attnpriv.runs.card_builder import build_card
+from attnpriv.runs.folder import Run
+from attnpriv.training.loop import Schedule, Training
+from attnpriv.training.preparation import (
+    Classifier,
+    make_optimizer,
+    make_records,
+    seeded,
+    weights_sha256,
+)
+from attnpriv.training.processes import Processes
+from attnpriv.training.teacher import description
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A data set, cut into the rows to train on and the rows that are held out.
+
+    Attributes:
+        dataset: all rows.
+        rule: how they were cut, as in ``attnpriv.data.splits``.
+        rows: those to train on.
+        held_out: the others.
+    """
+
+    dataset: Dataset
+    rule: dict[str, Any]
+    rows: Dataset
+    held_out: Dataset
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One training before its first step.
+
+    Attributes:
+        parts: the data.
+        config: how to fit; steps, batch size and training share are filled in.
+        privacy: None without.
+        schedule: how many steps on how many rows.
+        noise_multiplier: σ; 0 without privacy.
+        classifier: the untrained model, with what is to be trained of it chosen.
+        teacher: the run that it learns from besides the labels, if any.
+    """
+
+    parts: Parts
+    config: TrainConfig
+    privacy: PrivacyConfig | None
+    schedule: Schedule
+    noise_multiplier: float
+    classifier: Classifier
+    teacher: Run | None = None
+
+    def spent(self, steps: int) -> NoisedSteps | None:
+        """What that many steps spend; None without privacy."""
+        if self.privacy is None:
+            return None
+        return NoisedSteps(
+            self.noise_multiplier, self.schedule.sample_rate, steps, self.privacy.max_grad_norm
+        )
+
+    def epsilon(self, steps: int) -> float | None:
+        """The ε of that many steps; None without privacy."""
+        spent = self.spent(steps)
+        if spent is None or self.privacy is None:
+            return None
+        return spent.epsilon(self.privacy.delta, self.privacy.accountant)
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for an unfinished training to go on, as JSON values by name."""
+        model, privacy = self.classifier.model, self.privacy
+        return {
+            "data": self.parts.dataset.fingerprint(),
+            "split by": self.parts.rule.get("rule"),
+            **{f"model {name}": value for name, value in model.config.to_dict().items()},
+            **{f"training {name}": value for name, value in asdict(self.config).items()},
+            **{
+                f"privacy {name}": value
+                for name, value in (asdict(privacy) if privacy else {}).items()
+            },
+            "noise_multiplier": self.noise_multiplier,
+            "teacher": description(self.teacher),
+            "initial weights": weights_sha256(model),  # last: what else differs explains them
+        }
+
+    def with_own_model(self) -> Plan:
+        """The same with a copy of the untrained model, what is to be trained of it chosen."""
+        model = copy.deepcopy(self.classifier.model)
+        with seeded(self.config.seed):
+            model.select_trainable(self.config.trainable)
+        return replace(self, classifier=replace(self.classifier, model=model))
+
+    def begin(
+        self,
+        encodings: Sequence[Encoding],
+        keys: StepKeys,
+        processes: Processes,
+        features: Tensor | None = None,
+    ) -> Training:
+        """The training before its first step.
+
+        Args:
+            encodings: the training rows, tokenised.
+            keys: the secret behind coins and noise.
+            processes: those that train together.
+            features: as in ``make_records``.
+        """
+        labels = torch.tensor(self.parts.rows.labels)
+        teacher = None if self.teacher is None else self.teacher.model
+        return Training(
+            make_records(self.classifier, encodings, labels, self.config, features, teacher),
+            make_optimizer(self.classifier.model, self.config),
+            self.schedule,
+            self.config,
+            privacy=self.privacy,
+            noise_multiplier=self.noise_multiplier,
+            keys=keys,
+            processes=processes,
+        )
+
+    def card(
+        self,
+        name: str,
+        correct: int,
+        spent: NoisedSteps | None,
+        not_covered: Sequence[str],
+        **search: Any,
+    ) -> dict[str, Any]:
+        """The model card of what was trained.
+
+        Args:
+            name: of the run folder.
+            correct: how many held-out rows the trained model predicts correctly.
+            spent: on the training; None without privacy.
+            not_covered: what looks at the data besides it and is covered by no ε.
+            **search: what ``build_card`` wants to know of a search.
+        """
+        model, dataset, rows = self.classifier.model, self.parts.dataset, len(self.parts.held_out)
+        return build_card(
+            name=name,
+            model=model.config,
+            temperatures=model.temperatures(),
+            label_names=dataset.label_names,
+            config=self.config,
+            privacy=self.privacy,
+            spent=spent,
+            data={
+                "name": dataset.name,
+                "rows_train": len(self.parts.rows),
+                "fingerprint": dataset.fingerprint(),
+                "split": self.parts.rule,
+            },
+            held_out={"rows": rows, "accuracy": correct / rows},
+            not_covered=(*not_covered, *dataset.data_dependent),
+            teacher=description(self.teacher),
+            **search,
+        )
+
+
+def cut(dataset: Dataset, rule: dict[str, Any]) -> Parts:
+    """Cut a data set by a rule.
+
+    Raises:
+        InputError: a part has no row, or the rows to train on have only one class.
+    """
+    rows, held_out = map(dataset.subset, split_both(dataset.texts, rule))
+    if len(set(rows.labels)) < 2:
+        raise InputError("expected at least two classes among the training rows, got one")
+    return Parts(dataset, rule, rows, held_out)
+
+
+def plan_training(
+    parts: Parts,
+    build: Callable[[], Classifier],
+    config: TrainConfig,
+    privacy: PrivacyConfig | None,
+    teacher: Run | None = None,
+) -> Plan:
+    """Plan one training: fill in steps, batch size and noise, and make the untrained model.
+
+    Raises:
+        InputError: the rows, the target or the options do not go together, or no noise or no step
+            meets the target.
+    """
+    schedule = make_schedule(config, len(parts.rows))
+    noise_multiplier = 0.0
+    if privacy is not None:
+        check_delta(privacy.delta, len(parts.rows))
+        schedule, noise_multiplier = _within_target(schedule, privacy)
+    return Plan(
+        parts=parts,
+        config=replace(config, steps=schedule.steps, batch_size=schedule.batch_size),
+        privacy=privacy,
+        schedule=schedule,
+        noise_multiplier=noise_multiplier,
+        classifier=make_untrained(build, config),
+        teacher=teacher,
+    )
+
+
+def make_untrained(build: Callable[[], Classifier], config: TrainConfig) -> Classifier:
+    """The untrained model of a seed, with what is to be trained of it chosen."""
+    with seeded(config.seed):
+        classifier = build()
+        classifier.model.select_trainable(config.trainable)
+    return classifier
+
+
+def make_schedule(config: TrainConfig, size: int) -> Schedule:
+    """The configuration's steps and batch size, filled in where it leaves them open.
+
+    Raises:
+        InputError: a batch would have more rows than there are.
+    """
+    head_only = config.trainable == "head"
+    largest = min(4096, size // 2) if head_only else min(1024, size // 4)
+    batch_size = config.batch_size or max(1, largest)
+    if batch_size > size:
+        raise InputError(f"expected batch_size at most the {size} training rows, got {batch_size}")
+    return Schedule(size, batch_size, config.steps or (200 if head_only else 100))
+
+
+def check_delta(delta: float, size: int, rows: str = "training rows") -> None:
+    """Raise InputError where δ would allow to publish a record at random."""
+    if delta >= 1 / size:
+        raise InputError(
+            f"expected delta below 1/N = {1 / size:.3g} for {size} {rows}, got {delta:g}"
+        )
+
+
+def _within_target(schedule: Schedule, privacy: PrivacyConfig) -> tuple[Schedule, float]:
+    """As many of the steps as ε allows, and their noise multiplier."""
+    target = (privacy.delta, schedule.sample_rate, schedule.steps, privacy.accountant)
+    noise_multiplier = privacy.noise_multiplier
+    if noise_multiplier is None:
+        return schedule, noise_multiplier_for(privacy.epsilon, *target)
+    steps = steps_within(privacy.epsilon, noise_multiplier, *target)
+    return replace(schedule, steps=steps), noise_multiplier
