@@ -12,10 +12,17 @@ from attnpriv.cli import options
 from attnpriv.cli.output import print_classes, print_training, progress_bars, resumable
 from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import load_dataset
+from attnpriv.errors import InputError
 from attnpriv.rounding import round_up
+
+OF_PRIVACY = (
+    "delta", "max_grad_norm", "clipping", "clipping_engine", "noise_multiplier", "sampler",
+    "accountant", "noise_seed",
+)  # fmt: skip
 
 
 def train(
+    context: typer.Context,
     *,
     data: options.Data,
     text_column: options.TextColumn = None,
@@ -152,7 +159,9 @@ def train(
         train_size=train_size,
     )
     privacy = None
-    if target is not None:
+    if target is None:
+        _refuse_given(context, OF_PRIVACY)
+    else:
         privacy = PrivacyConfig(
             epsilon=target,
             delta=delta,
@@ -195,3 +204,15 @@ def train(
         )
     if is_first_process():
         print_training(result.card, out, result.skipped_records)
+
+
+def _refuse_given(context: typer.Context, names: tuple[str, ...]) -> None:
+    """Raise InputError for options that somebody gave and that a plain training would ignore."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    given = [name for name, source in sources.items() if source and source.name != "DEFAULT"]
+    if given:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise InputError(
+            f"{options} cannot be used with --epsilon none, which trains without privacy: "
+            "leave it out, or give epsilon as a number"
+        )

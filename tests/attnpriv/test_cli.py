@@ -111,6 +111,14 @@ BAD_TRAINING = {
         ["--epsilon", "none", "--distil-from", "folder.tsv"],
         "folder.tsv",
     ),
+    "privacy's options without privacy": (
+        ["--epsilon", "none", "--noise-seed", "0", "--delta", "1e-5"],
+        "--delta, --noise-seed cannot be used with --epsilon none",
+    ),
+    "Poisson sampling without privacy": (
+        ["--epsilon", "none", "--sampler", "poisson"],
+        "--sampler cannot be used with --epsilon none",
+    ),
     "a teacher and an encoder": (["--distil-from", "x", "--encoder", "minilm"], "'minilm'"),
     "nothing to resume": (["--resume"], "expected an unfinished training"),
 }
