@@ -2,6 +2,9 @@
 
 The null shuffles one score among the tokens of each document, all documents in each draw. A
 document in which a score is the same for all tokens has no ranking, and is left out and counted.
+
+Only equal scores are ties. Scores that rounding alone moves apart get an order by chance, which
+draws ρ towards 0; the p-value stays valid, since each draw shuffles the same ranks.
 """
 
 from __future__ import annotations

@@ -346,6 +346,43 @@ def test_membership_orders_rows_by_the_log_odds_of_their_label() -> None:
     assert utility(members).accuracy.value == 1.0
 
 
+def test_rows_whose_released_decimals_sum_to_the_same_are_tied() -> None:
+    """As float32 come, 0.1 + 0.3 is more than 0.2 + 0.2, and 0.7 + 0.1 not quite 0.5 + 0.3."""
+
+    def row(member: bool, text: str, *p: float) -> Answered:
+        released = dict(zip("abcd", map(float, np.float32(p)), strict=False))
+        return Answered(Row(1, text, "a", None, member), Prediction("a", released, False, "1"))
+
+    for ours, theirs in (
+        ((0.6, 0.1, 0.3), (0.6, 0.2, 0.2)),
+        ((0.2, 0.7, 0.1), (0.2, 0.5, 0.3)),
+        ((0.4, 0.1, 0.2, 0.3), (0.4, 0.3, 0.2, 0.1)),
+        ((0.994, 0.001, 0.005), (0.994, 0.002, 0.004)),
+    ):
+        members = [row(True, f"m{n}", *ours) for n in range(30)]
+        others = [row(False, f"o{n}", *theirs) for n in range(30)]
+        assert membership([*members, *others], seed=1).auc.value == 0.5
+    apart = [row(True, "m1", 0.6, 0.39), row(True, "m2", 0.6, 0.39)]
+    more = [row(False, "o1", 0.6, 0.4), row(False, "o2", 0.6, 0.4)]
+    assert membership([*apart, *more], seed=1).auc.value == 1.0, "what differs is no tie"
+
+
+def test_neighbouring_float32_are_no_tie() -> None:
+    values = [np.float32(0.1)]
+    for _ in range(20):
+        values.append(np.nextafter(values[-1], np.float32(1)))
+
+    def row(member: bool, n: int) -> Answered:
+        others = float(values[n])
+        released = {"a": 0.75, "b": others}
+        return Answered(Row(1, str(n), "a", None, member), Prediction("a", released, False, "1"))
+
+    rows = [row(n % 2 == 0, n) for n in range(21)]
+    # Of the 11 even numbers and the 10 odd ones, the lower probability is the higher score.
+    above = sum(m < o for m in range(0, 21, 2) for o in range(1, 21, 2))
+    assert membership(rows, seed=1).auc.value == pytest.approx(above / 110)
+
+
 def test_membership_of_too_few_is_invalid_or_not_run() -> None:
     rows = [
         Answered(Row(n, f"t{n}", "yes", None, n < 3), predicted(0.1 * n + 0.1)) for n in range(6)

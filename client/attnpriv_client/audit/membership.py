@@ -13,7 +13,9 @@ Source: Yeom et al. 2018 (arXiv:1709.01604).
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
+from decimal import Decimal
 from math import log
 from random import Random
 from statistics import fmean, stdev
@@ -26,6 +28,7 @@ from attnpriv_client.audit.statistics import auc
 SHUFFLES = 200
 PLANTED = 2.0  # standard deviations between members and others in the positive control
 MUST_WIN = 0.75  # the lower end of its AUC
+FLOAT32_DIGITS = 9  # that tell any two of its values apart
 _TINY = 2.0**-126  # the smallest normal float32: a probability of 0 has lost its digits
 
 
@@ -73,12 +76,25 @@ def _repeated(flagged: Sequence[Answered]) -> set[str]:
 
 
 def _log_odds(answered: Answered) -> float | None:
-    """``ln p - ln(1 - p)`` of the true label, 1 - p summed over the other classes."""
+    """``ln p - ln(1 - p)`` of the true label, 1 - p summed over the other classes.
+
+    Decimals are summed, since rounded answers must tie exactly: 0.1 + 0.3 and 0.2 + 0.2 differ as
+    sums of float32, and would order rows by what rounding made of their other classes.
+    """
     prediction, label = answered.prediction, answered.row.label
     if prediction is None or prediction.probabilities is None or label is None:
         return None
-    others = sum(p for name, p in prediction.probabilities.items() if name != label)
-    return log(max(prediction.probabilities[label], _TINY)) - log(max(others, _TINY))
+    others = sum(_decimal(p) for name, p in prediction.probabilities.items() if name != label)
+    return log(max(prediction.probabilities[label], _TINY)) - log(max(float(others), _TINY))
+
+
+def _decimal(value: float) -> Decimal:
+    """The shortest decimal that float32 reads as this value; all digits of another float."""
+    for digits in range(1, FLOAT32_DIGITS + 1):
+        text = f"{value:.{digits}g}"
+        if struct.unpack("f", struct.pack("f", float(text)))[0] == value:
+            return Decimal(text)
+    return Decimal(repr(value))
 
 
 def _result(
