@@ -91,3 +91,15 @@ def test_options_on_the_pages_exist(page: str, words: list[str]) -> None:
 def test_commands_are_shown_from_every_part() -> None:
     assert {words[0] for _, words in SHOWN} == set(COMMANDS)
     assert len(SHOWN) > 20
+
+
+# Decision records and the benchmark log tell of the code as it was.
+CURRENT = [page for page in PAGES if page.parent.name != "adr" and page.stem != "benchmark-log"]
+
+
+@pytest.mark.parametrize("page", CURRENT, ids=relative)
+def test_the_files_that_a_page_names_exist(page: Path) -> None:
+    folders = "attnpriv|benchmarks|client|deploy|examples|proto|server|tests"
+    named = re.findall(rf"`((?:{folders})/[\w/.-]+)`", page.read_text(encoding="utf-8"))
+
+    assert [name for name in named if not (ROOT / name).exists()] == []
