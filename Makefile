@@ -60,7 +60,7 @@ $(BROWSER)/.ready: tests/browser/package.json
 	touch $@
 
 docs: $(VENV)/.docs  ## the documentation as a site in build/site; a link that leads nowhere fails
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet  # no advertisement
 
 $(VENV)/.docs: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
