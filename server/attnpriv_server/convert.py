@@ -1,4 +1,7 @@
-"""Wire to domain and back: the only place in the server that knows the generated messages."""
+"""The messages of ``attnpriv.v1`` as requests of the core, and the core's answers as messages.
+
+Beside this, only ``wire`` touches them, to read the number of a stream's request.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""The transport-free core: checks a request, applies the policy, and has the answer computed.
+"""The transport-free core: admits callers, checks requests, applies the policy, answers.
 
-Every adapter calls ``Core.handle`` and nothing else, so none can leave a check out.
+Adapters open a call by ``Core.call`` or ``Core.stream``, and what they get is the only way to an
+answer, so none can leave a check out.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import NoReturn, assert_never
 
@@ -22,6 +24,7 @@ from attnpriv.runs.prediction import encode_texts
 from attnpriv.sensitive import PresidioDetector
 from attnpriv.visible import has_visible
 from attnpriv_server.access import Access
+from attnpriv_server.calls import Call, Calls, Incoming, StreamCall
 from attnpriv_server.domain import (
     Code,
     Credentials,
@@ -42,8 +45,6 @@ from attnpriv_server.domain import (
     RefusedError,
     Request,
     Response,
-    Role,
-    Status,
     Token,
     Violation,
 )
@@ -52,7 +53,7 @@ from attnpriv_server.lane import Lane
 from attnpriv_server.policy import Limits, Policies, Policy
 from attnpriv_server.queueing import Batching
 from attnpriv_server.repository import Loaded, Repository, UnknownModelError, Version
-from attnpriv_server.telemetry import Telemetry, log_defect
+from attnpriv_server.telemetry import Telemetry
 
 # Texts of this many bytes are tokenised where they arrive: handing them to a thread takes longer.
 # More would hold up every other request.
@@ -71,7 +72,7 @@ class _Question:
     deadline: Deadline
 
 
-_Answer = tuple[list[Token], list[Token], Redaction | None, Scored]
+_Tokens = tuple[list[Token], list[Token], Redaction | None, Scored]
 
 
 class Core:
@@ -86,7 +87,7 @@ class Core:
         policies: what answers may reveal, and to whom.
         limits: how large a request may be.
         batching: how predictions are put together.
-        telemetry: told of what the lanes do.
+        telemetry: told of calls and of what the lanes do.
         workers: how many batches of predictions are computed at once.
     """
 
@@ -104,6 +105,7 @@ class Core:
         self.repository = repository
         self.telemetry = telemetry
         self._access = access
+        self._calls = Calls(access, telemetry, self._answer)
         self._policies = policies
         self._detector = PresidioDetector()
         self._tokenisers = ThreadPoolExecutor(1, "tokenise")
@@ -119,53 +121,56 @@ class Core:
         for pool in (self._tokenisers, self._loader):
             pool.shutdown(cancel_futures=True)
 
-    async def handle(
-        self, request: Request, credentials: Credentials, deadline: Deadline
-    ) -> Response | Status:
-        """Answer one request, or say why not; raises nothing but CancelledError.
+    def call(self, incoming: Incoming) -> AbstractAsyncContextManager[Call]:
+        """Let a caller in, and answer its request inside the block.
 
-        Args:
-            request: what is asked.
-            credentials: who asks.
-            deadline: past it nothing more is begun.
-        """
-        try:
-            deadline.check()
-            principal = self._access.authenticate(credentials)
-            principal.check(request.role)
-            turn = principal.name if self._access.required else credentials.connection
-            match request:
-                case PredictRequest():
-                    return await self._predict(request, principal, turn, deadline)
-                case ExplainRequest():
-                    return await self._explain(request, principal, turn, deadline)
-                case ListModelsRequest():
-                    found = self.repository.models()
-                    return Models(
-                        tuple(_model(versions[-1], versions) for versions in found.values())
-                    )
-                case GetModelRequest():
-                    version = self._find(request.name, request.version)
-                    return _model(version, self.repository.models()[version.name])
-                case ReadinessRequest():
-                    return Readiness(self._is_ready(request))
-                case _:
-                    assert_never(request)
-        except RefusedError as refusal:
-            return refusal.status
-        except Exception as error:
-            log_defect(error)
-            return Status(Code.INTERNAL, "internal error")
-
-    def admit(self, credentials: Credentials, role: Role | None) -> None:
-        """Let a caller use a method that asks for a role.
-
-        The transport asks before it reads a request, and again while a stream is open.
+        Nothing of the request has to be read before the block is entered: whoever may not ask is
+        refused without that. Whatever ends the block is counted and logged, by method, status and
+        time alone.
 
         Raises:
-            RefusedError: UNAUTHENTICATED or PERMISSION_DENIED.
+            RefusedError: UNAUTHENTICATED or PERMISSION_DENIED when it is entered; then whatever
+                the block lets through. What is no refusal is logged as a defect and becomes
+                INTERNAL.
         """
-        self._access.authenticate(credentials).check(role)
+        return self._calls.call(incoming)
+
+    def stream(self, incoming: Incoming) -> AbstractAsyncContextManager[StreamCall]:
+        """As ``call``, for as long as the caller may ask and for any number of requests.
+
+        Raises:
+            RefusedError: as for ``call``; also once the caller may not ask any more, and
+                UNAVAILABLE where the server stopped before the client had sent all its requests.
+        """
+        return self._calls.stream(incoming)
+
+    def stop_streams(self) -> None:
+        """Read no more requests of streams; each ends once those that were read are answered."""
+        self._calls.streams.stop()
+
+    async def _answer(
+        self, request: Request, credentials: Credentials, deadline: Deadline
+    ) -> Response:
+        deadline.check()
+        # Not only when the call was admitted: streams outlast that, and may ask for other things.
+        principal = self._access.authenticate(credentials)
+        principal.check(request.role)
+        turn = principal.name if self._access.required else credentials.connection
+        match request:
+            case PredictRequest():
+                return await self._predict(request, principal, turn, deadline)
+            case ExplainRequest():
+                return await self._explain(request, principal, turn, deadline)
+            case ListModelsRequest():
+                found = self.repository.models()
+                return Models(tuple(_model(versions[-1], versions) for versions in found.values()))
+            case GetModelRequest():
+                version = self._find(request.name, request.version)
+                return _model(version, self.repository.models()[version.name])
+            case ReadinessRequest():
+                return Readiness(self._is_ready(request))
+            case _:
+                assert_never(request)
 
     async def _predict(
         self, request: PredictRequest, principal: Principal, turn: Hashable, deadline: Deadline
@@ -232,10 +237,10 @@ class Core:
         rows = [(encoding, len(encoding.ids)) for encoding in encodings]
         return await self._predictions.compute(loaded, rows, turn, deadline)
 
-    def _scored(self, loaded: Loaded, questions: Sequence[_Question]) -> list[_Answer]:
-        return [self._answer(loaded.run, question) for question in questions]
+    def _scored(self, loaded: Loaded, questions: Sequence[_Question]) -> list[_Tokens]:
+        return [self._tokens(loaded.run, question) for question in questions]
 
-    def _answer(self, run: Run, question: _Question) -> _Answer:
+    def _tokens(self, run: Run, question: _Question) -> _Tokens:
         scored = score_tokens(
             run,
             question.text,

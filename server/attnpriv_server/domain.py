@@ -56,7 +56,7 @@ class Status:
 
 
 class RefusedError(Exception):
-    """Raised inside the core to end a request with a status; ``handle`` returns it."""
+    """Ends a request, or a call, with a status; transports tell it to their callers."""
 
     def __init__(
         self,

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 
+from attnpriv_server.calls import Call, Incoming, StreamCall
 from attnpriv_server.core import Core
 from attnpriv_server.counting import has_more_values
-from attnpriv_server.domain import Code, Credentials, RefusedError, Role, Status
+from attnpriv_server.domain import Code, Credentials, Deadline, RefusedError, Role
 from attnpriv_server.status import to_code, to_metadata
-from attnpriv_server.streams import Stream, Streams
-from attnpriv_server.telemetry import log_defect
 from attnpriv_server.transport import certificate_names
-
-logger = logging.getLogger(__name__)
 
 BEARER = "bearer "
 QUIET_SECONDS = 0.05  # without a call, after which none is on its way any more
@@ -39,15 +41,15 @@ class Method:
 
 
 class Guard(grpc.aio.ServerInterceptor):
-    """Authenticates calls, parses requests, and turns what goes wrong into a plain status.
+    """Opens the core's call around every handler, and parses requests.
 
     Requests are parsed in here: left to gRPC, malformed bytes would be answered with the name and
     the text of a Python exception. First comes what costs nothing: who calls, and with which role;
-    then how many values the message has; only then is it parsed. Each call is logged by method,
-    status and time, nothing else.
+    then how many values the message has; only then is it parsed. Handlers get the core's call where
+    gRPC would give them its context, and refuse by RefusedError.
 
     Args:
-        core: says who may call.
+        core: admits callers and answers.
         methods: all that are served, by their paths.
     """
 
@@ -55,7 +57,6 @@ class Guard(grpc.aio.ServerInterceptor):
         self._core = core
         self._methods = methods
         self._begun = 0
-        self.streams = Streams(core.admit)
 
     async def intercept_service(
         self,
@@ -79,7 +80,7 @@ class Guard(grpc.aio.ServerInterceptor):
                     await asyncio.sleep(QUIET_SECONDS)
 
     def _guarded(self, handler: Any, method: str) -> Any:
-        """The same handler, fed with bytes; streams may be written as coroutines or generators.
+        """The same handler, fed with bytes; those of streams are asynchronous generators.
 
         It takes a stream in any case: gRPC would keep a single request in memory, whole or not,
         before anybody has asked who sends it.
@@ -87,18 +88,18 @@ class Guard(grpc.aio.ServerInterceptor):
         parse = self._parser(handler.request_deserializer, self._methods[method].request)
 
         async def unary(raw: AsyncIterator[bytes], context: Any) -> Any:
-            async with self._one_call(method, context):
-                return await handler.unary_unary(parse(await _first(raw)), context)
+            async with self._call(method, context) as call:
+                return await handler.unary_unary(parse(await _first(raw)), call)
 
         async def unary_stream(raw: AsyncIterator[bytes], context: Any) -> None:
-            async with self._one_stream(method, context):
+            async with self._stream(method, context) as call:
                 request = parse(await _first(raw))
-                await _respond(handler.unary_stream(request, context), context)
+                await _respond(handler.unary_stream(request, call), context)
 
         async def stream_stream(raw: AsyncIterator[bytes], context: Any) -> None:
-            async with self._one_stream(method, context) as stream:
-                requests = (parse(each) async for each in self.streams.requests(raw, stream))
-                await _respond(handler.stream_stream(requests, context), context)
+            async with self._stream(method, context) as call:
+                requests = (parse(each) async for each in call.requests(raw))
+                await _respond(handler.stream_stream(requests, call), context)
 
         serialize = handler.response_serializer
         if handler.unary_unary:
@@ -121,75 +122,74 @@ class Guard(grpc.aio.ServerInterceptor):
         return checked
 
     @asynccontextmanager
-    async def _one_call(self, method: str, context: Any) -> AsyncIterator[None]:
-        """Let a caller in, turn what goes wrong into a plain status, and tell of the call."""
-        with self._core.telemetry.span(method, _trace_parent(context)):
-            started = time.monotonic()
-            code = grpc.StatusCode.OK
-            try:
-                self._check_metadata(context)
-                self._core.admit(credentials_of(context), self._methods[method].role)
-                self._begun += 1
-                yield
-                if context.time_remaining() == 0:  # gRPC ends a late stream without a word
-                    code = grpc.StatusCode.DEADLINE_EXCEEDED
-            except asyncio.CancelledError:
-                code = grpc.StatusCode.CANCELLED
-                raise
-            except grpc.aio.AbortError:
-                code = context.code()
-                raise
-            except grpc.aio.InternalError:  # the caller went away in the middle of an answer
-                code = grpc.StatusCode.CANCELLED
-                raise asyncio.CancelledError from None
-            except DecodeError:
-                code = grpc.StatusCode.INVALID_ARGUMENT
-                await context.abort(code, "malformed request")
-            except RefusedError as error:
-                code = to_code(error.status)
-                await abort(context, error.status)
-            except Exception as error:
-                log_defect(error)
-                code = grpc.StatusCode.INTERNAL
-                await context.abort(code, "internal error")
-            finally:
-                self._tell(method, code.name, time.monotonic() - started)
+    async def _call(self, method: str, context: Any) -> AsyncIterator[Call]:
+        incoming = self._incoming(method, context)
+        async with _refusing(context), self._core.call(incoming) as call:
+            self._begun += 1
+            with _in_our_words():
+                yield call
 
     @asynccontextmanager
-    async def _one_stream(self, method: str, context: Any) -> AsyncIterator[Stream]:
-        """The same for a call that may stay open for as long as its caller may ask."""
-        owner = credentials_of(context), self._methods[method].role
-        async with self._one_call(method, context), self.streams.opened(*owner) as stream:
-            yield stream
+    async def _stream(self, method: str, context: Any) -> AsyncIterator[StreamCall]:
+        incoming = self._incoming(method, context)
+        async with _refusing(context), self._core.stream(incoming) as call:
+            self._begun += 1
+            with _in_our_words():
+                yield call
 
-    def _check_metadata(self, context: Any) -> None:
-        """Refuse what gRPC refuses only to clients that acknowledge its settings."""
-        size = sum(len(key) + len(value) + 32 for key, value in context.invocation_metadata())
+    def _incoming(self, method: str, context: Any) -> Incoming:
+        return Incoming(
+            method,
+            self._methods[method].role,
+            lambda: self._credentials(context),
+            Deadline(context.time_remaining()),
+            _trace_parent(context),
+        )
+
+    def _credentials(self, context: Any) -> Credentials:
+        """What the caller shows of itself.
+
+        Raises:
+            RefusedError: there is more metadata than the limit, which gRPC refuses only to clients
+                that acknowledge its settings.
+        """
+        metadata = tuple(context.invocation_metadata())
         limit = self._core.limits.metadata_bytes
-        if size > limit:
+        if sum(len(key) + len(value) + 32 for key, value in metadata) > limit:
             raise RefusedError(
                 Code.RESOURCE_EXHAUSTED, f"expected at most {limit} bytes of metadata"
             )
-
-    def _tell(self, method: str, code: str, seconds: float) -> None:
-        self._core.telemetry.call_finished(method, code, seconds)
-        fields = {"method": method, "code": code, "seconds": round(seconds, 4)}
-        logger.info("call", extra={"fields": fields})
+        names = certificate_names(context.auth_context())
+        return Credentials(_bearer_token(metadata), names, context.peer())
 
 
-def credentials_of(context: Any) -> Credentials:
-    """What the caller of a call shows of itself."""
+@asynccontextmanager
+async def _refusing(context: Any) -> AsyncIterator[None]:
+    """End a gRPC call with the status of a refusal, and with its details."""
+    try:
+        yield
+    except RefusedError as refusal:
+        status = refusal.status
+        await context.abort(to_code(status), status.message, to_metadata(status))
+
+
+@contextmanager
+def _in_our_words() -> Iterator[None]:
+    """Raise what protobuf and gRPC raise as the core knows it."""
+    try:
+        yield
+    except DecodeError:
+        raise RefusedError(Code.INVALID_ARGUMENT, "malformed request") from None
+    except grpc.aio.InternalError:  # the caller went away in the middle of an answer
+        raise asyncio.CancelledError from None
+
+
+def _bearer_token(metadata: Iterable[tuple[str, Any]]) -> str | None:
     token = None
-    for key, value in context.invocation_metadata():
+    for key, value in metadata:
         if key == "authorization" and value[: len(BEARER)].lower() == BEARER:
             token = value[len(BEARER) :].strip()
-    return Credentials(token, certificate_names(context.auth_context()), context.peer())
-
-
-async def abort(context: Any, status: Status) -> NoReturn:
-    """End a call with a refusal and its details."""
-    await context.abort(to_code(status), status.message, to_metadata(status))
-    raise AssertionError("abort returned")
+    return token
 
 
 def _trace_parent(context: Any) -> dict[str, str]:
@@ -204,11 +204,8 @@ async def _first(requests: AsyncIterator[bytes]) -> bytes:
     raise DecodeError("no request")
 
 
-async def _respond(result: Any, context: Any) -> None:
+async def _respond(responses: AsyncGenerator[Any], context: Any) -> None:
     """Send what a handler of a stream gives; gRPC would not close a generator that it leaves."""
-    if inspect.isawaitable(result):
-        await result  # a coroutine writes to the context itself
-        return
-    async with aclosing(result) as responses:
+    async with aclosing(responses):
         async for response in responses:
             await context.write(response)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import NoReturn
 
-import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-Context = grpc.aio.ServicerContext[Any, Any]
+from attnpriv_server.calls import Call
+from attnpriv_server.domain import Code, RefusedError
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it is not typed
@@ -36,15 +36,15 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it is not 
         self._set(dict.fromkeys(self._names, False))
 
     async def Check(  # noqa: N802
-        self, request: health_pb2.HealthCheckRequest, context: Context
+        self, request: health_pb2.HealthCheckRequest, call: Call
     ) -> health_pb2.HealthCheckResponse:
         """Whether a name is served now."""
         if request.service not in self._names:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "unknown service")
+            raise RefusedError(Code.NOT_FOUND, "unknown service")
         return self._answer(request.service)
 
     async def Watch(  # noqa: N802
-        self, request: health_pb2.HealthCheckRequest, context: Context
+        self, request: health_pb2.HealthCheckRequest, call: Call
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
         """Whether a name is served now, and whenever that changes."""
         told = None
@@ -57,9 +57,9 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it is not 
                 return
             await changed.wait()
 
-    async def List(self, request: health_pb2.HealthListRequest, context: Context) -> None:  # noqa: N802
+    async def List(self, request: health_pb2.HealthListRequest, call: Call) -> NoReturn:  # noqa: N802
         """Not here: it would name the models to callers that may not list them."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "ListModels names the models")
+        raise RefusedError(Code.UNIMPLEMENTED, "ListModels names the models")
 
     def _answer(self, name: str) -> health_pb2.HealthCheckResponse:
         status = {

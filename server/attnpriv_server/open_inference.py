@@ -1,13 +1,14 @@
 """The Open Inference Protocol, version 2: wire to domain and back, and its handlers.
 
-The only place in the server that knows these messages. It adds no decision: what its clients ask
-goes through the same core as everything else. ``docs/open-inference.md`` has the mapping.
+The only place in the server that knows these messages. It decides how the protocol's tensors become
+texts, and refuses those that cannot; whatever else its clients ask is for the same core as all
+calls. ``docs/open-inference.md`` has the mapping.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, assert_never
 
@@ -17,6 +18,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 import attnpriv
 from attnpriv.inference import open_inference_pb2 as pb
+from attnpriv_server.calls import Call
 from attnpriv_server.domain import (
     Code,
     GetModelRequest,
@@ -46,22 +48,18 @@ REQUESTS: dict[str, type[Request]] = {
     "ModelInfer": PredictRequest,
 }
 
-Context = grpc.aio.ServicerContext[Any, Any]
-Ask = Callable[[Request, Context], Awaitable[Response]]
 Datatype = Literal["BYTES", "FP32", "BOOL"]
 
 
-def handlers(ask: Ask, most: int) -> grpc.GenericRpcHandler:
-    """The service's methods.
+def handlers(most: int) -> grpc.GenericRpcHandler:
+    """The service's methods, for ``guard`` to stand before.
 
     Args:
-        ask: authenticates the caller, asks the core, and ends the call where that refuses, so that
-            only answers return. A RefusedError of a handler is left to what stands before it.
         most: texts of a request.
     """
 
-    async def answer(message: Message, context: Context) -> Message:
-        return to_wire(message, await ask(to_domain(message, most), context))
+    async def answer(message: Message, call: Call) -> Message:
+        return to_wire(message, await call.answer(to_domain(message, most)))
 
     methods = {
         method.name: grpc.unary_unary_rpc_method_handler(

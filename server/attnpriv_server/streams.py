@@ -35,7 +35,7 @@ class Stream:
 
 
 class Streams:
-    """The open streams of one event loop.
+    """The open streams of one event loop; while there are any, their callers are checked.
 
     Args:
         admit: raises RefusedError where a caller may not use a method that asks for a role.
@@ -44,6 +44,7 @@ class Streams:
     def __init__(self, admit: Callable[[Credentials, Role | None], None]) -> None:
         self._admit = admit
         self._open: dict[Owner, set[Stream]] = {}
+        self._watch: asyncio.Task[None] | None = None  # while a stream is open
         self._stopping = False
 
     @asynccontextmanager
@@ -83,13 +84,6 @@ class Streams:
             yield request
         stream.cut_off = True
 
-    async def watch(self) -> None:
-        """End the streams of callers that are not admitted any more; runs until it is cancelled."""
-        while True:
-            await asyncio.sleep(CHECK_SECONDS)
-            for owner in tuple(self._open):
-                self._check(owner)
-
     def stop(self) -> None:
         """Read no more requests; each stream ends once those that were read are answered."""
         self._stopping = True
@@ -97,6 +91,13 @@ class Streams:
             for stream in streams:
                 if stream.reading is not None:
                     stream.reading.reschedule(0)
+
+    async def _check_all(self) -> None:
+        """End the streams of callers that are not admitted any more; runs until it is cancelled."""
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            for owner in tuple(self._open):
+                self._check(owner)
 
     def _check(self, owner: Owner) -> None:
         try:
@@ -110,12 +111,17 @@ class Streams:
     @contextmanager
     def _registered(self, owner: Owner, stream: Stream) -> Iterator[None]:
         self._open.setdefault(owner, set()).add(stream)
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._check_all())
         try:
             yield
         finally:
             self._open[owner].remove(stream)
             if not self._open[owner]:
                 del self._open[owner]
+            if not self._open:
+                self._watch.cancel()
+                self._watch = None
 
 
 def _end(stream: Stream, refusal: RefusedError) -> None:

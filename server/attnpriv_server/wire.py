@@ -1,4 +1,7 @@
-"""The gRPC adapter: carries bytes to the core and its answers back, and adds no decision."""
+"""The gRPC server: which services it has, how it begins and ends, and how it reads a stream.
+
+Who may ask what, and what is answered, is for the core to say.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +20,11 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from attnpriv.errors import InputError
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv_server import convert, open_inference
+from attnpriv_server.calls import Call, StreamCall
 from attnpriv_server.convert import to_domain, to_streamed, to_wire
 from attnpriv_server.core import Core
-from attnpriv_server.domain import (
-    Code,
-    Deadline,
-    Request,
-    Response,
-    Role,
-    Status,
-)
-from attnpriv_server.guard import Guard, Method, abort, credentials_of
+from attnpriv_server.domain import Role
+from attnpriv_server.guard import Guard, Method
 from attnpriv_server.health import Health
 from attnpriv_server.transport import channel_options
 
@@ -57,8 +54,6 @@ STREAM = "PredictStream"
 STREAM_WINDOW = 16
 LEAVE_SECONDS = 1.0  # that callers have at most to leave by themselves, once health says so
 HEALTH_SECONDS = 0.5  # how often the health service is told which models are there
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Server:
@@ -90,7 +85,7 @@ class Server:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        ours, standard = self._handlers(), open_inference.handlers(self._ask, core.limits.texts)
+        ours, standard = _handlers(), open_inference.handlers(core.limits.texts)
         self._server.add_generic_rpc_handlers([ours, standard])
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*SERVICES, HEALTH.full_name, reflection.SERVICE_NAME)
@@ -105,8 +100,7 @@ class Server:
         """Begin to answer."""
         self._tell_health()
         await self._server.start()
-        watching = (self._watch_health(), self._guard.streams.watch())
-        self._watches = [asyncio.create_task(each) for each in watching]
+        self._watch = asyncio.create_task(self._watch_health())
 
     async def stop(self, grace: float) -> None:
         """Take no more requests, finish those begun within ``grace`` seconds, cancel the rest.
@@ -123,10 +117,9 @@ class Server:
         await self._guard.quiet(min(grace, LEAVE_SECONDS))
         stopped = asyncio.create_task(self._server.stop(grace))
         await asyncio.sleep(0)  # or streams would end before their clients know to go elsewhere
-        self._guard.streams.stop()
+        self._core.stop_streams()
         await stopped
-        for watch in self._watches:
-            watch.cancel()
+        self._watch.cancel()
         await asyncio.to_thread(self._core.close)
 
     def _bind(self, listen: str, credentials: grpc.ServerCredentials | None) -> int:
@@ -137,81 +130,6 @@ class Server:
         except RuntimeError:
             raise InputError(f"cannot listen on {listen}: in use, or not an address here") from None
 
-    def _handlers(self) -> grpc.GenericRpcHandler:
-        methods = {method.name: self._handler(method) for method in SERVICE.methods}
-        return grpc.method_handlers_generic_handler(SERVICE.full_name, methods)
-
-    def _handler(self, method: Any) -> Any:
-        parse = GetMessageClass(method.input_type).FromString
-        serialize = GetMessageClass(method.output_type).SerializeToString
-        if method.name == STREAM:
-            return grpc.stream_stream_rpc_method_handler(self._stream, parse, serialize)
-        return grpc.unary_unary_rpc_method_handler(self._answer, parse, serialize)
-
-    async def _answer(self, message: Message, context: Context) -> Message:
-        return to_wire(await self._ask(to_domain(message), context))
-
-    async def _ask(self, request: Request, context: Context) -> Response:
-        """The core's answer; a refusal ends the call."""
-        answer = await self._handle(request, context)
-        if isinstance(answer, Status):
-            await abort(context, answer)
-        return answer
-
-    async def _handle(self, request: Request, context: Context) -> Response | Status:
-        deadline = Deadline(context.time_remaining())
-        try:
-            return await self._core.handle(request, credentials_of(context), deadline)
-        except asyncio.CancelledError:
-            deadline.cancel()
-            raise
-
-    async def _stream(
-        self, requests: AsyncIterator[pb.PredictStreamRequest], context: Context
-    ) -> AsyncIterator[pb.PredictStreamResponse]:
-        answers: asyncio.Queue[pb.PredictStreamResponse | None] = asyncio.Queue()
-        room = asyncio.Semaphore(STREAM_WINDOW)
-        reader = asyncio.create_task(self._read_stream(requests, context, room, answers))
-        try:
-            while (answer := await answers.get()) is not None:
-                yield answer
-                room.release()
-            await reader
-        finally:
-            reader.cancel()
-
-    async def _read_stream(
-        self,
-        requests: AsyncIterator[pb.PredictStreamRequest],
-        context: Context,
-        room: asyncio.Semaphore,
-        answers: asyncio.Queue[pb.PredictStreamResponse | None],
-    ) -> None:
-        async def answer(message: pb.PredictStreamRequest) -> None:
-            answers.put_nowait(await self._answer_streamed(message, context))
-
-        tasks: set[asyncio.Task[None]] = set()
-        try:
-            async for message in requests:
-                await room.acquire()
-                tasks.add(task := asyncio.create_task(answer(message)))
-                task.add_done_callback(tasks.discard)
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tuple(tasks):
-                task.cancel()
-            answers.put_nowait(None)
-
-    async def _answer_streamed(
-        self, message: pb.PredictStreamRequest, context: Context
-    ) -> pb.PredictStreamResponse:
-        """The answer to one request of a stream, which waits where the server is full."""
-        while True:
-            answer = await self._handle(to_domain(message.request), context)
-            if not isinstance(answer, Status) or answer.code is not Code.RESOURCE_EXHAUSTED:
-                return to_streamed(message.number, answer)
-            await asyncio.sleep(answer.retry_after or 0)
-
     async def _watch_health(self) -> None:
         while True:
             await asyncio.sleep(HEALTH_SECONDS)
@@ -221,6 +139,63 @@ class Server:
         """Tell it of the server, of each service, and of each model by its name."""
         names = dict.fromkeys(("", *SERVICES), self._core.repository.ready())
         self._health.tell(names | dict.fromkeys(self._core.repository.models(), True))
+
+
+def _handlers() -> grpc.GenericRpcHandler:
+    """The methods of our own service, for ``guard`` to stand before."""
+    methods = {method.name: _handler(method) for method in SERVICE.methods}
+    return grpc.method_handlers_generic_handler(SERVICE.full_name, methods)
+
+
+def _handler(method: Any) -> Any:
+    parse = GetMessageClass(method.input_type).FromString
+    serialize = GetMessageClass(method.output_type).SerializeToString
+    if method.name == STREAM:
+        return grpc.stream_stream_rpc_method_handler(_stream, parse, serialize)
+    return grpc.unary_unary_rpc_method_handler(_answer, parse, serialize)
+
+
+async def _answer(message: Message, call: Call) -> Message:
+    return to_wire(await call.answer(to_domain(message)))
+
+
+async def _stream(
+    requests: AsyncIterator[pb.PredictStreamRequest], call: StreamCall
+) -> AsyncIterator[pb.PredictStreamResponse]:
+    # At most STREAM_WINDOW of them wait in here.
+    answers: asyncio.Queue[pb.PredictStreamResponse | None] = asyncio.Queue()
+    room = asyncio.Semaphore(STREAM_WINDOW)
+    reader = asyncio.create_task(_read_stream(requests, call, room, answers))
+    try:
+        while (answer := await answers.get()) is not None:
+            yield answer
+            room.release()
+        await reader
+    finally:
+        reader.cancel()
+
+
+async def _read_stream(
+    requests: AsyncIterator[pb.PredictStreamRequest],
+    call: StreamCall,
+    room: asyncio.Semaphore,
+    answers: asyncio.Queue[pb.PredictStreamResponse | None],
+) -> None:
+    async def answer(message: pb.PredictStreamRequest) -> None:
+        found = await call.answer_when_free(to_domain(message.request))
+        answers.put_nowait(to_streamed(message.number, found))
+
+    tasks: set[asyncio.Task[None]] = set()
+    try:
+        async for message in requests:
+            await room.acquire()
+            tasks.add(task := asyncio.create_task(answer(message)))
+            task.add_done_callback(tasks.discard)
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tuple(tasks):
+            task.cancel()
+        answers.put_nowait(None)
 
 
 async def serve_until_stopped(server: Server, grace: float, ready: Callable[[int], None]) -> None:

@@ -30,10 +30,11 @@ from attnpriv.runs.prediction import encode_texts, predict_probabilities
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
 from attnpriv.visible import has_visible
-from attnpriv_server.domain import Code, Credentials, Deadline, ExplainRequest, Status
+from attnpriv_server.domain import Code, Deadline, ExplainRequest, RefusedError, Status
 from attnpriv_server.policy import Policy
 from attnpriv_server.queueing import Batching
 from attnpriv_server.wire import Server, serve_until_stopped
+from tests.server.conftest import answer_of
 
 TEXTS = [
     "Where is my parcel?",
@@ -43,7 +44,6 @@ TEXTS = [
     "Cancel my subscription " * 200,
 ]
 SENSITIVE = "Call me on +44 7911 123456 or mail jane.doe@example.com, card 4111 1111 1111 1111 ok"
-NOBODY = Credentials()
 SECRETS = ("7911", "123456", "+44", "jane", "doe", "example", "4111", "1111")
 
 
@@ -366,13 +366,16 @@ def test_no_bytes_are_a_defect(channel, method, raw) -> None:
 @given(st.text(max_size=60))
 @example("\u200b")  # no token at all
 def test_every_text_with_a_visible_character_is_explained(core, text) -> None:
-    answer = asyncio.run(core.handle(ExplainRequest("private", text), NOBODY, Deadline()))
+    asked = answer_of(core, ExplainRequest("private", text))
 
     if has_visible(text):
+        answer = asyncio.run(asked)
         rows = [*answer.tokens, *answer.special_tokens]
         assert sum(token.attention[-1] for token in rows) == pytest.approx(1, abs=1e-5)
     else:
-        assert answer.code == Code.INVALID_ARGUMENT
+        with pytest.raises(RefusedError) as caught:
+            asyncio.run(asked)
+        assert caught.value.status.code == Code.INVALID_ARGUMENT
 
 
 def test_malformed_bytes_in_streams(channel) -> None:
@@ -488,10 +491,11 @@ def test_work_stops_between_steps_once_nobody_waits(core, models) -> None:
     run = models["private"]
     hook = run.model.head.register_forward_hook(lambda *_: deadline.cancel())
 
-    answer = asyncio.run(core.handle(ExplainRequest("private", SENSITIVE), NOBODY, deadline))
+    with pytest.raises(RefusedError) as caught:
+        asyncio.run(answer_of(core, ExplainRequest("private", SENSITIVE), deadline))
     hook.remove()
 
-    assert answer == Status(Code.CANCELLED, "the request was cancelled")
+    assert caught.value.status == Status(Code.CANCELLED, "the request was cancelled")
 
 
 def test_too_many_waiting_requests_are_turned_away(gated) -> None:
