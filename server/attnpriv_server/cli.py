@@ -134,8 +134,8 @@ def serve(
 
     from attnpriv_server.core import Core
     from attnpriv_server.memory import keep_freed_memory
+    from attnpriv_server.models.repository import Repository
     from attnpriv_server.operations import Operations
-    from attnpriv_server.repository import Repository
     from attnpriv_server.wire import METHODS, Server, serve_until_stopped
     from attnpriv_server.workers import Workers
 

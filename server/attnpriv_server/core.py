@@ -50,9 +50,10 @@ from attnpriv_server.domain import (
 )
 from attnpriv_server.explain import Scored, detect, redact, score_tokens, split_special
 from attnpriv_server.lane import Lane
+from attnpriv_server.models.repository import Repository
+from attnpriv_server.models.versions import Loaded, UnknownModelError, Version
 from attnpriv_server.policy import Limits, Policies, Policy
 from attnpriv_server.queueing import Batching
-from attnpriv_server.repository import Loaded, Repository, UnknownModelError, Version
 from attnpriv_server.telemetry import Telemetry
 
 # Texts of this many bytes are tokenised where they arrive: handing them to a thread takes longer.

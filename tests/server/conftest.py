@@ -18,9 +18,9 @@ from attnpriv_server.backend import make_backend
 from attnpriv_server.calls import Incoming
 from attnpriv_server.core import Core
 from attnpriv_server.domain import Credentials, Deadline, Request, Response
+from attnpriv_server.models.versions import Loaded, UnknownModelError, Version
 from attnpriv_server.policy import Limits, Policies, Policy
 from attnpriv_server.queueing import Batching
-from attnpriv_server.repository import Loaded, UnknownModelError, Version
 from attnpriv_server.telemetry import Telemetry
 from attnpriv_server.wire import Server
 

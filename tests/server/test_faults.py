@@ -28,9 +28,9 @@ from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
 from attnpriv_client import Client
 from attnpriv_server.access import Access, new_token
 from attnpriv_server.core import Core
+from attnpriv_server.models.repository import Repository
 from attnpriv_server.policy import Limits, Policies, Policy
 from attnpriv_server.queueing import Batching
-from attnpriv_server.repository import Repository
 from attnpriv_server.telemetry import Telemetry
 
 SECONDS = 120  # far beyond what anything here takes, on however slow a machine

@@ -31,9 +31,9 @@ from attnpriv.inference.open_inference_pb2 import ModelInferRequest
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv_server.access import Access, new_token
 from attnpriv_server.core import Core
+from attnpriv_server.models.repository import Repository
 from attnpriv_server.policy import Limits, Policies
 from attnpriv_server.queueing import Batching
-from attnpriv_server.repository import Repository
 from attnpriv_server.telemetry import JsonLines, Telemetry, log_defect
 from attnpriv_server.wire import METHODS
 

@@ -31,7 +31,7 @@ from attnpriv.models.text import TextClassifier
 from attnpriv.runs.folder import Run
 from attnpriv_server.backend import Precision, make_backend
 from attnpriv_server.domain import Code, RefusedError
-from attnpriv_server.repository import Repository
+from attnpriv_server.models.repository import Repository
 from attnpriv_server.telemetry import Telemetry
 from attnpriv_server.worker import Models
 from attnpriv_server.workers import WorkerError, Workers, limit_waiting
