@@ -15,9 +15,7 @@ from attnpriv.runs.folder import Run, load_run
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
 from attnpriv_server.access import Access
 from attnpriv_server.backend import make_backend
-from attnpriv_server.calls import Incoming
 from attnpriv_server.core import Core
-from attnpriv_server.domain import Credentials, Deadline, Request, Response
 from attnpriv_server.models.versions import Loaded, UnknownModelError, Version
 from attnpriv_server.policy import Limits, Policies, Policy
 from attnpriv_server.queueing import Batching
@@ -54,13 +52,6 @@ class GivenRuns:
 
     def ready(self) -> bool:
         return True
-
-
-async def answer_of(core: Core, request: Request, deadline: Deadline | None = None) -> Response:
-    """A core's answer to somebody who shows nothing, without any transport."""
-    incoming = Incoming("test", request.role, Credentials, deadline or Deadline())
-    async with core.call(incoming) as call:
-        return await call.answer(request)
 
 
 def new_core(
