@@ -13,7 +13,11 @@ that was refused and what was expected; they never quote a record's text.
 
 
 class AttnprivError(Exception):
-    """Base of every error that attnpriv raises on purpose."""
+    """Base of the errors that the library defines for its callers.
+
+    Not everything raised on purpose is one of them: a wrong type is a TypeError, the server ends
+    requests with its own RefusedError, and the client has an error tree of its own.
+    """
 
 
 class InputError(AttnprivError, ValueError):

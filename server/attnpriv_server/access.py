@@ -38,13 +38,13 @@ def new_token() -> tuple[str, str]:
 class Access:
     """Says who a caller is, or that it is nobody known.
 
-    Claim: with a file, only who shows a token whose SHA-256 digest is in it and that has not
-    expired, or a certificate name that is in it and that the transport verified, becomes a
-    principal; a change of the file holds after ``CHECK_SECONDS``, a broken one never. Conditions:
-    tokens are made by ``new_token``. They have 256 random bits, so that neither a salt nor a slow
-    hash would add anything, as they would for passwords; and that lookup by digest takes a time
-    which depends on the digest helps nobody, as a digest with a wanted beginning cannot be aimed
-    at. Not covered: tokens that were given away, and certificates that were revoked.
+    Claim: with a file, a caller becomes a principal only by a token whose SHA-256 digest is in the
+    file and that has not expired, or by a certificate name that is in the file and that the
+    transport verified. A change of the file takes effect after ``CHECK_SECONDS``, a broken change
+    never. Condition: tokens are made by ``new_token``. They have 256 random bits, so neither a salt
+    nor a slow hash would add anything, as they would for passwords. The time of a lookup depends on
+    the digest, which helps nobody: nobody can aim at a digest with a wanted beginning. Not covered:
+    tokens that were given away, and certificates that were revoked.
     """
 
     def __init__(self, directory: Reloaded[_Directory] | None) -> None:
@@ -138,7 +138,7 @@ class _Directory:
         _check_keys(entry, ("name", "roles"), ("tokens", "certificate_names"))
         name = _text("name", entry["name"])
         if name == ANONYMOUS.name:
-            raise InputError("expected another name: that one is for callers without credentials")
+            raise InputError("the name anonymous is reserved for callers without credentials")
         principal = Principal(name, frozenset(map(_role, _list("roles", entry["roles"]))))
         _put(self._principals, name, principal, "name")
         for token in _list("tokens", entry.get("tokens", [])):
@@ -160,7 +160,7 @@ def _parse(contents: Sequence[bytes]) -> _Directory:
         raise InputError(f"not TOML{f' {position[0]}' if position else ''}") from None
     entries = table.get("principal")
     if set(table) != {"principal"} or not isinstance(entries, list) or not entries:
-        raise InputError("expected tables [[principal]], at least one, and nothing else")
+        raise InputError("expected one or more tables [[principal]], and nothing else")
     return _Directory(entries)
 
 
@@ -177,7 +177,7 @@ def _check_keys(table: Any, required: Collection[str], optional: Collection[str]
 
 def _put(table: dict[str, Any], key: str, value: Any, what: str) -> None:
     if key in table:
-        raise InputError(f"its {what} is there already")
+        raise InputError(f"its {what} is in the file twice")
     table[key] = value
 
 
@@ -210,5 +210,7 @@ def _checked_digest(value: Any) -> str:
 
 def _moment(value: Any) -> datetime:
     if not isinstance(value, datetime) or value.tzinfo is None:
-        raise InputError("expected expires like 2030-01-31T12:00:00Z, with its offset, not quoted")
+        raise InputError(
+            "expected expires with an offset and without quotes, such as 2030-01-31T12:00:00Z"
+        )
     return value

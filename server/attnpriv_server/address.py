@@ -73,7 +73,7 @@ class Address:
                     trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     trial.bind(address)
                     return
-        raise InputError(f"cannot listen on {self}: in use, or not an address here")
+        raise InputError(f"cannot listen on {self}: in use, or not an address of this machine")
 
 
 def _is_ipv6(host: str | None) -> bool:

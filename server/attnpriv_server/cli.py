@@ -45,73 +45,87 @@ def main() -> None:
 def serve(
     context: typer.Context,
     models: Annotated[
-        Path | None, typer.Option(help="Folder of run folders; all of them are served. Required.")
+        Path | None, typer.Option(help="Folder of run folders, all of which are served. Required.")
     ] = None,
     policy: Annotated[
         Path | None,
-        typer.Option(help="TOML file: what answers reveal, and to whom. Default: the safe one."),
+        typer.Option(
+            help="TOML file: what answers may reveal, and to whom. Default: the safe policy."
+        ),
     ] = None,
     listen: Annotated[
-        str, typer.Option(help="HOST:PORT; port 0 takes a free one.")
+        str, typer.Option(help="HOST:PORT to listen on; port 0 picks a free port.")
     ] = "127.0.0.1:50051",
     principals: Annotated[
-        Path | None, typer.Option(help="TOML file: who may ask for what. Default: anybody, all.")
+        Path | None,
+        typer.Option(help="TOML file: who may ask for what. Default: anyone, anything."),
     ] = None,
     tls_certificate: Annotated[
         Path | None, typer.Option(help="PEM file with the server's certificate chain.")
     ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="PEM file with its key.")] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="PEM file with the certificate's private key.")
+    ] = None,
     tls_client_ca: Annotated[
-        Path | None, typer.Option(help="PEM file: clients must show a certificate of these.")
+        Path | None,
+        typer.Option(
+            help="PEM file of authorities; clients must show a certificate by one of them."
+        ),
     ] = None,
     insecure: Annotated[
         bool,
-        typer.Option("--insecure", help="Allow other machines without TLS or authentication."),
+        typer.Option(
+            "--insecure", help="Let other machines connect without TLS or authentication."
+        ),
     ] = False,
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"],
-        typer.Option(help="Of predictions; auto takes bfloat16 where the CPU computes in it."),
+        typer.Option(
+            help="Precision of predictions; auto is bfloat16 where the CPU computes in it natively."
+        ),
     ] = "auto",
     workers: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help="Processes that compute predictions; 0 leaves it to the server's own. "
-            "Default: 2, or 0 where affinity or a CPU quota leave one core.",
+            help="Number of processes that compute predictions; 0 leaves that to the server's own. "
+            "Default: 2, or 0 where CPU affinity or a CPU quota leaves one core.",
         ),
     ] = None,
     threads: Annotated[
-        int, typer.Option(min=1, max=MOST_THREADS, help="Threads of one forward pass.")
+        int, typer.Option(min=1, max=MOST_THREADS, help="Number of threads for one forward pass.")
     ] = 1,
     token_budget: Annotated[
-        int, typer.Option(min=1, help="Tokens of one batch, at most, where it has several texts.")
+        int, typer.Option(min=1, help="Most tokens in a batch of several texts.")
     ] = Batching.token_budget,
     queue_rows: Annotated[
-        int, typer.Option(min=1, help="Texts that wait before requests are refused.")
+        int, typer.Option(min=1, help="Most texts that may wait; requests beyond that are refused.")
     ] = Batching.capacity,
     memory_budget: Annotated[
-        int | None, typer.Option(min=1, help="Megabytes of loaded models. Default: no limit.")
+        int | None, typer.Option(min=1, help="Most megabytes of loaded models. Default: no limit.")
     ] = None,
     limits: Annotated[
-        Path | None, typer.Option(help="TOML file: how large requests may be, and how many.")
+        Path | None,
+        typer.Option(help="TOML file: how large requests may be, and how many at once."),
     ] = None,
     operations_listen: Annotated[
-        str | None, typer.Option(help="HOST:PORT of /metrics, /livez and /readyz. Default: none.")
+        str | None,
+        typer.Option(help="HOST:PORT for /metrics, /livez and /readyz. Default: not served."),
     ] = None,
     grace: Annotated[
-        float, typer.Option(min=0, help="Seconds to finish what is under way when told to stop.")
+        float, typer.Option(min=0, help="Seconds to finish calls under way once told to stop.")
     ] = 30.0,
 ) -> None:
     """Serve models over gRPC until SIGTERM or SIGINT.
 
-    Prints one line, `listening on HOST:PORT`, once it answers; logs JSON lines on stderr.
+    Prints one line, `listening on HOST:PORT`, once it answers. Logs JSON lines on stderr.
     """
     if context.invoked_subcommand is not None:
         return
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end_at_once)
     if models is None:
-        raise InputError("expected --models DIR, got none")
+        raise InputError("--models is required: the folder of run folders to serve")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines would show addresses
     from attnpriv_server.telemetry import Telemetry, configure_logging
     from attnpriv_server.transport import check_exposure
@@ -184,14 +198,14 @@ def _addresses(listen: str, operations_listen: str | None) -> tuple[Address, Add
         return address, None
     operators = Address.parse(operations_listen, "--operations-listen")
     if operators == address and address.port != 0:
-        raise InputError(f"expected --operations-listen apart from --listen, got {address} twice")
+        raise InputError(f"--operations-listen and --listen must differ, both are {address}")
     return address, operators
 
 
 def _end_at_once(*_: object) -> None:
-    """End the process while it starts: nothing is served yet, and the workers end with it.
+    """End the process during its start: nothing is served yet, and the workers end with it.
 
-    As the first process of a container it would not get a signal that it does not handle.
+    The first process of a container gets only the signals that it handles.
     """
     os._exit(0)
 
@@ -202,17 +216,17 @@ def _credentials(
     from attnpriv_server.transport import server_credentials
 
     if (certificate is None) != (key is None):
-        raise InputError("expected --tls-certificate and --tls-key together, got one of them")
+        raise InputError("--tls-certificate and --tls-key must be given together")
     if certificate is None or key is None:
         if client_ca is not None:
-            raise InputError("expected --tls-certificate with --tls-client-ca, got none")
+            raise InputError("--tls-client-ca needs --tls-certificate and --tls-key")
         return None
     return server_credentials(certificate, key, client_ca)
 
 
 @app.command()
 def token() -> None:
-    """Make a bearer token: print it once, and the line that lets it in for the principals file."""
+    """Make a bearer token. Print it, and the line for the principals file that lets it in."""
     secret, digest = new_token()
     typer.echo(secret)
     typer.echo(f'tokens = [{{ sha256 = "{digest}" }}]')

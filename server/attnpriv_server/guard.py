@@ -115,7 +115,7 @@ class Guard(grpc.aio.ServerInterceptor):
             if has_more_values(raw, kind, texts + VALUES):
                 raise RefusedError(
                     Code.INVALID_ARGUMENT,
-                    f"expected at most {texts} texts, and {VALUES} values beside them",
+                    f"expected at most {texts} texts and {VALUES} other values",
                 )
             return parse(raw)
 

@@ -52,7 +52,9 @@ class Operations:
                 self._accept, listen.host, listen.port, limit=HEAD_BYTES
             )
         except OSError:
-            raise InputError(f"cannot listen on {listen}: in use, or not an address here") from None
+            raise InputError(
+                f"cannot listen on {listen}: in use, or not an address of this machine"
+            ) from None
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:

@@ -39,7 +39,7 @@ class Policy:
         for knob in fields(self):
             value = getattr(self, knob.name)
             if not isinstance(value, bool):
-                raise InputError(f"expected policy {knob.name} true or false, got {value!r}")
+                raise InputError(f"expected policy {knob.name} to be true or false, got {value!r}")
 
 
 @dataclass(frozen=True)

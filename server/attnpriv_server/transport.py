@@ -38,8 +38,8 @@ def server_credentials(
         client_ca: the authorities of clients, in PEM; None asks clients for no certificate.
 
     Raises:
-        InputError: a file cannot be read or used, the key is not the certificate's, or the
-            certificate is not valid at this time. Later the last good files stay in force.
+        InputError: a file cannot be read or used, the key does not belong to the certificate, or
+            the certificate is not valid at this time. Later the last good files stay in force.
     """
     paths = [certificate, key] if client_ca is None else [certificate, key, client_ca]
     files = Reloaded("certificate", paths, _configuration, seconds=0)
@@ -118,7 +118,7 @@ def _configuration(contents: Sequence[bytes]) -> grpc.ServerCertificateConfigura
 def _check_pair(certificate: x509.Certificate, key: bytes) -> None:
     private_key = _private_key(key)
     if private_key.public_key() != certificate.public_key():
-        raise InputError("the key is not the certificate's")
+        raise InputError("the key does not belong to the certificate")
     start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if not start <= datetime.now(UTC) <= end:
         raise InputError(f"the certificate is valid from {start:%F %T} to {end:%F %T} UTC, not now")
@@ -135,7 +135,7 @@ def _private_key(pem: bytes) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
     try:
         key = load_pem_private_key(pem, password=None)
     except TypeError:
-        raise InputError("the key is encrypted; expected one without a password") from None
+        raise InputError("the key is encrypted; give one without a password") from None
     except (ValueError, UnsupportedAlgorithm):
         raise InputError("the key is not PEM, or damaged") from None
     match key:

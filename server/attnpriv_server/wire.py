@@ -128,7 +128,9 @@ class Server:
                 return int(self._server.add_insecure_port(listen))
             return int(self._server.add_secure_port(listen, credentials))
         except RuntimeError:
-            raise InputError(f"cannot listen on {listen}: in use, or not an address here") from None
+            raise InputError(
+                f"cannot listen on {listen}: in use, or not an address of this machine"
+            ) from None
 
     async def _watch_health(self) -> None:
         while True:

@@ -208,20 +208,20 @@ TOKEN_LINE = f'tokens = [{{ sha256 = "{BOT_DIGEST}" }}]'
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", r"expected tables \[\[principal\]\], at least one"),
-        ("principal = []", "at least one"),
+        ("", r"expected one or more tables \[\[principal\]\]"),
+        ("principal = []", "one or more"),
         ("principal = [3]", "principal 1: expected a table with name, roles"),
-        ('[principal]\nname = "bot"', "expected tables"),
+        ('[principal]\nname = "bot"', "expected one or more tables"),
         (FILE + "[other]\n", "nothing else"),
         ("name = = 3", "not TOML at line 1, column 8"),
         pytest.param("a = " + "[" * 3000 + "]" * 3000, "not TOML", id="deep"),
         pytest.param("a = " + "9" * 5000, "not TOML", id="long number"),
         ('name = "tell-tale', "not TOML at "),
         ("[[principal]]\nroles = []", "principal 1: expected a table with name, roles"),
-        (FILE + one_principal(""), "principal 3: its name is there already"),
+        (FILE + one_principal(""), "principal 3: its name is in the file twice"),
         (one_principal('role = "predict"'), "optionally tokens, certificate_names, and nothing"),
         ('[[principal]]\nname = ""\nroles = []', "expected name to be text"),
-        ('[[principal]]\nname = "anonymous"\nroles = []', "expected another name"),
+        ('[[principal]]\nname = "anonymous"\nroles = []', "the name anonymous is reserved"),
         ('[[principal]]\nname = "a"\nroles = "predict"', "expected roles to be a list"),
         ('[[principal]]\nname = "a"\nroles = ["admin"]', "expected roles among predict, explain"),
         (one_principal(f'tokens = ["{BOT_DIGEST}"]'), "expected a table with sha256, optionally"),
@@ -232,13 +232,19 @@ TOKEN_LINE = f'tokens = [{{ sha256 = "{BOT_DIGEST}" }}]'
             one_principal(f'tokens = [{{ sha256 = "{hashlib.sha256(b"").hexdigest()}" }}]'),
             "the digest of an empty token",
         ),
-        (FILE + one_principal(TOKEN_LINE).replace("bot", "b"), "3: its token is there already"),
-        (one_principal('certificate_names = ["a", "a"]'), "its certificate name is there already"),
+        (
+            FILE + one_principal(TOKEN_LINE).replace("bot", "b"),
+            "3: its token is in the file twice",
+        ),
+        (
+            one_principal('certificate_names = ["a", "a"]'),
+            "its certificate name is in the file twice",
+        ),
         (one_principal('certificate_names = [""]'), "expected certificate_names to be text"),
         *(
             (
                 one_principal(f'tokens = [{{ sha256 = "{BOT_DIGEST}", expires = {when} }}]'),
-                "expected expires like 2030",
+                "expected expires with an offset and without quotes",
             )
             for when in ('"2030-01-01T00:00:00Z"', "2030-01-01T00:00:00", "2030-01-01", "3")
         ),

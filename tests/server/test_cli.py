@@ -138,7 +138,10 @@ def test_a_tampered_run_folder_stops_the_start(models_folder, tmp_path) -> None:
     [
         (["--listen", "50051"], "from 0 to 65535, got '50051'"),
         (["--operations-listen", "9464"], "expected --operations-listen HOST:PORT, "),
-        (["--operations-listen", "127.0.0.1:50051"], "apart from --listen, got 127.0.0.1:50051"),
+        (
+            ["--operations-listen", "127.0.0.1:50051"],
+            "--listen must differ, both are 127.0.0.1:50051",
+        ),
         (["--operations-listen", "192.0.2.1:0"], "cannot listen on 192.0.2.1:0"),
         (["--listen", "0.0.0.0:0"], "refusing to listen on 0.0.0.0:0 without encryption"),
         (["--listen", "[::]:0"], "refusing to listen on [::]:0 without encryption"),

@@ -150,4 +150,4 @@ def test_a_message_of_too_many_values_is_refused_before_it_is_read_to_its_end(
         next(call)
 
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert refused.value.details() == f"expected at most 128 texts, and {VALUES} values beside them"
+    assert refused.value.details() == f"expected at most 128 texts and {VALUES} other values"

@@ -178,7 +178,7 @@ def _check_name(place: Place) -> None:
         raise RunFolderError(f"expected a printable model name, got {place.name!r}")
     if place.number == 0:
         raise RunFolderError(
-            f"expected a version 1, 2, ... of {place.path.parent}, got {place.version!r}"
+            f"expected versions of {place.path.parent} named 1, 2, ..., got {place.version!r}"
         )
 
 
@@ -191,7 +191,9 @@ def _check_access(root: Path, path: Path) -> None:
     files = [(each, each.lstat()) for each in path.iterdir() if not each.is_symlink()]
     for each, status in (*files, *folders):
         if status.st_mode & stat.S_IWOTH:
-            raise RunFolderError(f"everybody may write to {each}: chmod o-w it to have it served")
+            raise RunFolderError(
+                f"everybody may write to {each}: run chmod o-w on it to have it served"
+            )
 
 
 def _up_to(root: Path, path: Path) -> list[Path]:
@@ -230,7 +232,9 @@ def _check_model(run: Run) -> None:
         raise InputError(f"expected max_length from 2 to {MOST_TOKENS}, got {config.max_length}")
     for name, tensor in run.model.state_dict().items():
         if not tensor.isfinite().all():
-            raise InputError(f"expected finite weights, got others in {name}")
+            raise InputError(
+                f"expected finite weights, but some in {name} are infinite or not a number"
+            )
 
 
 def _check_card(run: Run) -> None:
@@ -238,17 +242,19 @@ def _check_card(run: Run) -> None:
     card, config = run.card, run.model.config
     for name, kind in CARD.items():
         if not isinstance(card.get(name), kind):
-            raise InputError(f"expected {name} in the card")
+            raise InputError(
+                f"the model card has no {name}, or one of another type than {kind.__name__}"
+            )
     if not all(isinstance(text, str) for text in (*card["not_covered"], *card["warnings"])):
-        raise InputError("expected not_covered and warnings of strings in the card")
+        raise InputError("not_covered and warnings in the model card must be lists of strings")
     for name in ("epsilon", "delta"):
         value = card.get(name)
         is_number = isinstance(value, int | float) and 0 <= value <= sys.float_info.max
         if not is_number and (card["private"] or value is not None):
-            raise InputError(f"expected {name} >= 0 in the card, got {value!r}")
+            raise InputError(f"expected {name} >= 0 in the model card, got {value!r}")
     claimed = {**card["attention"], **{name: card[name] for name in ("encoder", "label_names")}}
     actual = {"encoder": config.encoder, "label_names": list(run.label_names)}
     for name, value in {**asdict(config.attention), **actual}.items():
         if claimed.get(name, value) != value:
-            raise InputError(f"expected {name} of the card as in the configuration")
+            raise InputError(f"{name} in the model card differs from the configuration")
     json.dumps(card, ensure_ascii=False).encode()  # half a surrogate pair fits into no message

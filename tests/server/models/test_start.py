@@ -99,26 +99,32 @@ def undecodable(run: Path) -> None:
         (lambda run: os.truncate(run / WEIGHTS, 2**40), "expected at most .* bytes"),
         (link_file, "config.json is a link or no file"),
         (link_out, "leads out of"),
-        (lambda run: run.chmod(0o777), "everybody may write to .*: chmod o-w"),
+        (lambda run: run.chmod(0o777), "everybody may write to .*: run chmod o-w"),
         (lambda run: (run / CARD).chmod(0o646), "everybody may write to .*model_card.json"),
         (lambda run: run.parent.chmod(0o777), "everybody may write to .*models:"),
         (lambda run: run.rename(run.parent / "two\nlines"), r"printable model name, got 'two\\n"),
         (undecodable, r"printable model name, got '\\udcff'"),
-        (spoil_weights(math.nan), "expected finite weights, got others in head.bias"),
+        (spoil_weights(math.nan), "some in head.bias are infinite or not a number"),
         (spoil_weights(-math.inf, "words.weight"), "expected finite weights"),
         (spoil_weights(3e38, "blocks.0.output_norm.weight"), "it cannot answer .ArithmeticError"),
         (spoil_model(norm_eps="tiny"), "it cannot answer .TypeError"),
         (spoil_model(vocab_size=2**50), "expected at least .* bytes in model.safetensors"),
-        (spoil_model(attention={"temperature": 9.0}), "temperature of the card as in the config"),
+        (spoil_model(attention={"temperature": 9.0}), "temperature in the model card differs"),
         (share_a_block, "expected at most 1024 layers, got 1000000"),
         (leave_no_room, "expected max_length from 2 to 8192, got 1"),
-        (spoil_card(label_names=["a", "b"]), "label_names of the card as in the configuration"),
-        (spoil_card(encoder="minilm"), "encoder of the card as in the configuration"),
-        (spoil_card(private="no"), "expected private in the card"),
-        (spoil_card(private=True, epsilon=None), "expected epsilon >= 0 in the card, got None"),
-        (spoil_card(delta=10**400), "expected delta >= 0 in the card"),
+        (
+            spoil_card(label_names=["a", "b"]),
+            "label_names in the model card differs from the configuration",
+        ),
+        (spoil_card(encoder="minilm"), "encoder in the model card differs from the configuration"),
+        (spoil_card(private="no"), "no private, or one of another type than bool"),
+        (
+            spoil_card(private=True, epsilon=None),
+            "expected epsilon >= 0 in the model card, got None",
+        ),
+        (spoil_card(delta=10**400), "expected delta >= 0 in the model card"),
         (spoil_card(epsilon=math.nan), "expected JSON, got NaN"),
-        (spoil_card(warnings=[1]), "warnings of strings"),
+        (spoil_card(warnings=[1]), "warnings in the model card must be lists of strings"),
         (spoil_card(statement="\ud800"), "surrogates not allowed"),
     ],
 )
@@ -139,5 +145,5 @@ def test_a_version_that_is_no_number_stops_the_start(put, repository, version) -
     put("mail/1")
     put(f"mail/{version}")
 
-    with pytest.raises(RunFolderError, match=f"version 1, 2, ... of .*mail, got '{version}'"):
+    with pytest.raises(RunFolderError, match=f"mail named 1, 2, ..., got '{version}'"):
         repository()

@@ -97,7 +97,7 @@ def test_a_broken_renewal_keeps_the_old_certificate(serve, files, authority, cap
 
     fields = [record.fields for record in caplog.records if record.msg == "reload"]
     assert [line["reason"] for line in fields] == [
-        "the key is not the certificate's",
+        "the key does not belong to the certificate",
         "cannot read server.pem: No such file or directory",
     ]
     files.write(renewed)
@@ -136,7 +136,7 @@ def test_files_that_cannot_be_meant_are_refused(tmp_path, files, authority, serv
     refused("the key is not PEM", key=server_pair.pem)
     refused("the key is not PEM", key=b"\xff")
     refused("the key is encrypted", key=locked)
-    refused("the key is not the certificate's", key=key_pem(other))
+    refused("the key does not belong to the certificate", key=key_pem(other))
     refused("the client CA is not PEM", client_ca=b"")
     refused(r"valid from \d{4}-\d\d-\d\d .* UTC, not now", certificate=late.pem)
     refused(r"valid from \d{4}-\d\d-\d\d .* UTC, not now", certificate=early.pem)
