@@ -111,6 +111,7 @@ class Core:
         self._detector = PresidioDetector()
         self._tokenisers = ThreadPoolExecutor(1, "tokenise")
         self._loader = ThreadPoolExecutor(1, "load")  # the repository loads one at a time
+        self._loads: dict[Version, asyncio.Future[Loaded]] = {}  # that wait or are under way
         alone = Batching(token_budget=1, capacity=limits.explanations)
         self._predictions = Lane("predict", _forward, batching, telemetry, workers)
         self._explanations = Lane("explain", self._scored, alone, telemetry)
@@ -272,17 +273,24 @@ class Core:
         loaded = self.repository.loaded(found)
         if loaded is not None:
             return loaded
-        loading = asyncio.get_running_loop().run_in_executor(
-            self._loader, self.repository.load, found
-        )
         try:
             async with asyncio.timeout(deadline.remaining()):
-                return await asyncio.shield(loading)
+                return await asyncio.shield(self._load(found))
         except TimeoutError:
             deadline.check()
             raise
         except InputError:
             raise RefusedError(Code.UNAVAILABLE, "the model cannot be loaded now") from None
+
+    def _load(self, version: Version) -> asyncio.Future[Loaded]:
+        """A load that all who wait for the version share, so that callers cannot pile up loads."""
+        loading = self._loads.get(version)
+        if loading is None:
+            loop = asyncio.get_running_loop()
+            loading = loop.run_in_executor(self._loader, self.repository.load, version)
+            loading.add_done_callback(lambda _: self._loads.pop(version))
+            self._loads[version] = loading
+        return loading
 
     def _is_ready(self, request: ReadinessRequest) -> bool:
         if request.model is not None:

@@ -212,10 +212,10 @@ class _Worker:
         raise RefusedError(Code.UNAVAILABLE, "the model cannot compute this now")
 
     def _hold(self, backend: WorkersBackend) -> int:
-        forgotten, self.forgotten = self.forgotten, []
-        if forgotten:
+        if forgotten := self.forgotten[:]:  # another thread may append more at any time
             self._ask({"forget": forgotten})
             self._loaded = {k: size for k, size in self._loaded.items() if k not in forgotten}
+            del self.forgotten[: len(forgotten)]
         if backend.key not in self._loaded:
             head, _ = self._ask(*backend.message())
             self._loaded[backend.key] = head["memory_bytes"]
