@@ -105,7 +105,7 @@ class ModelReadyRequest(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
-    """The newest where empty."""
+    """A version of the model; the newest where empty."""
     def __init__(
         self,
         *,
@@ -190,7 +190,7 @@ class ModelMetadataRequest(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
-    """The newest where empty."""
+    """A version of the model; the newest where empty."""
     def __init__(
         self,
         *,
@@ -405,7 +405,7 @@ class ModelInferRequest(_message.Message):
     RAW_INPUT_CONTENTS_FIELD_NUMBER: _builtins.int
     model_name: _builtins.str
     model_version: _builtins.str
-    """The newest where empty."""
+    """A version of the model; the newest where empty."""
     id: _builtins.str
     """Any; the response has it too."""
     @_builtins.property

@@ -6,8 +6,8 @@ the privacy of a model.
 
 Rules that hold for every method:
   * Texts are UTF-8. Positions in a text count Unicode code points, not bytes.
-  * What an answer leaves out because of the server's release policy is absent or empty, never
-    zero. Each field that can be withheld says so.
+  * What the server's release policy withholds is absent or empty in an answer, never zero. Each
+    field that can be withheld says so.
   * An answer never depends on other requests, or on the other texts of the same request, beyond
     rounding.
   * Failures carry a gRPC status and one plain sentence that quotes nothing of the request:
@@ -53,7 +53,7 @@ class PredictRequest(_message.Message):
     """A version of the model; the newest where absent."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """At least one; none without a visible character."""
+        """At least one text, each with a visible character."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class PredictStreamRequest(_message.Message):
     NUMBER_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
     number: _builtins.int
-    """Chosen by the client, to tell the answers apart."""
+    """Chosen by the client to tell the answers apart."""
     @_builtins.property
     def request(self) -> Global___PredictRequest: ...
     def __init__(
@@ -136,12 +136,12 @@ class PredictStreamResponse(_message.Message):
     RESPONSE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     number: _builtins.int
-    """That of the request."""
+    """The number of the request."""
     @_builtins.property
     def response(self) -> Global___PredictResponse: ...
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """As the status of a call of its own would be, with the same details."""
+        """The status that a call of its own would have ended with, and its details."""
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ class Prediction(_message.Message):
     label: _builtins.str
     """The most probable class."""
     truncated: _builtins.bool
-    """The text was longer than the model reads, and only its beginning counted."""
+    """True where the text was longer than the model reads, so that only its beginning counted."""
     @_builtins.property
     def probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """One for each of `label_names`, summing to 1; empty where the policy reveals labels only."""
@@ -201,9 +201,9 @@ class ExplainRequest(_message.Message):
     model: _builtins.str
     """A name from ListModels."""
     text: _builtins.str
-    """With at least one visible character."""
+    """A text with at least one visible character."""
     target_label: _builtins.str
-    """The class whose score is attributed to the tokens; the predicted one where absent."""
+    """The class whose score is attributed to the tokens; the predicted class where absent."""
     version: _builtins.str
     """A version of the model; the newest where absent."""
     def __init__(
@@ -244,7 +244,7 @@ class ExplainResponse(_message.Message):
     INTEGRATED_GRADIENTS_ERROR_FIELD_NUMBER: _builtins.int
     INTEGRATED_GRADIENTS_WITHHELD_FIELD_NUMBER: _builtins.int
     target_label: _builtins.str
-    """The class that integrated gradients are about."""
+    """The class whose score integrated gradients explain."""
     weight_bound: _builtins.float
     """No attention weight of the model on this text, in any layer, head or query, can exceed this,
     whatever the text says. It is the certified bound for as many keys as this answer has entries;
@@ -255,14 +255,14 @@ class ExplainResponse(_message.Message):
     version: _builtins.str
     """The version that answered."""
     integrated_gradients_error: _builtins.float
-    """By no more than this, rounding apart, does the sum of all integrated gradients miss the
-    difference of the two logits that it stands for: the convergence deltas of all pieces of the
-    path, added up without their signs. In the unit of the scores. It says that the scores add up,
-    not that each is as exact. Absent where the policy withholds integrated gradients.
+    """The sum of all integrated gradients differs by no more than this, apart from rounding, from the
+    difference of the two logits that it stands for. It is the sum of the absolute convergence
+    deltas of all pieces of the path, in the unit of the scores. It says that the scores add up, not
+    that each of them is as exact. Absent where the policy withholds integrated gradients.
     """
     integrated_gradients_withheld: _builtins.str
     """Why integrated gradients are withheld though the policy reveals them: the numerical integration
-    did not converge to within 5 % of what the scores should add up to. Absent where they are not.
+    did not converge to within 5 % of what the scores should add up to. Absent otherwise.
     """
     @_builtins.property
     def label_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -272,7 +272,7 @@ class ExplainResponse(_message.Message):
     def prediction(self) -> Global___Prediction: ...
     @_builtins.property
     def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenExplanation]:
-        """The tokens of the text in their order; several become one where they are redacted."""
+        """The tokens of the text in order; a run of redacted tokens is one entry."""
 
     @_builtins.property
     def special_tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenExplanation]:
@@ -349,7 +349,7 @@ class TokenExplanation(_message.Message):
 
     @_builtins.property
     def layer_attention(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """The same in each layer, the last one last. Empty where withheld."""
+        """The same for each layer, from the first to the last. Empty where withheld."""
 
     @_builtins.property
     def offsets(self) -> Global___Offsets:
@@ -499,12 +499,12 @@ class ModelSummary(_message.Message):
     VERSIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     private: _builtins.bool
-    """Trained under differential privacy."""
+    """Whether it was trained under differential privacy."""
     epsilon: _builtins.float
     """The ε and δ of the training; absent where it was not private."""
     delta: _builtins.float
     version: _builtins.str
-    """The version that this is about; in a list, the newest."""
+    """The version that these fields describe; in a list, the newest."""
     @_builtins.property
     def label_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -643,7 +643,7 @@ class Attention(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FLOOR_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
-    """Where heads learn their temperatures, the one they started from."""
+    """The temperature; where heads learn their temperatures, the one they started from."""
     clip: _builtins.float
     """Absent where logits are not clipped; then no bound is certified."""
     clip_mode: _builtins.str
@@ -651,7 +651,9 @@ class Attention(_message.Message):
     score: _builtins.str
     """How logits are made: `dot_product` or `additive`. Names may be added."""
     temperature_floor: _builtins.float
-    """Present where heads learn their temperatures: none is below it, and bounds are certified there."""
+    """Present where heads learn their temperatures: no temperature is below it, and bounds are
+    certified at it.
+    """
     def __init__(
         self,
         *,

@@ -74,8 +74,9 @@ class AttnprivServiceServicer:
     def PredictStream(self, request_iterator, context):
         """The same for many texts, one request after the other over one stream. Answers come as they are
         ready, not in the order of the requests; each carries the number of its request. A request that
-        fails is answered with its status and ends nothing else. Where the server is full, the stream
-        waits in place of failing: it reads no further until there is room.
+        fails is answered with its status and ends nothing else. While the server is full, requests
+        wait instead of failing, and the stream is read no further; but a request that is refused with
+        RESOURCE_EXHAUSTED and no RetryInfo is answered so, since waiting would not help.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -6,8 +6,8 @@ the privacy of a model.
 
 Rules that hold for every method:
   * Texts are UTF-8. Positions in a text count Unicode code points, not bytes.
-  * What an answer leaves out because of the server's release policy is absent or empty, never
-    zero. Each field that can be withheld says so.
+  * What the server's release policy withholds is absent or empty in an answer, never zero. Each
+    field that can be withheld says so.
   * An answer never depends on other requests, or on the other texts of the same request, beyond
     rounding.
   * Failures carry a gRPC status and one plain sentence that quotes nothing of the request:
@@ -57,8 +57,9 @@ class AttnprivServiceStub:
     PredictStream: _grpc.StreamStreamMultiCallable[_attnpriv_pb2.PredictStreamRequest, _attnpriv_pb2.PredictStreamResponse]
     """The same for many texts, one request after the other over one stream. Answers come as they are
     ready, not in the order of the requests; each carries the number of its request. A request that
-    fails is answered with its status and ends nothing else. Where the server is full, the stream
-    waits in place of failing: it reads no further until there is room.
+    fails is answered with its status and ends nothing else. While the server is full, requests
+    wait instead of failing, and the stream is read no further; but a request that is refused with
+    RESOURCE_EXHAUSTED and no RetryInfo is answered so, since waiting would not help.
     """
     Explain: _grpc.UnaryUnaryMultiCallable[_attnpriv_pb2.ExplainRequest, _attnpriv_pb2.ExplainResponse]
     """What one answer rests on, token by token."""
@@ -75,8 +76,9 @@ class AttnprivServiceAsyncStub(AttnprivServiceStub):
     PredictStream: _aio.StreamStreamMultiCallable[_attnpriv_pb2.PredictStreamRequest, _attnpriv_pb2.PredictStreamResponse]  # type: ignore[assignment]
     """The same for many texts, one request after the other over one stream. Answers come as they are
     ready, not in the order of the requests; each carries the number of its request. A request that
-    fails is answered with its status and ends nothing else. Where the server is full, the stream
-    waits in place of failing: it reads no further until there is room.
+    fails is answered with its status and ends nothing else. While the server is full, requests
+    wait instead of failing, and the stream is read no further; but a request that is refused with
+    RESOURCE_EXHAUSTED and no RetryInfo is answered so, since waiting would not help.
     """
     Explain: _aio.UnaryUnaryMultiCallable[_attnpriv_pb2.ExplainRequest, _attnpriv_pb2.ExplainResponse]  # type: ignore[assignment]
     """What one answer rests on, token by token."""
@@ -102,8 +104,9 @@ class AttnprivServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_attnpriv_pb2.PredictStreamResponse], _abc.AsyncIterator[_attnpriv_pb2.PredictStreamResponse]]:
         """The same for many texts, one request after the other over one stream. Answers come as they are
         ready, not in the order of the requests; each carries the number of its request. A request that
-        fails is answered with its status and ends nothing else. Where the server is full, the stream
-        waits in place of failing: it reads no further until there is room.
+        fails is answered with its status and ends nothing else. While the server is full, requests
+        wait instead of failing, and the stream is read no further; but a request that is refused with
+        RESOURCE_EXHAUSTED and no RetryInfo is answered so, since waiting would not help.
         """
 
     @_abc_1.abstractmethod
