@@ -117,7 +117,7 @@ class Core:
         self._explanations = Lane("explain", self._scored, alone, telemetry)
 
     def close(self) -> None:
-        """Finish what waits and end the threads."""
+        """Finish the work that waits, and end the threads."""
         for lane in (self._predictions, self._explanations):
             lane.close()
         for pool in (self._tokenisers, self._loader):
@@ -268,7 +268,7 @@ class Core:
             ) from None
 
     async def _loaded(self, name: str, version: str | None, deadline: Deadline) -> Loaded:
-        """The model, after it was loaded where it has to be; others are answered meanwhile."""
+        """The model, loaded first if it is not in memory; others are answered meanwhile."""
         found = self._find(name, version)
         loaded = self.repository.loaded(found)
         if loaded is not None:
@@ -333,7 +333,7 @@ def _prediction(
 
 
 def _weight_bound(policy: Policy, run: Run, entries: int) -> float | None:
-    """The certified bound; with a redacted run counted once it is larger, so it still holds."""
+    """The certified bound. It counts a redacted run as one entry, which only makes it larger."""
     attention = run.model.config.attention
     if attention.clip is None or not policy.reveal_attention:
         return None
@@ -362,7 +362,7 @@ def _check_readable(field: str, encodings: Sequence[Encoding]) -> None:
 
 
 def _path(field: str, index: int) -> str:
-    """Where a text stands in its request."""
+    """The path of a text in its request, such as ``texts[3]``."""
     return field if field == "text" else f"{field}[{index}]"
 
 
@@ -373,7 +373,7 @@ def _refuse_input(field: str, description: str) -> NoReturn:
 
 
 def _model(version: Version, versions: Sequence[Version]) -> Model:
-    """The card under the name by which the model is served: a folder may have been renamed."""
+    """The card, under the name that the model is served by: its folder may have been renamed."""
     card = {**version.card, "name": version.name}
     return Model(card, version.version, tuple(each.version for each in versions))
 

@@ -30,7 +30,7 @@ def usable_cores(
 
 
 def _groups(membership: Path, mounted: Path) -> Iterator[Path]:
-    """Where quotas of this process may stand; not all of these folders are there."""
+    """The folders that may hold quotas of this process; not all of them exist."""
     try:
         lines = membership.read_text().splitlines()
     except OSError:
@@ -45,7 +45,7 @@ def _groups(membership: Path, mounted: Path) -> Iterator[Path]:
 
 
 def _folders(controllers: str) -> tuple[str, ...]:
-    """Below which folders the groups of a hierarchy are mounted, where it can have quotas."""
+    """The mount folders of a hierarchy's groups; none where it cannot have quotas."""
     if not controllers:
         return ".", "unified"  # version 2, alone or beside version 1
     return ("cpu", controllers) if "cpu" in controllers.split(",") else ()

@@ -13,7 +13,7 @@ from attnpriv_server.domain import Code, RefusedError
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it is not typed
-    """Tells whoever asks, and whoever watches, which names are served; use it in one event loop.
+    """Tells callers and watchers which names are served; use it in one event loop.
 
     The servicer that comes with gRPC holds a lock while it writes to a watcher: one that reads
     nothing keeps it for good, and with it every later change and the end of the server. Its
@@ -26,7 +26,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it is not 
         self._stopping = False
 
     def tell(self, names: Mapping[str, bool]) -> None:
-        """Say which names are served; those that were there before and are not now, are not."""
+        """Say which names are served; of those told before, the others are not any more."""
         if not self._stopping:
             self._set(dict.fromkeys(self._names, False) | dict(names))
 
@@ -58,7 +58,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it is not 
             await changed.wait()
 
     async def List(self, request: health_pb2.HealthListRequest, call: Call) -> NoReturn:  # noqa: N802
-        """Not here: it would name the models to callers that may not list them."""
+        """Refused: it would name the models to callers that may not list them."""
         raise RefusedError(Code.UNIMPLEMENTED, "ListModels names the models")
 
     def _answer(self, name: str) -> health_pb2.HealthCheckResponse:

@@ -13,8 +13,8 @@ from attnpriv_server.memory import Returning
 from attnpriv_server.queueing import Batching, FairQueue, Model, Row, Ticket
 from attnpriv_server.telemetry import Telemetry
 
-# What a full queue tells its callers: no sooner, since they would only knock again, and no later,
-# since the guess rests on the last batches.
+# Bounds of the seconds after which a full queue tells callers to try again: sooner would be too
+# early, and later would trust the speed of the last batches too far.
 SHORTEST_RETRY, LONGEST_RETRY = 0.05, 10.0
 RATE_MEMORY = 32  # batches after which a change of speed has sunk in
 
@@ -25,7 +25,7 @@ Compute = Callable[[Any, Sequence[Any]], Sequence[Any]]
 
 
 class _Results:
-    """What somebody in an event loop waits for; to be touched in the loop's thread only."""
+    """The results that a request in an event loop waits for; use it in that loop's thread only."""
 
     def __init__(self, rows: int) -> None:
         self.loop = asyncio.get_running_loop()
@@ -34,7 +34,7 @@ class _Results:
         self._missing = rows
 
     def give(self, index: int, result: Any) -> None:
-        """One row's result; an exception ends the request, and what comes later is ignored."""
+        """Take one row's result. An exception ends the request, and later results are ignored."""
         self._results[index] = result
         self._missing -= 1
         if self.future.done():
@@ -83,7 +83,7 @@ class Lane:
             worker.start()
 
     def check_room(self, rows: int, principal: Hashable) -> None:
-        """Refuse what ``compute`` would refuse now, before any work goes into its rows.
+        """Refuse a request that ``compute`` would refuse now, before any work goes into its rows.
 
         Raises:
             RefusedError: the queue is full.
@@ -140,7 +140,7 @@ class Lane:
             raise
 
     def close(self) -> None:
-        """Take no more, compute what still waits, and stop."""
+        """Take no more requests, compute those that wait, and stop."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -198,7 +198,7 @@ class Lane:
                 self._changed.wait()
 
     def _results(self, batch: Sequence[Row]) -> Sequence[Any]:
-        """Compute a batch; should it fail, each row alone: none fails for another's sake."""
+        """Compute a batch. If that fails, compute each row alone, so that one fails no other."""
         try:
             return self._compute(batch[0].model, [row.payload for row in batch])
         except Exception as error:

@@ -22,7 +22,7 @@ class Model(Hashable, Protocol):
 
     @property
     def name(self) -> str:
-        """In metrics."""
+        """The model's name in metrics."""
 
 
 Shelf = tuple[Model, int]  # rows of one model and length
@@ -30,7 +30,7 @@ Shelf = tuple[Model, int]  # rows of one model and length
 
 @dataclass(frozen=True)
 class Batching:
-    """How rows are put together.
+    """How rows are put together into batches.
 
     Attributes:
         token_budget: tokens of a batch of several rows, at most.
@@ -95,7 +95,7 @@ class Row:
 
 
 class _Account:
-    """What one principal has waiting, and how much it was served."""
+    """The rows that one principal has waiting, and the tokens it was served."""
 
     def __init__(self, principal: Hashable, served: float) -> None:
         self.principal = principal
@@ -124,7 +124,7 @@ class _Account:
         return min((rows[0] for rows in self.shelves.values()), key=_order)
 
     def most_urgent_of(self, model: Model, longest: int) -> Row | None:
-        """Among the rows of a model with so many tokens at most."""
+        """The most urgent of a model's rows that have at most ``longest`` tokens."""
         fitting = (
             rows[0]
             for (of, length), rows in self.shelves.items()
@@ -159,7 +159,7 @@ class FairQueue:
         self.waiting = 0
 
     def add(self, ticket: Ticket, rows: Sequence[Row]) -> list[Ticket] | None:
-        """Let a request wait.
+        """Queue a request.
 
         Where there is no room, requests of whoever has most waiting make room, the newest first,
         unless the asker would then have more.
@@ -180,18 +180,18 @@ class FairQueue:
         return evicted
 
     def has_room(self, principal: Hashable, rows: int) -> bool:
-        """Whether a request of so many rows would be taken now."""
+        """Whether a request of ``rows`` rows would be taken now."""
         return self._to_evict(principal, rows) is not None
 
     def remove(self, ticket: Ticket) -> bool:
-        """Take a request's waiting rows out; whether there were any."""
+        """Remove a request's waiting rows, and return whether there were any."""
         rows = list(ticket.rows)
         for row in rows:
             self._remove(row)
         return bool(rows)
 
     def expired(self, now: float) -> list[Ticket]:
-        """Take out the requests whose deadline has passed."""
+        """Remove and return the requests whose deadline has passed."""
         late = [
             ticket
             for account in self._accounts.values()
@@ -203,7 +203,7 @@ class FairQueue:
         return late
 
     def take(self) -> list[Row]:
-        """Take the next batch out; empty where nothing waits."""
+        """Remove and return the next batch; empty where nothing waits."""
         if not self._accounts:
             return []
         account = min(self._accounts.values(), key=_served)
@@ -219,7 +219,7 @@ class FairQueue:
         return batch
 
     def _next(self, model: Model, longest: int) -> Row | None:
-        """The most urgent row that fits of whoever was served least."""
+        """The most urgent row that fits, of the principal that was served least."""
         for account in sorted(self._accounts.values(), key=_served):
             if row := account.most_urgent_of(model, longest):
                 return row

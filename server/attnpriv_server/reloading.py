@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class Reloaded(Generic[Value]):
-    """A value made from files, made anew when one of them changes; safe in every thread.
+    """A value that is made from files, and again whenever they change; safe in every thread.
 
     A change that cannot be used leaves the old value in force, and so does a file that has gone;
     both are logged, once. Contents are compared, not time stamps: a file that is rewritten within
@@ -89,7 +89,7 @@ class Reloaded(Generic[Value]):
 
 
 def _read(path: Path) -> bytes | str:
-    """What is in the file, or why that cannot be told."""
+    """The file's bytes, or why it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:

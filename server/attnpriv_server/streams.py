@@ -49,7 +49,7 @@ class Streams:
 
     @asynccontextmanager
     async def opened(self, credentials: Credentials, role: Role | None) -> AsyncIterator[Stream]:
-        """Run the handler of a stream inside.
+        """Keep a stream open while the block runs.
 
         Raises:
             RefusedError: the caller is not admitted any more, or the server is stopping.

@@ -90,7 +90,7 @@ class Telemetry:
         self._tracer = provider.get_tracer(PACKAGE, attnpriv.__version__)
 
     def call_finished(self, method: str, code: str, seconds: float) -> None:
-        """A call was answered, with a status code; the span around this gets the code too."""
+        """Count a call that has ended; the span around this gets its status code too."""
         method, code = _known(method, self._methods), _known(code, CODES)
         self._metrics.calls.labels(method, code).inc()
         self._metrics.call_seconds.labels(method).observe(seconds)
@@ -100,14 +100,14 @@ class Telemetry:
             span.set_status(trace.StatusCode.ERROR)
 
     def batch_finished(self, lane: str, model: str, rows: int, tokens: int, seconds: float) -> None:
-        """A batch was computed.
+        """Record a batch that was computed.
 
         Args:
-            lane: where.
-            model: its name.
-            rows: texts in the batch.
-            tokens: of the texts.
-            seconds: of computing.
+            lane: the lane that computed it.
+            model: the model's name.
+            rows: number of texts.
+            tokens: number of tokens of all texts.
+            seconds: time it took.
         """
         lane = _known(lane, LANES)
         self._metrics.batch_rows.labels(lane).observe(rows)
@@ -115,15 +115,15 @@ class Telemetry:
         self._metrics.batch_seconds.labels(lane, _known(model, self._models)).observe(seconds)
 
     def waited(self, lane: str, seconds: float) -> None:
-        """A row left the queue to be computed."""
+        """Record how long a row waited before it was computed."""
         self._metrics.wait_seconds.labels(_known(lane, LANES)).observe(seconds)
 
     def refused(self, lane: str) -> None:
-        """A request found the queue full, or had to make room in it."""
+        """Count a request that found the queue full, or had to make room in it."""
         self._metrics.refused.labels(_known(lane, LANES)).inc()
 
     def dropped(self, lane: str, reason: str) -> None:
-        """A request left the queue before it was computed, for a reason of ``DROP_REASONS``."""
+        """Count a request that left the queue uncomputed, for one of ``DROP_REASONS``."""
         self._metrics.dropped.labels(_known(lane, LANES), _known(reason, DROP_REASONS)).inc()
 
     def watch_queue(self, lane: str, rows: Callable[[], int]) -> None:
@@ -131,11 +131,11 @@ class Telemetry:
         self._metrics.queue_rows.labels(_known(lane, LANES)).set_function(rows)
 
     def worker_died(self) -> None:
-        """A worker process ended though nobody had told it to."""
+        """Count a worker process that ended without being told to."""
         self._metrics.worker_deaths.inc()
 
     def model_loaded(self, model: str, version: str, seconds: float, memory_bytes: int) -> None:
-        """A model of the repository is ready; from now on its name may be written."""
+        """Record a loaded model of the repository; from now on its name may be written."""
         self._models.add(model)
         self._versions.add(version)
         self._loaded.add((model, version))
@@ -143,17 +143,17 @@ class Telemetry:
         self._metrics.memory_bytes.labels(model, version).set(memory_bytes)
 
     def model_unloaded(self, model: str, version: str) -> None:
-        """A model's memory is free again."""
+        """Record that a model is no longer in memory."""
         self._loaded.discard((model, version))
         self._metrics.memory_bytes.remove(model, version)
 
     def load_failed(self, model: str) -> None:
-        """A model of the repository, never one that a caller guessed, could not be loaded."""
+        """Count a failed load of a model in the repository, never of one that a caller guessed."""
         self._models.add(model)
         self._metrics.load_failures.labels(model).inc()
 
     def look_failed(self) -> None:
-        """The folder of models could not be read, so what is served stayed as it was."""
+        """Count a look at the folder of models that failed, so that nothing changed."""
         self._metrics.look_failures.inc()
 
     @contextmanager
@@ -242,7 +242,7 @@ class _Metrics:
 
 
 def _known(value: str, names: Container[str]) -> str:
-    """The value where it is one of the names: what a caller makes up must add no time series."""
+    """The value if it is one of the names, else ``other``: callers must add no time series."""
     return value if value in names else OTHER
 
 
@@ -272,13 +272,13 @@ def _exporting_provider() -> TracerProvider | None:
 
 
 def _resource() -> Resource:
-    """What the environment says of this server, under our name where it gives none."""
+    """The resource that the environment describes, under our name where it gives none."""
     named = OTELResourceDetector().detect().attributes.get(SERVICE_NAME)
     return Resource.create(None if named else {SERVICE_NAME: "attnpriv-server"})
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a record: the ``fields`` that our own code gave it, and never a message.
+    """One JSON object per record: the ``fields`` that our own code gave it, and never a message.
 
     A message of another library may quote a text, so of it only its origin is written.
     """
@@ -316,7 +316,7 @@ def configure_logging() -> None:
 
 
 def _log_uncaught(caught: Any) -> None:
-    """What Python would print with message and traceback: of a dying thread, of a destructor."""
+    """Log what Python would print with its message: an error that ends a thread or a destructor."""
     if caught.exc_value is not None:
         log_defect(caught.exc_value)
 

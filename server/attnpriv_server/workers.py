@@ -100,7 +100,7 @@ class Workers:
 
     @contextmanager
     def _taken(self, wanted: _Worker | None = None) -> Iterator[_Worker]:
-        """A worker for this thread alone: the one that is wanted, or the one used last."""
+        """Take a worker for this thread alone: the one that is wanted, or the one used last."""
         with self._changed:
             if wanted is not None:
                 self._wanted.add(wanted)
@@ -153,14 +153,14 @@ class WorkersBackend:
         return self._workers.classify(self, texts)
 
     def message(self) -> tuple[dict[str, Any], bytes]:
-        """What makes a worker load it."""
+        """The message that makes a worker load it."""
         model = self._run.model
         head = {"load": self.key, "config": model.config.to_dict(), "precision": self._precision}
         return head, safetensors.torch.save(model.state_dict())
 
 
 def limit_waiting(connection: socket.socket, seconds: int) -> None:
-    """Make a read or write that waits longer an OSError, in whatever holds the connection."""
+    """Make reads and writes that wait longer than ``seconds`` fail with OSError."""
     timeval = struct.pack("ll", seconds, 0)
     for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
         connection.setsockopt(socket.SOL_SOCKET, option, timeval)
@@ -177,7 +177,7 @@ class _Worker:
         self._start()
 
     def load(self, backend: WorkersBackend) -> int:
-        """Have it hold a model, and say how many bytes that takes."""
+        """Load a model into it, and return how many bytes that takes."""
         return self._insist(lambda: self._hold(backend))
 
     def classify(
@@ -203,7 +203,7 @@ class _Worker:
             self._process.wait()
 
     def _insist(self, work: Callable[[], T]) -> T:
-        """Have it done; should the process die of it, once more by a new one."""
+        """Do the work; if the process dies of it, do it once more in a new one."""
         for _ in range(2):
             try:
                 return work()

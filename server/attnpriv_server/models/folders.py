@@ -44,7 +44,7 @@ MOST_LAYERS, MOST_TOKENS = 1024, 8192
 
 @dataclass(frozen=True)
 class Place:
-    """Where there is a version of a model; nothing of it has been read yet.
+    """Where a version of a model is; nothing of it has been read yet.
 
     Attributes:
         name: of the model.
@@ -104,7 +104,7 @@ def find_places(root: Path) -> Found:
 
 
 def fingerprint(path: Path) -> Hashable:
-    """What changes whenever something in a folder does; no file is opened for it.
+    """A value that changes whenever anything in a folder does; it opens no file.
 
     None where there is no folder, and an error's number where it cannot be read.
     """
@@ -122,7 +122,7 @@ def fingerprint(path: Path) -> Hashable:
 
 
 def read_place(root: Path, place: Place) -> Run:
-    """The run at a place, under the model's name, with everything checked but its answers.
+    """Read the run at a place, under the model's name, and check everything but its answers.
 
     Claim: nothing outside of ``root`` is read, and nothing that everybody may write to.
 
@@ -183,7 +183,7 @@ def _check_name(place: Place) -> None:
 
 
 def _check_access(root: Path, path: Path) -> None:
-    """Refuse links out of the repository, and what anybody on the machine could replace.
+    """Refuse links out of the repository, and files that anybody on the machine could replace.
 
     Who reaches the root of a mounted volume is decided by who mounts it; many are open to all.
     """
@@ -238,7 +238,7 @@ def _check_model(run: Run) -> None:
 
 
 def _check_card(run: Run) -> None:
-    """Refuse a card that speaks of another model, or that could not be put into an answer."""
+    """Refuse a card that describes another model, or that would not fit into an answer."""
     card, config = run.card, run.model.config
     for name, kind in CARD.items():
         if not isinstance(card.get(name), kind):

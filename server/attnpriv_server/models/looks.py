@@ -97,9 +97,9 @@ def was_overtaken(place: Place, before: Hashable) -> bool:
 
 
 def _may_pass(cause: BaseException | None) -> bool:
-    """Whether it was want of memory or a troubled disk that made a load fail, not the folder.
+    """Whether a load failed for want of memory or by a troubled disk, and not by the folder.
 
-    A worker that is killed while it loads, which refuses, mostly wants memory.
+    A worker that is killed while it loads raises RefusedError, and mostly it lacked memory.
     """
     if isinstance(cause, FileNotFoundError):
         return False

@@ -120,7 +120,7 @@ class Repository:
         return self._ready.is_set()
 
     def models(self) -> dict[str, tuple[Version, ...]]:
-        """What can be asked for: by name, sorted, the oldest version first."""
+        """The versions that can be asked for, by model: names sorted, the oldest version first."""
         return self._catalog.models()
 
     def find(self, name: str, version: str | None = None) -> Version:
@@ -135,11 +135,11 @@ class Repository:
         return self._catalog.find(name, version)
 
     def loaded(self, version: Version) -> Loaded | None:
-        """What answers for a version now, if it is in memory; never waits, counts as a use."""
+        """The loaded model of a version, if it is in memory. Never waits; counts as a use."""
         return self._memory.get(version)
 
     def load(self, version: Version) -> Loaded:
-        """What answers for a version now, loaded first where it has to be.
+        """The loaded model of a version; it is loaded first where it is not in memory.
 
         It waits for the load that is under way, of whichever model: one at a time bounds the
         memory. Where the folder was replaced, the answer is of the new content.
@@ -169,7 +169,7 @@ class Repository:
     def refresh(self) -> None:
         """Take in what has changed in the folder; the watching thread calls this.
 
-        A version is withdrawn when two looks running have missed it: to replace a folder takes two
+        A version is withdrawn once two looks in a row have missed it: replacing a folder takes two
         renames, and a look may fall between them.
         """
         try:
@@ -195,7 +195,7 @@ class Repository:
                 log_defect(error)
 
     def _check_root(self, found: Found) -> None:
-        """Tell a folder that was emptied from the empty one under a disk that is gone."""
+        """Tell a folder that was emptied from the empty mount point of a disk that is gone."""
         if not (found.places or os.path.samestat(self._root, self._folder.stat())):
             raise FileNotFoundError
 
@@ -276,7 +276,7 @@ class Repository:
         self._missing = missing
 
     def _load_successor(self, version: Version, missing: set[Place]) -> None:
-        """Have the next newest version ready where the newest one is about to go."""
+        """Load the next newest version where the newest one is about to be withdrawn."""
         *older, newest = self._catalog.versions(version.name)
         left = [other for other in older if other.place not in missing]
         if version is newest and left and self._memory.holds(version.name, version.version):
