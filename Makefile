@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PYTEST = $(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal
 # protoc finds google/rpc/status.proto where googleapis-common-protos has it: beside its Python.
 PROTOC = $(BIN)/python -m grpc_tools.protoc -I proto \
   -I $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
@@ -15,7 +16,7 @@ BROWSER ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/attnpriv-browser
 # hardening_frontier is not among them: it takes a file to go on with, and hours.
 BENCHMARKS := $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/*.py)))) serving
 
-.PHONY: setup demo test interop soak fuzz browser docs lint bench proto check-proto lint-proto release-proto clean
+.PHONY: setup demo test test-exhaustive test-all interop soak fuzz browser docs lint bench proto check-proto lint-proto release-proto clean
 
 setup: $(READY)  ## a virtual environment with everything, from PyPI alone
 
@@ -28,9 +29,14 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## the main job: train privately, audit, serve, ask
 	$(BIN)/python examples/demo.py
 
-test: $(READY)  ## import rules, doctests, unit and end-to-end tests
+test: $(READY)  ## import rules, doctests, unit and end-to-end tests, in minutes
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal
+	$(PYTEST) -m 'not exhaustive'
+
+test-exhaustive: $(READY)  ## what `make test` leaves out: whole grids, long kill loops, 100-draw nulls
+	$(PYTEST) -m exhaustive
+
+test-all: test test-exhaustive  ## every test, once
 
 interop: $(READY) $(CLIENTS:%=$(INTEROP)/%/.ready)  ## unmodified clients of the Open Inference Protocol against the server
 	ATTNPRIV_INTEROP=$(INTEROP) $(BIN)/python -m pytest -q tests/interop
