@@ -9,6 +9,11 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.grids import mark_the_rest
+from tests.shapes import check_shapes
+
+check_shapes()  # before anything imports what is checked
+
 from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import Dataset, load_dataset
 from attnpriv.training import train
@@ -18,6 +23,11 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 # Two noisy cores: no deadlines, and the same examples in every run.
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
+
+
+@pytest.hookimpl(tryfirst=True)  # before ``-m`` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_the_rest(items)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -72,15 +73,15 @@ class Rule:
 
 
 def blockwise_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    gain: Tensor | None,
-    vector: Tensor | None,
-    bias: Tensor | None,
-    mask: Tensor | None,
+    q: Float[Tensor, "B H Tq Dh"],
+    k: Float[Tensor, "B H Tk Dh"],
+    v: Float[Tensor, "B H Tk Dv"],
+    gain: Float[Tensor, "B H 1 1"] | None,
+    vector: Float[Tensor, "B H 1 Dh"] | None,
+    bias: Float[Tensor, "H distances"] | None,
+    mask: Bool[Tensor, "#B #H #Tq #Tk"] | None,
     rule: Rule,
-) -> Tensor:
+) -> Float[Tensor, "B H Tq Dv"]:
     """Weighted sums of the values, [B, H, Tq, Dv]; zeros for a query that sees no key.
 
     Args:

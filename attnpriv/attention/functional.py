@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -38,6 +39,9 @@ LOG2E = math.log2(math.e)
 LARGEST_EXPONENT = 60.0
 
 Backend = Literal["eager", "fused", "blockwise", "flex"]
+Mask = Bool[Tensor, "B Tk"] | Bool[Tensor, "#B #H #Tq #Tk"]
+PerHead = Float[Tensor, " H"] | Float[Tensor, "B H"]
+VectorPerHead = Float[Tensor, "H Dh"] | Float[Tensor, "B H Dh"]
 
 
 def choose_backend(
@@ -87,16 +91,16 @@ def choose_backend(
 
 
 def attention_weights(
-    q: Tensor,
-    k: Tensor,
-    mask: Tensor | None,
+    q: Float[Tensor, "B H Tq Dh"],
+    k: Float[Tensor, "B H Tk Dh"],
+    mask: Mask | None,
     config: AttentionConfig,
     *,
     causal: bool = False,
-    temperature: Tensor | None = None,
-    score_vector: Tensor | None = None,
-    position_bias: Tensor | None = None,
-) -> Tensor:
+    temperature: PerHead | None = None,
+    score_vector: VectorPerHead | None = None,
+    position_bias: Float[Tensor, "H distances"] | None = None,
+) -> Float[Tensor, "B H Tq Tk"]:
     """The attention weights, each row a distribution over the visible keys.
 
     Half-precision inputs are computed in float32 and rounded once at the end, so a returned weight
@@ -148,18 +152,18 @@ def attention_weights(
 
 
 def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
+    q: Float[Tensor, "B H Tq Dh"],
+    k: Float[Tensor, "B H Tk Dh"],
+    v: Float[Tensor, "B H Tk Dv"],
+    mask: Mask | None,
     config: AttentionConfig,
     need_weights: bool = False,
     *,
     causal: bool = False,
-    temperature: Tensor | None = None,
-    score_vector: Tensor | None = None,
-    position_bias: Tensor | None = None,
-) -> tuple[Tensor, Tensor | None]:
+    temperature: PerHead | None = None,
+    score_vector: VectorPerHead | None = None,
+    position_bias: Float[Tensor, "H distances"] | None = None,
+) -> tuple[Float[Tensor, "B H Tq Dv"], Float[Tensor, "B H Tq Tk"] | None]:
     """Weighted sums of the values, with the weights on request.
 
     Without weights no [B, H, Tq, Tk] tensor is made, forward or backward. A mask together with

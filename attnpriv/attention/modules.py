@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attnpriv.attention.functional import attend, attention_weights
+from attnpriv.attention.functional import Mask, attend, attention_weights
 from attnpriv.attention.packing import Packing
 from attnpriv.attention.scores import wide_dtype
 from attnpriv.config import AttentionConfig
@@ -32,7 +33,7 @@ class PerRecord(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(initial)
 
-    def forward(self, batch: Tensor) -> Tensor:
+    def forward(self, batch: Shaped[Tensor, "B ..."]) -> Shaped[Tensor, "B ..."]:
         """The parameter as [B, ...], for a detached tensor ``batch`` with B rows.
 
         Nothing flows back to ``batch``; a hook on the gradient of an attached one would never fire.
@@ -88,14 +89,14 @@ class HardenedAttention(nn.Module):
 
     def forward(
         self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        mask: Tensor | None = None,
+        q: Float[Tensor, "B H Tq Dh"],
+        k: Float[Tensor, "B H Tk Dh"],
+        v: Float[Tensor, "B H Tk Dv"],
+        mask: Mask | None = None,
         need_weights: bool = False,
         causal: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        """As ``attend``: q [B, H, Tq, Dh], k and v [B, H, Tk, Dh] to [B, H, Tq, Dh]."""
+    ) -> tuple[Float[Tensor, "B H Tq Dv"], Float[Tensor, "B H Tq Tk"] | None]:
+        """As ``attend``, with this module's configuration and parameters."""
         batch = q.detach()
         temperature = None if self.raw_temperature is None else self._above_floor(batch)
         vector = None if self.score_vector is None else self.score_vector(batch)
@@ -160,8 +161,11 @@ class MultiHeadSelfAttention(nn.Module):
         self.output = nn.Linear(dim, dim)
 
     def forward(
-        self, x: Tensor, mask: Tensor | Packing | None, need_weights: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
+        self,
+        x: Float[Tensor, "B T D"] | Float[Tensor, "N D"],
+        mask: Bool[Tensor, "B T"] | Bool[Tensor, "#B #H #T #T"] | Packing | None,
+        need_weights: bool = False,
+    ) -> tuple[Float[Tensor, "B T D"] | Float[Tensor, "N D"], Float[Tensor, "B H T T"] | None]:
         """Map x [B, T, D] under mask [B, T] to ([B, T, D], weights [B, H, T, T] or None).
 
         For packed texts, map the tokens [N, D] to ([N, D], None).
@@ -215,8 +219,12 @@ class MultiHeadCrossAttention(nn.Module):
         self.output = nn.Linear(dim, dim)
 
     def forward(
-        self, x: Tensor, context: Tensor, mask: Tensor | None, need_weights: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
+        self,
+        x: Float[Tensor, "B Tq D"],
+        context: Float[Tensor, "B Tk C"],
+        mask: Mask | None,
+        need_weights: bool = False,
+    ) -> tuple[Float[Tensor, "B Tq D"], Float[Tensor, "B H Tq Tk"] | None]:
         """Map x [B, Tq, D] and context [B, Tk, C] to ([B, Tq, D], weights [B, H, Tq, Tk] or None).
 
         The mask [B, Tk] says which tokens of the context may be seen.
@@ -244,8 +252,11 @@ class AttentionPooling(nn.Module):
         self.core = HardenedAttention(config, heads, head_dim)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None, need_weights: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
+        self,
+        x: Float[Tensor, "B T D"],
+        mask: Bool[Tensor, "B T"] | None,
+        need_weights: bool = False,
+    ) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B H 1 T"] | None]:
         """Map x [B, T, D] under mask [B, T] to ([B, D], weights [B, H, 1, T] or None)."""
         k, v = (_split(part, self.core.heads) for part in self.key_value(x).chunk(2, dim=-1))
         q = self.query(x.detach()).to(k.dtype)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 from attnpriv.errors import InputError
@@ -36,7 +37,7 @@ class Group:
     sources: Tensor
     mask: Tensor | None
 
-    def part(self, padded: Tensor) -> Tensor:
+    def part(self, padded: Shaped[Tensor, "P W"]) -> Shaped[Tensor, "b t W"]:
         """The group's part of ``padded`` [P, W], to read or to write, [b, t, W]."""
         return padded[self.places].view(*self.sources.shape, -1)
 
@@ -73,15 +74,15 @@ class Packing:
         self._sources = torch.cat([counts[:0], *(g.sources.flatten() for g in self.groups)])
         self._places = self._find_places()
 
-    def pad(self, x: Tensor) -> Tensor:
-        """Copy the tokens x [N, W] to the places of all groups, [P, W]."""
+    def pad(self, x: Shaped[Tensor, "N ..."]) -> Shaped[Tensor, "P ..."]:
+        """Copy the tokens x [N, ...] to the places of all groups, [P, ...]."""
         return x.index_select(0, self._sources)
 
-    def unpad(self, padded: Tensor) -> Tensor:
-        """Copy the tokens [N, W] back from ``padded`` [P, W]; the filling repeats one of them."""
+    def unpad(self, padded: Shaped[Tensor, "P ..."]) -> Shaped[Tensor, "N ..."]:
+        """Copy tokens [N, ...] back from ``padded`` [P, ...]; the filling repeats one of them."""
         return padded.index_select(0, self._places)
 
-    def sums(self, x: Tensor) -> Tensor:
+    def sums(self, x: Shaped[Tensor, "N W"]) -> Shaped[Tensor, "B W"]:
         """The sum over each text's tokens, [B, W] for x [N, W]."""
         return x.new_zeros(self.size, x.shape[-1]).index_add_(0, self.texts, x[: self.tokens])
 

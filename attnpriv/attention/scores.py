@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -28,13 +29,13 @@ def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
 
 
 def clipped_logits(
-    q: Tensor,
-    k: Tensor,
-    score_vector: Tensor | None,
-    visible: Tensor | None,
+    q: Float[Tensor, "B H Tq Dh"],
+    k: Float[Tensor, "B H Tk Dh"],
+    score_vector: Float[Tensor, "#B #H 1 Dh"] | None,
+    visible: Bool[Tensor, "#B #H #Tq #Tk"] | None,
     config: AttentionConfig,
-    position_bias: Tensor | None = None,
-) -> Tensor:
+    position_bias: Float[Tensor, "H Tq Tk"] | None = None,
+) -> Float[Tensor, "B H Tq Tk"]:
     """Logits within ``±config.clip``, not yet divided by the temperature, [B, H, Tq, Tk].
 
     Args:
@@ -67,7 +68,9 @@ def clipped_logits(
             return torch.tanh(logits / config.clip) * config.clip
 
 
-def bias_of_pairs(by_distance: Tensor, queries: slice, keys: slice) -> Tensor:
+def bias_of_pairs(
+    by_distance: Float[Tensor, "H distances"], queries: slice, keys: slice
+) -> Float[Tensor, "H t n"]:
     """The bias of each pair from a range of queries and a range of keys, [H, t, n].
 
     Args:
@@ -84,7 +87,11 @@ def bias_of_pairs(by_distance: Tensor, queries: slice, keys: slice) -> Tensor:
     return reach.unfold(-1, keys.stop - keys.start, 1).flip(1)
 
 
-def raise_lowest(logits: Tensor, visible: Tensor | None, reach: float) -> Tensor:
+def raise_lowest(
+    logits: Float[Tensor, "*batch Tq Tk"],
+    visible: Bool[Tensor, "*#batch #Tq #Tk"] | None,
+    reach: float,
+) -> Float[Tensor, "*batch Tq Tk"]:
     """Subtract from each logit the largest visible one of its row, and raise it to ``-reach``.
 
     Hidden keys get ``-reach`` too. Without keys the logits are returned unchanged.
@@ -96,13 +103,15 @@ def raise_lowest(logits: Tensor, visible: Tensor | None, reach: float) -> Tensor
     return (logits - largest_of_rows(logits)).clamp(-reach, 0)
 
 
-def largest_of_rows(logits: Tensor) -> Tensor:
+def largest_of_rows(logits: Float[Tensor, "*rows Tk"]) -> Float[Tensor, "*rows 1"]:
     """The largest logit of each row, [..., 1], made finite: inf - inf would be NaN."""
     end = torch.finfo(logits.dtype).max
     return logits.amax(-1, keepdim=True).clamp(-end, end)
 
 
-def additive_logits(q: Tensor, k: Tensor, w: Tensor) -> Tensor:
+def additive_logits(
+    q: Float[Tensor, "B H Tq Dh"], k: Float[Tensor, "B H Tk Dh"], w: Float[Tensor, "#B #H 1 Dh"]
+) -> Float[Tensor, "B H Tq Tk"]:
     """``w·tanh(q + k)`` for every pair; takes a [..., Tq, Tk, Dh] tensor on the way.
 
     Source: Bahdanau et al. 2015 (arXiv:1409.0473), appendix A.1.2. Its linear layer over query and
@@ -111,7 +120,9 @@ def additive_logits(q: Tensor, k: Tensor, w: Tensor) -> Tensor:
     return (additive_pairs(q, k) @ w.mT.unsqueeze(-3)).squeeze(-1)
 
 
-def additive_pairs(q: Tensor, k: Tensor) -> Tensor:
+def additive_pairs(
+    q: Float[Tensor, "*batch Tq Dh"], k: Float[Tensor, "*batch Tk Dh"]
+) -> Float[Tensor, "*batch Tq Tk Dh"]:
     """``tanh(q + k)`` for every pair, [..., Tq, Tk, Dh]."""
     return torch.tanh(q.unsqueeze(-2) + k.unsqueeze(-3))
 
@@ -127,7 +138,7 @@ def has_native_bfloat16() -> bool:
     return any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def bound_vector(w: Tensor, clip: float) -> Tensor:
+def bound_vector(w: Float[Tensor, "*batch Dh"], clip: float) -> Float[Tensor, "*batch Dh"]:
     """Scale w down to an L1 norm of at most ``clip``, which bounds every logit: ``|tanh| <= 1``.
 
     Source: Hölder's inequality.
@@ -147,7 +158,7 @@ def norm_radius(clip: float, width: int, dtype: torch.dtype) -> float:
     return clip_radius(clip, width) * (1 - 2 * torch.finfo(dtype).eps)
 
 
-def shorten(x: Tensor, radius: float) -> Tensor:
+def shorten(x: Float[Tensor, "*batch Dh"], radius: float) -> Float[Tensor, "*batch Dh"]:
     """Scale the vectors [..., Dh] down to a norm of ``radius``; shorter ones stay as they are."""
     shortened: Tensor = _Shorten.apply(x, radius)  # type: ignore[no-untyped-call]
     return shortened
@@ -190,7 +201,11 @@ def _divide_texts(work: Callable[[Iterator[slice]], None], x: Tensor) -> None:
     divide(work, pieces, threads)
 
 
-def shorten_forward(x: Tensor, radius: float, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def shorten_forward(
+    x: Float[Tensor, "rows *more Dh"],
+    radius: float,
+    out: Float[Tensor, "most *more Dh"] | None = None,
+) -> tuple[Float[Tensor, "rows *more Dh"], Float[Tensor, "rows *more 1"]]:
     """As ``shorten``, with the factors [..., 1]; writes to the first rows of ``out`` if given."""
     norm, before = _norm(x), None
     # While a graph is exported the values are unknown, so it has to be ready for overflow.
@@ -224,8 +239,12 @@ def _out_of_overflow(x: Tensor, norm: Tensor, radius: float) -> tuple[Tensor, Te
 
 
 def shorten_backward(
-    grad: Tensor, shortened: Tensor, factor: Tensor, radius: float, out: Tensor | None = None
-) -> Tensor:
+    grad: Float[Tensor, "*batch Dh"],
+    shortened: Float[Tensor, "*batch Dh"],
+    factor: Float[Tensor, "*batch 1"],
+    radius: float,
+    out: Float[Tensor, "*batch Dh"] | None = None,
+) -> Float[Tensor, "*batch Dh"]:
     """The gradient by the input of ``shorten_forward``, from the gradient by its output."""
     # A shortened vector can only turn: the part of the gradient along it is taken off.
     along = torch.linalg.vecdot(grad, shortened).unsqueeze(-1).mul_(factor < 1)
