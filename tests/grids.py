@@ -40,7 +40,12 @@ def mark_the_rest(items: Sequence[pytest.Item]) -> None:
             if item.get_closest_marker(marker):
                 grids[item.nodeid.partition("[")[0]].append(item)
         for grid in grids.values():
-            kept = covering([item.callspec.indices for item in grid], strength)
+            kept = covering([_values(item) for item in grid], strength)
             for number, item in enumerate(grid):
                 if number not in kept:
                     item.add_marker(pytest.mark.exhaustive)
+
+
+def _values(item: Any) -> dict[str, int]:
+    """Which object each parameter is: the cells of a grid share them, hashable or not."""
+    return {name: id(value) for name, value in item.callspec.params.items()}

@@ -217,6 +217,7 @@ class Adversary:
         return most
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize(("c", "tau"), [(2.0, 1.0), (5.0, 2.5)])
 @pytest.mark.parametrize("attempt", ATTEMPTS, ids=str)
 def test_gradient_ascent_reaches_each_bound_and_breaks_none(
@@ -349,6 +350,7 @@ CASES = [
 ]
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize(("mode", "score", "learned", "backend"), CASES)
 @pytest.mark.parametrize("dtype", [*HALVES, torch.float32, torch.float64], ids=str)
 def test_rounding_adds_no_more_than_the_stated_slack(
@@ -377,6 +379,7 @@ def test_rounding_adds_no_more_than_the_stated_slack(
 BIASED: tuple[ClipMode, ...] = ("clamp", "tanh", "relative")
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("mode", BIASED)
 @pytest.mark.parametrize("learned", [False, True])
 @pytest.mark.parametrize("backend", ["eager", "blockwise"])

@@ -168,6 +168,7 @@ def test_bfloat16_is_served_where_weights_cannot_be_laid_out(
     assert np.array_equal(backend.probabilities(*batch), usual)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", ATTENTION)
 def test_threads_at_once_get_the_bits_of_one(name: str, precision: Precision) -> None:
@@ -213,6 +214,7 @@ def test_a_longer_sequence_than_the_model_has_positions_for_is_refused(
 # --- neighbours ---------------------------------------------------------------------------------
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", ATTENTION)
 @pytest.mark.parametrize(("B", "T"), [(2, 3), (5, 17), (16, 32), (33, 7), (3, 61)])
@@ -232,6 +234,7 @@ def test_what_the_neighbours_are_changes_no_bit(
         assert np.array_equal(found[row], expected[row])
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", ATTENTION)
 @pytest.mark.parametrize(("B", "T"), [(5, 17), (16, 32)])
@@ -248,6 +251,7 @@ def test_the_place_in_the_batch_changes_a_rounding_at_most(
         np.testing.assert_allclose(np.roll(found, -shift, 0), expected, rtol=0, atol=slack)
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", ATTENTION)
 @pytest.mark.parametrize("lengths", [(3, 1), (17, 5, 9, 17, 2), (40, 7, 7, 31, 8, 66), (1,)])
@@ -262,6 +266,7 @@ def test_packed_texts_get_the_answers_of_padded_ones(
     np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING[precision])
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", ATTENTION)
 @pytest.mark.parametrize("lengths", [(17, 5, 9, 17, 2), (40, 7, 7, 31, 8, 66)])

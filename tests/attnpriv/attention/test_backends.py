@@ -165,6 +165,7 @@ def every_input(
         yield inputs, leaves, causal, with_gradients(reference(wide, config, causal), wide_leaves)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize(("config", "dtype"), CASES, ids=str)
 @pytest.mark.parametrize("block_bytes", [blockwise.BLOCK_BYTES, 300])
 def test_every_path_equals_the_reference(
@@ -188,6 +189,7 @@ def test_every_path_equals_the_reference(
 HALVES = [config for config in CONFIGS if config.clip is None or config.clip_mode != "relative"]
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("config", HALVES, ids=str)
 @pytest.mark.parametrize("native", [False, True])
 def test_bfloat16_equals_the_reference_on_every_cpu(
@@ -257,6 +259,7 @@ BIASED = [
 ]
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize(("config", "dtype"), BIASED, ids=str)
 @pytest.mark.parametrize("block_bytes", [blockwise.BLOCK_BYTES, 300])
 @pytest.mark.parametrize("spare", [0, 4])
@@ -308,6 +311,7 @@ def test_a_bias_that_does_not_fit_is_refused(
         attend(q, k, v, None, config, need_weights, score_vector=w, position_bias=bias)
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("config", CLIPPED[:2], ids=str)
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("causal", [False, True])
@@ -383,6 +387,7 @@ def test_pieces_of_a_batch_give_what_the_batch_gives(floor: float | None, mask: 
     torch.testing.assert_close(pieces, whole.detach())  # other shapes may be summed otherwise
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 @pytest.mark.parametrize("need_weights", [False, True])
 def test_autocast_does_not_round_what_is_clipped(

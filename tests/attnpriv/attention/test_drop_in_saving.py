@@ -61,6 +61,7 @@ def learned(model: Any) -> Any:
     return model
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("saved", ["BertModel", "BertForSequenceClassification"])
 @pytest.mark.parametrize("loaded", ["BertModel", "BertForSequenceClassification"])
 @pytest.mark.parametrize("shard", ["1GB", "2KB"])

@@ -58,6 +58,7 @@ MASKS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("masks", MASKS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_multihead_attention_without_a_clip_is_that_of_torch(kind: str, masks: str) -> None:
@@ -103,6 +104,7 @@ def test_unbatched_inputs_are_those_of_torch(kind: str) -> None:
             close(weights, expected_weights)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("config", CLIPPED, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_multihead_weights_keep_their_bounds(kind: str, config: AttentionConfig) -> None:
@@ -155,6 +157,7 @@ def no_fused_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "_native_multi_head_attention", fail)
 
 
+@pytest.mark.every_pair
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("hidden", [None, HIDDEN], ids=["whole", "padded"])

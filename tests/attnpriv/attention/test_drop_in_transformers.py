@@ -42,6 +42,7 @@ def compare(ours: Any, theirs: Any, seen: Tensor) -> None:
         close(mine.transpose(1, 2)[seen], other.transpose(1, 2)[seen])
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
 @pytest.mark.parametrize("family", FAMILY)
@@ -58,6 +59,7 @@ def test_a_bert_without_a_clip_is_that_of_transformers(
     assert "attentions" not in fused
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("config", CLIPPED, ids=str)
 @pytest.mark.parametrize("family", FAMILY)
 def test_weights_of_a_bert_keep_their_bounds(family: str, config: AttentionConfig) -> None:

@@ -70,6 +70,7 @@ def reference_row(
     return powers / powers.sum()
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 @pytest.mark.parametrize("dtype", SLACK, ids=str)
 def test_weights_and_output_equal_a_float64_reference(
@@ -117,6 +118,7 @@ def adversarial(scale: float, keys: int) -> tuple[Tensor, Tensor]:
     return torch.ones(2, 3, 5, 11) * scale, k * scale
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("c", [0.1, 1.7, 8.0])
 @pytest.mark.parametrize("tau", [0.5, 1.0, 3.0])
@@ -184,6 +186,7 @@ def test_empty_sequences(config: AttentionConfig) -> None:
         assert out.shape == (2, 3, 0, 13)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 @pytest.mark.parametrize(("queries", "keys"), [(5, 0), (0, 7), (0, 0)])
 def test_empty_sequences_pass_gradients_on(
@@ -216,6 +219,7 @@ def test_nan_reaches_the_rows_that_see_it_and_no_others(config: AttentionConfig)
     assert attention_weights(q, k, masked, config)[1].isfinite().all()
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 @pytest.mark.parametrize("need_weights", [False, True])
 def test_nan_reaches_the_outputs_that_see_it_and_no_others(
@@ -266,6 +270,7 @@ def test_infinite_logits_are_clipped(mode: ClipMode) -> None:
     assert weights.max().item() == pytest.approx(g.weight_bounds(2.0, 1.0, 3)[1], rel=1e-6)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("need_weights", [True, False])
 @pytest.mark.parametrize("keys", [7, 600])
 @pytest.mark.parametrize(

@@ -88,6 +88,7 @@ def test_a_token_comes_back_from_its_own_place_and_not_from_the_padding() -> Non
     assert packing.unpad(padded).all()
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("causal", [False, True])
@@ -117,6 +118,7 @@ def laid_out(x: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
     return padded.masked_scatter(mask[..., None], x[: sum(lengths)]), mask
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("pooling", ["layers", "mean", "cls"])
 @pytest.mark.parametrize("relative_positions", [False, True])

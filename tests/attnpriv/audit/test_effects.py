@@ -72,6 +72,7 @@ def test_ties_that_rounding_turns_leave_the_p_value() -> None:
         assert _statistics(rounded.tolist(), rows, types, 1000).effect(None).p_value == expected
 
 
+@pytest.mark.exhaustive
 def test_under_the_null_any_type_is_flagged_as_seldom_as_stated() -> None:
     """Entities of a document share their sign: who flips single entities, or does not correct for
     the five types, flags too often and fails.

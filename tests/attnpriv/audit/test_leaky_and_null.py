@@ -158,6 +158,7 @@ def received(model: TextClassifier, documents: Documents) -> list[np.ndarray]:
     return found
 
 
+@pytest.mark.exhaustive
 def test_permuted_labels_are_flagged_as_seldom_as_stated(
     documents: Documents, received: list[np.ndarray]
 ) -> None:
@@ -189,6 +190,7 @@ def test_permuted_labels_are_flagged_as_seldom_as_stated(
     assert min(uncorrected, matched_uncorrected) > TOO_MANY
 
 
+@pytest.mark.exhaustive
 def test_swaps_of_a_model_that_reads_all_tokens_alike_are_flagged_as_seldom_as_stated(
     run: Run, documents: Documents
 ) -> None:

@@ -51,6 +51,7 @@ def test_planted_lift_is_found_and_noise_is_not() -> None:
         assert (lift.p_adjusted or 0) >= (lift.p_value or 0) > 0.01
 
 
+@pytest.mark.exhaustive
 def test_null_rejects_as_often_as_it_should() -> None:
     rejected = 0
     for seed in range(100):

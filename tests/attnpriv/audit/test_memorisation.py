@@ -64,6 +64,7 @@ def test_ties_that_rounding_turns_leave_the_p_value() -> None:
         assert result.p_value == expected
 
 
+@pytest.mark.exhaustive
 def test_without_memorisation_it_is_flagged_as_seldom_as_stated() -> None:
     """Entities of a document are lost together, and members have more of them."""
     flagged = 0

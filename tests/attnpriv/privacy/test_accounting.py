@@ -92,6 +92,7 @@ def one_step(noise: float, rate: float) -> Callable[[mpmath.mpf], list[tuple[Any
     return chances
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("delta", [0.3, 1e-5, 1e-13, 1e-250])
 @pytest.mark.parametrize(("noise", "steps"), [(0.1, 3), (1.0, 1), (30.0, 10000), (700.0, 500)])
 def test_full_batches_spend_what_the_exact_curve_of_the_gaussian_says(
@@ -104,6 +105,7 @@ def test_full_batches_spend_what_the_exact_curve_of_the_gaussian_says(
     assert exact <= composed <= exact * 1.05 + 0.021
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("delta", [0.01, 1e-13, 1e-250])
 @pytest.mark.parametrize(("noise", "rate"), [(0.5, 0.9), (0.8, 0.02), (3.0, 0.3), (50.0, 0.001)])
 def test_one_step_spends_what_its_exact_curve_says(noise: float, rate: float, delta: float) -> None:
@@ -125,6 +127,7 @@ def test_published_noise_multipliers() -> None:
     assert noise_multiplier_for(*call, accountant="rdp") == pytest.approx(0.972, abs=2e-3)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("accountant", ["prv", "rdp"])
 @pytest.mark.parametrize("epsilon", [0.05, 1.0, 3.0, 20.0])
 def test_noise_multiplier_meets_the_target_and_hardly_less_would(
@@ -137,6 +140,7 @@ def test_noise_multiplier_meets_the_target_and_hardly_less_would(
     assert epsilon_spent(noise * 0.97, *schedule, accountant) > epsilon  # type: ignore[arg-type]
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("accountant", ["prv", "rdp"])
 @pytest.mark.parametrize(("noise", "sample_rate"), [(0.7, 0.01), (1.5, 0.125), (4.0, 1.0)])
 @pytest.mark.parametrize("most", [1, 17, 300])
@@ -150,6 +154,7 @@ def test_steps_within_epsilon_are_as_many_as_fit(
         assert epsilon_spent(noise, 1e-5, sample_rate, steps + 1, accountant) > 3.0
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("accountant", ["prv", "rdp"])
 @pytest.mark.parametrize("epsilon", [0.05, 7.0])
 @pytest.mark.parametrize("sample_rate", [0.01, 1.0])
@@ -175,6 +180,7 @@ BASES = [
 ]
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("accountant", ACCOUNTANTS)
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("factor", [1.0001, 3.0, 1000.0])

@@ -70,6 +70,7 @@ def test_fractional_orders_agree_with_an_integral(schedule: tuple[float, float, 
     assert rdp_of_run([schedule], math.inf, orders) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 @pytest.mark.parametrize("mean", [1.5, 4.0, 15.0])
 @pytest.mark.parametrize("mu", [0.05, 0.3, 1.0])
@@ -148,6 +149,7 @@ def test_a_run_costs_the_most_of_its_candidates_and_its_score_at_each_order() ->
     assert np.array_equal(together, np.maximum.reduce([*curves, ORDERS / 18]))
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 @pytest.mark.parametrize("mean", [1.0, 3.0, 10.0])
 def test_the_number_of_runs_follows_its_distribution(
@@ -190,6 +192,7 @@ def test_without_a_stream_the_operating_system_draws() -> None:
     assert first != [RunCount(1000).draw() for _ in range(4)]
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 @pytest.mark.parametrize("epsilon", [0.5, 4.0])
 def test_the_target_is_met_and_hardly_less_noise_would(

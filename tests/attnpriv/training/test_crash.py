@@ -19,7 +19,6 @@ from attnpriv.training.checkpoint import CHECKPOINT, has_begun, training_folder,
 
 STEPS = 40
 TRAINABLE = ("all", "head", "head")
-KILLS = 50
 
 
 def check_what_is_left(trainings: Any, out: Path, begun: int) -> None:
@@ -56,14 +55,19 @@ def check_what_is_left(trainings: Any, out: Path, begun: int) -> None:
             load_file(path)
 
 
-def test_fifty_kills_at_random_moments(trainings: Any, uninterrupted: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kills", "after_a_step"), [(4, 1), pytest.param(50, 30, marks=pytest.mark.exhaustive)]
+)
+def test_kills_at_random_moments(
+    trainings: Any, uninterrupted: Any, tmp_path: Path, kills: int, after_a_step: int
+) -> None:
     chance = random.Random(0)
     moments: Counter[str] = Counter()
     started = time.monotonic()
     trainings.start(tmp_path / "measured" / "run").wait()
     duration = time.monotonic() - started
     for number in count():
-        if moments["killed"] >= KILLS:
+        if moments["killed"] >= kills:
             break
         out, trainable = tmp_path / str(number) / "run", TRAINABLE[number % len(TRAINABLE)]
         begun = 0
@@ -85,10 +89,16 @@ def test_fifty_kills_at_random_moments(trainings: Any, uninterrupted: Any, tmp_p
             moments["after a step"] += code != 0 and begun > 0
             check_what_is_left(trainings, out, begun)
         assert (out / WEIGHTS).read_bytes() == (uninterrupted(trainable) / WEIGHTS).read_bytes()
-    assert moments["after a step"] >= 30
+    assert moments["after a step"] >= after_a_step
 
 
-@pytest.mark.parametrize("interrupt_at", [None, STEPS], ids=["new", "in the last stretch"])
+@pytest.mark.parametrize(
+    "interrupt_at",
+    [
+        pytest.param(None, id="new", marks=pytest.mark.exhaustive),
+        pytest.param(STEPS, id="in the last stretch"),
+    ],
+)
 def test_a_kill_before_every_change_of_a_file(
     trainings: Any, uninterrupted: Any, tmp_path: Path, interrupt_at: int | None
 ) -> None:

@@ -77,6 +77,7 @@ def loss_by_hand(teacher: TextClassifier, student: TextClassifier, row: int) -> 
     return 0.5 * cross_entropy + 4.0 * divergence + 10.0 * distance
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("pooling", ["mean", "cls", "layers"])
 @pytest.mark.parametrize("tokens", [1, 40, 10_000])
 def test_each_record_has_the_loss_of_the_formula_however_batches_are_cut(

@@ -100,6 +100,7 @@ def test_the_gradient_of_one_step(trainings: Any, tmp_path: Path, privacy: Any) 
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("trainable", ["head", "all"])
 @pytest.mark.parametrize("privacy", [SEEDED, None], ids=["private", "plain"])
 def test_empty_shares_and_empty_batches(

@@ -46,6 +46,7 @@ def assert_same(run: Path, expected: Path) -> None:
     assert load_run(run).card == load_run(expected).card
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("private", [True, False], ids=["private", "plain"])
 @pytest.mark.parametrize("trainable", ["head", "all", "last:1", "lora:2", "bias"])
 def test_four_interrupts_leave_no_trace(

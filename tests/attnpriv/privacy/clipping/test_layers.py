@@ -107,6 +107,7 @@ def test_the_cheaper_form_is_kept(
     assert shapes == [(RECORDS, d, p)] * written_out
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("traffic", [0, math.inf])
 @pytest.mark.parametrize("shape", [(3,), (2, 3), (13, 3), (7, 2, 3)])
 def test_both_forms_are_right_for_any_shape(
@@ -228,6 +229,7 @@ def test_conv1d(
         reference.assert_equals_loop(Between(layer, 11), losses, RECORDS)
 
 
+@pytest.mark.every_value
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
 @pytest.mark.parametrize(
@@ -287,6 +289,7 @@ class Repeated(nn.Module):
         return x
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("layer", ["linear", "layer_norm"])
 @pytest.mark.parametrize("positions", [(7, 7, 7), (13, 11, 7), (29, 1, 1)])
 @pytest.mark.parametrize("traffic", [0, 30, math.inf])

@@ -73,6 +73,7 @@ def test_every_attention(reference: Any, attention: AttentionConfig) -> None:
     reference.assert_equals_loop(make_model("all", attention), text_losses, RECORDS)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("trainable", TRAINABLE)
 @pytest.mark.parametrize("attention", [PLAIN, LEARNED], ids=["plain", "learned"])
 def test_every_part_that_can_be_trained(
@@ -81,6 +82,7 @@ def test_every_part_that_can_be_trained(
     reference.assert_equals_loop(make_model(trainable, attention), text_losses, RECORDS)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("trainable", ["head", "last:2", "all"])
 @pytest.mark.parametrize("pooling", ["cls", "layers"])
 def test_every_pooling(reference: Any, trainable: str, pooling: str) -> None:
@@ -88,6 +90,7 @@ def test_every_pooling(reference: Any, trainable: str, pooling: str) -> None:
     reference.assert_equals_loop(model, text_losses, RECORDS)
 
 
+@pytest.mark.every_value
 @pytest.mark.parametrize("trainable", ["head", "bias", "lora:2", "all"])
 @pytest.mark.parametrize("attention", [PLAIN, LEARNED], ids=["plain", "learned"])
 def test_a_block_that_is_applied_three_times(
@@ -179,6 +182,7 @@ def norms_by_opacus(kind: str, model: nn.Module) -> Tensor:
     return norms.double()
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("kind", ["hooks", "ghost"])
 @pytest.mark.parametrize("trainable", TRAINABLE)
 @pytest.mark.parametrize("attention", [PLAIN, LEARNED], ids=["plain", "learned"])
@@ -202,6 +206,7 @@ def sum_by_engine(
     return SimpleNamespace(total=total.double())
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("engine", ["hooks", "ghost"])
 @pytest.mark.parametrize("clipping", ["flat", "automatic"])
 @pytest.mark.parametrize("trainable", ["bias", "lora:2", "all"])

@@ -75,6 +75,7 @@ PUSHES = {
 }
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("push", PUSHES)
 @pytest.mark.parametrize("scale", [1e4, 1e6, 1e9])
 @pytest.mark.parametrize("engine", ["book_keeping", "hooks"])
@@ -120,6 +121,7 @@ def test_norms_of_large_matrices_are_not_short(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(Dense(values).squared_norms().double(), exact, rtol=1e-4, atol=0)
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("excess", [1.0, 1e3, 1e6])
 @pytest.mark.parametrize("positions", [1, 2, 13])
