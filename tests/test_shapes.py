@@ -35,5 +35,5 @@ def test_a_wrong_result_shows_in_a_method(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_what_a_function_refuses_it_refuses_itself() -> None:
-    with pytest.raises(InputError, match="expected v as"):
+    with pytest.raises(InputError, match="expected v of shape"):
         attend(Q, K, K[0], None, AttentionConfig())
