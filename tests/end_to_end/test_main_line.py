@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -19,6 +18,8 @@ import torch
 from attnpriv.data import load_dataset
 from attnpriv.runs.folder import load_run
 from attnpriv.runs.prediction import predict_probabilities
+
+Serving = Callable[..., AbstractContextManager[str]]
 
 COMMANDS = Path(sys.executable).parent  # where the installation puts its console scripts
 MESSAGES = 200
@@ -39,26 +40,7 @@ def run(program: str, *arguments: object) -> str:
     return done.stdout
 
 
-@contextmanager
-def serving(models: Path) -> Iterator[str]:
-    server = subprocess.Popen(
-        [COMMANDS / "attnpriv-server", "--models", models, "--listen", "127.0.0.1:0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        assert server.stdout is not None
-        found = re.search(r"listening on (\S+)", server.stdout.readline())
-        assert found
-        yield found.group(1)
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.communicate(timeout=30)
-    assert server.returncode == 0
-
-
-def test_train_evaluate_audit_serve_and_ask(tmp_path: Path) -> None:
+def test_train_evaluate_audit_serve_and_ask(serving: Serving, tmp_path: Path) -> None:
     out, data = tmp_path / "runs" / "tickets", "tickets:rows=400"
     hardening = ["--temperature", 2, "--clip", 4, "--clip-mode", "norm"]
     schedule = ["--trainable", "head", "--steps", 3]
@@ -95,7 +77,9 @@ def test_train_evaluate_audit_serve_and_ask(tmp_path: Path) -> None:
         assert "maria" not in explained
 
 
-def test_the_server_and_evaluate_agree_on_real_messages(shared_data: Path, tmp_path: Path) -> None:
+def test_the_server_and_evaluate_agree_on_real_messages(
+    serving: Serving, shared_data: Path, tmp_path: Path
+) -> None:
     source, out = shared_data / "sms_spam.tsv", tmp_path / "runs" / "sms"
     schedule = ["--trainable", "head", "--steps", 5]
     run("attnpriv", "train", "--data", source, "--epsilon", 3, *schedule, "--out", out)
