@@ -1,4 +1,4 @@
-"""Where the coins of the sampling and the Gaussian noise come from: keys, and streams of numbers.
+"""Keys and streams of random numbers, for Poisson sampling and for Gaussian noise.
 
 ::
 
@@ -6,9 +6,9 @@
         ├── sampling key ──► Stream.uniform       the coins of Poisson sampling
         └── noise key    ──► Stream.add_normal_   the noise on the summed gradients
 
-There is one source, ChaCha20. Those of NumPy and torch are no faster (``benchmarks.secure_noise``),
-and torch's generator on the CPU heeds only the low 32 bits of its seed, so that whoever sees its
-output can try all of them.
+The only source is ChaCha20. The generators of NumPy and torch are no faster
+(``benchmarks.secure_noise``), and torch's generator on the CPU uses only the low 32 bits of its
+seed, so that whoever sees its output can try all seeds.
 """
 
 from __future__ import annotations
@@ -42,20 +42,21 @@ class OneStepKeys(NamedTuple):
 
 
 class StepKeys:
-    """The secret from which every step's randomness is derived, forward only.
+    """The secret from which the randomness of every step is derived, forward only.
 
     Claim: each step's sampling key, noise key and next secret are HMAC-SHA-256 values of the secret
     before, under different labels. None of them can be computed from the others, and whoever reads
     ``key`` in a checkpoint cannot compute the keys of the steps before it.
     Condition: the first key is secret and uniform, as that of ``from_system`` is.
-    Not covered: the steps *after* it. Whoever reads a checkpoint and sees training go on knows
-    their batches and their noise. Nor is memory wiped: a core dump or swap may hold earlier keys.
+    Not covered: the steps *after* it. Whoever reads a checkpoint and sees the training go on knows
+    the batches and the noise of those steps. Nor is memory wiped: a core dump or swap may hold
+    earlier keys.
 
     Args:
         key: 32 secret bytes, for instance those of a checkpoint.
 
     Raises:
-        InputError: the key has another length.
+        InputError: the key is not 32 bytes long.
     """
 
     def __init__(self, key: bytes) -> None:
@@ -63,24 +64,24 @@ class StepKeys:
 
     @classmethod
     def from_system(cls) -> StepKeys:
-        """Start from 256 bits of the operating system's generator."""
+        """Start from 256 bits of the operating system's random generator."""
         return cls(secrets.token_bytes(KEY_BYTES))
 
     @classmethod
     def from_seed(cls, seed: int) -> StepKeys:
         """Start from a number, so that a run can be repeated.
 
-        Not covered: everything, against whoever knows or guesses the number.
+        Not covered: anything, against whoever knows or guesses the number.
         """
         return cls(hashlib.sha256(f"attnpriv step keys from seed {seed}".encode()).digest())
 
     @property
     def key(self) -> bytes:
-        """What continues from here: ``StepKeys(keys.key)`` gives the same steps as ``keys``."""
+        """The secret to continue from: ``StepKeys(keys.key)`` gives the same steps as ``keys``."""
         return self._key
 
     def advance(self) -> OneStepKeys:
-        """The keys of the next step; the secret that gave them is replaced by its hash."""
+        """The keys of the next step; the secret they came from is replaced by its hash."""
         step = OneStepKeys(self._derive("sampling"), self._derive("noise"))
         self._key = self._derive("next")
         return step
@@ -92,8 +93,8 @@ class StepKeys:
 class Stream:
     """Numbers from the ChaCha20 keystream of one key; each byte of it is used once.
 
-    The same key and the same calls give the same bits, whatever torch's number of threads; another
-    version of NumPy, or another processor, may round the last bit of a normal number otherwise.
+    The same key and the same calls give the same bits for any number of torch threads. Another
+    version of NumPy or another processor may round the last bit of a normal number differently.
 
     Claim: the bits behind the numbers cannot be told from random ones, nor the rest be predicted
     from some, without the key (ChaCha20, RFC 8439; nonce and counter start at zero).
@@ -107,7 +108,7 @@ class Stream:
         key: 32 bytes.
 
     Raises:
-        InputError: the key has another length.
+        InputError: the key is not 32 bytes long.
     """
 
     def __init__(self, key: bytes) -> None:
@@ -115,7 +116,7 @@ class Stream:
         self._cipher = Cipher(ChaCha20(_checked_key(key), counter_and_nonce), None).encryptor()
 
     def uniform(self, size: int) -> Tensor:
-        """Float64 numbers in [0, 1), multiples of 2^-53, each of them equally likely."""
+        """Float64 numbers in [0, 1): multiples of 2^-53, all equally likely."""
         bits = np.frombuffer(self._keystream(8 * size), "<u8") >> np.uint64(11)
         return torch.from_numpy(bits * 2.0**-53)
 
@@ -130,7 +131,7 @@ class Stream:
             ``out``.
 
         Raises:
-            InputError: the tensor or the standard deviation is of another kind.
+            InputError: the tensor is not contiguous float32 on the CPU, or ``std`` is out of range.
 
         Claim: the distribution is that of ``normal_pairs``, which reaches 9.4 σ.
         """

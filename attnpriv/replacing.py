@@ -1,12 +1,12 @@
-"""How files are written.
+"""Writing files as a whole.
 
-What a path stands for decides:
+What happens depends on what is at the path:
 
-* nothing yet, or a regular file: replaced as a whole, so that it holds its old content or its new
-  one, never half of either;
-* a symbolic link: followed, so that the link stays; a dangling one gets its target;
-* a device, a pipe, or an open file such as ``/dev/stdout``: written to;
-* a folder or a disk: refused.
+* nothing, or a regular file: the file is replaced as a whole, so that it always holds either its
+  old or its new content, never half of either;
+* a symbolic link: it is followed and stays; the target of a dangling link is created;
+* a device, a pipe, or an open file such as ``/dev/stdout``: it is written to;
+* a folder or a disk: it is refused.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ LINKS = 40  # that Linux follows, too
 
 
 def replace_file(path: Path, content: bytes, mode: int) -> Path:
-    """Write all of a file and sync it, as the path demands; the path again.
+    """Write all of a file and sync it; returns the path.
 
     Args:
         path: the file, there or not.
-        content: all that it shall hold.
-        mode: permissions of a new file, such as 0o600; one that is replaced keeps its own.
+        content: the whole new content.
+        mode: permissions of a new file, such as 0o600; a file that is replaced keeps its own.
 
     Raises:
-        OSError: it cannot be written; a regular file is as it was.
+        OSError: the file cannot be written; a regular file is then unchanged.
     """
     target = replaceable(path)
     if target is None:
@@ -55,10 +55,10 @@ def replace_file(path: Path, content: bytes, mode: int) -> Path:
 
 
 def replaceable(path: Path) -> Path | None:
-    """The regular file that a path stands for, once it is there; None where it is written to.
+    """The regular file to replace or create for a path; None if the path is written to instead.
 
     Raises:
-        OSError: it stands for a folder or a disk, or its folder is missing or cannot be written to.
+        OSError: the path is a folder or a disk, or its folder is missing or not writable.
     """
     if _descriptor(path) is not None:
         return None
@@ -71,7 +71,7 @@ def replaceable(path: Path) -> Path | None:
         if not stat.S_ISREG(kind):
             return None
     target = path.resolve()
-    target.parent.stat()  # it is there
+    target.parent.stat()  # raises if it is missing
     check_folder(target.parent)
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise _error(errno.EACCES, target.parent)
@@ -79,17 +79,17 @@ def replaceable(path: Path) -> Path | None:
 
 
 def check_folder(path: Path) -> None:
-    """A folder that is to be made or written into: nothing else may be at its place.
+    """Check that a folder can be made or written into at this path.
 
     Raises:
-        NotADirectoryError: there is something else.
+        NotADirectoryError: there is something else at the path.
     """
     if os.path.lexists(path) and not path.is_dir():
         raise _error(errno.ENOTDIR, path)
 
 
 def open_stream(path: Path) -> IO[bytes]:
-    """Write to what is no regular file; nothing is made, and nothing in it is cut off.
+    """Open something that is not a regular file for writing; it is neither created nor truncated.
 
     Raises:
         OSError: it cannot be opened for writing.
@@ -100,9 +100,9 @@ def open_stream(path: Path) -> IO[bytes]:
 
 
 def keep_permissions(replaced: Path, descriptor: int) -> None:
-    """Give a new file the permissions of the one that it replaces, if there is one.
+    """Give a new file the permissions of the file that it replaces, if there is one.
 
-    So with its owner and its group, as far as the system lets this process give files away.
+    Its owner and group are kept too, as far as the system lets this process give files away.
     """
     with suppress(FileNotFoundError):
         before, new = replaced.stat(), os.fstat(descriptor)
@@ -115,7 +115,7 @@ def keep_permissions(replaced: Path, descriptor: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the names in a folder on disk, as a file's own sync does not."""
+    """Make the names in a folder durable; syncing a file does not do that."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -124,9 +124,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def _descriptor(path: Path) -> int | None:
-    """Number of the open file of this process that ``/dev/fd/N`` or ``/dev/stdout`` stands for.
+    """Number of this process's open file behind a path such as ``/dev/fd/N`` or ``/dev/stdout``.
 
-    Such a file is not to be replaced, be it a regular one: whoever opened it still writes to it.
+    Such a file must not be replaced, even a regular one: whoever opened it still writes to it.
     """
     open_files = os.path.realpath("/dev/fd")
     for _ in range(LINKS):

@@ -1,4 +1,4 @@
-"""How a bound is printed: never below what it is."""
+"""Printing bounds: rounded up, so that what is printed is never below the bound."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from decimal import ROUND_CEILING, Context, Decimal
 
 
 def round_up(bound: float, digits: int) -> str:
-    """The bound with so many decimals, rounded towards infinity.
+    """The bound with ``digits`` decimals, rounded towards infinity.
 
     >>> round_up(2.9912, 2), round_up(3.0, 2), round_up(float("inf"), 2)
     ('3.00', '3.00', 'inf')
@@ -19,7 +19,7 @@ def round_up(bound: float, digits: int) -> str:
 
 
 def digits_up(bound: float, digits: int) -> str:
-    """The bound with at most so many significant digits, rounded towards infinity.
+    """The bound with at most ``digits`` significant digits, rounded towards infinity.
 
     >>> digits_up(1e-5, 6), digits_up(4.8765432e-06, 2)
     ('1e-05', '4.9e-06')

@@ -14,7 +14,7 @@ from attnpriv.runs.folder import Run
 
 
 def encode_texts(run: Run, texts: Sequence[str]) -> list[Encoding]:
-    """Tokenise for the run's model; texts beyond its longest sequence are cut."""
+    """Tokenise for the run's model, cutting texts that are longer than it can read."""
     return run.tokenizer.encode_batch(texts, run.model.config.max_length)
 
 
