@@ -189,7 +189,7 @@ def _result(
     measured = {each.name: (of_pass | alone)[each.name] for each in MEASURES}
     result = AuditResult(
         name=subject.run.name,
-        card=subject.run.card,
+        card=subject.run.card.as_written,
         data_name=subject.data.name,
         held_out_rows=len(subject.documents),
         **{name: each.result for name, each in measured.items()},

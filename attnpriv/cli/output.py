@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from attnpriv.command import INTERRUPTED, complain
 from attnpriv.data import Dataset
+from attnpriv.runs.card import ModelCard
 
 # Labels and paths are printed too, and may look like markup or like the code of an emoji.
 console = Console(markup=False, emoji=False)
@@ -74,22 +75,21 @@ def print_classes(dataset: Dataset) -> None:
     )
 
 
-def print_training(card: dict[str, Any], out: Path, skipped_records: int) -> None:
+def print_training(card: ModelCard, out: Path, skipped_records: int) -> None:
     """Print what the run folder holds, in a few lines."""
-    privacy = card["privacy"]
+    privacy = card.privacy
     if privacy is not None:
         console.print(
-            f"q = {privacy['sample_rate']:.4g} (expected batch {privacy['expected_batch_size']} of "
-            f"{card['data']['rows_train']} rows), {privacy['steps']} steps, "
-            f"σ = {privacy['noise_multiplier']:.4g}, C = {privacy['max_grad_norm']:g}"
+            f"q = {privacy.sample_rate:.4g} (expected batch {privacy.expected_batch_size} of "
+            f"{card.data.rows_train} rows), {privacy.steps} steps, "
+            f"σ = {privacy.noise_multiplier:.4g}, C = {privacy.max_grad_norm:g}"
         )
-    for warning in card["warnings"]:
+    for warning in card.warnings:
         console.print(warning, style="bold red")
-    console.print(card["statement"])
-    held_out = card["metrics"]["held_out"]
+    console.print(card.statement)
+    held_out = card.metrics.held_out
     console.print(
-        f"held-out accuracy {held_out['accuracy']:.3f} on {held_out['rows']} rows "
-        "(not covered by ε)"
+        f"held-out accuracy {held_out.accuracy:.3f} on {held_out.rows} rows (not covered by ε)"
     )
     if skipped_records:
         console.print(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from attnpriv.cli import options
 from attnpriv.cli.output import console, print_classes, print_training, progress_bars
 from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import load_dataset
+from attnpriv.runs.card import ModelCard
 
 SEARCH = "Search"
 
@@ -156,15 +157,18 @@ def tune(
     print_training(result.card, out, result.skipped_records)
 
 
-def _print_best_run(card: dict[str, Any]) -> None:
-    training, search = card["training"], card["privacy"]["selection"]
-    if search["score"] is None:
+def _print_best_run(card: ModelCard) -> None:
+    assert card.training is not None  # as ``tune`` makes it
+    assert card.privacy is not None
+    assert card.privacy.selection is not None
+    training, search = card.training, card.privacy.selection
+    if search.score is None:
         return
-    rates = f"head learning rate {training['head_learning_rate']:g}"
-    if training["learning_rate"] is not None:
-        rates += f", learning rate {training['learning_rate']:g}"
+    rates = f"head learning rate {training.head_learning_rate:g}"
+    if training.learning_rate is not None:
+        rates += f", learning rate {training.learning_rate:g}"
     console.print(
-        f"best of {search['mean_runs']:g} runs expected: {card['trainable']}, {rates}; "
-        f"{search['score']:.1f} of {card['metrics']['held_out']['rows']} validation rows right, "
-        f"± {search['score_noise']:.2g} of noise (covered by ε)"
+        f"best of {search.mean_runs:g} runs expected: {card.trainable}, {rates}; "
+        f"{search.score:.1f} of {card.metrics.held_out.rows} validation rows right, "
+        f"± {search.score_noise:.2g} of noise (covered by ε)"
     )

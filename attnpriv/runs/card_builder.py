@@ -1,7 +1,6 @@
-"""The model card: what a model is, what privacy it has, and what that does not cover.
+"""Makes the model card of a finished training: what privacy it has, and what that does not cover.
 
 In the terms of NIST SP 800-226 (Near, Darais, Lefkovitz and Howarth 2025).
-``attnpriv.runs.card_text`` writes it out for people.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from attnpriv import __version__
 from attnpriv.config import ModelConfig, PrivacyConfig, TrainConfig, parse_trainable
 from attnpriv.privacy.ledger import NoisedSteps, Selection
 from attnpriv.rounding import digits_up, round_up
+from attnpriv.runs.card import ModelCard
 
 TERMS = "NIST SP 800-226, https://doi.org/10.6028/NIST.SP.800-226"
 GROUPS = (2, 5, 10)  # records of one person for which the card does the sum
@@ -77,8 +77,8 @@ def build_card(
     teacher: dict[str, Any] | None = None,
     selection: Selection | None = None,
     score: float | None = None,
-) -> dict[str, Any]:
-    """The card as plain JSON values.
+) -> ModelCard:
+    """The card of a run.
 
     Args:
         name: of the run folder.
@@ -103,7 +103,7 @@ def build_card(
             mechanism |= _search(selection, score)
     # Whoever knows the seed can take the noise off again: such a model is not a private one.
     seeded = privacy is not None and privacy.noise_seed is not None
-    return {
+    card = {
         "name": name,
         "statement": _statement(mechanism, seeded),
         "warnings": _warnings(mechanism, seeded) + _untrained(spent),
@@ -127,6 +127,7 @@ def build_card(
         "data": data,
         "metrics": {"held_out": held_out, "covered_by_epsilon": False},
     }
+    return ModelCard.from_json(card)
 
 
 def _mechanism(
@@ -179,7 +180,7 @@ def _mechanism(
 
 
 def _search(selection: Selection, score: float | None) -> dict[str, Any]:
-    """What a search's card says otherwise, and besides: its noise is the best run's."""
+    """What the card of a search says differently or in addition; its noise is the best run's."""
     return {
         "unit": "one record (a text with its label), of the training or the validation rows",
         "query_model": "one release: the best run's weights, settings and noised score",
@@ -197,7 +198,7 @@ def _search(selection: Selection, score: float | None) -> dict[str, Any]:
 
 
 def _largest_guess_accuracy(epsilon: float, delta: float) -> float:
-    """How often a guess whether a record was used is right at most, where either is as likely.
+    """How often, at most, a guess whether a record was used is right, if both are equally likely.
 
     It is (e^ε + δ) / (e^ε + 1) (Kairouz, Oh and Viswanath 2015, arXiv:1311.0776, theorem 2.1).
     """

@@ -12,15 +12,16 @@ tokenizer.json          the public vocabulary; pretrained encoders only
 manifest.json           the SHA-256 of each of these
 ======================  ==========================================================
 
-Nothing is pickled. The manifest finds damage and careless edits; it is not a signature, and whoever
-can write the folder can rewrite the manifest too. So what the files claim is checked as well,
-before memory is taken for it, and nothing in the folder makes the reader wait or follow a link.
+Nothing is pickled. The manifest finds damage and careless edits. It is not a signature: whoever can
+write to the folder can rewrite the manifest too. So the reader also checks what the files claim
+before it allocates memory for it, follows no link, and never waits for a pipe.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import stat
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from attnpriv.data.tokenisation import HashTokenizer, Tokenizer, WordPieceTokeni
 from attnpriv.errors import InputError, RunFolderError
 from attnpriv.models.text import TextClassifier
 from attnpriv.replacing import replace_file, sync_folder
+from attnpriv.runs.card import ModelCard
 
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -51,11 +53,11 @@ UNUSABLE = (ValueError, KeyError, TypeError, OverflowError, RuntimeError, Safete
 
 @dataclass(frozen=True)
 class Run:
-    """A trained model with all that is needed to use it and to say what it promises.
+    """A trained model, with everything needed to use it and to say what it promises.
 
     Attributes:
         path: the run folder.
-        name: the folder's name, by which the server calls the model.
+        name: the folder's name; the server lists the model under it.
         model: in evaluation mode, float32, without gradients.
         tokenizer: the model's own.
         label_names: the K classes.
@@ -68,23 +70,23 @@ class Run:
     model: TextClassifier
     tokenizer: Tokenizer
     label_names: tuple[str, ...]
-    card: dict[str, Any]
+    card: ModelCard
     hashes: dict[str, str]
 
     def split(self, data: Dataset) -> Split:
-        """What is known of the rows of ``data`` and of the training.
+        """Which rows of ``data`` the model was trained on, as far as that can be known.
 
-        In the training data, which is told by its fingerprint, every row is known. In any other
-        data, rows on the held-out side of a split by content were not trained on, whatever file
-        they stand in, and the others may have been; of a shuffled split nothing is known there.
-        The held-out rows of a search are those that its runs were scored on, with noise.
+        If ``data`` is the training data, which its fingerprint tells, this is known of every row.
+        In other data it depends on the split: rows on the held-out side of a split by content were
+        not trained on, whatever file they are in, and the rest may have been; after a shuffled
+        split nothing is known. A search scored its runs on the held-out rows, with noise.
 
         Not covered: a text that was changed by more than ``attnpriv.data.splits.folded`` undoes
-        counts as another one.
+        counts as another text.
         """
-        recorded = self.card["data"]
-        rule = recorded["split"]
-        if recorded["fingerprint"] == data.fingerprint():
+        recorded = self.card.data
+        rule = recorded.split
+        if recorded.fingerprint == data.fingerprint():
             return Split(*split_rows(data.texts, rule), unknown=[])
         if not tells_rows_apart(rule):
             return Split([], [], unknown=list(range(len(data))))
@@ -93,38 +95,34 @@ class Run:
 
 
 def load_run(path: str | Path) -> Run:
-    """Read a run folder, each file once, and use it only after comparing it with the manifest.
+    """Read a run folder; each file is read once, and used only if it matches the manifest.
 
-    Claim: all parts of the run are of one manifest, also where somebody replaces the folder or its
-    files meanwhile. Not covered: weights that are not finite load like any others.
+    Claim: all parts of the run belong to one manifest, even if somebody replaces the folder or its
+    files while they are read. Not covered: weights that are not finite load like any others.
 
     Raises:
-        RunFolderError: the folder or a file is missing, is a link or too large, differs from the
-            manifest, or does not hold what its name says; or the files contradict each other.
+        RunFolderError: the folder or a file is missing, a file is a link, is too large, differs
+            from the manifest or does not hold what its name says, or files contradict each other.
     """
     folder = Path(path)
     files, hashes = _verified_files(folder)
     try:
-        config, card = _parse(files[CONFIG]), _parse(files[CARD])
-        if config["format"] != FORMAT:
-            raise InputError(f"expected format {FORMAT}, got {config['format']!r}")
+        config, card = _read_config(files[CONFIG]), _read_card(files[CARD])
         model = _build_model(ModelConfig.from_dict(config["model"]), files[WEIGHTS])
         label_names = _check_label_names(config["label_names"], model.config.num_labels)
         tokenizer = _build_tokenizer(files.get(TOKENIZER), model.config.vocab_size)
-        if not isinstance(card, dict):
-            raise InputError(f"expected an object in {CARD}")
     except UNUSABLE as error:
         raise RunFolderError(f"{folder} is not a usable run folder: {_one_line(error)}") from error
     return Run(folder, folder.resolve().name, model, tokenizer, label_names, card, hashes)
 
 
 def publish(staging: Path, target: Path) -> None:
-    """Give a folder that holds all files of a run its manifest and its name.
+    """Turn a folder that holds all files of a run into a run folder: add the manifest, rename it.
 
-    Anything else in the folder, such as what a crash left of a file, is removed before.
+    Other files in it, such as what a crash left of one, are removed first.
 
     Raises:
-        OSError: the folder cannot be written or renamed; it is still where it was then.
+        OSError: the folder cannot be written to or renamed; it then stays where it was.
     """
     files = [name for name in FILES if (staging / name).exists()]
     for path in staging.iterdir():
@@ -147,7 +145,7 @@ def write_model(
     training: dict[str, Any],
     tokenizer_file: Path | None,
 ) -> None:
-    """Write weights, configuration and vocabulary into a folder that is to be a run folder."""
+    """Write weights, configuration and vocabulary into a folder that will become a run folder."""
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     replace_file(staging / WEIGHTS, safetensors.torch.save(tensors), mode=0o644)
     config = {
@@ -162,13 +160,13 @@ def write_model(
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as readable JSON, on disk when the call returns."""
+    """Write a value as readable JSON; it is on disk when the call returns."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     replace_file(path, (text + "\n").encode(), mode=0o644)
 
 
 def _verified_files(folder: Path) -> tuple[dict[str, bytes], dict[str, str]]:
-    """The files that the manifest names, and their hashes, which they have."""
+    """The files that the manifest lists, and their hashes, which were checked."""
     if not folder.is_dir():
         raise RunFolderError(f"expected a run folder, got {str(folder)!r}")
     try:
@@ -187,40 +185,66 @@ def _verified_files(folder: Path) -> tuple[dict[str, bytes], dict[str, str]]:
 def _hashes(manifest: bytes) -> dict[str, str]:
     hashes = _parse(manifest)["sha256"]
     if not isinstance(hashes, dict):
-        raise InputError(f"expected an object sha256 in {MANIFEST}")
+        raise InputError(f"expected {MANIFEST} to hold an object named sha256")
     for name in hashes:
         if name not in FILES:  # no path either
-            raise InputError(f"{name!r} in {MANIFEST} is no file of a run")
+            raise InputError(f"{MANIFEST} lists {name!r}, which is not a file of a run folder")
     for name in REQUIRED:
         if name not in hashes:
-            raise InputError(f"no {name} in manifest")
+            raise InputError(f"{MANIFEST} does not list {name}")
     return hashes
 
 
 def _read_file(path: Path) -> bytes:
-    """The bytes of a file; a link may lead anywhere, and the end of a pipe may never come."""
+    """The bytes of a regular file: a link may lead anywhere, and a pipe may never end."""
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{path.name} is a link or no file")
+        raise InputError(f"{path.name} must be a regular file, not a link, a pipe or a folder")
     largest = LARGEST_WEIGHTS if path.name == WEIGHTS else LARGEST_OTHER
     if status.st_size > largest:
         raise InputError(f"expected at most {largest} bytes in {path.name}, got {status.st_size}")
-    # It may have become another since: what is wrong with that is left to the hash.
+    # If the file was replaced since, its hash will tell.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
         return file.read(status.st_size)
 
 
 def _parse(content: bytes) -> Any:
-    return json.loads(content, parse_constant=_refuse_constant)
+    return json.loads(content, parse_constant=_refuse_constant, parse_float=_finite)
+
+
+def _read_config(content: bytes) -> dict[str, Any]:
+    config = _parse(content)
+    if not isinstance(config, dict):
+        raise InputError(f"expected {CONFIG} to hold an object")
+    for name in ("format", "model", "label_names"):
+        if name not in config:
+            raise InputError(f"{CONFIG}: {name} is missing")
+    if config["format"] != FORMAT:
+        raise InputError(f"{CONFIG}: expected format {FORMAT}, got {config['format']!r}")
+    return config
+
+
+def _read_card(content: bytes) -> ModelCard:
+    try:
+        return ModelCard.from_json(_parse(content))
+    except ValueError as error:
+        raise InputError(f"{CARD}: {error}") from error
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise InputError(f"expected JSON, got {name}")
 
 
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise InputError(f"expected numbers that a float can hold, got {digits}")
+    return number
+
+
 def _build_model(config: ModelConfig, weights: bytes) -> TextClassifier:
-    """The model with its weights, made only where the file is large enough to hold them."""
+    """The model with its weights, built only if the file is large enough to hold them."""
     size = 4 * _matrix_weights(config)
     if size > len(weights):
         raise InputError(f"expected at least {size} bytes in {WEIGHTS}, got {len(weights)}")
@@ -230,7 +254,7 @@ def _build_model(config: ModelConfig, weights: bytes) -> TextClassifier:
 
 
 def _matrix_weights(config: ModelConfig) -> int:
-    """Weights of all matrices, which is nearly all that a model has."""
+    """How many weights the matrices hold, which are nearly all of a model's."""
     dim, blocks = config.dim, 1 if config.share_layers else config.layers
     embeddings = (config.vocab_size + config.max_length) * dim
     head = config.num_labels * dim * len(config.pooled_layers)

@@ -152,12 +152,12 @@ def _train(
 
 def _identity(run: Run) -> dict[str, Any]:
     """What a complete run can be told by; the settings of the study hold the rest."""
-    data, privacy = run.card["data"], run.card["privacy"]
+    data, privacy = run.card.data, run.card.privacy
     return {
-        "data": data["fingerprint"],
-        "split": data["split"],
+        "data": data.fingerprint,
+        "split": data.split,
         "attention": asdict(run.model.config.attention),
-        "epsilon": None if privacy is None else privacy["target_epsilon"],
+        "epsilon": None if privacy is None else privacy.target_epsilon,
     }
 
 

@@ -18,6 +18,7 @@ from attnpriv.errors import InputError
 from attnpriv.privacy.accounting import noise_multiplier_for, steps_within
 from attnpriv.privacy.ledger import NoisedSteps
 from attnpriv.randomness import StepKeys
+from attnpriv.runs.card import ModelCard
 from attnpriv.runs.card_builder import build_card
 from attnpriv.runs.folder import Run
 from attnpriv.training.loop import Schedule, Training
@@ -145,7 +146,7 @@ class Plan:
         spent: NoisedSteps | None,
         not_covered: Sequence[str],
         **search: Any,
-    ) -> dict[str, Any]:
+    ) -> ModelCard:
         """The model card of what was trained.
 
         Args:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from attnpriv.errors import InputError
 from attnpriv.models.text import TextClassifier
 from attnpriv.privacy.ledger import Ledger
 from attnpriv.replacing import replace_file
+from attnpriv.runs.card import ModelCard
 from attnpriv.runs.card_text import card_text
 from attnpriv.runs.folder import CARD, CARD_TEXT, LEDGER, write_json, write_model
 from attnpriv.training.preparation import Classifier
@@ -34,7 +34,7 @@ class TrainingResult:
     """
 
     path: Path
-    card: dict[str, Any]
+    card: ModelCard
     skipped_records: int
 
 
@@ -50,18 +50,15 @@ def count_correct(model: TextClassifier, features: Tensor, labels: Sequence[int]
     return int(right.sum())
 
 
-def write_release(
-    folder: Path, trained: Classifier, config: TrainConfig, card: dict[str, Any]
-) -> None:
+def write_release(folder: Path, trained: Classifier, config: TrainConfig, card: ModelCard) -> None:
     """Complete the ledger in a work folder, then write what it paid for."""
     ledger = Ledger(folder / LEDGER)
-    for what in card["not_covered"]:
+    for what in card.not_covered:
         ledger.record_not_covered(what)
-    if card["privacy"] is None:
+    if card.privacy is None:
         ledger.record_not_covered("the whole training: no gradient was clipped or noised")
-    label_names = tuple(card["label_names"])
-    write_model(folder, trained.model, label_names, asdict(config), trained.tokenizer_file)
-    write_json(folder / CARD, card)
+    write_model(folder, trained.model, card.label_names, asdict(config), trained.tokenizer_file)
+    write_json(folder / CARD, card.as_written)
     replace_file(folder / CARD_TEXT, card_text(card).encode(), mode=0o644)
 
 

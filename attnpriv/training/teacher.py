@@ -7,6 +7,7 @@ states besides the labels. All of that without privacy: the teacher has seen the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,14 @@ def load_teacher(
             f"got {privacy.epsilon:g}"
         )
     teacher = load_run(path)
-    data = teacher.card["data"]
-    if data["fingerprint"] != dataset.fingerprint():
+    data = teacher.card.data
+    if data.fingerprint != dataset.fingerprint():
         raise InputError(f"expected a teacher trained on the same data, got {teacher.name!r}")
     wanted = split_rule(config.train_size, config.seed)
-    if data["split"] != wanted:
+    if data.split != wanted:
         raise InputError(
             f"expected a teacher trained on the same rows ({_listed(wanted)}), "
-            f"got {teacher.name!r} ({_listed(data['split'])})"
+            f"got {teacher.name!r} ({_listed(data.split)})"
         )
     return teacher
 
@@ -85,5 +86,5 @@ def description(teacher: Run | None) -> dict[str, Any] | None:
     }
 
 
-def _listed(split: dict[str, Any]) -> str:
+def _listed(split: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in split.items())

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from attnpriv.config import AttentionConfig, Pooling, PrivacyConfig, TrainConfig
 from attnpriv.data.records import Dataset
@@ -14,6 +13,7 @@ from attnpriv.data.splits import split_rule, tells_rows_apart
 from attnpriv.models.lora import merge_adapters
 from attnpriv.privacy.ledger import Ledger
 from attnpriv.randomness import StepKeys
+from attnpriv.runs.card import ModelCard
 from attnpriv.runs.card_builder import CUT, NOT_COVERED
 from attnpriv.runs.folder import Run, publish
 from attnpriv.training.checkpoint import (
@@ -153,7 +153,7 @@ def _run(
     run(training, begin_stretch, report)
 
 
-def _card(plan: Plan, name: str) -> dict[str, Any]:
+def _card(plan: Plan, name: str) -> ModelCard:
     classifier, held_out = plan.classifier, plan.parts.held_out
     features = classifier.features(classifier.encode(held_out.texts))
     correct = count_correct(classifier.model, features, held_out.labels)

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +27,7 @@ from attnpriv.models.lora import merge_adapters
 from attnpriv.privacy.ledger import Ledger, Selection
 from attnpriv.privacy.selection import RunCount, noise_for_selection
 from attnpriv.randomness import KEY_BYTES, StepKeys, Stream
+from attnpriv.runs.card import ModelCard
 from attnpriv.runs.card_builder import NOT_COVERED_BY_SEARCH
 from attnpriv.runs.folder import publish
 from attnpriv.training.candidates import Candidate
@@ -126,8 +126,9 @@ def tune(
         _try_each(search)
         best = _best_run(search, on_step)
         card, config = _card(search, best, out.name), search.plans[best.number].config
+        assert card.epsilon is not None  # a search has a mechanism
         try:
-            Ledger(work.ledger).record_selection(search.selection, privacy.delta, card["epsilon"])
+            Ledger(work.ledger).record_selection(search.selection, privacy.delta, card.epsilon)
             write_release(work.run, best.plan.classifier, config, card)
             publish(work.run, out)
         except BaseException:
@@ -316,7 +317,7 @@ def _run(search: _Search, source: random.Random, on_step: OnRunStep | None) -> _
     return _Run(number, plan, score.item(), training.skipped_records)
 
 
-def _card(search: _Search, best: _Run, name: str) -> dict[str, Any]:
+def _card(search: _Search, best: _Run, name: str) -> ModelCard:
     spent = search.selection.candidates[best.number]
     return best.plan.card(
         name,

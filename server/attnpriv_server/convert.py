@@ -150,11 +150,11 @@ def _redaction(redaction: Redaction) -> pb.Redaction:
 def _summary(model: Model) -> pb.ModelSummary:
     card = model.card
     return pb.ModelSummary(
-        name=card["name"],
-        private=card["private"],
-        epsilon=card["epsilon"],
-        delta=card["delta"],
-        label_names=card["label_names"],
+        name=card.name,
+        private=card.private,
+        epsilon=card.epsilon,
+        delta=card.delta,
+        label_names=card.label_names,
         version=model.version,
         versions=model.versions,
     )
@@ -164,12 +164,12 @@ def _card(model: Model) -> pb.ModelCard:
     card = model.card
     return pb.ModelCard(
         summary=_summary(model),
-        encoder=card["encoder"],
-        attention=pb.Attention(**{k: v for k, v in card["attention"].items() if k in HARDENING}),
-        statement=card["statement"],
-        not_covered=card["not_covered"],
-        warnings=card["warnings"],
-        json=json.dumps(_without_fingerprint(card), ensure_ascii=False),
+        encoder=card.encoder,
+        attention=pb.Attention(**{name: getattr(card.attention, name) for name in HARDENING}),
+        statement=card.statement,
+        not_covered=card.not_covered,
+        warnings=card.warnings,
+        json=json.dumps(_without_fingerprint(card.as_written), ensure_ascii=False),
     )
 
 

@@ -341,7 +341,7 @@ def _weight_bound(policy: Policy, run: Run, entries: int) -> float | None:
 
 
 def _restricted(policy: Policy, run: Run) -> bool:
-    return policy.restrict_non_private_models and not run.card["private"]
+    return policy.restrict_non_private_models and not run.card.private
 
 
 def _check_explainable(policy: Policy, run: Run) -> None:
@@ -374,7 +374,7 @@ def _refuse_input(field: str, description: str) -> NoReturn:
 
 def _model(version: Version, versions: Sequence[Version]) -> Model:
     """The card, under the name that the model is served by: its folder may have been renamed."""
-    card = {**version.card, "name": version.name}
+    card = version.card.named(version.name)
     return Model(card, version.version, tuple(each.version for each in versions))
 
 

@@ -7,7 +7,9 @@ import threading
 import time
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import ClassVar
+
+from attnpriv.runs.card import ModelCard
 
 
 class Code(StrEnum):
@@ -260,7 +262,7 @@ class Explanation:
 class Model:
     """One version of a model: its card under the name it is served by, and all its versions."""
 
-    card: dict[str, Any]
+    card: ModelCard
     version: str
     versions: tuple[str, ...]
 

@@ -293,10 +293,10 @@ def _tensors(answer: Predictions) -> dict[str, _Tensor]:
 
 
 def _metadata(model: Model) -> pb.ModelMetadataResponse:
-    classes = len(model.card["label_names"])
+    classes = len(model.card.label_names)
     tensor = pb.ModelMetadataResponse.TensorMetadata
     return pb.ModelMetadataResponse(
-        name=model.card["name"],
+        name=model.card.name,
         versions=model.versions,
         platform=PLATFORM,
         inputs=[tensor(name=INPUT, datatype="BYTES", shape=[-1])],

@@ -117,8 +117,9 @@ def save(folder: Path, model: TextClassifier, like: Path) -> None:
     staging = folder.with_name(f".{folder.name}")
     staging.mkdir()
     write_model(staging, model, LABELS, {}, None)
-    attention = {**load_run(like).card["attention"], "temperatures": [[2.0, 2.0]] * 2}
-    card = load_run(like).card | {"label_names": list(LABELS), "attention": attention}
+    card = load_run(like).card.as_written
+    attention = {**card["attention"], "temperatures": [[2.0, 2.0]] * 2}
+    card = card | {"label_names": list(LABELS), "attention": attention}
     write_json(staging / CARD, card)
     shutil.copy(like / LEDGER, staging)
     publish(staging, folder)

@@ -158,7 +158,7 @@ def test_models_as_tables_and_as_json(output, target, run) -> None:
     assert run.name in output("models", "--target", target)
     assert "statement" in output("models", run.name, "--target", target)
     card = json.loads(output("models", run.name, "--target", target, "--json"))
-    assert card["raw"]["statement"] == run.card["statement"]
+    assert card["raw"]["statement"] == run.card.statement
 
 
 def test_health_of_the_server_and_of_a_model(output, target, run) -> None:

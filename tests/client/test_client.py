@@ -52,9 +52,9 @@ def test_models_and_cards(target, run) -> None:
     assert [summary.name for summary in summaries] == [run.name]
     assert card.summary == summaries[0]
     assert card.summary.label_names == run.label_names
-    assert card.statement == run.card["statement"]
-    assert card.clip == run.card["attention"]["clip"]
-    assert card.raw["attention"] == run.card["attention"]
+    assert card.statement == run.card.statement
+    assert card.clip == run.card.attention.clip
+    assert card.raw["attention"] == run.card.as_written["attention"]
 
 
 def parts(answer: Any, number: Callable[[float], Any]) -> Any:

@@ -11,6 +11,7 @@ import grpc
 import pytest
 import torch
 
+from attnpriv.runs.card import ModelCard
 from attnpriv.runs.folder import Run, load_run
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
 from attnpriv_server.access import Access
@@ -81,11 +82,12 @@ def models(private_run: Path) -> dict[str, Run]:
     """The same weights twice: once with a private card, once with one that is not."""
     torch.set_num_threads(1)
     run = load_run(private_run)
-    private = {**run.card, "name": "private", "private": True, "epsilon": 3.0, "delta": 1e-5}
-    plain = {**run.card, "name": "plain", "private": False, "epsilon": None, "delta": None}
+    card = run.card.as_written
+    private = {**card, "name": "private", "private": True, "epsilon": 3.0, "delta": 1e-5}
+    plain = {**card, "name": "plain", "private": False, "epsilon": None, "delta": None}
     return {
-        "private": replace(run, name="private", card=private),
-        "plain": replace(run, name="plain", card=plain),
+        "private": replace(run, name="private", card=ModelCard.from_json(private)),
+        "plain": replace(run, name="plain", card=ModelCard.from_json(plain)),
     }
 
 

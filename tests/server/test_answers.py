@@ -125,7 +125,7 @@ def test_list_and_get_models_carry_the_card_without_the_fingerprint(stub, models
         ("private", True, True),
     ]
     assert card.summary.epsilon == 3.0
-    assert card.statement == models["private"].card["statement"]
-    assert list(card.not_covered) == models["private"].card["not_covered"]
-    assert models["private"].card["data"]["fingerprint"] not in card.json
+    assert card.statement == models["private"].card.statement
+    assert tuple(card.not_covered) == models["private"].card.not_covered
+    assert models["private"].card.data.fingerprint not in card.json
     assert '"rows_train"' in card.json

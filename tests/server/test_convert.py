@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 import attnpriv_client.convert as client
 import attnpriv_server.convert as server
+from attnpriv.config import ClipMode, Score
+from attnpriv.runs.card import ModelCard
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv_server.domain import (
     Code,
@@ -33,6 +36,8 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 TEXTS = st.lists(TEXT, max_size=3).map(tuple)
 FLOAT = st.floats(width=32, allow_nan=False, allow_infinity=False)
 DOUBLE = st.floats(allow_nan=False, allow_infinity=False)
+AMOUNT = st.floats(0, allow_infinity=False)
+POSITIVE = st.floats(0, exclude_min=True, allow_infinity=False)
 COUNT = st.integers(0, 2**32 - 1)
 
 
@@ -123,35 +128,43 @@ def test_explanations(answer, target, tokens, special, redaction, bound, error, 
     }
 
 
-@given(
-    st.fixed_dictionaries(
-        {
-            "name": TEXT,
-            "private": st.booleans(),
-            "epsilon": maybe(DOUBLE),
-            "delta": maybe(DOUBLE),
-            "label_names": TEXTS.map(list),
-            "encoder": TEXT,
-            "attention": st.fixed_dictionaries(
-                {
-                    "temperature": DOUBLE,
-                    "clip": maybe(DOUBLE),
-                    "clip_mode": TEXT,
-                    "score": TEXT,
-                    "temperature_floor": maybe(DOUBLE),
-                    "temperatures": st.lists(st.lists(DOUBLE)),
-                }
-            ),
-            "data": st.fixed_dictionaries({"name": TEXT, "fingerprint": st.just("f" * 64)}),
-            "statement": TEXT,
-            "not_covered": TEXTS.map(list),
-            "warnings": TEXTS.map(list),
-        }
-    ),
-    TEXT,
-)
+@st.composite
+def cards(draw) -> dict:
+    private, temperature = draw(st.booleans()), draw(POSITIVE)
+    below = st.floats(0, temperature, exclude_min=True, exclude_max=True)
+    return {
+        "name": draw(TEXT),
+        "statement": draw(TEXT),
+        "warnings": draw(TEXTS.map(list)),
+        "private": private,
+        "epsilon": draw(AMOUNT if private else maybe(AMOUNT)),
+        "delta": draw(AMOUNT if private else maybe(AMOUNT)),
+        "privacy": None,
+        "not_covered": draw(TEXTS.map(list)),
+        "encoder": draw(TEXT),
+        "trainable": draw(TEXT),
+        "attention": {
+            "temperature": temperature,
+            "clip": draw(maybe(POSITIVE)),
+            "clip_mode": draw(st.sampled_from(get_args(ClipMode))),
+            "score": draw(st.sampled_from(get_args(Score))),
+            "temperature_floor": draw(maybe(below)) if temperature > 1e-300 else None,
+            "temperatures": draw(st.lists(st.lists(DOUBLE))),
+        },
+        "label_names": draw(TEXTS.map(list)),
+        "data": {
+            "name": draw(TEXT),
+            "rows_train": draw(COUNT),
+            "fingerprint": "f" * 64,
+            "split": {"train_size": 0.8, "seed": draw(COUNT)},
+        },
+        "metrics": {"held_out": {"rows": 1, "accuracy": 1.0}, "covered_by_epsilon": False},
+    }
+
+
+@given(cards(), TEXT)
 def test_cards(card, version) -> None:
-    model = Model(card, version, ("1", version))
+    model = Model(ModelCard.from_json(card), version, ("1", version))
     message = server.to_wire(model).SerializeToString()
     listed = server.to_wire(Models((model,))).SerializeToString()
 
@@ -167,7 +180,8 @@ def test_cards(card, version) -> None:
     assert {key: getattr(read, key) for key in attention} == attention
     assert (read.encoder, read.statement) == (card["encoder"], card["statement"])
     assert [list(read.not_covered), list(read.warnings)] == [card["not_covered"], card["warnings"]]
-    assert read.raw == json.loads(json.dumps({**card, "data": {"name": card["data"]["name"]}}))
+    data = {name: value for name, value in card["data"].items() if name != "fingerprint"}
+    assert read.raw == json.loads(json.dumps({**card, "data": data}))
 
 
 @given(TEXT, TEXTS, maybe(TEXT), maybe(TEXT))

@@ -18,7 +18,6 @@ import json
 import os
 import re
 import stat
-import sys
 from collections.abc import Hashable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,17 +25,6 @@ from pathlib import Path
 from attnpriv.errors import InputError, RunFolderError
 from attnpriv.runs.folder import MANIFEST, Run, load_run
 
-# What the server reads of a card, besides what it compares with the configuration.
-CARD = {
-    "private": bool,
-    "statement": str,
-    "not_covered": list,
-    "warnings": list,
-    "encoder": str,
-    "label_names": list,
-    "attention": dict,
-    "data": dict,
-}
 # A block that is shared may be claimed for any number of layers, and time and memory go with the
 # square of the tokens: more than any encoder has would stop the server.
 MOST_LAYERS, MOST_TOKENS = 1024, 8192
@@ -141,7 +129,7 @@ def read_place(root: Path, place: Place) -> Run:
         _check_card(run)
     except (InputError, UnicodeEncodeError) as error:
         raise RunFolderError(f"refusing {place.path}: {error}") from error
-    return replace(run, name=place.name, card={**run.card, "name": place.name})
+    return replace(run, name=place.name, card=run.card.named(place.name))
 
 
 def _search(place: Place, found: Found, may_hold_versions: bool = True) -> None:
@@ -240,21 +228,10 @@ def _check_model(run: Run) -> None:
 def _check_card(run: Run) -> None:
     """Refuse a card that describes another model, or that would not fit into an answer."""
     card, config = run.card, run.model.config
-    for name, kind in CARD.items():
-        if not isinstance(card.get(name), kind):
-            raise InputError(
-                f"the model card has no {name}, or one of another type than {kind.__name__}"
-            )
-    if not all(isinstance(text, str) for text in (*card["not_covered"], *card["warnings"])):
-        raise InputError("not_covered and warnings in the model card must be lists of strings")
-    for name in ("epsilon", "delta"):
-        value = card.get(name)
-        is_number = isinstance(value, int | float) and 0 <= value <= sys.float_info.max
-        if not is_number and (card["private"] or value is not None):
-            raise InputError(f"expected {name} >= 0 in the model card, got {value!r}")
-    claimed = {**card["attention"], **{name: card[name] for name in ("encoder", "label_names")}}
-    actual = {"encoder": config.encoder, "label_names": list(run.label_names)}
+    claimed = {**asdict(card.attention), "encoder": card.encoder, "label_names": card.label_names}
+    actual = {"encoder": config.encoder, "label_names": run.label_names}
     for name, value in {**asdict(config.attention), **actual}.items():
-        if claimed.get(name, value) != value:
+        if claimed[name] != value:
             raise InputError(f"{name} in the model card differs from the configuration")
-    json.dumps(card, ensure_ascii=False).encode()  # half a surrogate pair fits into no message
+    # Half a surrogate pair fits into no message.
+    json.dumps(card.as_written, ensure_ascii=False).encode()

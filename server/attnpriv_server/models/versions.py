@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from attnpriv.errors import InputError
+from attnpriv.runs.card import ModelCard
 from attnpriv.runs.folder import Run
 from attnpriv_server.backend import Backend
 from attnpriv_server.models.folders import Place
@@ -34,7 +34,7 @@ class Version:
     name: str
     version: str
     path: Path
-    card: Mapping[str, Any]
+    card: ModelCard
     label_names: tuple[str, ...]
     hashes: Mapping[str, str]
 

@@ -153,7 +153,7 @@ def test_examples_hold_placeholders_and_no_personal_data(audit: Audit, tickets: 
 def test_members_are_the_training_rows(tiny_run: Path, tickets: Dataset) -> None:
     """A membership test of foreign rows must not run, and of known rows must use the split."""
     run = load_run(tiny_run)
-    split = run.card["data"]["split"]
+    split = run.card.data.split
     _, held_out = split_rows(tickets.texts, split)
     other = tickets.subset(held_out)
     (result,) = audit_runs([run], other, None, FEWER).results
@@ -173,8 +173,8 @@ def test_of_a_changed_file_the_rows_that_may_have_been_trained_on_are_left_out(
         assert rows.held_out
         assert rows.left_out + len(rows.held_out) == len(changed)
         assert not trained & {changed.texts[row] for row in rows.held_out}
-    card = {"data": {**run.card["data"], "split": {"train_size": 240, "seed": 0}}}
-    shuffled = replace(run, card=card)
+    data = replace(run.card.data, split={"train_size": 240, "seed": 0})
+    shuffled = replace(run, card=replace(run.card, data=data))
     with pytest.raises(InputError, match="not the data that tiny was trained on.*may have been"):
         audit_runs([shuffled], tickets.subset(range(299)), None, FEWER)
 
@@ -182,8 +182,9 @@ def test_of_a_changed_file_the_rows_that_may_have_been_trained_on_are_left_out(
 def test_held_out_copies_of_training_texts_are_no_non_members(tiny_run: Path) -> None:
     texts = [f"text {i % 7}" for i in range(20)]
     data = Dataset("copies", tuple(texts), (0, 1) * 10, ("a", "b"), ((),) * 20)
-    card = {"data": {"fingerprint": data.fingerprint(), "split": {"train_size": 6, "seed": 0}}}
-    rows = choose_rows(replace(load_run(tiny_run), card=card), data, SMALL)
+    run, split = load_run(tiny_run), {"train_size": 6, "seed": 0}
+    trained_on = replace(run.card.data, fingerprint=data.fingerprint(), split=split)
+    rows = choose_rows(replace(run, card=replace(run.card, data=trained_on)), data, SMALL)
     train, held_out = split_indices(20, 6, 0)
     known = {texts[i] for i in train}
     assert rows.held_out == tuple(held_out)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from attnpriv.config import AttentionConfig, ModelConfig
 from attnpriv.data import Encoding
 from attnpriv.errors import InputError
 from attnpriv.models.text import TextClassifier, pad_batch, pooled_features
-from attnpriv.runs.folder import CARD, LEDGER, load_run, publish, write_json, write_model
+from attnpriv.runs.folder import CARD, LEDGER, load_run, publish, write_model
 
 LEARNED = AttentionConfig(2.0, 1.0, "norm", "additive", temperature_floor=0.5)
 
@@ -206,12 +207,12 @@ def test_the_certificate_of_shared_layers_lists_each_of_them() -> None:
     assert heads[0].mass_bound == heads[3].mass_bound == heads[6].mass_bound
 
 
-def test_a_run_folder_keeps_shared_layers(tmp_path: Path) -> None:
+def test_a_run_folder_keeps_shared_layers(tiny_run: Path, tmp_path: Path) -> None:
     model = make_model("layers", LEARNED, share_layers=True)
     staging = tmp_path / "staging"
     staging.mkdir()
     write_model(staging, model, tuple("abcde"), {}, None)
-    write_json(staging / CARD, {})
+    shutil.copy(tiny_run / CARD, staging)
     (staging / LEDGER).touch()
     publish(staging, tmp_path / "run")
     read = load_run(tmp_path / "run").model

@@ -27,6 +27,7 @@ from attnpriv.data.records import Span
 from attnpriv.estimates import Control, Estimate
 from attnpriv.privacy.ledger import NoisedSteps
 from attnpriv.report.provenance import Machine, Provenance, RunFiles
+from attnpriv.runs.card import ModelCard
 from attnpriv.runs.card_builder import NOT_COVERED, build_card
 from attnpriv.runs.folder import load_run
 from attnpriv.sensitive import TypeQuality
@@ -94,7 +95,7 @@ class _Maker:
         )
 
 
-def make_card(name: str, attention: AttentionConfig, privacy: PrivacyConfig | None) -> Any:
+def make_card(name: str, attention: AttentionConfig, privacy: PrivacyConfig | None) -> ModelCard:
     """A card as training writes it, of steps that nobody took."""
     shape = {"vocab_size": 101, "dim": 6, "hidden_dim": 7, "max_length": 64, "num_labels": 2}
     spent = None if privacy is None else NoisedSteps(1.6, 0.25, 17, privacy.max_grad_norm)
@@ -108,7 +109,12 @@ def make_card(name: str, attention: AttentionConfig, privacy: PrivacyConfig | No
         config=TrainConfig(steps=17, batch_size=60),
         privacy=privacy,
         spent=spent,
-        data={"name": "tickets", "rows_train": 240, "fingerprint": "ab" * 32},
+        data={
+            "name": "tickets",
+            "rows_train": 240,
+            "fingerprint": "ab" * 32,
+            "split": {"train_size": 240, "seed": 0},
+        },
         held_out={"rows": 60, "accuracy": 0.75},
         not_covered=NOT_COVERED,
     )
@@ -117,9 +123,12 @@ def make_card(name: str, attention: AttentionConfig, privacy: PrivacyConfig | No
 def make_result(
     name: str, seed: int, attention: AttentionConfig, privacy: PrivacyConfig | None
 ) -> AuditResult:
-    maker = _Maker(seed)
+    maker, card = _Maker(seed), make_card(name, attention, privacy)
     result: AuditResult = maker.make(
-        AuditResult, name=name, card=make_card(name, attention, privacy), data_name="tickets"
+        AuditResult,
+        name=name,
+        card=card.as_written,
+        data_name="tickets",
     )
     utility = result.utility
     classes = maker.each(utility.classes, label=LABELS, support=(60, 90))

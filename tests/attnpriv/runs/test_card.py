@@ -1,85 +1,35 @@
+"""A card is read field by field, and what is wrong with it is named."""
+
 from __future__ import annotations
 
-import contextlib
-import io
+import copy
 import json
-import math
 import re
-import shlex
-from collections.abc import Callable, Iterator
-from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from attnpriv.config import Accountant, AttentionConfig, ModelConfig, PrivacyConfig, TrainConfig
-from attnpriv.privacy import epsilon_spent
+from attnpriv.config import AttentionConfig, ModelConfig, PrivacyConfig, TrainConfig
+from attnpriv.errors import InputError
 from attnpriv.privacy.ledger import NoisedSteps
+from attnpriv.runs.card import CardAttention, ModelCard
 from attnpriv.runs.card_builder import NOT_COVERED, build_card
-from attnpriv.runs.card_text import card_text
 
-GOLDEN = Path(__file__).parent / "golden"
 GIVEN = PrivacyConfig(epsilon=5.0, noise_multiplier=1.6)
-SHAPE: dict[str, Any] = {
-    "vocab_size": 101,
-    "dim": 6,
-    "layers": 1,
-    "heads": 2,
-    "hidden_dim": 7,
-    "max_length": 13,
-    "num_labels": 3,
-}
-CONFIG = TrainConfig(steps=17, batch_size=59)
 
 
-class Stated(NoisedSteps):
-    """Steps whose ε is 3 by PRV, and 3.5 by RDP."""
-
-    def epsilon(self, delta: float, accountant: Accountant) -> float:
-        return {"prv": 3.0, "rdp": 3.5}[accountant]
-
-
-class FellBack(NoisedSteps):
-    """Steps for which no bound is lower than RDP's, so that ``epsilon_spent`` returns it."""
-
-    def epsilon(self, delta: float, accountant: Accountant) -> float:
-        return 3.5
-
-
-def stating(epsilon: float) -> Callable[..., NoisedSteps]:
-    class Steps(NoisedSteps):
-        def epsilon(self, delta: float, accountant: Accountant) -> float:
-            return epsilon if accountant == "prv" else 2 * epsilon
-
-    return Steps
-
-
-def make_card(
-    privacy: PrivacyConfig | None = GIVEN,
-    *,
-    encoder: str = "scratch",
-    attention: AttentionConfig | None = None,
-    config: TrainConfig = CONFIG,
-    noise_multiplier: float = 1.6,
-    label_names: tuple[str, ...] = ("bill", "refund", "other"),
-    data_name: str = "tickets",
-    steps: Callable[..., NoisedSteps] = NoisedSteps,
-) -> dict[str, Any]:
-    attention = attention or AttentionConfig(clip=2.25, temperature=1.75)
-    spent = None
-    if privacy is not None:
-        spent = steps(noise_multiplier, 59 / 241, 17, privacy.max_grad_norm)
+def make_card(privacy: PrivacyConfig | None = GIVEN) -> ModelCard:
+    attention = AttentionConfig(clip=2.25, temperature=1.75)
     return build_card(
         name="run-a",
-        model=ModelConfig(encoder=encoder, attention=attention, **SHAPE),
+        model=ModelConfig("scratch", 101, 6, 1, 2, 7, 13, 3, attention=attention),
         temperatures=[[1.75, 1.75]],
-        label_names=label_names,
-        config=config,
+        label_names=("bill", "refund", "other"),
+        config=TrainConfig(steps=17, batch_size=59),
         privacy=privacy,
-        spent=spent,
+        spent=None if privacy is None else NoisedSteps(1.6, 59 / 241, 17, 0.1),
         data={
-            "name": data_name,
+            "name": "tickets",
             "rows_train": 241,
             "fingerprint": "ab" * 32,
             "split": {"train_size": 0.8, "seed": 0},
@@ -89,317 +39,126 @@ def make_card(
     )
 
 
-@pytest.fixture(autouse=True)
-def library_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attnpriv.runs.card_builder.__version__", "0.1.0")
+def without(card: dict[str, Any], *path: str) -> dict[str, Any]:
+    """A copy of the card that lacks one field."""
+    changed = copy.deepcopy(card)
+    *sections, last = path
+    section = changed
+    for name in sections:
+        section = section[name]
+    del section[last]
+    return changed
 
 
-def row(text: str, name: str) -> list[str]:
-    """The cells after the first of the table row of that name."""
-    (line,) = [line for line in text.splitlines() if line.startswith(f"| {name} |")]
-    return line.removesuffix(" |").split(" | ")[1:]
-
-
-def commands(text: str) -> list[str]:
-    """The programs of the ``python -c`` commands in the text."""
-    programs = []
-    for line in text.splitlines():
-        if line.startswith("python -c "):
-            _, _, program = shlex.split(line)
-            programs.append(program)
-    return programs
-
-
-def run_program(program: str) -> float:
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        exec(program, {})
-    return float(out.getvalue())
-
-
-@pytest.mark.parametrize(
-    ("name", "privacy"), [("private", GIVEN), ("seeded", None), ("not_private", None)]
-)
-def test_text_is_as_agreed(name: str, privacy: PrivacyConfig | None) -> None:
-    if name == "seeded":
-        privacy = PrivacyConfig(epsilon=5.0, noise_multiplier=1.6, noise_seed=7)
-    path = GOLDEN / f"model_card_{name}.md"
-    assert card_text(make_card(privacy)) == path.read_text(encoding="utf-8")
-
-
-def test_the_programs_that_read_cards_find_their_keys() -> None:
-    keys = {
-        *("name", "statement", "warnings", "private", "epsilon", "delta", "privacy"),
-        *("not_covered", "encoder", "trainable", "attention", "label_names", "data", "metrics"),
-    }
-    for privacy in (GIVEN, None):
-        card = make_card(privacy)
-        assert keys <= card.keys()
-        assert json.loads(json.dumps(card, allow_nan=False)) == card, "plain JSON values only"
-
-
-def test_a_private_card_states_the_mechanism() -> None:
-    card = make_card(PrivacyConfig(epsilon=5.0, clipping="automatic", clipping_engine="ghost"))
-    privacy = card["privacy"]
-    assert card["private"]
-    assert card["warnings"] == []
-    assert privacy["epsilon"] == card["epsilon"] == epsilon_spent(1.6, 1e-5, 59 / 241, 17)
-    assert privacy["epsilon_prv"] == privacy["epsilon"] < privacy["epsilon_rdp"]
-    assert privacy["noise_multiplier_from"] == "target"
-    assert make_card(GIVEN)["privacy"]["noise_multiplier_from"] == "user"
-    assert (privacy["clipping"], privacy["clipping_engine"]) == ("automatic", "ghost")
-    assert privacy["accountant_library"] == {"name": "attnpriv", "version": "0.1.0"}
-    assert "ChaCha20 keyed with 256 bits by the operating system" in privacy["random_generator"]
-
-
-@pytest.mark.parametrize(("accountant", "epsilon"), [("prv", 3.0), ("rdp", 3.5)])
-def test_the_accountant_that_was_asked_for_comes_first(
-    accountant: Accountant, epsilon: float
-) -> None:
-    card = make_card(PrivacyConfig(epsilon=5.0, accountant=accountant), steps=Stated)
-    assert card["epsilon"] == epsilon
-    assert card["privacy"]["epsilon_by"] == accountant
-    text = card_text(card)
-    value, meaning = row(text, "**privacy loss ε**")
-    assert value == f"**{epsilon:.3f}**"
-    assert meaning.endswith(f"by {accountant.upper()}, as asked for")
-    assert row(text, "ε by PRV")[0] == "3.000"
-    assert row(text, "ε by RDP")[0] == "3.500"
-
-
-def test_a_fallback_is_not_passed_off_as_prv() -> None:
-    card = make_card(steps=FellBack)
-    assert (card["epsilon"], card["privacy"]["epsilon_by"]) == (3.5, "rdp")
-    assert card["privacy"]["epsilon_prv"] is None
-    text = card_text(card)
-    assert row(text, "ε by PRV")[0] == "none"
-    assert row(text, "**privacy loss ε**")[1].endswith("by RDP, the lower of both")
-
-
-@pytest.mark.parametrize(
-    "epsilon", [1e-9, 0.0005, 1.0, 1.0004999, 2.9999999, 3.0000001, 7.123400001, 56.7891]
-)
-def test_no_bound_is_printed_lower_than_it_is(epsilon: float) -> None:
-    delta = 67349**-1.1
-    card = make_card(PrivacyConfig(epsilon=60.0, delta=delta), steps=stating(epsilon))
-    text = card_text(card)
-    exact = Decimal(repr(epsilon))
-    (stated,) = re.findall(r"with \((\S+), (\S+)\)-differential", text)
-    (factor,) = re.findall(r"e\^([\d.]+\d)", text)
-    shown = [row(text, "**privacy loss ε**")[0].strip("*"), row(text, "ε by PRV")[0], factor]
-    for bound in (*shown, stated[0]):
-        assert exact <= Decimal(bound) < exact + Decimal("0.001")
-    assert Decimal(row(text, "ε by RDP")[0]) >= 2 * exact
-    for bound in (stated[1], row(text, "δ")[0]):
-        assert delta <= float(bound) < delta * (1 + 1e-5)
-    (percent,) = re.findall(r"at most ([\d.]+) %", text)
-    assert float(percent) >= 100 * math.exp(epsilon) / (1 + math.exp(epsilon))
-    for group in card["privacy"]["groups"]:
-        most = sum(delta * math.exp(i * epsilon) for i in range(group["records"]))
-        cells = row(text, str(group["records"]))
-        if most >= 1:
-            assert cells == ["no bound", "no bound"]
-        else:
-            assert Decimal(cells[0]) >= group["records"] * exact
-            assert float(cells[1]) >= most
-
-
-def test_an_endless_loss_bounds_nothing() -> None:
-    card = make_card(PrivacyConfig(epsilon=5.0), steps=stating(math.inf))
-    assert card["privacy"]["largest_guess_accuracy"] == 1
-    assert [group["delta"] for group in card["privacy"]["groups"]] == [1, 1, 1]
-    assert row(card_text(card), "**privacy loss ε**")[0] == "**inf**"
-
-
-def test_the_commands_compute_the_epsilon_of_the_card() -> None:
-    card = make_card()
-    ours, theirs = commands(card_text(card))
-    assert "epsilon_spent" in ours
-    assert "dp_accounting" in theirs
-    assert run_program(ours) == card["epsilon"]
-    assert card["epsilon"] - 0.05 < run_program(theirs) <= card["epsilon"]
-
-
-def test_the_command_names_the_accountant_that_was_asked_for() -> None:
-    card = make_card(PrivacyConfig(epsilon=6.0, accountant="rdp"))
-    assert run_program(commands(card_text(card))[0]) == card["epsilon"]
-
-
-def test_a_seed_is_warned_of_and_makes_the_model_not_private() -> None:
-    card = make_card(PrivacyConfig(epsilon=5.0, noise_seed=7))
-    assert card["private"] is False
-    assert card["warnings"][0].startswith("NOISE SEED CHOSEN BY THE USER")
-    assert "SEEDED BY THE USER" in card["privacy"]["random_generator"]
-    assert card["statement"].startswith("NOT PRIVATE")
-    text = card_text(card)
-    title, _, warning = text.splitlines()[:3]
-    assert title == "# Model card: run-a"
-    assert warning == f"**{card['warnings'][0]}**"
-    assert "VOID" in row(text, "**privacy loss ε**")[1]
-    assert "Nothing, against whoever knows or guesses the seed." in text
-    assert "guessing is right half" not in text
-
-
-def test_without_privacy_it_says_so_first_and_has_no_epsilon() -> None:
-    card = make_card(None)
-    assert (card["private"], card["epsilon"], card["delta"], card["privacy"]) == (
-        False,
-        *[None] * 3,
-    )
-    text = card_text(card)
-    assert text.splitlines()[2] == "**TRAINED WITHOUT DIFFERENTIAL PRIVACY**"
-    assert "ε" not in text
-    assert "How to check it" not in text
-    assert commands(text) == []
+def with_value(card: dict[str, Any], value: Any, *path: str) -> dict[str, Any]:
+    """A copy of the card with another value in one field."""
+    changed = without(card, *path)
+    *sections, last = path
+    section = changed
+    for name in sections:
+        section = section[name]
+    section[last] = value
+    return changed
 
 
 @pytest.mark.parametrize("privacy", [GIVEN, None])
-def test_a_pretrained_encoder_adds_its_limit(privacy: PrivacyConfig | None) -> None:
-    scratch, minilm = (make_card(privacy, encoder=name) for name in ("scratch", "minilm"))
-    assert "Pretrained encoder" not in card_text(scratch)
-    added = minilm["limits"].keys() - scratch["limits"].keys()
-    assert added == {"pretrained_encoder"}
-    assert f"- Pretrained encoder: {minilm['limits']['pretrained_encoder']}\n" in card_text(minilm)
-
-
-def test_the_limits_of_the_claim_are_in_the_text() -> None:
-    card = make_card()
-    text = card_text(card)
-    topics = {
-        *("group_privacy", "other_releases", "facts_about_many", "random_numbers"),
-        *("floating_point", "side_channels", "security_and_access_control"),
-        *("data_collection_exposure", "texts_sent_to_the_model", "attention"),
-    }
-    assert card["limits"].keys() == topics
-    for line in (*card["not_covered"], *card["limits"].values()):
-        assert line in text
-    for section in (
-        "What this covers",
-        "What it does not cover",
-        "Who must be trusted",
-        "How to check it",
-        "Utility (not covered by ε)",
-    ):
-        assert f"\n## {section}\n" in text
-
-
-def test_names_cannot_break_a_table() -> None:
-    names = ("a|b", "two\nlines\x85three", "<b>", "`c`", "d\\", "*e*", "_f_g", "[h](i)")
-    card = make_card(label_names=names, data_name="x | y\n# z", encoder="my|encoder")
-    text = card_text(card)
-    (cell,) = row(text, "classes")
-    assert cell == r"a\|b, two lines three, \<b\>, \`c\`, d\\, \*e\*, _f_g, \[h\](i)"
-    assert row(text, "encoder") == [r"my\|encoder"]
-    assert row(text.replace(r"\|", ""), "data") == ["x  y # z, 241 records"]
-    assert r"trained on 241 records of x \| y # z." in text
-    plain = card_text(make_card())
-    assert len(text.splitlines()) == len(plain.splitlines()) + 1, "the limit of its encoder"
-    assert card["label_names"] == list(names), "in JSON they are as they were"
-
-
-def test_facts_of_the_training() -> None:
-    config = TrainConfig(
-        trainable="last:1",
-        steps=17,
-        batch_size=59,
-        learning_rate=0.002,
-        head_learning_rate=0.125,
-        ema_decay=0.875,
-        warmup=0.0625,
-        decay="cosine",
-        precision="bfloat16",
-    )
-    attention = AttentionConfig(temperature=1.5, temperature_floor=0.75, score="additive")
-    card = make_card(config=config, attention=attention)
-    assert card["training"] == {
-        "optimizer": "Adam",
-        "steps": 17,
-        "expected_batch_size": 59,
-        "head_learning_rate": 0.125,
-        "learning_rate": 0.002,
-        "warmup": 0.0625,
-        "decay": "cosine",
-        "ema_decay": 0.875,
-        "precision": "bfloat16",
-    }
-    text = card_text(card)
-    assert row(text, "optimizer") == [
-        "Adam, learning rate 0.125 for the head, 0.002 for the encoder"
-    ]
-    assert row(text, "warm-up") == ["0.0625 of the steps"]
-    assert row(text, "decay of the learning rate") == ["cosine"]
-    assert row(text, "moving average of the weights") == ["decay 0.875"]
-    assert row(text, "precision") == ["bfloat16 in the encoder, float32 elsewhere"]
-    assert row(text, "attention") == [
-        "additive logits not clipped, temperature 1.5 at first, learned, at least 0.75"
-    ]
-    assert make_card()["training"]["learning_rate"] is None, "the encoder was not trained"
-
-
-def leaves(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            yield from leaves(item)
-    else:
-        yield value
-
-
-NUMBER = r"(?<![A-Za-z\d.])\d+(?:\.\d+)?(?:e-?\d+)?"  # but not the digits of a word like ChaCha20
+def test_a_card_reads_back_as_it_was_written(privacy: PrivacyConfig | None) -> None:
+    card = make_card(privacy)
+    text = json.dumps(card.as_written, ensure_ascii=False)
+    read = ModelCard.from_json(json.loads(text))
+    assert read == card
+    assert json.dumps(read.as_written, ensure_ascii=False) == text
 
 
 @pytest.mark.parametrize(
-    "card_options",
+    "path",
     [
-        {},
-        {"privacy": None},
-        {"privacy": PrivacyConfig(epsilon=4.75, noise_seed=7, delta=241**-1.3)},
-        {"privacy": PrivacyConfig(epsilon=4.75, accountant="rdp", max_grad_norm=0.37)},
-        {
-            "config": TrainConfig(trainable="all", steps=17, batch_size=59, warmup=0.03),
-            "attention": AttentionConfig(temperature=1.5, temperature_floor=0.75),
-            "noise_multiplier": 1.2345678,
-        },
+        *[(name,) for name in ("name", "statement", "warnings", "private", "epsilon", "delta")],
+        *[(name,) for name in ("privacy", "not_covered", "encoder", "trainable", "attention")],
+        *[(name,) for name in ("label_names", "data", "metrics")],
+        *[("data", name) for name in ("name", "rows_train", "fingerprint", "split")],
+        *[("privacy", name) for name in ("noise_multiplier", "steps", "target_epsilon", "epsilon")],
+        *[("training", name) for name in ("steps", "learning_rate", "precision")],
+        ("metrics", "held_out", "accuracy"),
     ],
+    ids=".".join,
 )
-def test_every_number_in_the_text_is_one_of_the_card(card_options: dict[str, Any]) -> None:
-    card = make_card(**card_options)
-    said: set[str] = set()
-    exact: list[Decimal] = []
-    for name, part in card.items():
-        for leaf in leaves(part):
-            if isinstance(leaf, str) and name != "statement":
-                said |= set(re.findall(NUMBER, leaf))
-            elif isinstance(leaf, int | float) and not isinstance(leaf, bool):
-                value = Decimal(repr(leaf))
-                exact += [value, 100 * value] if 0 < leaf < 1 else [value]
-    for number in re.findall(NUMBER, card_text(card)):
-        shown = Decimal(number)
-        exponent = shown.as_tuple().exponent
-        assert isinstance(exponent, int)
-        unit = Decimal(1).scaleb(exponent) if exponent < 0 else Decimal("1e-9")
-        # Some number of the card, rounded to the digits that are shown; a whole number is exact.
-        assert number in said or any(abs(shown - value) < unit for value in exact), number
+def test_a_field_that_is_missing_is_named(path: tuple[str, ...]) -> None:
+    card = without(make_card().as_written, *path)
+    with pytest.raises(InputError, match=f"^{re.escape('.'.join(path))} is missing$"):
+        ModelCard.from_json(card)
 
 
 @pytest.mark.parametrize(
-    ("part", "key"),
+    ("path", "value", "message"),
     [
-        *[("privacy", key) for key in ("noise_multiplier", "sample_rate", "steps", "delta")],
-        *[("privacy", key) for key in ("epsilon", "epsilon_prv", "epsilon_rdp", "target_epsilon")],
-        *[("privacy", key) for key in ("max_grad_norm", "expected_batch_size")],
-        ("privacy", "largest_guess_accuracy"),
-        *[("training", key) for key in ("steps", "expected_batch_size", "warmup", "ema_decay")],
-        *[("training", key) for key in ("learning_rate", "head_learning_rate")],
-        *[("attention", key) for key in ("clip", "temperature", "temperature_floor")],
-        ("data", "rows_train"),
+        (("private",), "no", "expected private to be true or false, got 'no'"),
+        (("private",), 1, "expected private to be true or false, got 1"),
+        (("name",), None, "expected name to be a string, got None"),
+        (("epsilon",), "3", "expected epsilon to be a number or null, got '3'"),
+        (("epsilon",), True, "expected epsilon to be a number or null, got True"),
+        (("epsilon",), None, "expected epsilon >= 0, got None"),
+        (("delta",), -1e-5, "expected delta >= 0, got -1e-05"),
+        (("delta",), 10**400, "expected delta to be a number or null, got 1000"),
+        (("privacy",), [], r"expected privacy to be an object, got \[\]"),
+        (("privacy", "steps"), 1.5, "expected privacy.steps to be a whole number, got 1.5"),
+        (("warnings",), "none", "expected warnings to be a list, got 'none'"),
+        (("not_covered",), ["a", 1], r"expected not_covered\[1\] to be a string, got 1"),
+        (("attention", "clip"), 0, "attention: expected clip > 0 and finite, got 0"),
+        (("attention", "clip_mode"), "cut", "expected attention.clip_mode to be one of clamp, "),
+        (("attention", "temperatures"), [1.75], r"expected attention.temperatures\[0\] to be a l"),
+        (("data", "split", "seed"), None, "data: split has no usable seed, got None"),
+        (("data", "split"), {"salt": "a"}, "data: split has no usable validation_share, got None"),
+        (("limits", "attention"), 3, "expected limits.attention to be a string, got 3"),
+        (("teacher",), {"name": "a"}, "teacher.attention is missing"),
     ],
 )
-def test_a_number_that_changes_on_the_card_changes_in_the_text(part: str, key: str) -> None:
-    card = make_card(
-        config=TrainConfig(trainable="all", steps=17, batch_size=59, warmup=0.25),
-        attention=AttentionConfig(clip=2.25, temperature=1.75, temperature_floor=0.75),
-    )
-    changed = {**card, part: {**card[part], key: card[part][key] / 2}}
-    assert card_text(changed) != card_text(card)
+def test_a_value_of_another_kind_is_named_with_what_was_expected(
+    path: tuple[str, ...], value: Any, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        ModelCard.from_json(with_value(make_card().as_written, value, *path))
+
+
+@pytest.mark.parametrize("value", [None, [], "card", 3])
+def test_a_card_is_an_object(value: Any) -> None:
+    with pytest.raises(InputError, match="expected the whole to be an object"):
+        ModelCard.from_json(value)
+
+
+def test_cards_of_earlier_versions_lack_what_came_later() -> None:
+    """As the first version wrote them, with and without privacy."""
+    later = {
+        "": ("terms", "limits", "training", "teacher"),
+        "attention": ("score", "temperature_floor", "temperatures"),
+        "privacy": (
+            *("trust_model", "query_model", "noise_multiplier_from", "clipping", "clipping_engine"),
+            *("repeated_steps", "accountant_library", "epsilon_by", "epsilon_prv"),
+            *("largest_guess_accuracy", "groups"),
+        ),
+    }
+    for privacy in (GIVEN, None):
+        old = make_card(privacy).as_written
+        for section, names in later.items():
+            for name in names if old.get(section, old) is not None else ():
+                old = without(old, *filter(None, (section, name)))
+        card = ModelCard.from_json(old)
+        assert card.as_written == old, "nothing is added to what is passed on"
+        assert card.data == make_card(privacy).data
+        assert (card.training, card.teacher, card.limits) == (None, None, {})
+        assert card.attention == CardAttention(1.75, 2.25)
+        if card.privacy is not None:
+            assert card.privacy.epsilon == make_card().epsilon
+            assert card.privacy.trust_model == "not stated"
+            assert card.privacy.largest_guess_accuracy == 1, "which bounds nothing"
+
+
+def test_what_a_later_version_adds_is_passed_on_unread() -> None:
+    card = make_card().as_written | {"signature": "abc"}
+    assert ModelCard.from_json(card).as_written == card
+
+
+def test_a_card_under_another_name_says_so_in_both_forms() -> None:
+    card = make_card().named("renamed")
+    assert (card.name, card.as_written["name"]) == ("renamed", "renamed")
+    assert card.as_written | {"name": "run-a"} == make_card().as_written

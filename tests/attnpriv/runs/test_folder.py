@@ -54,7 +54,7 @@ def test_a_run_reads_back_as_it_was_trained(tiny_run: Path, tickets: Dataset) ->
     held_out = tickets.subset(split.held_out)
     predicted = predict_probabilities(run, held_out.texts).argmax(1)
     accuracy = float((predicted == np.array(held_out.labels)).mean())
-    assert accuracy == run.card["metrics"]["held_out"]["accuracy"]
+    assert accuracy == run.card.metrics.held_out.accuracy
 
 
 def test_a_changed_file_still_tells_trained_rows_from_the_rest(
@@ -74,8 +74,8 @@ def test_of_a_shuffled_split_nothing_is_known_in_another_file(
 ) -> None:
     run = load_run(tiny_run)
     for train_size in (0.8, 240):  # as earlier versions wrote it, and as they still do
-        data = {**run.card["data"], "split": {"train_size": train_size, "seed": 0}}
-        old = replace(run, card={**run.card, "data": data})
+        data = replace(run.card.data, split={"train_size": train_size, "seed": 0})
+        old = replace(run, card=replace(run.card, data=data))
         assert old.split(tickets) == Split(*split_indices(300, 240, 0), unknown=[])
         other = tickets.subset(range(299))
         assert old.split(other) == Split([], [], unknown=list(range(299)))
@@ -83,7 +83,7 @@ def test_of_a_shuffled_split_nothing_is_known_in_another_file(
 
 def test_a_run_folder_says_nothing_of_a_single_record(tiny_run: Path, tickets: Dataset) -> None:
     contents = [path.read_bytes() for path in tiny_run.iterdir()]
-    assert load_run(tiny_run).card["data"]["split"] == split_rule(0.8, 0)
+    assert load_run(tiny_run).card.data.split == split_rule(0.8, 0)
     for text in tickets.texts:
         for read in (text, folded(text)):
             hashes = [hash_(read.encode()).hexdigest() for hash_ in (sha256, blake2b)]
@@ -125,7 +125,7 @@ def rewrite_manifest(run: Path, change: dict[str, str | None]) -> None:
 
 def test_a_manifest_that_leaves_a_file_out_is_refused(run_copy: Path) -> None:
     rewrite_manifest(run_copy, {"privacy_ledger.jsonl": None})
-    with pytest.raises(RunFolderError, match=r"no privacy_ledger\.jsonl in manifest"):
+    with pytest.raises(RunFolderError, match=r"manifest\.json does not list privacy_ledger\.jsonl"):
         load_run(run_copy)
 
 
@@ -143,7 +143,7 @@ def test_a_manifest_that_is_none_is_refused(run_copy: Path, content: str) -> Non
 def test_a_manifest_names_files_of_a_run_and_no_others(run_copy: Path, name: str) -> None:
     (run_copy.parent / "secret").write_text("{}")
     rewrite_manifest(run_copy, {name: hashlib.sha256(b"{}").hexdigest()})
-    with pytest.raises(RunFolderError, match=f"{name!r} in manifest.json is no file of a run"):
+    with pytest.raises(RunFolderError, match=f"manifest.json lists {name!r}, which is not"):
         load_run(run_copy)
 
 
@@ -152,15 +152,15 @@ def test_links_pipes_and_folders_are_no_files_of_a_run(run_copy: Path, name: str
     file = run_copy / name
     file.rename(run_copy.parent / name)
     file.symlink_to(run_copy.parent / name)
-    with pytest.raises(RunFolderError, match=f"{name} is a link or no file"):
+    with pytest.raises(RunFolderError, match=f"{name} must be a regular file, not a link"):
         load_run(run_copy)
     file.unlink()
     os.mkfifo(file)
-    with pytest.raises(RunFolderError, match=f"{name} is a link or no file"):
+    with pytest.raises(RunFolderError, match=f"{name} must be a regular file, not a link"):
         load_run(run_copy)
     file.unlink()
     file.mkdir()
-    with pytest.raises(RunFolderError, match=f"{name} is a link or no file"):
+    with pytest.raises(RunFolderError, match=f"{name} must be a regular file, not a link"):
         load_run(run_copy)
 
 
@@ -194,7 +194,7 @@ def model_is(**values: Any) -> Callable[[dict[str, Any]], None]:
         (model_is(layers=1), "not a usable run folder"),
         (model_is(attention=3), "model configuration is not usable"),
         (lambda config: config.update(format=2), "expected format 1, got 2"),
-        (lambda config: config.pop("model"), "not a usable run folder"),
+        (lambda config: config.pop("model"), "config.json: model is missing"),
         (lambda config: config["label_names"].pop(), "expected 10 different label_names, got 9"),
         (
             lambda config: config["label_names"].__setitem__(0, config["label_names"][1]),
@@ -212,6 +212,28 @@ def test_a_configuration_that_the_weights_do_not_bear_out_is_refused(
     (run_copy / CONFIG).write_text(json.dumps(config))
     reseal(run_copy)
     with pytest.raises(RunFolderError, match=message) as caught:
+        load_run(run_copy)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ('"private": "no"', "model_card.json: expected private to be true or false, got 'no'"),
+        ('"private": true', "model_card.json: expected epsilon >= 0, got None"),
+        ('"private": NaN', "model_card.json: expected JSON, got NaN"),
+        ('"private": 1e999', "model_card.json: expected numbers that a float can hold, got 1e999"),
+        ('"was": false', "model_card.json: private is missing"),
+    ],
+)
+def test_a_card_that_cannot_be_read_is_refused_with_the_name_of_its_field(
+    run_copy: Path, written: str, message: str
+) -> None:
+    text = (run_copy / CARD).read_text(encoding="utf-8")
+    assert text.count('"private": false') == 1
+    (run_copy / CARD).write_text(text.replace('"private": false', written), encoding="utf-8")
+    reseal(run_copy)
+    with pytest.raises(RunFolderError, match=f"not a usable run folder: {message}") as caught:
         load_run(run_copy)
     assert "\n" not in str(caught.value)
 
@@ -280,7 +302,7 @@ def test_a_vocabulary_without_a_token_for_the_unknown_is_refused(
     content["model"]["unk_token"] = "[UNK]"
     (run / TOKENIZER).write_text(json.dumps(content))
     reseal(run)
-    with pytest.raises(RunFolderError, match="expected a token for what .* does not know"):
+    with pytest.raises(RunFolderError, match="expected a token for unknown words in"):
         load_run(run)
 
 
@@ -330,7 +352,7 @@ def staging(tiny_run: Path, tmp_path: Path) -> Path:
     run, folder = load_run(tiny_run), tmp_path / "staging"
     folder.mkdir(mode=0o700)
     write_model(folder, run.model, run.label_names, {}, None)
-    write_json(folder / CARD, run.card)
+    write_json(folder / CARD, run.card.as_written)
     shutil.copy(tiny_run / LEDGER, folder / LEDGER)
     return folder
 

@@ -176,8 +176,8 @@ def test_each_seed_has_four_runs_with_one_split_and_what_its_cell_says(
             expected = (2.0, 0.97) if cell.hardened else (1.0, None)
             assert (attention.temperature, attention.clip) == expected
             card = runs[cell.name].card
-            assert (card["epsilon"] is not None) == cell.private
-            assert card["training"]["steps"] == 3
+            assert (card.epsilon is not None) == cell.private
+            assert card.training.steps == 3
         # The head alone was trained: what the encoder began with is what it has.
         weights = [run.model.blocks[0].attention.qkv.weight for run in runs.values()]
         assert all(bool((each == weights[0]).all()) for each in weights)

@@ -34,9 +34,9 @@ def check_what_is_left(trainings: Any, out: Path, begun: int) -> None:
             "tokenizer.json",
         ]
         card = load_run(out).card
-        assert card["privacy"]["steps"] == STEPS
+        assert card.privacy.steps == STEPS
         ledger = [json.loads(line) for line in (out / LEDGER).read_text().splitlines()]
-        assert [entry["what"] for entry in ledger if "what" in entry] == card["not_covered"]
+        assert [entry["what"] for entry in ledger if "what" in entry] == list(card.not_covered)
         return
     assert trainings.spent(out) >= begun
     if not has_begun(out):

@@ -180,14 +180,14 @@ def test_card_says_who_the_teacher_was_and_that_nothing_is_private(
     teacher_run: Path, student_run: Path
 ) -> None:
     card = load_run(student_run).card
-    assert card["teacher"]["name"] == "plain"
-    assert card["teacher"]["attention"]["clip"] is None
+    assert card.teacher.name == "plain"
+    assert card.teacher.attention.clip is None
     digest = hashlib.sha256((teacher_run / WEIGHTS).read_bytes()).hexdigest()
-    assert card["teacher"]["sha256"][WEIGHTS] == digest
-    assert card["private"] is False
+    assert card.teacher.sha256[WEIGHTS] == digest
+    assert card.private is False
     text = (student_run / CARD_TEXT).read_text()
     assert "| distilled from | plain, trained on the same rows: dot_product logits not clip" in text
-    assert load_run(teacher_run).card["teacher"] is None
+    assert load_run(teacher_run).card.teacher is None
     assert "distilled" not in (teacher_run / CARD_TEXT).read_text()
 
 

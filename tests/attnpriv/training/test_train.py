@@ -49,7 +49,7 @@ def test_card_and_ledger_state_the_mechanism_and_the_target_is_kept(
         tickets, tmp_path / "run", on_step=lambda *values: steps_seen.append(values)
     )
     card = json.loads((tmp_path / "run" / "model_card.json").read_text())
-    assert card == result.card
+    assert card == result.card.as_written
     assert not card["private"], "its noise seed is known"
     assert "NOISE SEED CHOSEN BY THE USER" in card["warnings"][0]
     assert 2.9 < card["epsilon"] <= 3.0
@@ -72,18 +72,18 @@ def test_card_and_ledger_state_the_mechanism_and_the_target_is_kept(
 
 def test_what_is_not_covered_is_on_card_and_ledger(private_run: Path) -> None:
     card = load_run(private_run).card
-    assert [e["what"] for e in ledger_of(private_run) if e["entry"] == "not_covered"] == card[
-        "not_covered"
-    ]
-    assert any("fingerprint" in what for what in card["not_covered"])
+    assert [e["what"] for e in ledger_of(private_run) if e["entry"] == "not_covered"] == list(
+        card.not_covered
+    )
+    assert any("fingerprint" in what for what in card.not_covered)
 
 
 def test_training_without_privacy_says_so_in_capitals(tiny_run: Path) -> None:
     card = load_run(tiny_run).card
-    assert card["private"] is False
-    assert card["epsilon"] is None
-    assert "TRAINED WITHOUT DIFFERENTIAL PRIVACY" in card["statement"]
-    assert "TRAINED WITHOUT DIFFERENTIAL PRIVACY" in card["warnings"]
+    assert card.private is False
+    assert card.epsilon is None
+    assert "TRAINED WITHOUT DIFFERENTIAL PRIVACY" in card.statement
+    assert "TRAINED WITHOUT DIFFERENTIAL PRIVACY" in card.warnings
     assert any("whole training" in entry.get("what", "") for entry in ledger_of(tiny_run))
 
 
@@ -98,15 +98,15 @@ def test_one_noise_seed_repeats_and_none_does_not(tickets: Dataset, tmp_path: Pa
     assert weights[0] == weights[1]
     assert len(set(weights)) == 3
     unseeded_card = load_run(tmp_path / "2").card
-    assert unseeded_card["private"]
-    assert unseeded_card["warnings"] == []
+    assert unseeded_card.private
+    assert unseeded_card.warnings == ()
 
 
 def test_training_learns(tickets: Dataset, tmp_path: Path) -> None:
     config = TrainConfig(trainable="all", steps=40)
     result = run_training(tickets, tmp_path / "run", config=config, privacy=None)
     # Ten classes: chance is a tenth.
-    assert result.card["metrics"]["held_out"]["accuracy"] > 0.3
+    assert result.card.metrics.held_out.accuracy > 0.3
 
 
 def test_no_text_or_span_of_the_data_is_in_the_run_folder(tickets: Dataset, tmp_path: Path) -> None:
@@ -162,10 +162,10 @@ def test_the_card_has_the_temperatures_as_trained(tickets: Dataset, tmp_path: Pa
     learned = AttentionConfig(2.0, 2.0, "norm", temperature_floor=0.5)
     config = TrainConfig(trainable="last:1", steps=4, batch_size=60, learning_rate=0.1)
     result = run_training(tickets, tmp_path / "run", attention=learned, config=config)
-    frozen, trained = result.card["attention"]["temperatures"]
+    frozen, trained = result.card.attention.temperatures
     assert frozen == pytest.approx([2.0] * len(frozen), rel=1e-6)
     assert all(tau >= 0.5 and abs(tau - 2.0) > 1e-3 for tau in trained)
-    assert load_run(tmp_path / "run").model.temperatures() == [frozen, trained]
+    assert load_run(tmp_path / "run").model.temperatures() == [list(frozen), list(trained)]
 
 
 def test_additive_scores_train_from_scratch_and_not_on_a_pretrained_encoder(
@@ -174,7 +174,7 @@ def test_additive_scores_train_from_scratch_and_not_on_a_pretrained_encoder(
     additive = AttentionConfig(2.0, 2.0, "tanh", "additive")
     config = TrainConfig(trainable="last:1", steps=4, batch_size=60)
     result = run_training(tickets, tmp_path / "run", attention=additive, config=config)
-    assert result.card["attention"]["score"] == "additive"
+    assert result.card.attention.score == "additive"
     with pytest.raises(InputError, match="expected score dot_product with an encoder"):
         load_pretrained(tmp_path, 2, additive)
 
@@ -197,11 +197,11 @@ def test_given_noise_stops_before_the_step_that_would_exceed_epsilon(
         privacy=privacy,
         on_step=lambda step, steps, epsilon: taken.append(epsilon),
     )
-    spent = run.card["privacy"]
-    assert spent["steps"] == run.card["training"]["steps"] == len(taken) < 40
-    assert spent["epsilon"] == taken[-1] <= 1.7
+    spent = run.card.privacy
+    assert spent.steps == run.card.training.steps == len(taken) < 40
+    assert spent.epsilon == taken[-1] <= 1.7
     assert epsilon_spent(1.5, 1e-5, 0.125, len(taken) + 1) > 1.7
-    assert ledger_of(run.path)[-1 - len(run.card["not_covered"])]["steps"] == len(taken)
+    assert ledger_of(run.path)[-1 - len(run.card.not_covered)]["steps"] == len(taken)
 
 
 def test_a_step_that_is_too_expensive_says_which_noise_would_do(
@@ -215,7 +215,7 @@ def test_a_step_that_is_too_expensive_says_which_noise_would_do(
     assert found
     privacy["noise_multiplier"] = float(found.group(1))
     card = trainings.run(tmp_path / "run", "head", privacy=privacy, steps=1).card
-    assert 0.4 < card["epsilon"] <= 0.5
+    assert 0.4 < card.epsilon <= 0.5
 
 
 def batches(steps: int) -> list[list[int]]:

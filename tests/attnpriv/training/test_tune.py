@@ -26,6 +26,7 @@ from attnpriv.privacy.selection import (
     epsilon_of_selection,
     rdp_of_run,
 )
+from attnpriv.runs.card import CardHeldOut
 from attnpriv.runs.folder import load_run
 from attnpriv.runs.prediction import predict_probabilities
 from attnpriv.training import Candidate, TrainingResult, preparation, tune
@@ -94,10 +95,10 @@ def test_the_ledger_holds_what_the_epsilon_of_the_search_follows_from(
     draws(2)
     card = search(data, tmp_path / "run", mean_runs=4, distribution="geometric").card
     assert {path.name for path in (tmp_path / "run").iterdir()} == FILES | {"privacy_ledger.jsonl"}
-    assert json.loads((tmp_path / "run" / "model_card.json").read_text()) == card
+    assert json.loads((tmp_path / "run" / "model_card.json").read_text()) == card.as_written
     (entry, *others) = ledger_of(tmp_path / "run")
     assert entry["entry"] == "selection"
-    assert [other["what"] for other in others] == card["not_covered"], "and no noised_steps"
+    assert [other["what"] for other in others] == list(card.not_covered), "and no noised_steps"
     spent = ("noise_multiplier", "sample_rate", "steps")
     candidates = [tuple(candidate[name] for name in spent) for candidate in entry["candidates"]]
     epsilon = epsilon_of_selection(
@@ -106,17 +107,13 @@ def test_the_ledger_holds_what_the_epsilon_of_the_search_follows_from(
         entry["delta"],
     )
     assert 7.9 < epsilon <= 8.0
-    assert epsilon == entry["epsilon"] == card["epsilon"] == card["privacy"]["epsilon_rdp"]
+    assert epsilon == entry["epsilon"] == card.epsilon == card.privacy.epsilon_rdp
     assert (entry["validation_share"], entry["salt"]) == (0.2, "attnpriv")
-    privacy = card["privacy"]
-    assert (privacy["accountant"], privacy["epsilon_by"], privacy["epsilon_prv"]) == (
-        "rdp",
-        "rdp",
-        None,
-    )
-    assert (privacy["noise_multiplier"], 1.0, privacy["steps"]) in candidates
-    assert "best of a random number of runs (Papernot and Steinke" in privacy["mechanism"]
-    assert not card["private"], "its noise seed is known"
+    privacy = card.privacy
+    assert (privacy.accountant, privacy.epsilon_by, privacy.epsilon_prv) == ("rdp", "rdp", None)
+    assert (privacy.noise_multiplier, 1.0, privacy.steps) in candidates
+    assert "best of a random number of runs (Papernot and Steinke" in privacy.mechanism
+    assert not card.private, "its noise seed is known"
     # The command on the card prints the same ε.
     text = (tmp_path / "run" / "model_card.md").read_text(encoding="utf-8")
     (command,) = [line for line in text.splitlines() if line.startswith("python -c ")]
@@ -132,10 +129,10 @@ def test_an_unseeded_search_is_private_and_never_the_same(
     draws(1)
     privacy = PrivacyConfig(8.0, delta=1e-3)
     cards = [search(data, tmp_path / name, privacy=privacy).card for name in ("a", "b")]
-    assert cards[0]["private"]
-    assert cards[0]["warnings"] == []
-    assert "training or validation record" in cards[0]["statement"]
-    assert cards[0]["privacy"]["selection"]["score"] != cards[1]["privacy"]["selection"]["score"]
+    assert cards[0].private
+    assert cards[0].warnings == ()
+    assert "training or validation record" in cards[0].statement
+    assert cards[0].privacy.selection.score != cards[1].privacy.selection.score
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("a", "b")]
     assert weights[0] != weights[1]
 
@@ -174,9 +171,9 @@ def test_no_run_at_all_releases_the_untrained_model_and_says_so(
         untrained = preparation.build_classifier("scratch", AttentionConfig(), "layers", False, 10)
     weights = load_run(tmp_path / "none").model.state_dict()
     assert all(torch.equal(weights[name], w) for name, w in untrained.model.state_dict().items())
-    assert any("UNTRAINED" in warning for warning in card["warnings"])
-    assert card["privacy"]["selection"]["score"] is None
-    assert card["privacy"]["steps"] == card["training"]["steps"] == 0
+    assert any("UNTRAINED" in warning for warning in card.warnings)
+    assert card.privacy.selection.score is None
+    assert card.privacy.steps == card.training.steps == 0
     assert "UNTRAINED" in (tmp_path / "none" / "model_card.md").read_text(encoding="utf-8")
     draws(1)
     search(data, tmp_path / "one", candidates=[first])
@@ -228,7 +225,7 @@ def test_a_clearly_best_candidate_mostly_wins(data: Dataset, tmp_path: Path) -> 
         privacy = PrivacyConfig(200.0, delta=1e-3, noise_seed=seed)
         options = {"candidates": settings, "privacy": privacy, "mean_runs": 5}
         card = search(data, tmp_path / str(seed), **options).card
-        won += card["training"]["head_learning_rate"] == 0.3
+        won += card.training.head_learning_rate == 0.3
     assert won >= 3
 
 
@@ -264,9 +261,9 @@ def test_the_held_out_rows_of_a_tuned_run_are_its_validation_rows(
     held_out = data.subset(run.split(data).held_out)
     predicted = predict_probabilities(run, held_out.texts).argmax(1)
     accuracy = float((predicted == np.array(held_out.labels)).mean())
-    assert card["metrics"]["held_out"] == {"rows": len(held_out), "accuracy": accuracy}
-    assert not card["metrics"]["covered_by_epsilon"]
-    assert card["data"]["rows_train"] == len(data) - len(held_out)
+    assert card.metrics.held_out == CardHeldOut(len(held_out), accuracy)
+    assert not card.metrics.covered_by_epsilon
+    assert card.data.rows_train == len(data) - len(held_out)
 
 
 def test_a_model_that_diverged_is_scored_like_any_other(
@@ -278,9 +275,9 @@ def test_a_model_that_diverged_is_scored_like_any_other(
     )
     card = search(data, tmp_path / "run").card
     assert load_run(tmp_path / "run").model.head.bias.isnan().all()
-    assert card["metrics"]["held_out"]["accuracy"] == 0
-    selection = card["privacy"]["selection"]
-    assert 0 < abs(selection["score"]) < 9 * selection["score_noise"]
+    assert card.metrics.held_out.accuracy == 0
+    selection = card.privacy.selection
+    assert 0 < abs(selection.score) < 9 * selection.score_noise
 
 
 def test_each_row_moves_the_count_by_at_most_one_whatever_the_weights_are() -> None:

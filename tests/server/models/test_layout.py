@@ -32,7 +32,7 @@ def test_folders_are_models_and_numbers_below_them_versions(models, put, reposit
     assert served.find("mail", "2").path == models / "mail" / "2"
     loaded = served.loaded(served.find("mail"))
     assert loaded.name == loaded.run.name == "mail"
-    assert loaded.version.card["name"] == loaded.run.card["name"] == "mail"
+    assert loaded.version.card.name == loaded.run.card.name == "mail"
     assert loaded.version.label_names == loaded.run.label_names
     for name, version in [("nobody", None), ("mail", "3"), ("mail", ""), ("mail", "02")]:
         with pytest.raises(UnknownModelError, match="expected a model and a version") as caught:
