@@ -143,6 +143,7 @@ def audit(
             model,
             rows,
             data=file.stem,
+            source=str(file),
             version=version,
             limit=limit,
             seed=seed,

@@ -221,6 +221,7 @@ def audit(address, file) -> Callable[..., Outcome]:
                 model,
                 rows,
                 data=data.stem,
+                source=str(data),
                 version=None,
                 limit=limit,
                 seed=3,
@@ -559,7 +560,13 @@ def test_figures_that_cannot_be_written_are_shown(command, serve, scripted, file
     [
         ("a.txt", "x", [], "expected a file ending in .jsonl, .csv, .tsv"),
         ("a.jsonl", "", [], "expected at least one row"),
-        ("a.jsonl", '{"text": "x", "label": "maybe"}', [], "row 1: the label is none of no, yes"),
+        ("a.jsonl", '{"text": "x", "label": "maybe"}', [], "a.jsonl: row 1: the label is none"),
+        (
+            "a.csv",
+            "text,label\n" + "x,no\n" * 300 + "x,maybe\n",
+            [],
+            "a.csv: row 302: the label is none of no, yes",
+        ),
         ("a.jsonl", '{"text": "x"}', ["--out", "/none/x"], "cannot write /none/x: No such"),
         ("a.jsonl", '{"text": "x"}', ["--model", "nobody"], "NOT_FOUND: unknown model"),
         ("a.jsonl", '{"text": "x"}', ["--token-file", "/none"], "cannot read /none"),

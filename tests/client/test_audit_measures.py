@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from math import log
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
 from attnpriv.audit import statistics as offline
+from attnpriv.data import read_file
 from attnpriv.data.records import Span as LibrarySpan
 from attnpriv.data.spans import sensitive_tokens
 from attnpriv.errors import InputError
@@ -28,7 +30,7 @@ from attnpriv_client.audit.lift import lift
 from attnpriv_client.audit.membership import membership, utility
 from attnpriv_client.audit.results import NotRunError
 from attnpriv_client.audit.rewriting import Pool, cut, draw_words, join, mentions, rewrite
-from attnpriv_client.audit.rows import Row, Span, read_rows
+from attnpriv_client.audit.rows import Row, Span, read_rows, with_classes
 from attnpriv_client.audit.statistics import auc, bootstrap_ratios, sign_flip_p_value
 from attnpriv_client.domain import Redaction
 
@@ -459,15 +461,16 @@ def test_what_is_not_there_is_unknown(tmp_path) -> None:
     [
         ("a.parquet", "x", "expected a file ending in .jsonl, .csv, .tsv"),
         ("a.csv", "", "expected at least one row"),
-        ("a.jsonl", "[1]", "row 1: expected a JSON object"),
-        ("a.jsonl", '{"text": "a"}\n{', "row 2: expected a JSON object"),
+        ("a.jsonl", "[1]", "row 1 is not a JSON object"),
+        ("a.jsonl", '{"text": "a"}\n{', "row 2 is not a JSON object"),
         ("a.jsonl", '{"label": "a"}', "row 1: expected one column named text, got 0"),
         ("a.csv", "text,Text\na,b\n", "row 2: expected one column named text, got 2"),
         ("a.csv", "text,label\na\n", "row 2 has 1 columns, expected 2"),
         ("a.csv", 'text\n"a', "is malformed CSV"),
-        ("a.jsonl", b"\xff", "expected UTF-8, byte 0 is not"),
-        ("a.jsonl", '{"text": " "}', "row 1: expected a text"),
-        ("a.jsonl", '{"text": "a", "label": true}', "row 1: expected a label that is"),
+        ("a.jsonl", b"\xff", "invalid UTF-8 at byte 0 (line 1)"),
+        ("a.jsonl", '{"text": " "}', "row 1: the text is empty or has no visible"),
+        ("a.jsonl", '{"text": 7}', "row 1: expected a text, got int"),
+        ("a.jsonl", '{"text": "a", "label": [1]}', "row 1: expected a label that is a string or a"),
         ("a.jsonl", '{"text": "a", "member": 7}', "row 1: expected member to be true or false"),
         ("a.jsonl", '{"text": "a", "spans": 7}', "row 1: expected a list of spans"),
         ("a.csv", "text,spans\na,{\n", "row 2: the spans are not JSON"),
@@ -481,6 +484,50 @@ def test_bad_files_are_refused_by_row(tmp_path, name, content, message) -> None:
 
     assert message in str(refused.value)
     assert name in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["ham", "spam", "HAM", ' "Ham"', "ham\u200b", "sp\u0061m"],
+        ["ham", "eggs"],
+        ["ham", "nan"],
+        ["ham", " "],
+        ["ham", "\u200b"],
+        ["ham", "a\u0001b"],
+        ["ham", "x" * 101],
+        ["ham", 1.0, 1, "1", "01", True],
+        ["ham", 2],
+        ["ham", False],
+        ["ham", ["ham"]],
+        ["ham", float("inf")],
+        ["ham", {}],
+    ],
+    ids=repr,
+)
+def test_labels_are_read_as_attnpriv_audit_reads_them(tmp_path, labels) -> None:
+    path = tmp_path / "a.jsonl"
+    records = [{"text": f"text {i}", "label": label} for i, label in enumerate(labels)]
+    path.write_text("\n".join(map(json.dumps, records)))
+    names = ["spam", "ham", "1", "true"]
+
+    def ours() -> list[str]:
+        return [row.label for row in with_classes(read_rows(path), names)]
+
+    def theirs() -> list[str]:
+        data = read_file(path, label_names=names)
+        return [names[label] for label in data.labels]
+
+    def outcome(read: Callable[[], list[str]]) -> list[str] | str:
+        try:
+            return read()
+        except InputError as error:
+            return str(error).removeprefix(f"{path}: ")
+
+    if labels[1] == " ":  # a label may be missing here
+        assert outcome(ours) == ["ham", None]
+    else:
+        assert outcome(ours) == outcome(theirs)
 
 
 def test_a_file_that_is_not_there(tmp_path) -> None:

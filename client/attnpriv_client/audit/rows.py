@@ -1,9 +1,10 @@
-"""The audited texts from JSONL, CSV or TSV, with what is known of each.
+"""The texts to audit, from JSONL, CSV or TSV, with what is known about each.
 
-Columns go by their names, whatever the case: ``text``; and where there are any, ``label``,
-``spans`` (a list of ``{"start", "end", "entity_type"}`` in characters, as JSON where a cell can
-hold text only) and ``member`` (true or false: the model was trained on this row). In TSV, quotes
-are literal. Errors name the file and the row (from 1, a header included), never what a record says.
+Columns are found by name, whatever the case: ``text`` and, if there are any, ``label``, ``spans``
+(a list of ``{"start", "end", "entity_type"}`` in characters, as JSON if a cell can hold text only)
+and ``member`` (true or false: whether the model was trained on this row). In TSV, quotes are
+literal. Labels are read as ``attnpriv audit`` reads them. Errors name the file and the row (counted
+from 1, with the header), never what a record says.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from attnpriv.errors import InputError
+from attnpriv.labels import class_finder, label_name, not_a_class
 from attnpriv.spans import Span as Span
 from attnpriv.spans import read_spans
 from attnpriv.visible import has_visible
@@ -29,14 +31,14 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Row:
-    """One text and what the file says of it; None where it says nothing.
+    """One text and what the file says about it; None where it says nothing.
 
     Attributes:
-        number: of its row in the file.
-        text: to be asked about.
+        number: the number of the row in the file.
+        text: the text to ask about.
         label: the true class.
-        spans: its personal data; empty where it has none.
-        member: the model was trained on it.
+        spans: the personal data in the text; empty if it has none.
+        member: whether the model was trained on the text.
     """
 
     number: int
@@ -47,10 +49,10 @@ class Row:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """All rows of a file; its suffix tells the format.
+    """All rows of a file whose suffix tells its format.
 
     Raises:
-        InputError: whatever is wrong with the file, a column or a row.
+        InputError: something is wrong with the file, a column or a row.
     """
     parse = _PARSERS.get(path.suffix.lower())
     if parse is None:
@@ -64,20 +66,45 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
+def with_classes(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
+    """The rows with their labels as the model names its classes; see ``class_finder``.
+
+    Raises:
+        InputError: a label means none of the classes.
+    """
+    find = class_finder(names)
+
+    def of_class(row: Row) -> Row:
+        if row.label is None:
+            return row
+        number = find(row.label)
+        if number is None:
+            raise not_a_class(row.number, names)
+        return replace(row, label=names[number])
+
+    return [of_class(row) for row in rows]
+
+
 def _content(path: Path) -> str:
+    data = b""
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        data = path.read_bytes()
+        return data.decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"expected UTF-8, byte {error.start} is not") from None
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(f"invalid UTF-8 at byte {error.start} (line {line})") from None
 
 
 def _jsonl(content: str) -> Iterator[tuple[int, Record]]:
     for number, line in enumerate(content.rstrip("\r\n").split("\n") if content else (), start=1):
-        record = _json(line, f"row {number}: expected a JSON object")
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
         if not isinstance(record, dict):
-            raise InputError(f"row {number}: expected a JSON object")
+            raise InputError(f"row {number} is not a JSON object")
         yield number, _known(list(record), list(record.values()), number)
 
 
@@ -107,7 +134,7 @@ def _with_header(table: Sequence[Sequence[str]]) -> Iterator[tuple[int, Record]]
 
 
 def _known(names: Sequence[str], cells: Sequence[Any], number: int) -> Record:
-    """The cells of the columns that are read, by name; absent ones are None."""
+    """The cells of the columns that are used, by name; None for absent columns."""
     normal = [name.strip().lower() for name in names]
     for name in COLUMNS:
         if normal.count(name) > 1 or (name == "text" and name not in normal):
@@ -133,15 +160,16 @@ def _read(number: int, record: Record) -> Row:
 
 
 def _text(cell: object) -> str:
-    if not isinstance(cell, str) or not has_visible(cell):
-        raise InputError("expected a text with a visible character")
+    if not isinstance(cell, str):
+        raise InputError(f"expected a text, got {type(cell).__name__}")
+    if not has_visible(cell):
+        raise InputError("the text is empty or has no visible character")
     return cell
 
 
 def _label(cell: object) -> str | None:
-    if isinstance(cell, bool) or not isinstance(cell, str | int | float | None):
-        raise InputError("expected a label that is a string or a number")
-    return None if cell is None or not str(cell).strip() else str(cell)
+    is_missing = cell is None or (isinstance(cell, str) and not cell.strip())
+    return None if is_missing else label_name(cell)
 
 
 def _member(cell: object) -> bool | None:
@@ -157,10 +185,3 @@ def _spans(cell: object, length: int) -> tuple[Span, ...] | None:
     if cell is None or (isinstance(cell, str) and cell.strip() in ("", "null")):
         return None
     return read_spans(cell, length)
-
-
-def _json(text: str, message: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise InputError(message) from None

@@ -1,4 +1,4 @@
-"""The whole audit: ask about the rows, measure what the answers allow, say what they do not."""
+"""The whole audit: ask about the rows, measure what the answers allow, and say what they do not."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from attnpriv_client.audit.lift import lift
 from attnpriv_client.audit.membership import membership, utility
 from attnpriv_client.audit.release import release
 from attnpriv_client.audit.results import Audit, NotRun, NotRunError, PartlyRun, Result
-from attnpriv_client.audit.rows import Row
+from attnpriv_client.audit.rows import Row, with_classes
 from attnpriv_client.client import Client
 from attnpriv_client.domain import Explanation, ModelCard, Prediction
 
 FROM_PREDICTIONS = ("utility", "counterfactual", "membership", "faithfulness")
 FROM_EXPLANATIONS = ("lift", "faithfulness", "certificate")
-ASKING = ("counterfactual", "faithfulness")  # these ask more than the rows
+ASKING = ("counterfactual", "faithfulness")  # these ask about more texts than the rows
 
 Measure = Callable[[], Result]
 
@@ -33,6 +33,7 @@ def run_audit(
     rows: Sequence[Row],
     *,
     data: str,
+    source: str,
     version: str | None,
     limit: int,
     seed: int,
@@ -41,28 +42,37 @@ def run_audit(
     """Audit one model through the answers that this caller gets.
 
     Claim: nothing is asked that another caller of the same role could not ask, and no more than
-    ``limit + 1`` explanations. All that is drawn depends on the rows and the seed alone. Not
+    ``limit + 1`` explanations. Everything that is drawn depends on the rows and the seed alone. Not
     covered: what other callers are told, and what the policy withholds.
 
-    Ctrl-C ends the audit with what was measured by then, once the rows have their predictions.
+    Once the rows have their predictions, Ctrl-C ends the audit with what was measured by then.
 
     Args:
-        client: asks.
-        model: its name.
-        rows: of which at most ``limit`` are asked about; replacements come from all of them.
-        data: what to call them in the report.
-        version: of the model; None for the newest, and then for that one throughout.
-        limit: of rows, drawn without replacement.
-        seed: of all that is drawn.
+        client: the client that asks.
+        model: name of the model.
+        rows: at most ``limit`` of them are asked about; replacements come from all of them.
+        data: the name of the rows in the report.
+        source: the file of the rows, for errors.
+        version: version of the model; None for the newest one, which is then kept throughout.
+        limit: most rows to ask about, drawn without replacement.
+        seed: seed of everything that is drawn.
         progress: told of every answer.
 
     Raises:
-        InputError: a label is not one of the model's, or the model changed meanwhile.
+        InputError: a label is not one of the model's classes, or the model changed meanwhile.
         ServiceError: no server, no such model, or another failure that no policy is behind.
     """
     chosen = sorted(Random(seed).sample(range(len(rows)), min(limit, len(rows))))
     asker = Asker(client, model, version, progress)
-    gathered = _gather(asker, [rows[i] for i in chosen])
+
+    def with_names(names: Sequence[str]) -> list[Row]:
+        try:
+            named = with_classes(rows, names)
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from None
+        return [named[i] for i in chosen]
+
+    gathered = _gather(asker, [rows[i] for i in chosen], with_names)
     measures, not_run, stopped = _measure_all(gathered, asker, rows, seed)
     return Audit(
         model=model,
@@ -83,15 +93,15 @@ def run_audit(
 
 @dataclass(frozen=True)
 class _Gathered:
-    """What the server said to the rows.
+    """What the server answered to the rows.
 
     Attributes:
         answered: the rows with their answers.
         again: a second explanation of the first row that has one.
-        card: where it may be read.
-        version: that answered.
-        no_predictions: why there are none, if so.
-        no_explanations: why there are none, or no more, if so.
+        card: the model card; None if it may not be read.
+        version: the version that answered.
+        no_predictions: why there are no predictions, if there are none.
+        no_explanations: why there are no explanations, or no more of them.
     """
 
     answered: tuple[Answered, ...]
@@ -103,21 +113,26 @@ class _Gathered:
 
     @property
     def refused(self) -> int:
-        """Rows whose text the server refuses."""
+        """Number of rows whose text the server refuses."""
         return 0 if self.no_predictions else sum(a.prediction is None for a in self.answered)
 
     @property
     def explained(self) -> int:
-        """Rows that have an explanation."""
+        """Number of rows that have an explanation."""
         return sum(a.explanation is not None for a in self.answered)
 
 
-def _gather(asker: Asker, rows: Sequence[Row]) -> _Gathered:
+def _gather(
+    asker: Asker, rows: Sequence[Row], with_names: Callable[[Sequence[str]], Sequence[Row]]
+) -> _Gathered:
     card = asker.card()
     if card is not None:
         asker.version = card.summary.version
-        _check_labels(rows, card.summary.label_names)
+        rows = with_names(card.summary.label_names)
     predictions, no_predictions = _predict(asker, rows)
+    probabilities = [p.probabilities for p in predictions.values() if p and p.probabilities]
+    if probabilities:
+        rows = with_names(list(probabilities[0]))
     wanted = (row.text for row in rows if no_predictions or predictions[row.text] is not None)
     texts = list(dict.fromkeys(wanted))
     explained = asker.explain([*texts, *texts[:1]])
@@ -137,25 +152,16 @@ def _gather(asker: Asker, rows: Sequence[Row]) -> _Gathered:
 def _predict(
     asker: Asker, rows: Sequence[Row]
 ) -> tuple[Mapping[str, Prediction | None], str | None]:
-    """Predictions by text; or none, and why."""
+    """Predictions by text; or none, with the reason."""
     try:
         found = asker.predict((row.text for row in rows), "predictions")
     except NotRunError as error:
         return {}, str(error)
-    answers = [each for each in found.values() if each is not None]
-    versions = {each.version for each in answers}
+    versions = {each.version for each in found.values() if each is not None}
     if len(versions) > 1:
-        raise InputError("the model got a new version meanwhile: name one with --version")
+        raise InputError("the model got a new version during the audit: choose one with --version")
     asker.version = asker.version or next(iter(versions), None)
-    if answers and answers[0].probabilities:
-        _check_labels(rows, list(answers[0].probabilities))
     return found, None
-
-
-def _check_labels(rows: Sequence[Row], names: Sequence[str]) -> None:
-    for row in rows:
-        if row.label is not None and row.label not in names:
-            raise InputError(f"row {row.number}: the label is none of {', '.join(names)}")
 
 
 def _version(explained: Explained) -> str:
@@ -172,7 +178,7 @@ def _answered(row: Row, prediction: Prediction | None, explanation: Explanation 
 def _measure_all(
     gathered: _Gathered, asker: Asker, everything: Sequence[Row], seed: int
 ) -> tuple[dict[str, Result], tuple[NotRun, ...], bool]:
-    """The measures that ran, the others with their reasons, and whether somebody stopped them."""
+    """The measures that ran, the others with their reasons, and whether they were interrupted."""
     measures: dict[str, Result] = {}
     not_run = []
     stopped = gathered.no_explanations == INTERRUPTED
@@ -193,7 +199,7 @@ def _measure_all(
 def _steps(
     gathered: _Gathered, asker: Asker, everything: Sequence[Row], seed: int
 ) -> dict[str, Measure]:
-    """The measures in the order of the report."""
+    """The measures, in the order of the report."""
     answered, card = gathered.answered, gathered.card
     return {
         "release": lambda: release(answered, gathered.again, card),
@@ -214,7 +220,7 @@ def _require_answers(name: str, gathered: _Gathered) -> None:
 
 
 def _partly_run(gathered: _Gathered, measures: Mapping[str, Result]) -> tuple[PartlyRun, ...]:
-    """What lacks rows since explanations ended before the rows did."""
+    """The measures that lack rows because explanations ended before the rows did."""
     if gathered.no_explanations is None:
         return ()
     return tuple(
