@@ -18,7 +18,7 @@ BENCHMARKS := $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/*.
 
 .PHONY: setup demo test test-exhaustive test-all interop soak fuzz browser docs lint bench proto check-proto lint-proto release-proto clean
 
-setup: $(READY)  ## a virtual environment with everything, from PyPI alone
+setup: $(READY)  ## make a virtual environment with everything, from PyPI alone
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "attnpriv needs Python 3.11 or newer: make PYTHON=python3.11 $(MAKECMDGOALS)")'
@@ -26,19 +26,19 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: $(READY)  ## the main job: train privately, audit, serve, ask
+demo: $(READY)  ## run the main job: train privately, audit, serve, ask
 	$(BIN)/python examples/demo.py
 
-test: $(READY)  ## import rules, doctests, unit and end-to-end tests, in minutes
+test: $(READY)  ## check import rules and run doctests, unit and end-to-end tests, in minutes
 	$(BIN)/lint-imports --no-logo
 	$(PYTEST) -m 'not exhaustive'
 
-test-exhaustive: $(READY)  ## what `make test` leaves out: whole grids, long kill loops, 100-draw nulls
+test-exhaustive: $(READY)  ## run what `make test` leaves out: whole grids, long kill loops, 100-draw nulls
 	$(PYTEST) -m exhaustive
 
-test-all: test test-exhaustive  ## every test, once
+test-all: test test-exhaustive  ## run every test, once
 
-interop: $(READY) $(CLIENTS:%=$(INTEROP)/%/.ready)  ## unmodified clients of the Open Inference Protocol against the server
+interop: $(READY) $(CLIENTS:%=$(INTEROP)/%/.ready)  ## try unmodified clients of the Open Inference Protocol on the server
 	ATTNPRIV_INTEROP=$(INTEROP) $(BIN)/python -m pytest -q tests/interop
 
 $(INTEROP)/%/.ready: tests/interop/%.txt
@@ -46,17 +46,17 @@ $(INTEROP)/%/.ready: tests/interop/%.txt
 	$(@D)/bin/pip install --quiet --no-compile --disable-pip-version-check -r $<
 	touch $@
 
-soak: $(READY)  ## ten times more requests than can be answered, for minutes
+soak: $(READY)  ## send the server ten times more requests than it can answer, for minutes
 	$(BIN)/python -m tests.soak
 
-fuzz: $(VENV)/.fuzz  ## made-up bytes to every method, for minutes; findings are kept in build/fuzz
+fuzz: $(VENV)/.fuzz  ## send random bytes to every method, for minutes; findings are kept in build/fuzz
 	$(BIN)/python -m tests.fuzz
 
 $(VENV)/.fuzz: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
 	touch $@
 
-browser: $(READY) $(BROWSER)/.ready  ## the report of a small audit in headless Chromium, as people open it
+browser: $(READY) $(BROWSER)/.ready  ## open the report of a small audit in headless Chromium, as people do
 	$(BIN)/python -m tests.browser $(BROWSER) build/browser
 
 $(BROWSER)/.ready: tests/browser/package.json
@@ -65,19 +65,19 @@ $(BROWSER)/.ready: tests/browser/package.json
 	npm install --prefix $(@D) --silent --no-audit --no-fund
 	touch $@
 
-docs: $(VENV)/.docs  ## the documentation as a site in build/site; a link that leads nowhere fails
+docs: $(VENV)/.docs  ## build the documentation as a site in build/site; a dead link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet  # no advertisement
 
 $(VENV)/.docs: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@
 
-lint: $(READY) check-proto lint-proto  ## style, types and the protos
+lint: $(READY) check-proto lint-proto  ## check style, types and the protos
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## the benchmarks, one JSON object each
+bench: $(READY)  ## run the benchmarks; each prints one JSON object
 	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 proto: $(READY)  ## regenerate attnpriv/v1 and attnpriv/inference from proto/
@@ -85,17 +85,17 @@ proto: $(READY)  ## regenerate attnpriv/v1 and attnpriv/inference from proto/
 	  --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 	  --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. $(PROTOS)
 
-check-proto: proto  ## the committed generated code is what the .proto files give
+check-proto: proto  ## check that the committed generated code fits the .proto files
 	@git diff --exit-code --stat -- attnpriv/v1 attnpriv/inference \
 	  || { echo "generated code is stale: run make proto"; exit 1; }
 
-lint-proto: $(READY)  ## the style of the protos, and that they break no released client
+lint-proto: $(READY)  ## check the style of the protos, and that they break no released client
 	mkdir -p build
 	$(PROTOC) --include_imports --include_source_info -o $(DESCRIPTORS) $(PROTOS)
 	$(BIN)/buf lint $(DESCRIPTORS) --config proto/buf.yaml
 	$(BIN)/buf breaking $(DESCRIPTORS) --against proto/released.txtpb --config proto/buf.yaml
 
-release-proto: lint-proto  ## from now on, break nothing that today's protos promise
+release-proto: lint-proto  ## release the protos as they are; later changes must not break them
 	$(BIN)/buf build $(DESCRIPTORS) --exclude-source-info -o proto/released.txtpb
 
 clean:

@@ -1,8 +1,8 @@
-"""The main job from end to end, through the commands that a user would type.
+"""The main job from end to end, with the commands that a user would type.
 
-Trains a plain and a private, hardened classifier on synthetic support messages, audits them side by
-side, serves them, asks the server through the client, and prints one table. Everything it writes
-goes to ``demo/``.
+It trains a plain and a private, hardened classifier on synthetic support messages, audits them side
+by side, serves them, asks the server through the client, and prints one table. All files go to
+``demo/``.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ console = Console(markup=False, emoji=False)
 
 
 def main() -> None:
-    """Run the demo and leave its runs and its report behind."""
+    """Run the demo, which leaves its runs and its report in ``demo/``."""
     shutil.rmtree(DEMO, ignore_errors=True)
     runs = DEMO / "runs"
     for name, options in RUNS.items():
         command("attnpriv", "train", *COMMON, *options, "--out", str(runs / name))
     both = [str(runs / "plain"), "--against", str(runs / "private")]
-    # The messages are synthetic, so that their words may be shown.
+    # The messages are synthetic, so their words may be shown.
     report = ["--data", DATA, "--out", str(DEMO / "report"), "--include-text"]
     table = command("attnpriv", "audit", *both, *report, "--processes", "2", capture=True)
     with serving(runs) as target:
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def command(program: str, *arguments: str, capture: bool = False) -> str:
-    """Show a command, run it, and stop the demo if it fails; its output, if captured."""
+    """Show and run a command, and return its output if captured; a failure stops the demo."""
     console.rule(f"{program} {' '.join(arguments[:2])}", align="left")
     console.print("$", program, *arguments, style="bold", highlight=False, soft_wrap=True)
     stdout = subprocess.PIPE if capture else None
@@ -62,7 +62,7 @@ def command(program: str, *arguments: str, capture: bool = False) -> str:
 
 @contextmanager
 def serving(runs: Path) -> Iterator[str]:
-    """The address of a server on a free port, stopped when the block ends."""
+    """Serve the runs on a free port and yield the address; the server stops with the block."""
     arguments = ["--models", str(runs), "--listen", "127.0.0.1:0"]
     log = (DEMO / "server.log").open("w", encoding="utf-8")
     console.rule("attnpriv-server", align="left")
