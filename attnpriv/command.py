@@ -7,6 +7,7 @@ into a pipe that nobody reads any more.
 from __future__ import annotations
 
 import codecs
+import inspect
 import io
 import os
 import re
@@ -45,6 +46,12 @@ def run_command(app: Callable[..., object]) -> NoReturn:
         )
         code = _code_of(sys.stdout.flush) or code
     sys.exit(code)
+
+
+def help_of(command: Callable[..., object]) -> str:
+    """The docstring of a command with each paragraph in one line, for terminals of any width."""
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def complain(message: str, notes: Iterable[str] = ()) -> None:

@@ -1,7 +1,7 @@
 """The ``attnpriv`` command: data, train, tune, evaluate, certify, audit, study, gate.
 
-Exit codes: 0 done, 1 a gate failed, 2 a gate came to no verdict, or bad input or usage (one line on
-stderr), 130 interrupted, 141 whoever read the output is gone.
+Exit codes: 0 done; 1 a gate failed; 2 a gate came to no verdict, or bad input or usage (one line on
+stderr); 130 interrupted; 141 the reader of the output is gone.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from attnpriv.cli.runs import certify, evaluate
 from attnpriv.cli.study import study
 from attnpriv.cli.train import train
 from attnpriv.cli.tune import tune
-from attnpriv.command import run_command
+from attnpriv.command import help_of, run_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data_app, name="data")
 for command in (train, tune, evaluate, certify, audit, study, gate):
-    app.command()(command)
+    app.command(help=help_of(command))(command)
 
 
 def main() -> None:
-    """Run the command; what goes wrong is one line on stderr."""
+    """Run the command; an error is one line on stderr."""
     run_command(app)
 
 

@@ -1,4 +1,4 @@
-"""``python -m attnpriv.cli``: the command, in the form in which torchrun takes it."""
+"""``python -m attnpriv.cli``: the command in the form that torchrun needs."""
 
 from attnpriv.cli import main
 

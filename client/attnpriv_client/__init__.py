@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 if [Path(program).stem for program in sys.argv[:1]] == ["attnpriv-client"]:
-    # The command says in one line what gRPC would log beside it. gRPC reads this where it is first
-    # imported, which is below; in other programs, what is logged is theirs to say.
+    # The command reports errors in one line of its own, so gRPC need not log them as well. gRPC
+    # reads this when it is first imported, below. Other programs decide for themselves.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from attnpriv_client.async_client import AsyncClient

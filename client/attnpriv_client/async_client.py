@@ -54,9 +54,9 @@ _Response = TypeVar("_Response")
 
 
 class AsyncClient:
-    """The same as ``Client``, which explains the arguments and methods, for asyncio.
+    """``Client`` for asyncio; see there for the arguments and methods.
 
-    Make it and use it inside a running event loop. Cancelling a call cancels it on the server too.
+    Make and use it inside a running event loop. Cancelling a call cancels it on the server too.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class AsyncClient:
     ) -> AsyncGenerator[Answer, None]:
         """Classify any number of texts, in constant memory; the answers in their order.
 
-        Whoever leaves before the end ends the call with ``contextlib.aclosing``.
+        To stop before the end, use ``contextlib.aclosing``, which ends the call.
         """
         window, source = Window(), async_batches(texts)
         stream = _AsyncStream(self._stub, self._connection)
@@ -117,12 +117,12 @@ class AsyncClient:
         target_label: str | None = None,
         version: str | None = None,
     ) -> Explanation:
-        """Say what the answer on a text rests on; the predicted label is the default target."""
+        """Explain the answer to a text by its tokens; the default target is the predicted label."""
         request = convert.explain_request(model, text, target_label, version)
         return convert.explanation(await self._ask(self._stub.Explain, request))
 
     async def models(self) -> tuple[ModelSummary, ...]:
-        """List the models that the server answers for, each by its newest version."""
+        """List the models that the server serves, each with its newest version."""
         return convert.models(await self._ask(self._stub.ListModels, pb.ListModelsRequest()))
 
     async def model_card(self, name: str, version: str | None = None) -> ModelCard:
@@ -136,7 +136,7 @@ class AsyncClient:
         return convert.is_serving(await self._ask(self._health.Check, request))
 
     async def close(self) -> None:
-        """Close the connection; calls under way are cancelled."""
+        """Close the connection; calls in progress are cancelled."""
         self._connection.closed.set()
         await self._channel.close()
 
@@ -172,7 +172,7 @@ async def _call(
 
 
 class _AsyncStream:
-    """PredictStream, opened when there is something to send and again where it breaks."""
+    """PredictStream, opened when there is something to send, and again after it breaks."""
 
     def __init__(self, stub: AttnprivServiceAsyncStub, connection: Connection) -> None:
         self._stub = stub
@@ -180,7 +180,7 @@ class _AsyncStream:
         self._call: _AsyncStreamCall | None = None
 
     async def exchange(self, window: Window, model: str, version: str | None) -> None:
-        """Send what is to be sent, and take in one answer."""
+        """Send what is waiting, and take in one answer."""
         attempts = self._connection.begin()
         while True:
             try:
@@ -192,12 +192,12 @@ class _AsyncStream:
             await asyncio.sleep(pause)
 
     async def finish(self) -> None:
-        """Let the call end in peace: it has nothing more to answer."""
+        """Let the call end by itself: it has nothing more to answer."""
         if self._call is not None:
             await self._call.finish()
 
     def close(self) -> None:
-        """Cancel what is under way."""
+        """Cancel the call."""
         if self._call is not None:
             self._call.close()
             self._call = None
@@ -212,9 +212,9 @@ class _AsyncStream:
         try:
             answer = await self._call.receive(attempts.remaining)
         except InternalError:
-            # Where the server ends the call while a request is being written, gRPC for asyncio
-            # says INTERNAL in place of the server's status (grpc/grpc#36066). A call without a
-            # stream is told the true one, or answered.
+            # If the server ends the call while a request is being written, gRPC for asyncio reports
+            # INTERNAL instead of the server's status (grpc/grpc#36066). A call without a stream
+            # gets the true status, or an answer.
             self._restart(window)
             answer = await self._predict_oldest(window, model, version, attempts)
         window.accept(*answer)
@@ -237,7 +237,7 @@ class _AsyncStream:
 
 
 class _AsyncStreamCall:
-    """One call; a task of gRPC's own sends its requests."""
+    """One call, whose requests are sent by a task of gRPC."""
 
     def __init__(self, stub: AttnprivServiceAsyncStub, metadata: Metadata) -> None:
         self._requests: asyncio.Queue[pb.PredictStreamRequest | None] = asyncio.Queue()
@@ -266,7 +266,7 @@ class _AsyncStreamCall:
 
     def close(self) -> None:
         self._call.cancel()
-        self._requests.put_nowait(None)  # a call that has ended already leaves its sender waiting
+        self._requests.put_nowait(None)  # the sender of a call that has ended would wait for ever
 
     async def _each_request(self) -> AsyncIterator[pb.PredictStreamRequest]:
         while (request := await self._requests.get()) is not None:

@@ -1,7 +1,7 @@
 """The ``attnpriv-client`` command: predict, explain, audit, models, health.
 
-Exit codes: 0 done, 1 not healthy, 2 bad input, a call that failed or a text that was refused (one
-line on stderr), 130 interrupted, 141 whoever read the output is gone.
+Exit codes: 0 done; 1 not healthy; 2 bad input, a failed call or a refused text (one line on
+stderr); 130 interrupted; 141 the reader of the output is gone.
 """
 
 from __future__ import annotations
@@ -39,11 +39,16 @@ from attnpriv_client.options import Json, Model, Version, with_client
 from attnpriv_client.output import open_output, write_answers
 from attnpriv_client.window import Text
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Ask an attnpriv server for predictions and explanations, and audit what it gives away.",
+)
 
 
 def main() -> None:
-    """Run the command; what goes wrong is one line on stderr and exit code 2."""
+    """Run the command; an error is one line on stderr and exit code 2."""
     run_command(app)
 
 
@@ -53,25 +58,29 @@ def predict(
     client: Client,
     model: Model,
     texts: Annotated[
-        list[str] | None, typer.Argument(help="Texts; `-` reads stdin, one text a line.")
+        list[str] | None,
+        typer.Argument(help="The texts, or - to read them from stdin, one per line."),
     ] = None,
-    file: Annotated[Path | None, typer.Option(help="A UTF-8 file with one text a line.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Read the texts from this UTF-8 file, one per line.")
+    ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="Write a line of JSON for each line of stdin or of --file here."),
+        typer.Option(help="File to write the answers to, one line of JSON for each line read."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an --output that was interrupted.")
+        bool, typer.Option("--resume", help="Continue an --output that was interrupted.")
     ] = False,
     version: Version = None,
     as_json: Json = False,
 ) -> None:
-    """Print the label of each text, or write the labels of a file of any length to another.
+    """Print the label of each text, or write the labels of a file of any length to another file.
 
-    Without --output, all texts and answers are held in memory, and one bad line is an error. With
-    it, a line that is not UTF-8 or too long, or that the server refuses, has its error in its line
-    of the output; the others go on, and the exit code is 2 in the end. Whatever stops the work,
-    Ctrl-C or a server that is gone, the same command with --resume goes on where it stopped.
+    Without --output, all texts and answers are held in memory, and one bad line ends the command.
+    With --output, a line that is not UTF-8, is too long or is refused by the server gets its error
+    as its line of the output; the other lines are answered, and the exit code is 2. If the work is
+    interrupted, by Ctrl-C or because the server is gone, the same command with --resume continues
+    where it stopped.
     """
     if output is None:
         asked = _read_texts(texts or [], file)
@@ -97,7 +106,7 @@ def explain(
     version: Version = None,
     as_json: Json = False,
 ) -> None:
-    """Print what the answer on one text rests on, token by token."""
+    """Explain the answer to one text, token by token."""
     asked = _stdin_text() if text == "-" else text
     answer = client.explain(model, asked, label, version)
     _print(as_json, {"model": model, **asdict(answer)}, render.explanation_view(answer))
@@ -111,31 +120,36 @@ def audit(
     file: Annotated[
         Path,
         typer.Option(
-            help="A .jsonl, .csv or .tsv file with columns text and, where known, label, spans "
-            "(start, end, entity_type) and member."
+            help="The rows to audit: a .jsonl, .csv or .tsv file with a column text and, if known, "
+            "label, spans (personal data, as a JSON list with start, end and entity_type) and "
+            "member (true if the model was trained on the row)."
         ),
     ],
-    out: Annotated[Path | None, typer.Option(help="Write the figures here, as JSON.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many rows to ask about at most.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of the sample of rows and all that is drawn.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="File to write the figures to, as JSON.")] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Most rows to ask about; they are drawn at random.")
+    ] = 200,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the sample of rows and of everything else that is drawn.")
+    ] = 0,
     version: Version = None,
     as_json: Json = False,
 ) -> None:
-    """Measure from outside what a model's answers give away, as far as its server lets on.
+    """Measure from outside what a model's answers give away, as far as the server's policy allows.
 
-    It asks as you, under the server's policy, and spends what the server counts for you: each row
-    is explained once, and predicted in many variants. What could not be measured is listed with
-    the reason. Neither the screen nor the file shows a text. Ctrl-C ends with what was measured.
+    The audit asks in your name and uses up what the server counts for you: each row is explained
+    once, and predicted in many variants. What could not be measured is listed with the reason.
+    Neither the screen nor the file shows a text. Ctrl-C ends the audit with what was measured.
     """
     rows = read_rows(file)
     if out is not None:
         _check_other(out, file)
         with _writing(out):
-            replaceable(out)  # only checked: that it cannot be written shall not show in the end
+            replaceable(out)  # only checks: an unwritable file should not show up after the audit
     asked = min(limit, len(rows))
     complain(
-        f"asking for up to {asked + 1} explanations and for predictions of {asked} rows and their "
-        "variants; a server that keeps a privacy budget for you counts the explanations"
+        f"asking for up to {asked + 1} explanations, and for predictions of {asked} rows and their "
+        "variants; if the server keeps a privacy budget for you, the explanations are charged to it"
     )
     with _interruptible(), audit_progress() as progress:
         found = run_audit(
@@ -153,7 +167,7 @@ def audit(
     try:
         if out is not None:
             _write_json(out, value)
-    finally:  # a full disk does not take what was measured
+    finally:  # a full disk must not lose what was measured
         _print(as_json, value, audit_view(found), err=out is not None and _is_stdout(out))
     if found.interrupted:
         raise typer.Exit(INTERRUPTED)
@@ -163,11 +177,13 @@ def audit(
 @with_client
 def models(
     client: Client,
-    name: Annotated[str | None, typer.Argument(help="Show the card of this model.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Show the card of this model instead of the list.")
+    ] = None,
     version: Version = None,
     as_json: Json = False,
 ) -> None:
-    """List the models, or show the card of one."""
+    """List the models of the server, or show the card of one model."""
     if name is None:
         found = client.models()
         _print(as_json, {"models": [asdict(each) for each in found]}, render.models_table(found))
@@ -180,9 +196,11 @@ def models(
 @with_client
 def health(
     client: Client,
-    model: Annotated[str | None, typer.Argument(help="Ask about this model alone.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="Ask about this model only. Default: the whole server.")
+    ] = None,
 ) -> None:
-    """Say whether the server, or one model, answers; exit code 0 where it does, 1 where not."""
+    """Say whether the server, or one model, answers: exit code 0 if it does, 1 if not."""
     try:
         state = "serving" if client.health(model) else "not serving"
     except (UnavailableError, DeadlineExceededError) as error:
@@ -212,7 +230,7 @@ def _predict_file(
     output: Path,
     resume: bool,
 ) -> int:
-    """Write the output, and say how many lines it has; InputError where texts were refused."""
+    """Write the output and return its number of lines; InputError if texts were refused."""
     if file is not None:
         _check_other(output, file)
     with _open_lines(texts, file) as lines:
@@ -225,21 +243,21 @@ def _predict_file(
     state = written.state
     if state.refused:
         raise InputError(
-            f"{state.refused} of {state.lines} lines have an error in place of a prediction "
-            f"in {output}; the first: {state.first_refusal}"
+            f"{state.refused} of {state.lines} lines in {output} hold an error instead of a "
+            f"prediction; the first: {state.first_refusal}"
         )
     return state.lines
 
 
 def _check_other(output: Path, file: Path) -> None:
-    with suppress(OSError):  # what cannot be looked at is refused where it is opened
+    with suppress(OSError):  # a file that cannot be read is refused when it is opened
         if output.samefile(file):
-            raise InputError(f"expected another file than {file} for the output")
+            raise InputError(f"cannot write the output to {file}, which is the input")
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C is no defect: one line says what there is to go on with. Nor is ``| head``."""
+    """End in order after Ctrl-C, with a line on how to continue, and after ``| head``."""
     try:
         yield
     except KeyboardInterrupt as error:
@@ -262,18 +280,18 @@ def _usable(line: Text, number: int, name: str) -> str:
         raise InputError(f"{name}, line {number}: {line.message}")
     if not has_visible(line):
         raise InputError(
-            f"expected a text in each line of {name}, line {number} is empty or invisible"
+            f"expected a text in each line of {name}, line {number} has no visible character"
         )
     return line
 
 
 @contextmanager
 def _open_lines(texts: Sequence[str], file: Path | None) -> Iterator[Lines]:
-    """The lines of the file, or of stdin where a dash stands for the texts."""
+    """The lines of the file, or of stdin if the only text is a dash."""
     if file is None and list(texts) == ["-"]:
         yield Lines(_stdin(), "stdin")
     elif file is None or texts:
-        raise InputError("expected texts, or - for stdin, or --file, and only one of these")
+        raise InputError("give either texts, or - to read stdin, or --file, and only one of these")
     else:
         try:
             stream = file.open("rb")
@@ -293,7 +311,7 @@ def _stdin_text() -> str:
     try:
         return _stdin().read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"expected UTF-8 in stdin, byte {error.start} is not") from None
+        raise InputError(f"invalid UTF-8 in stdin at byte {error.start}") from None
     except OSError as error:
         raise InputError(f"cannot read stdin: {error.strerror}") from error
 
@@ -309,7 +327,7 @@ def _print(
 
 
 def _is_stdout(path: Path) -> bool:
-    """Whether what is written there goes where this command prints."""
+    """Whether the path is where this command prints, such as /dev/stdout."""
     try:
         return os.path.samestat(path.stat(), os.fstat(1))
     except OSError:
@@ -317,7 +335,7 @@ def _is_stdout(path: Path) -> bool:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write all of it or nothing, for its owner alone: the figures are about private rows."""
+    """Write all of it or nothing. Only the owner may read it, as the figures are private."""
     content = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
     with _writing(path):
         replace_file(path, content.encode(), 0o600)

@@ -36,22 +36,24 @@ _Response = TypeVar("_Response")
 
 
 class Client:
-    """Asks one server, and blocks until it answers. A context manager; safe to share by threads.
+    """A client of one server that blocks until it has an answer.
+
+    It is a context manager, and threads may share it.
 
     Args:
-        target: ``HOST:PORT``. Calls take turns among all addresses of the host; without TLS, whose
+        target: ``HOST:PORT``. Calls take turns among all addresses of the host. Without TLS, whose
             certificate is for one name, several can be given as ``ipv4:ADDRESS:PORT,ADDRESS:PORT``.
         timeout: seconds for a call, with all its attempts and the pauses between them; for a
             stream, seconds without any answer.
-        token: shown to the server with every call. Without TLS it is refused, since anybody on the
+        token: sent to the server with every call. Without TLS it is refused, since anybody on the
             way could read it, unless the target is a loopback address.
-        tls: encrypts; without it texts and answers travel readable.
-        insecure: send the token without TLS all the same, as inside a tunnel that encrypts.
-        attempts: how often a call is tried in all where that can help (see ``retries``); 1 turns
-            trying again off.
+        tls: how to encrypt; without it, others can read texts and answers on their way.
+        insecure: send the token even without TLS, for example inside an encrypting tunnel.
+        attempts: how often a call is tried in all, if that can help (see ``retries``); 1 means that
+            no call is tried again.
 
-    Every method raises ServiceError, or the class below it that fits, where the call fails, and
-    InputError where a value cannot be sent.
+    Every method raises ServiceError, or its subclass that fits, if the call fails, and InputError
+    if a value cannot be sent.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class Client:
     ) -> tuple[Prediction, ...]:
         """Classify texts; one prediction each, in their order.
 
-        Here as everywhere, the newest version of the model answers where none is named.
+        As in all methods, the newest version of the model answers if none is named.
         """
         request = convert.predict_request(model, texts, version)
         return convert.predictions(self._ask(self._stub.Predict, request))
@@ -87,19 +89,19 @@ class Client:
     ) -> Generator[Answer, None, None]:
         """Classify any number of texts, in constant memory; the answers in their order.
 
-        Up to 512 texts are read ahead of their answers, so let them come from something that has
-        them at hand. A stream that breaks is opened again, and goes on where it was.
+        Up to 512 texts are read ahead of their answers, so their source should not wait for the
+        answers. A stream that breaks is opened again and continues where it was.
 
         Args:
-            model: a name.
+            model: name of the model.
             texts: read in the thread that asks for the answers. An InvalidRequestError among them
-                stands for a text that their source could not read, and is its answer.
-            version: of the model.
+                stands for a text that the source could not read, and is returned as its answer.
+            version: version of the model.
 
         Yields:
-            A prediction for each text, or the InvalidRequestError of a text that the server
-            refuses, say because it is empty, or that cannot be sent: it is no valid Unicode, or
-            longer than 1 MiB. Whatever else goes wrong is raised and ends the stream.
+            A prediction for each text, or an InvalidRequestError for a text that the server
+            refuses, for example because it is empty, or that cannot be sent because it is not
+            valid Unicode or is longer than 1 MiB. Any other error is raised and ends the stream.
         """
         window, source = Window(), batches(texts)
         with closing(_Stream(self._stub, self._connection)) as stream:
@@ -119,12 +121,12 @@ class Client:
         target_label: str | None = None,
         version: str | None = None,
     ) -> Explanation:
-        """Say what the answer on a text rests on; the predicted label is the default target."""
+        """Explain the answer to a text by its tokens; the default target is the predicted label."""
         request = convert.explain_request(model, text, target_label, version)
         return convert.explanation(self._ask(self._stub.Explain, request))
 
     def models(self) -> tuple[ModelSummary, ...]:
-        """List the models that the server answers for, each by its newest version."""
+        """List the models that the server serves, each with its newest version."""
         return convert.models(self._ask(self._stub.ListModels, pb.ListModelsRequest()))
 
     def model_card(self, name: str, version: str | None = None) -> ModelCard:
@@ -137,7 +139,7 @@ class Client:
         return convert.is_serving(self._ask(self._health.Check, convert.health_request(model)))
 
     def close(self) -> None:
-        """Close the connection; calls under way fail with CANCELLED."""
+        """Close the connection; calls in progress fail with CANCELLED."""
         self._connection.closed.set()
         self._channel.close()
 
@@ -165,7 +167,7 @@ class Client:
 
 
 class _Stream:
-    """PredictStream, opened when there is something to send and again where it breaks."""
+    """PredictStream, opened when there is something to send, and again after it breaks."""
 
     def __init__(self, stub: AttnprivServiceStub, connection: Connection) -> None:
         self._stub = stub
@@ -173,7 +175,7 @@ class _Stream:
         self._call: _StreamCall | None = None
 
     def exchange(self, window: Window, model: str, version: str | None) -> None:
-        """Send what is to be sent, and take in one answer."""
+        """Send what is waiting, and take in one answer."""
         attempts = self._connection.begin()
         while True:
             try:
@@ -186,12 +188,12 @@ class _Stream:
             time.sleep(pause)
 
     def finish(self) -> None:
-        """Let the call end in peace: it has nothing more to answer."""
+        """Let the call end by itself: it has nothing more to answer."""
         if self._call is not None:
             self._call.finish()
 
     def close(self) -> None:
-        """Cancel what is under way."""
+        """Cancel the call."""
         if self._call is not None:
             self._call.close()
             self._call = None
@@ -207,7 +209,7 @@ class _Stream:
 
 
 class _StreamCall:
-    """One call: a thread reads its answers, so that waiting for one can end."""
+    """One call. A thread reads its answers, so that waiting for one can time out."""
 
     def __init__(self, stub: AttnprivServiceStub, metadata: Metadata) -> None:
         self._requests: SimpleQueue[pb.PredictStreamRequest | None] = SimpleQueue()
@@ -228,7 +230,7 @@ class _StreamCall:
     def _next_answer(self, timeout: float) -> pb.PredictStreamResponse | ServiceError:
         end = time.monotonic() + timeout
         while (left := end - time.monotonic()) > 0:
-            # Ctrl-C that comes just before a wait is only seen after it, so none is long.
+            # Ctrl-C just before a wait is noticed only after it, so no wait is long.
             with suppress(Empty):
                 return self._answers.get(timeout=min(left, WAIT_SECONDS))
         return DeadlineExceededError("DEADLINE_EXCEEDED", "no answer within the timeout")

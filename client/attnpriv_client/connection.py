@@ -18,10 +18,10 @@ DEFAULT_TIMEOUT = 30.0
 DEFAULT_ATTEMPTS = 4
 
 # No text goes to a proxy that the environment happens to name. Calls take turns among the addresses
-# of a target, and pass over one that is stopping. Only `retries` tries again; gRPC itself does so
-# with calls that no server has looked at. A server that comes back, under its old address or a new
-# one of its name, is found within the time of the attempts: by default gRPC tries to connect up to
-# two minutes later, and does not ask for a name twice within thirty seconds.
+# of a target and skip one that is stopping. Only `retries` tries again; gRPC itself does so only
+# for calls that no server has seen. A server that comes back, under its old address or a new one of
+# the same name, is found within the time of the attempts: by default gRPC would wait up to two
+# minutes before it connects again, and thirty seconds before it resolves a name again.
 CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
@@ -38,12 +38,12 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 @dataclass(frozen=True)
 class Tls:
-    """Encrypt, and check that the server is who it says.
+    """Encrypt, and check that the server is who it claims to be.
 
     The server's certificate must be for the host that the target names. Not covered: revocation.
 
     Attributes:
-        ca: certificates of the authorities to trust, in PEM; gRPC's own list where None.
+        ca: certificates of the authorities to trust, in PEM; None means those that gRPC trusts.
         certificate: the client's own certificate (chain), for a server that asks for one.
         key: the private key of ``certificate``, not encrypted.
 
@@ -57,41 +57,42 @@ class Tls:
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
-            raise InputError("expected a client certificate and its key, got only one of them")
+            raise InputError("give both a client certificate and its key, got only one of them")
 
     def credentials(self) -> grpc.ChannelCredentials:
         """Read the files.
 
         Raises:
-            InputError: one cannot be read or is not PEM, or the key is not the certificate's.
+            InputError: one cannot be read or is not PEM, or the key does not fit the certificate.
         """
         ca, key, certificate = map(_content, (self.ca, self.key, self.certificate))
         self._check()
         return grpc.ssl_channel_credentials(ca, key, certificate)
 
     def _check(self) -> None:
-        """Let Python's TLS read the files first: gRPC would only report that nothing connects."""
+        """Read the files with Python's TLS, since gRPC would only report a failed connection."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
             if self.ca is not None:
                 context.load_verify_locations(self.ca)
         except ssl.SSLError:
-            raise InputError(f"expected certificates in PEM in {self.ca}") from None
+            raise InputError(f"expected certificates in PEM format in {self.ca}") from None
         try:
             if self.certificate is not None:
                 context.load_cert_chain(self.certificate, self.key, password=lambda: "")
         except ssl.SSLError:
             raise InputError(
-                f"expected a certificate and its key in PEM, got {self.certificate} and {self.key}"
+                "expected a certificate and its private key, both in PEM format and the key not "
+                f"encrypted, got {self.certificate} and {self.key}"
             ) from None
 
 
 @dataclass(frozen=True)
 class Connection:
-    """Everything that is said once about a server; see ``Client`` for the arguments.
+    """How to reach one server; see ``Client`` for the arguments.
 
     Raises:
-        InputError: a value cannot be meant, or the token would travel readable for others.
+        InputError: a value makes no sense, or others could read the token on its way.
     """
 
     target: str
@@ -104,25 +105,26 @@ class Connection:
 
     def __post_init__(self) -> None:
         if not 0 <= self.timeout < math.inf:
-            raise InputError(f"expected timeout >= 0 in seconds, got {self.timeout}")
+            raise InputError(f"expected timeout >= 0 seconds and finite, got {self.timeout}")
         if self.attempts < 1:
             raise InputError(f"expected attempts >= 1, got {self.attempts}")
         if self.token is None:
             return
         if not _TOKEN.fullmatch(self.token):
-            raise InputError("expected a token of printable ASCII characters without spaces")
+            raise InputError("expected a token of printable ASCII characters, without spaces")
         if self.tls is None and not self.insecure and not _LOOPBACK.fullmatch(self.target):
             raise InputError(
-                f"refused to send a token unencrypted to {self.target}: use TLS, or say insecure"
+                f"refusing to send the token unencrypted to {self.target}: use TLS, or, if the "
+                "network is trusted, insecure"
             )
 
     @property
     def metadata(self) -> Metadata:
-        """What each call carries besides its request."""
+        """The metadata that goes with every call."""
         return () if self.token is None else (("authorization", f"Bearer {self.token}"),)
 
     def begin(self) -> Attempts:
-        """A call begins."""
+        """The attempts of a call that begins now."""
         return Attempts(self.timeout, self.attempts, self.closed)
 
 

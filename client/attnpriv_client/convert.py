@@ -1,4 +1,4 @@
-"""Wire to domain and back: the only place in the client that knows the generated messages."""
+"""From domain to wire and back."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from attnpriv_client.status import from_status
 
 
 def predict_request(model: str, texts: Sequence[str], version: str | None) -> pb.PredictRequest:
-    """Ask for the labels of texts; the newest version answers where none is named.
+    """Ask for the labels of texts; the newest version answers if none is named.
 
     Raises:
-        InputError: one string was given instead of several, or one is not valid Unicode.
+        InputError: a single string was given instead of a sequence, or a string is not valid
+            Unicode.
     """
     if isinstance(texts, str):
-        raise InputError("expected a sequence of texts, got one string")
+        raise InputError("expected a sequence of texts, got a single string")
     with _unicode_only():
         return pb.PredictRequest(model=model, texts=texts, version=version)
 
@@ -37,14 +38,14 @@ def predict_request(model: str, texts: Sequence[str], version: str | None) -> pb
 def stream_request(
     number: int, model: str, texts: Sequence[str], version: str | None
 ) -> pb.PredictStreamRequest:
-    """The same as one request of a stream."""
+    """The same, as one request of a stream."""
     return pb.PredictStreamRequest(number=number, request=predict_request(model, texts, version))
 
 
 def explain_request(
     model: str, text: str, target_label: str | None, version: str | None
 ) -> pb.ExplainRequest:
-    """Ask what the answer on one text rests on.
+    """Ask for the explanation of one text.
 
     Raises:
         InputError: a string is not valid Unicode.
@@ -64,7 +65,7 @@ def model_request(name: str, version: str | None) -> pb.GetModelRequest:
 
 
 def health_request(model: str | None) -> health_pb2.HealthCheckRequest:
-    """Ask whether a model, or the server, answers; models are known to it by their names.
+    """Ask whether a model, or the server if no model is named, answers.
 
     Raises:
         InputError: the name is not valid Unicode.
@@ -74,7 +75,7 @@ def health_request(model: str | None) -> health_pb2.HealthCheckRequest:
 
 
 def byte_size(text: str) -> int:
-    """Length of a text on the wire.
+    """Length of a text in bytes on the wire.
 
     Raises:
         InputError: it is not valid Unicode.
@@ -84,7 +85,7 @@ def byte_size(text: str) -> int:
 
 
 def predictions(response: pb.PredictResponse) -> tuple[Prediction, ...]:
-    """One prediction a text, in the order of the request."""
+    """One prediction per text, in the order of the request."""
     return tuple(
         _prediction(each, response.label_names, response.version) for each in response.predictions
     )
@@ -93,7 +94,7 @@ def predictions(response: pb.PredictResponse) -> tuple[Prediction, ...]:
 def stream_answer(
     response: pb.PredictStreamResponse,
 ) -> tuple[int, tuple[Prediction, ...] | ServiceError]:
-    """The number of a request of a stream, and its predictions or what it failed with."""
+    """The number of a request of a stream, and its predictions or its error."""
     if response.HasField("error"):
         return response.number, from_status(response.error)
     return response.number, predictions(response.response)
@@ -120,7 +121,7 @@ def explanation(response: pb.ExplainResponse) -> Explanation:
 
 
 def models(response: pb.ListModelsResponse) -> tuple[ModelSummary, ...]:
-    """The models that a server answers for."""
+    """The models that a server serves."""
     return tuple(map(_summary, response.models))
 
 
@@ -143,17 +144,17 @@ def model_card(response: pb.GetModelResponse) -> ModelCard:
 
 
 def is_serving(response: health_pb2.HealthCheckResponse) -> bool:
-    """Whether what was asked about answers requests."""
+    """Whether the server, or the model asked about, answers requests."""
     return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 @contextmanager
 def _unicode_only() -> Iterator[None]:
-    """Lone surrogates, which undecodable bytes of a command line become, cannot be sent."""
+    """Refuse lone surrogates, which cannot be sent; undecodable command lines contain them."""
     try:
         yield
     except UnicodeEncodeError as error:
-        raise InputError(f"expected valid Unicode, got otherwise at {error.start}") from None
+        raise InputError(f"expected valid Unicode, got a lone surrogate at {error.start}") from None
 
 
 def _floor(attention: pb.Attention) -> float | None:

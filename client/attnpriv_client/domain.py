@@ -1,7 +1,7 @@
-"""What a server answers, as plain frozen dataclasses.
+"""The answers of a server, as plain frozen dataclasses.
 
-``None`` always means that the server's release policy, or the nature of the model, leaves a value
-out; it never stands for zero.
+``None`` always means that a value is left out, by the server's release policy or because the model
+has no such value. It never means zero.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ class Prediction:
     """The most probable label of one text.
 
     Attributes:
-        label: the class.
-        probabilities: of every class by name, or None where the policy withholds them.
-        truncated: the text was longer than the model reads; only its beginning counted.
-        version: of the model that answered.
+        label: the most probable class.
+        probabilities: the probability of every class by its name; None if the policy withholds
+            them.
+        truncated: whether the text was longer than the model reads, so that only its beginning
+            counted.
+        version: the version of the model that answered.
     """
 
     label: str
@@ -33,12 +35,12 @@ class TokenExplanation:
     """One token of a text, or one placeholder for a redacted run of tokens.
 
     Attributes:
-        text: as it stands in the text, or for instance ``[PHONE_NUMBER]``.
-        entity_types: what was redacted here; empty for a token that is shown.
-        attention: received in the last layer, mean over heads and queries.
-        layer_attention: the same in each layer; empty where withheld.
-        integrated_gradients: positive speaks for the target class.
-        offsets: ``text[start:end]``; only where the server redacts nothing.
+        text: the token as it stands in the text, or a placeholder such as ``[PHONE_NUMBER]``.
+        entity_types: the types that were redacted here; empty for a token that is shown.
+        attention: attention received in the last layer, the mean over heads and queries.
+        layer_attention: the same in each layer; empty if withheld.
+        integrated_gradients: positive values count in favour of the target class.
+        offsets: the token is ``text[start:end]``; only if the server redacts nothing.
     """
 
     text: str
@@ -51,7 +53,7 @@ class TokenExplanation:
 
 @dataclass(frozen=True)
 class Redaction:
-    """Which detector looked for personal data, what it can find, and what it cannot."""
+    """The detector that looked for personal data, what it can find, and what it cannot."""
 
     detector: str
     entity_types: tuple[str, ...]
@@ -60,22 +62,22 @@ class Redaction:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What one answer rests on.
+    """Why the model gave one answer, token by token.
 
     Attributes:
-        version: of the model that answered.
+        version: the version of the model that answered.
         prediction: the answer.
         target_label: the class that integrated gradients are about.
-        tokens: of the text, in order.
-        special_tokens: those that the model adds; attention over both groups sums to 1.
-        redaction: None where the server redacts nothing.
-        weight_bound: what no single attention weight can exceed on this text; None where nothing
-            is certified, or attention is withheld.
-        integrated_gradients_error: by how much, at most, the sum of all integrated gradients misses
-            the difference of the two logits that it stands for; None where the policy withholds
-            them, or an older server does not say.
-        integrated_gradients_withheld: why they are withheld though the policy reveals them; None
-            where they are not.
+        tokens: the tokens of the text, in order.
+        special_tokens: the tokens that the model adds; attention over both groups sums to 1.
+        redaction: what was redacted by which detector; None if the server redacts nothing.
+        weight_bound: the value that no single attention weight can exceed on this text; None if
+            nothing is certified or attention is withheld.
+        integrated_gradients_error: the most by which the sum of all integrated gradients misses the
+            difference of the two logits that it should equal; None if the policy withholds them or
+            an older server does not say.
+        integrated_gradients_withheld: the reason if they are withheld though the policy reveals
+            them, else None.
     """
 
     version: str
@@ -91,16 +93,16 @@ class Explanation:
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """What a list says of a model.
+    """What a list says about a model.
 
     Attributes:
-        name: by which it is asked for.
-        private: it was trained under differential privacy.
-        epsilon: ε of the training; None where it was not private.
-        delta: δ of the training, likewise.
+        name: the name to ask for it by.
+        private: whether it was trained under differential privacy.
+        epsilon: ε of the training; None if it was not private.
+        delta: δ of the training; None if it was not private.
         label_names: its classes.
-        version: that this is about; in a list, the newest.
-        versions: all that are served, oldest first.
+        version: the version that this is about; in a list, the newest.
+        versions: all versions that are served, oldest first.
     """
 
     name: str
@@ -114,18 +116,18 @@ class ModelSummary:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What was trained, how, and which privacy is claimed for it.
+    """What was trained, how, and the privacy that is claimed for it.
 
     Attributes:
         summary: name, classes, ε and δ.
-        encoder: what the model was built on.
-        temperature: τ, divides the clipped attention logits.
-        clip: largest absolute attention logit; None where not clipped.
-        clip_mode: how it is enforced.
-        score: how the logits are made.
-        temperature_floor: what no learned τ is below; None where τ is fixed.
+        encoder: the encoder that the model was built on.
+        temperature: τ, by which the clipped attention logits are divided.
+        clip: largest absolute attention logit; None without a clip.
+        clip_mode: how the clip is enforced.
+        score: how the logits are computed.
+        temperature_floor: the least value of a learned τ; None if τ is fixed.
         statement: the claim in plain words.
-        not_covered: what stands outside the claim.
+        not_covered: what the claim does not cover.
         warnings: what to know before relying on it.
         raw: the whole card.
     """

@@ -1,21 +1,21 @@
-"""What a call can fail with.
+"""The errors of a call.
 
 ::
 
     AttnprivError
     ├── InputError                    a value that cannot be sent, or a file that cannot be used
-    └── ServiceError                  the call failed, for a reason that has no class of its own
+    └── ServiceError                  the call failed for a reason that has no class of its own
         ├── InvalidRequestError       the request cannot be answered; `violations` name the fields
         ├── UnauthenticatedError      no valid token or client certificate
         ├── PermissionDeniedError     the caller lacks the role, or the policy withholds the answer
         ├── NotFoundError             no such model or version
-        ├── OverloadedError           too much is waiting; `retry_after` says when to come again
+        ├── OverloadedError           too much is waiting; `retry_after` says when to try again
         ├── DeadlineExceededError     no answer within the timeout
         ├── UnavailableError          no server, a broken connection, or a server that is not ready
         └── InternalError             a defect of the server, or an answer that makes no sense
 
-What is worth trying again, UnavailableError and OverloadedError, is raised after the client has
-tried again as often as its timeout and its number of attempts allow.
+UnavailableError and OverloadedError can pass. They are raised only after the client has tried again
+as often as its timeout and its number of attempts allow.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Violation:
     """A field of the request that the server cannot use.
 
     Attributes:
-        field: its path in the request, such as ``texts[3]``.
-        description: what was expected, and what was found.
+        field: path of the field in the request, such as ``texts[3]``.
+        description: what was expected and what was found.
     """
 
     field: str
@@ -63,11 +63,11 @@ class ServiceError(AttnprivError):
 
 
 class InvalidRequestError(ServiceError):
-    """INVALID_ARGUMENT: the request cannot be answered, now or later."""
+    """INVALID_ARGUMENT: the request cannot be answered, and trying again will not help."""
 
 
 class UnauthenticatedError(ServiceError):
-    """UNAUTHENTICATED: the server asks for a token or a client certificate that it knows."""
+    """UNAUTHENTICATED: the server wants a token or a client certificate that it knows."""
 
 
 class PermissionDeniedError(ServiceError):
@@ -79,7 +79,7 @@ class NotFoundError(ServiceError):
 
 
 class OverloadedError(ServiceError):
-    """RESOURCE_EXHAUSTED with a time to come again; without one, a message was too large."""
+    """RESOURCE_EXHAUSTED with a time to try again; without one, a message was too large."""
 
 
 class DeadlineExceededError(ServiceError):

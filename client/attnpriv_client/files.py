@@ -16,20 +16,21 @@ from attnpriv.errors import InputError
 from attnpriv_client.errors import InvalidRequestError
 from attnpriv_client.window import BATCH_BYTES, Text
 
-# A text of the largest size, with what may stand around it in its line.
+# A text of the largest size, plus a byte order mark and a line end.
 LINE_BYTES = BATCH_BYTES + 8
 
 
 class Lines:
-    """The lines of a stream of UTF-8, read as they are asked for.
+    """The lines of a stream of UTF-8, read one at a time.
 
     Args:
-        stream: bytes; a mark at the beginning and carriage returns before line ends are no text.
-        name: of the stream, for messages.
+        stream: a stream of bytes. A byte order mark at its beginning and carriage returns before
+            line ends are not part of any text.
+        name: name of the stream, for messages.
 
     Attributes:
-        name: of the stream.
-        bytes_read: so far.
+        name: name of the stream.
+        bytes_read: number of bytes read so far.
     """
 
     def __init__(self, stream: IO[bytes], name: str) -> None:
@@ -41,7 +42,7 @@ class Lines:
         self.bytes_read = 0
 
     def __iter__(self) -> Iterator[Text]:
-        """The texts, and an error in place of a line that is not UTF-8 or longer than any text.
+        """The texts, with an error in place of a line that is not UTF-8 or too long for a text.
 
         Raises:
             InputError: the stream cannot be read.
@@ -51,20 +52,20 @@ class Lines:
             is_whole = len(begin) < LINE_BYTES or begin.endswith(b"\n")
             end = begin if is_whole else self._read_to_end()
             if not end.endswith(b"\n"):
-                self._hash.update(b"\n")  # the last line is the same one with its end and without
+                self._hash.update(b"\n")  # a last line counts the same with its end and without
             self._fingerprints.append(self._hash.hexdigest())
             yield self._text(begin) if is_whole else _TOO_LONG
 
     def next_fingerprint(self) -> str:
-        """SHA-256 of all lines up to the first for which this was not asked before, that included.
+        """SHA-256 of all lines up to and including the next one; each call moves on by one line.
 
         Raises:
-            IndexError: that line is not read yet.
+            IndexError: that line has not been read yet.
         """
         return self._fingerprints.popleft()
 
     def skip(self, count: int) -> str:
-        """Pass over so many lines, or as many as there are; the fingerprint of the last."""
+        """Skip ``count`` lines, or as many as there are, and return the last one's fingerprint."""
         fingerprint = self._hash.hexdigest()
         for _ in islice(self, count):
             fingerprint = self.next_fingerprint()
@@ -80,7 +81,7 @@ class Lines:
         return part
 
     def _read_to_end(self) -> bytes:
-        """The end of a line that no memory need hold."""
+        """Read to the end of a line without keeping it in memory."""
         while (part := self._read()) and not part.endswith(b"\n"):
             pass
         return part
@@ -89,7 +90,7 @@ class Lines:
         try:
             text = line.decode("utf-8-sig" if self._number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            return _refusal(f"expected UTF-8, byte {error.start} of the line is not")
+            return _refusal(f"invalid UTF-8 at byte {error.start} of the line")
         return text.removesuffix("\n").removesuffix("\r")
 
 
@@ -97,19 +98,19 @@ def _refusal(message: str) -> InvalidRequestError:
     return InvalidRequestError("INVALID_ARGUMENT", message)
 
 
-_TOO_LONG = _refusal(f"expected at most {BATCH_BYTES} bytes in a line, got more")
+_TOO_LONG = _refusal(f"expected a line of at most {BATCH_BYTES} bytes, got a longer one")
 
 
 @contextmanager
 def progress_bar(lines: Lines, size: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, where that is a terminal.
+    """A progress bar on stderr if that is a terminal.
 
     Args:
-        lines: how far they are read is how far the work is, but for the window.
-        size: of all lines in bytes, where it is known.
+        lines: the lines; the work is as far as they have been read, give or take the window.
+        size: size of all lines in bytes, if it is known.
 
     Yields:
-        What to tell how many lines have answers.
+        A function to call with the number of lines that have answers.
     """
     console = Console(stderr=True)
     columns = (

@@ -11,44 +11,89 @@ from typing import Annotated, Any
 
 import typer
 
+from attnpriv.command import help_of
 from attnpriv.errors import InputError
 from attnpriv_client.client import Client
 from attnpriv_client.connection import DEFAULT_ATTEMPTS, DEFAULT_TIMEOUT, Tls
 
-Model = Annotated[str, typer.Option(help="Name of the model; `models` lists them.")]
+CONNECTION = "Connection"  # the panel of --help
+
+Model = Annotated[
+    str, typer.Option(help="Name of the model. attnpriv-client models lists the names.")
+]
 Version = Annotated[str | None, typer.Option(help="Version of the model. Default: the newest one.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 TOKEN_VARIABLE = "ATTNPRIV_TOKEN"
 
 
 def connect(
-    target: Annotated[str, typer.Option(help="HOST:PORT of the server.")],
+    target: Annotated[
+        str,
+        typer.Option(metavar="HOST:PORT", help="The server to ask.", rich_help_panel=CONNECTION),
+    ],
     timeout: Annotated[
-        float, typer.Option(min=0.001, help="Seconds to wait for an answer.")
+        float,
+        typer.Option(min=0.001, help="Seconds to wait for an answer.", rich_help_panel=CONNECTION),
     ] = DEFAULT_TIMEOUT,
     attempts: Annotated[
-        int, typer.Option(min=1, help="How often to try within that time; 1 tries once.")
+        int,
+        typer.Option(
+            min=1,
+            help="Most attempts within that time, if trying again can help.",
+            rich_help_panel=CONNECTION,
+        ),
     ] = DEFAULT_ATTEMPTS,
-    tls: Annotated[bool, typer.Option("--tls", help="Encrypt. Implied by the next three.")] = False,
+    tls: Annotated[
+        bool,
+        typer.Option(
+            "--tls",
+            help="Encrypt the connection. Any other --tls option implies it.",
+            rich_help_panel=CONNECTION,
+        ),
+    ] = False,
     tls_ca: Annotated[
-        Path | None, typer.Option(help="Authorities to trust, in PEM. Default: gRPC's own list.")
+        Path | None,
+        typer.Option(
+            help="PEM file with the certificate authorities to trust. Default: those that gRPC "
+            "trusts.",
+            rich_help_panel=CONNECTION,
+        ),
     ] = None,
     tls_certificate: Annotated[
-        Path | None, typer.Option(help="The client's own certificate, in PEM.")
+        Path | None,
+        typer.Option(
+            help="PEM file with the client's own certificate, if the server asks for one.",
+            rich_help_panel=CONNECTION,
+        ),
     ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its private key, in PEM.")] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(
+            help="PEM file with the private key of that certificate.", rich_help_panel=CONNECTION
+        ),
+    ] = None,
     token_file: Annotated[
         Path | None,
-        typer.Option(help=f"A file with the token to show. Default: what {TOKEN_VARIABLE} holds."),
+        typer.Option(
+            help="File with the access token. Default: the environment variable "
+            f"{TOKEN_VARIABLE}, if it is set.",
+            rich_help_panel=CONNECTION,
+        ),
     ] = None,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Send the token without TLS all the same.")
+        bool,
+        typer.Option(
+            "--insecure",
+            help="Send the token even without TLS, where others on the network can read it.",
+            rich_help_panel=CONNECTION,
+        ),
     ] = False,
 ) -> Client:
-    """A client as the options say.
+    """Make the client that the options describe.
 
-    A token has no option of its own: whoever lists processes reads command lines.
+    There is no option for the token itself, since anyone who lists processes can read command
+    lines.
     """
     use_tls = tls or any((tls_ca, tls_certificate, tls_key))
     return Client(
@@ -62,7 +107,7 @@ def connect(
 
 
 def with_client(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of ``connect``, and for its first argument the client."""
+    """Add the options of ``connect`` to a command, and pass it the client as first argument."""
     connection = inspect.signature(connect, eval_str=True).parameters
     own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
 
@@ -72,6 +117,7 @@ def with_client(command: Callable[..., None]) -> Callable[..., None]:
         with connect(**options) as client:
             command(client, **values)
 
+    run.__doc__ = help_of(command)
     run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [each.replace(kind=each.KEYWORD_ONLY) for each in (*own, *connection.values())]
     )
@@ -91,17 +137,17 @@ def _content(file: Path) -> str:
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from error
     except UnicodeDecodeError:
-        raise InputError(f"expected UTF-8 in {file}") from None
+        raise InputError(f"expected a token in UTF-8 in {file}, got other bytes") from None
 
 
 def _only_token(content: str, source: str) -> str:
-    """The token without the line end that files and shells leave behind it; errors do not show it.
+    """The token, without the line end that files and shells add; errors do not show it.
 
     Raises:
-        InputError: there is none, or something beside it.
+        InputError: there is no token, or something else beside it.
     """
     words = content.split()
     if len(words) != 1:
-        found = "white space inside" if words else "nothing"
-        raise InputError(f"expected one token and nothing else in {source}, found {found}")
+        found = "white space inside it" if words else "nothing"
+        raise InputError(f"expected one token and nothing else in {source}, got {found}")
     return words[0]

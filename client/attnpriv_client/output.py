@@ -1,9 +1,9 @@
 """The output of a bulk job: one line of JSON for each line of the input.
 
-A regular file stands as ``NAME.partial`` until all answers are there, and then takes its name at
-once. What interrupts the work leaves whole lines in it, and in ``NAME.partial.state`` what they
-answer, so that the work can go on with the same input and no other. A device or a pipe gets each
-answer as it comes, and cannot be gone on with.
+A regular file is called ``NAME.partial`` until all answers are there, and then gets its name at
+once. After an interruption it holds whole lines, and ``NAME.partial.state`` says what they answer,
+so that the work can continue with the same input, and with no other. A device or a pipe gets each
+answer as it comes; such a job cannot be resumed.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from attnpriv_client.errors import ServiceError
 from attnpriv_client.files import Lines
 from attnpriv_client.window import Answer
 
-SAVE_SECONDS = 1.0  # as much work as a power cut takes with it
+SAVE_SECONDS = 1.0  # the most work that a power cut can lose
 
 
 @dataclass(frozen=True)
 class State:
-    """Which job this is and how far it is; no text is in it.
+    """Which job this is and how far it has come; it holds no text.
 
     Attributes:
-        model: whose answers are written.
-        version: that was asked for.
-        lines: that are written.
-        size: of them, in bytes.
-        input_sha256: of the lines of the input that they answer.
-        refused: how many of them have an error in place of a prediction.
+        model: the model that answers.
+        version: the version that was asked for.
+        lines: number of lines written.
+        size: their size in bytes.
+        input_sha256: SHA-256 of the lines of the input that they answer.
+        refused: number of lines that hold an error instead of a prediction.
         first_refusal: the first of these errors.
     """
 
@@ -59,7 +59,7 @@ class State:
     first_refusal: str = ""
 
     def after(self, answer: Answer, size: int, input_sha256: str) -> State:
-        """The state with one more line."""
+        """The state after one more line."""
         refused, first = self.refused, self.first_refusal
         if isinstance(answer, ServiceError):
             refused, first = refused + 1, first or f"line {self.lines + 1}: {answer}"
@@ -74,10 +74,10 @@ class State:
 
 
 class Output:
-    """Where the answers go.
+    """The place that the answers are written to.
 
     Attributes:
-        state: of the job.
+        state: the state of the job.
     """
 
     def __init__(self, file: IO[bytes], state: State) -> None:
@@ -85,20 +85,20 @@ class Output:
         self._file = file
 
     def write(self, answer: Answer, input_sha256: str) -> None:
-        """Add the answer to the next line of the input.
+        """Write the answer to the next line of the input.
 
         Args:
             answer: a prediction or an error.
-            input_sha256: of the input up to that line.
+            input_sha256: SHA-256 of the input up to and including that line.
         """
         line = json.dumps(self._record(answer), ensure_ascii=False).encode() + b"\n"
         self._file.write(line)
-        # In one assignment: Ctrl-C may come between any two.
+        # In a single assignment, since Ctrl-C may come between any two.
         self.state = self.state.after(answer, len(line), input_sha256)
         self.on_written()
 
     def on_written(self) -> None:
-        """Whoever reads a pipe gets the line now."""
+        """Flush, so that the reader of a pipe gets the line now."""
         self._file.flush()
 
     def _record(self, answer: Answer) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class Output:
 
 
 class PartialOutput(Output):
-    """The same in a file that can be gone on with."""
+    """An output in a file, which can be resumed."""
 
     def __init__(self, file: IO[bytes], state: State, state_file: Path) -> None:
         super().__init__(file, state)
@@ -117,12 +117,12 @@ class PartialOutput(Output):
         self.save()
 
     def on_written(self) -> None:
-        """Save now and then, as not every end leaves the time for it."""
+        """Save now and then, since not every interruption leaves time for it."""
         if time.monotonic() - self._saved > SAVE_SECONDS:
             self.save()
 
     def save(self) -> None:
-        """Put the whole lines on disk, and then what they answer."""
+        """Put whole lines on disk, and then the state that says what they answer."""
         self._file.flush()
         self._file.truncate(self.state.size)
         os.fsync(self._file.fileno())
@@ -134,20 +134,20 @@ class PartialOutput(Output):
 def open_output(
     path: Path, model: str, version: str | None, lines: Lines, resume: bool
 ) -> Iterator[Output]:
-    """Write a file that takes its name when the block ends well, and else can be gone on with.
+    """Write a file that gets its name if the block ends well, and can be resumed otherwise.
 
     Args:
-        path: of the complete file; one that is there is replaced. A link is followed, a device or
-            a pipe written to.
-        model: whose answers are written.
-        version: of the model that is asked for.
-        lines: the input; to go on, it is read as far as it has answers.
-        resume: go on with a file that was begun, where there is one.
+        path: path of the complete file; an existing file is replaced. A link is followed, a device
+            or a pipe written to.
+        model: the model that answers.
+        version: the version that is asked for.
+        lines: the input; to resume, the lines that have answers are read first.
+        resume: continue a file that was begun, if there is one.
 
     Raises:
         InputError: the file cannot be written; it was begun and ``resume`` is not given; what was
-            begun is for another model, version or input; or there is nothing to go on with, as it
-            is complete or no regular file.
+            begun is for another model, version or input; or there is nothing to resume, because the
+            file is complete or not a regular file.
         BrokenPipeError: nobody reads the pipe any more.
     """
     try:
@@ -156,7 +156,7 @@ def open_output(
             with _open_partial(target, State(model, version), lines, resume) as output:
                 yield output
         elif resume:
-            raise InputError(f"expected a file to go on with, {path} is a device or a pipe")
+            raise InputError(f"cannot resume {path}: it is a device or a pipe, not a file")
         else:
             with open_stream(path) as stream:
                 yield Output(stream, State(model, version))
@@ -169,16 +169,16 @@ def open_output(
 def write_answers(
     client: Client, lines: Lines, output: Output, on_answer: Callable[[int], None]
 ) -> None:
-    """Ask about the lines that have no answer yet, and write one for each.
+    """Ask about the lines that have no answer yet, and write an answer for each.
 
     Args:
-        client: asks.
-        lines: the input, from its first line without an answer on.
-        output: where the answers go.
-        on_answer: told how many lines have answers.
+        client: the client that asks.
+        lines: the input, starting with its first line without an answer.
+        output: the place to write the answers to.
+        on_answer: called with the number of lines that have answers.
 
     Raises:
-        ServiceError: the stream failed; ``output`` holds what was answered before.
+        ServiceError: the stream failed; ``output`` holds the answers up to then.
     """
     state = output.state
     with closing(client.predict_stream(state.model, lines, state.version)) as answers:
@@ -205,7 +205,9 @@ def _open_partial(target: Path, state: State, lines: Lines, resume: bool) -> Ite
         except BaseException as error:
             if output.state.lines:
                 output.save()
-                error.add_note(f"{output.state.lines} lines are in {partial}; go on with --resume")
+                error.add_note(
+                    f"{output.state.lines} answers are in {partial}; continue with --resume"
+                )
             else:
                 partial.unlink()
                 state_file.unlink()
@@ -221,7 +223,9 @@ def _open_alone(partial: Path, begun: bool) -> Iterator[IO[bytes]]:
     try:
         file = partial.open("r+b" if begun else "xb")
     except FileExistsError:
-        raise InputError(f"{partial} is there: go on with --resume, or delete it") from None
+        raise InputError(
+            f"{partial} exists already: continue it with --resume, or delete it"
+        ) from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -231,20 +235,20 @@ def _open_alone(partial: Path, begun: bool) -> Iterator[IO[bytes]]:
 
 
 def _read_state(partial: Path, state_file: Path, ours: State, lines: Lines) -> State:
-    """The state of what was begun, with the input read so far; nothing is changed yet."""
-    again = f"delete {partial} to begin again"
+    """The state of what was begun, after reading the input that far; nothing is changed yet."""
+    again = f"delete {partial} to start again"
     try:
         theirs = State(**json.loads(state_file.read_bytes()))
     except (OSError, ValueError, TypeError):
         raise InputError(
-            f"cannot resume {partial}: there is no usable {state_file.name} beside it; {again}"
+            f"cannot resume {partial}: {state_file.name} is missing or unusable; {again}"
         ) from None
     check_same(partial, *({"model": s.model, "version": s.version} for s in (theirs, ours)))
     if partial.stat().st_size < theirs.size:
-        raise InputError(f"cannot resume {partial}: a part of it is gone; {again}")
+        raise InputError(f"cannot resume {partial}: the end of it is missing; {again}")
     if lines.skip(theirs.lines) != theirs.input_sha256:
         raise InputError(
-            f"cannot resume {partial}: {lines.name} does not begin with the {theirs.lines} lines "
-            f"that are answered there; give the same input as before, or {again}"
+            f"cannot resume {partial}: {lines.name} does not start with the {theirs.lines} lines "
+            f"that it answers; give the same input as before, or {again}"
         )
     return theirs

@@ -1,4 +1,4 @@
-"""Answers as tables for a terminal. Pure: domain objects in, Rich renderables out."""
+"""Answers as tables for a terminal: domain objects in, Rich renderables out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BAR_WIDTH = 20
 
 
 def predictions_table(texts: Sequence[str], predictions: Sequence[Prediction]) -> Table:
-    """One row a text: the label, its probability, and the beginning of the text."""
+    """One row per text: the label, its probability, and the beginning of the text."""
     table = Table("label", "probability", "text")
     for text, prediction in zip(texts, predictions, strict=True):
         table.add_row(_plain(prediction.label), _probability(prediction), _one_line(text, 60))
@@ -31,12 +31,12 @@ def predictions_table(texts: Sequence[str], predictions: Sequence[Prediction]) -
 
 
 def written(lines: int, output: Path) -> Text:
-    """What a file of answers holds, and where it is."""
+    """A line that says how many answers a file holds and where it is."""
     return Text(f"{lines} lines: {printable(str(output))}", overflow="fold")
 
 
 def explanation_view(explanation: Explanation) -> RenderableType:
-    """The answer, a heat strip and a table of the tokens, and what was hidden or is certified."""
+    """The answer, a heat strip and a table of the tokens, and notes on redaction and bounds."""
     prediction = explanation.prediction
     head = Text.assemble(
         "label ",
@@ -51,7 +51,7 @@ def explanation_view(explanation: Explanation) -> RenderableType:
 
 
 def models_table(models: Iterable[ModelSummary]) -> Table:
-    """One row a model."""
+    """One row per model."""
     table = Table("model", "version", "private", "epsilon", "delta", "labels")
     for model in models:
         table.add_row(
@@ -66,7 +66,7 @@ def models_table(models: Iterable[ModelSummary]) -> Table:
 
 
 def card_table(card: ModelCard) -> Table:
-    """The card's main points, one a row."""
+    """The main points of a model card, one per row."""
     clip = "none" if card.clip is None else f"{card.clip:g} ({card.clip_mode})"
     learned = "" if card.temperature_floor is None else f", learned, >= {card.temperature_floor:g}"
     table = Table(show_header=False, show_lines=True)
@@ -88,7 +88,7 @@ def card_table(card: ModelCard) -> Table:
 
 
 def _heat_strip(tokens: Sequence[TokenExplanation]) -> Text:
-    """The tokens in a row, the darker the more attention, or weight of gradients, they have."""
+    """The tokens in a row; the more attention, or else gradient, a token has, the darker it is."""
     scores = [abs(_first(token.attention, token.integrated_gradients)) for token in tokens]
     top = max(scores, default=0.0) or 1.0
     strip = Text()
@@ -110,7 +110,7 @@ def _tokens_table(explanation: Explanation) -> Table:
 
 
 class _Bar:
-    """A bar of so many characters, of a kind that the terminal knows."""
+    """A bar of ``length`` characters that the terminal can show."""
 
     def __init__(self, length: int) -> None:
         self._length = length
@@ -133,7 +133,7 @@ def _notes(explanation: Explanation) -> Text:
     elif explanation.integrated_gradients_error is not None:
         lines.append(_completeness(explanation.tokens, explanation.integrated_gradients_error))
     if explanation.prediction.truncated:
-        lines.append("the text is longer than the model reads; only its beginning counted")
+        lines.append("the text is longer than the model can read; only its beginning counted")
     if explanation.redaction is not None:
         unseen = ", ".join(explanation.redaction.cannot_see)
         lines.append(f"redacted by {explanation.redaction.detector}, which cannot see: {unseen}")
@@ -175,10 +175,10 @@ def _one_line(text: str, width: int) -> Text:
 
 
 def _plain(text: str) -> Text:
-    """Text as it is: no markup is read from it."""
+    """A text shown as it is, without interpreting markup."""
     return Text(printable(text))
 
 
 def printable(text: str) -> str:
-    """Control characters could steer the terminal; show them as a replacement character."""
+    """The text without control characters, which could steer the terminal."""
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)

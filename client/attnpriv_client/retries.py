@@ -1,14 +1,14 @@
 """When a call is tried again.
 
-Every method of the service only reads, so trying again does no harm. It is done where it can help:
+Every method of the service only reads, so trying again does no harm. It is done if it can help:
 
 * UNAVAILABLE: the server was not reached, broke off, or is not ready;
 * CANCELLED, but not by this client: the server stopped before it looked at the call, or before it
   had an answer;
-* RESOURCE_EXHAUSTED, where the server says when to come again.
+* RESOURCE_EXHAUSTED, if the server says when to try again.
 
-gRPC's own retries cannot tell the last apart from a message that is too large, which stays so,
-and know nothing of the time that the server asks for.
+gRPC's own retries cannot tell the last one from a message that is too large, which will stay too
+large, and ignore the time that the server asks for.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ CANCELLED = "CANCELLED"
 
 
 class Attempts:
-    """What is left of one call: its time, and how often it may be tried again.
+    """The time and the attempts that are left for one call.
 
     Args:
         timeout: seconds for all attempts and the pauses between them.
         number: attempts in all; with 1, nothing is tried again.
-        closed: set once the client is closed, after which nothing is either.
+        closed: set once the client is closed; then nothing is tried again.
     """
 
     def __init__(self, timeout: float, number: int, closed: threading.Event) -> None:
@@ -41,21 +41,21 @@ class Attempts:
 
     @property
     def remaining(self) -> float:
-        """Seconds until the deadline, not below 0."""
+        """Seconds until the deadline, at least 0."""
         return max(0.0, self._end - time.monotonic())
 
     def pause(self, error: ServiceError) -> float:
         """How long to wait before the next attempt.
 
-        The time that the server asks for, and a random part of a backoff that doubles: clients that
-        failed together do not come back together.
+        It is the time that the server asks for, plus a random part of a backoff that doubles, so
+        that clients that failed together do not come back together.
 
         Args:
-            error: what the last attempt failed with.
+            error: the error of the last attempt.
 
         Raises:
-            ServiceError: ``error`` itself, where trying again cannot help, no attempt is left, or
-                the pause would outlast the deadline.
+            ServiceError: ``error`` itself, if trying again cannot help, no attempt is left, or the
+                pause would go past the deadline.
         """
         self._failed += 1
         backoff = min(FIRST_BACKOFF * 2 ** (self._failed - 1), LARGEST_BACKOFF)

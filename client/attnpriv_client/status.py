@@ -1,4 +1,4 @@
-"""From a gRPC status, and the details of the google.rpc error model, to an error of ours."""
+"""From a gRPC status, with the details of the google.rpc error model, to an error of the client."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ _CLASSES: Mapping[str, type[ServiceError]] = {
 
 
 def from_call(error: grpc.RpcError) -> ServiceError:
-    """The error for a call that failed; details that cannot be read count as none."""
-    call: Any = error  # an RpcError is the call that failed too, which its type does not say
+    """The error for a call that failed; details that cannot be read are ignored."""
+    call: Any = error  # an RpcError is also the call that failed, though its type does not say so
     try:
         status = rpc_status.from_call(call)
     except (DecodeError, ValueError):  # not a Status, or one that contradicts the call's own
@@ -77,7 +77,7 @@ def _retry_after(status: Status) -> float | None:
 
 
 def _find(status: Status, wanted: Message) -> bool:
-    """Fill a message from the first of the details that is of its type and can be read."""
+    """Fill a message from the first detail of its type that can be read."""
     return any(_unpack(packed, wanted) for packed in status.details)
 
 

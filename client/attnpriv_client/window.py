@@ -1,4 +1,4 @@
-"""What is under way on a stream, free of any transport.
+"""The batches of a stream that wait for answers, independent of any transport.
 
 A stream of any length goes out in batches, a few of them at a time. Answers come back in any order
 and leave in the order of the texts. Memory holds one window, however long the stream is.
@@ -15,18 +15,18 @@ from attnpriv_client.convert import byte_size
 from attnpriv_client.domain import Prediction
 from attnpriv_client.errors import InternalError, InvalidRequestError, ServiceError
 
-# Of one request: well below what a server takes, and small enough that answers come steadily.
+# The most in one request: well below what a server accepts, and so little that answers keep coming.
 BATCH_TEXTS = 32
 BATCH_BYTES = 1 << 20
-# Requests under way at once; a server works on so many of one stream.
+# Most requests of a stream that wait for answers; a server works on that many of one stream.
 WINDOW = 16
-# What a server gets to end a call whose answers are all there, before it is cancelled.
+# The time a server has to end a call after its last answer, before the call is cancelled.
 FINISH_SECONDS = 1.0
 
 Answer = Prediction | InvalidRequestError
-# What stands for a text that its source cannot give, and comes back in its place, never sent.
+# An error stands for a text that its source cannot read; it is never sent, and is the answer.
 Text = str | InvalidRequestError
-# The number of a request, and what came of it.
+# The number of a request, and its answer.
 StreamAnswer = tuple[int, tuple[Prediction, ...] | ServiceError]
 
 _TEXT_FIELD = re.compile(r"texts\[(\d{1,9})\]", re.ASCII)
@@ -43,7 +43,7 @@ class Batcher:
         self._bytes = 0
 
     def add(self, text: Text) -> tuple[Text, ...]:
-        """Take one more text; the batch before it where that is full, else nothing."""
+        """Take one more text; return the batch before it if that is full, else nothing."""
         text, size = _measured(text)
         full = len(self._texts) == BATCH_TEXTS or self._bytes + size > BATCH_BYTES
         before = self.rest() if full else ()
@@ -52,14 +52,14 @@ class Batcher:
         return before
 
     def rest(self) -> tuple[Text, ...]:
-        """The batch that is there; nothing stays."""
+        """Return the texts gathered so far, and start a new batch."""
         texts = tuple(self._texts)
         self._texts, self._bytes = [], 0
         return texts
 
 
 def batches(texts: Iterable[Text]) -> Iterator[tuple[Text, ...]]:
-    """All texts in batches, read no further than asked."""
+    """All texts in batches; no text is read before it is needed."""
     batcher = Batcher()
     for text in _not_one_string(texts):
         if batch := batcher.add(text):
@@ -103,8 +103,8 @@ class Batch:
     def accept(self, result: tuple[Prediction, ...] | ServiceError) -> None:
         """Take in the answer to a request about the unanswered texts.
 
-        Where the server refuses single texts, they have their answer, and the others must be sent
-        again.
+        If the server refuses single texts, the refusals are their answers, and the others must be
+        sent again.
 
         Raises:
             ServiceError: the request failed for another reason, or the answer does not fit it.
@@ -121,7 +121,7 @@ class Batch:
 
 
 class Window:
-    """The batches under way, oldest first."""
+    """The batches that wait for answers, oldest first."""
 
     def __init__(self) -> None:
         self._batches: dict[int, Batch] = {}
@@ -134,12 +134,12 @@ class Window:
 
     @property
     def empty(self) -> bool:
-        """Whether everything that was added has left."""
+        """Whether all answers have left the window."""
         return not self._batches
 
     @property
     def waiting(self) -> bool:
-        """Whether anything has no answer yet; texts that cannot be sent have theirs at once."""
+        """Whether any text has no answer yet; texts that cannot be sent have theirs at once."""
         return any(batch.unanswered for batch in self._batches.values())
 
     def add(self, texts: tuple[Text, ...]) -> None:
@@ -148,14 +148,14 @@ class Window:
         self._next_number += 1
 
     def to_send(self) -> Iterator[tuple[int, list[str]]]:
-        """Number and texts of each request that is to be sent now; they then count as sent."""
+        """Number and texts of each request to send now; they count as sent from then on."""
         for batch in self._batches.values():
             if not batch.sent and (texts := batch.unanswered):
                 batch.sent = True
                 yield batch.number, list(texts.values())
 
     def send_again(self) -> None:
-        """The stream broke: whatever has no answer is to be sent on the next one."""
+        """After the stream broke: mark all texts without answers to be sent on the next stream."""
         for batch in self._batches.values():
             batch.sent = False
 
@@ -167,11 +167,11 @@ class Window:
         """
         batch = self._batches.get(number)
         if batch is None or not batch.unanswered:
-            raise InternalError("INTERNAL", "an answer to no request")
+            raise InternalError("INTERNAL", f"an answer to request {number}, which was not asked")
         batch.accept(result)
 
     def ready(self) -> Iterator[Answer]:
-        """The answers whose turn it is; they leave the window."""
+        """The answers that are next in order; they leave the window."""
         while self._batches:
             number, batch = next(iter(self._batches.items()))
             if batch.unanswered:
@@ -182,7 +182,7 @@ class Window:
 
 
 def _measured(text: Text) -> tuple[Text, int]:
-    """The text and its size; its error where it cannot be sent."""
+    """The text and its size, or an error in its place if it cannot be sent."""
     if isinstance(text, InvalidRequestError):
         return text, 0
     try:
@@ -196,7 +196,7 @@ def _measured(text: Text) -> tuple[Text, int]:
 
 
 def _refused_texts(error: ServiceError, asked: int) -> dict[int, InvalidRequestError]:
-    """The texts of a request that an error is about, by position; raises it where it is not."""
+    """The refused texts of a request by position; any other error is raised."""
     if not isinstance(error, InvalidRequestError):
         raise error
     refused = {}
@@ -212,7 +212,7 @@ def _refused_texts(error: ServiceError, asked: int) -> dict[int, InvalidRequestE
 
 def _not_one_string(texts: Iterable[Text]) -> Iterable[Text]:
     if isinstance(texts, str):
-        raise InputError("expected texts, got one string")
+        raise InputError("expected several texts, got a single string")
     return texts
 
 

@@ -492,7 +492,7 @@ def test_a_spent_budget_leaves_measures_partly_run(command, serve, scripted, fil
 
     value = json.loads(done.stdout)
     reason = (
-        "RESOURCE_EXHAUSTED: the server takes no more of these from this caller: it is full, or a "
+        "RESOURCE_EXHAUSTED: the server answers no more of these for this caller: it is full, or a "
         "budget is spent"
     )
     assert done.code == 0

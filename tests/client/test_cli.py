@@ -62,7 +62,7 @@ def test_a_file_becomes_a_file_with_an_answer_or_an_error_in_each_line(
     )
 
     assert done.code == 2
-    assert "1 of 70 lines have an error" in done.stderr
+    assert f"1 of 70 lines in {answers} hold an error instead" in done.stderr
     assert "line 41: INVALID_ARGUMENT: expected a text" in done.stderr
     records = [json.loads(line) for line in answers.read_text().splitlines()]
     assert [record["line"] for record in records] == list(range(1, 71))
@@ -176,13 +176,13 @@ def test_health_where_nobody_answers(command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "stdin", "message"),
     [
-        (["predict", "--model", "MODEL"], b"", "expected texts, or - for stdin, or --file"),
+        (["predict", "--model", "MODEL"], b"", "give either texts, or - to read stdin, or --file"),
         (["predict", "--model", "MODEL", "-"], b"a\n\nb\n", "line 2 is empty"),
         (["predict", "--model", "MODEL", "-"], b"", "line 1 is empty"),
         (
             ["predict", "--model", "MODEL", "-"],
             b"a\nb\xff",
-            "line 2: expected UTF-8, byte 1",
+            "line 2: invalid UTF-8 at byte 1",
         ),
         (["predict", "--model", "MODEL", "-"], b"x" * 2**21, "stdin, line 1: expected at most"),
         (["predict", "--model", "MODEL", "--file", "/none"], b"", "cannot read /none"),
@@ -190,11 +190,11 @@ def test_health_where_nobody_answers(command) -> None:
         (["predict", "--model", "nobody", "text"], b"", "NOT_FOUND: unknown model"),
         (["predict", "--model", "MODEL", "a", " "], b"", "text 2: INVALID_ARGUMENT: "),
         (["explain", "--model", "MODEL", "--label", "x", "a"], b"", "unknown label"),
-        (["explain", "--model", "MODEL", "-"], b"\xff", "expected UTF-8 in stdin, byte 0 is not"),
+        (["explain", "--model", "MODEL", "-"], b"\xff", "invalid UTF-8 in stdin at byte 0"),
         (["models", "nobody"], b"", "NOT_FOUND"),
         (["models", "MODEL", "--version", "none"], b"", "NOT_FOUND"),
         (["health", "nobody"], b"", "NOT_FOUND"),
-        (["models", "--tls-key", "/none"], b"", "expected a client certificate and its key"),
+        (["models", "--tls-key", "/none"], b"", "give both a client certificate and its key"),
         (["models", "--token-file", "/none"], b"", "cannot read /none"),
     ],
 )

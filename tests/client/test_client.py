@@ -120,7 +120,7 @@ def test_errors_of_the_asynchronous_client_too() -> None:
 
 def test_strings_that_cannot_be_meant_are_refused_before_anything_is_sent() -> None:
     with Client(NOBODY) as client:
-        with pytest.raises(InputError, match="got one string"):
+        with pytest.raises(InputError, match="got a single string"):
             client.predict("model", "a text, not a list of texts")
         with pytest.raises(InputError, match="expected valid Unicode"):
             client.predict("model", ["\udcff"])

@@ -102,8 +102,8 @@ def test_a_line_that_is_no_text_has_its_error_and_the_others_go_on(
 
     assert (done.code, done.stdout) == (2, "")
     assert done.stderr == (
-        f"error: 3 of 1000 lines have an error in place of a prediction in {answers}; the first: "
-        "line 41: INVALID_ARGUMENT: expected at most 1048576 bytes in a line, got more\n"
+        f"error: 3 of 1000 lines in {answers} hold an error instead of a prediction; the first: "
+        "line 41: INVALID_ARGUMENT: expected a line of at most 1048576 bytes, got a longer one\n"
     )
     found = records(answers)
     refused = [found.pop(position) for position in (999, 700, 40)]
@@ -113,7 +113,7 @@ def test_a_line_that_is_no_text_has_its_error_and_the_others_go_on(
         "model": "echo",
         "error": {
             "code": "INVALID_ARGUMENT",
-            "message": "expected UTF-8, byte 3 of the line is not",
+            "message": "invalid UTF-8 at byte 3 of the line",
         },
     }
     assert not partial.exists()
@@ -122,7 +122,7 @@ def test_a_line_that_is_no_text_has_its_error_and_the_others_go_on(
 def test_a_file_of_nothing_but_bad_lines(command, arguments, texts, answers) -> None:
     texts.write_bytes(b"\xff\n" * 2000)
 
-    assert "2000 of 2000 lines have an error" in command(*arguments).stderr
+    assert f"2000 of 2000 lines in {answers} hold an error" in command(*arguments).stderr
     assert len(records(answers)) == 2000
 
 
@@ -164,7 +164,7 @@ def test_an_interruption_leaves_whole_lines_to_go_on_with(
     assert process.returncode == 130
     assert said == (
         b"",
-        f"interrupted; 96 lines are in {partial}; go on with --resume\n".encode(),
+        f"interrupted; 96 answers are in {partial}; continue with --resume\n".encode(),
     )
     assert records(partial) == EXPECTED[:96]
     assert not answers.exists()
@@ -202,7 +202,7 @@ def test_the_exit_code_is_that_of_the_whole_job(
     done = command(*arguments, "--resume")
 
     assert done.code == 2
-    assert f"2 of 1000 lines have an error in place of a prediction in {answers}" in done.stderr
+    assert f"2 of 1000 lines in {answers} hold an error instead of a prediction" in done.stderr
     assert "the first: line 3: INVALID_ARGUMENT" in done.stderr
 
 
@@ -232,8 +232,8 @@ def test_the_answers_to_one_input_are_not_mixed_with_those_to_another(
 
     assert (done.code, done.stdout) == (2, "")
     assert done.stderr == (
-        f"error: cannot resume {partial}: {texts} does not begin with the 64 lines that are "
-        f"answered there; give the same input as before, or delete {partial} to begin again\n"
+        f"error: cannot resume {partial}: {texts} does not start with the 64 lines that it "
+        f"answers; give the same input as before, or delete {partial} to start again\n"
     )
     assert (partial.read_bytes(), echo.requests) == (before, [])
     texts.write_text(given)
@@ -283,7 +283,7 @@ def test_stdin_is_gone_on_with_where_it_is_the_same(
     options = [each for each in arguments if each not in ("--file", str(texts))]
 
     other = command(*options, "-", "--resume", stdin=b"text 1\n")
-    assert "stdin does not begin with the 64 lines" in other.stderr
+    assert "stdin does not start with the 64 lines" in other.stderr
 
     output(*options, "-", "--resume", stdin=texts.read_bytes())
     assert records(answers) == EXPECTED
@@ -335,7 +335,7 @@ def test_a_server_that_goes_away_leaves_something_to_go_on_with(
     assert done.code == 2
     assert done.stderr == (
         "error: INTERNAL: internal\N{REPLACEMENT CHARACTER}[31m error; "
-        f"64 lines are in {partial}; go on with --resume\n"
+        f"64 answers are in {partial}; continue with --resume\n"
     )
     assert records(partial) == EXPECTED[:64]
     assert not answers.exists()
@@ -344,10 +344,14 @@ def test_a_server_that_goes_away_leaves_something_to_go_on_with(
 @pytest.mark.parametrize(
     ("state", "options", "message"),
     [
-        (None, [], "is there: go on with --resume, or delete it"),
-        (None, ["--resume"], "there is no usable answers.jsonl.partial.state beside it; delete"),
-        ("[]", ["--resume"], "there is no usable answers.jsonl.partial.state beside it; delete"),
-        ('{"model": "echo", "version": null, "size": 99}', ["--resume"], "a part of it is gone"),
+        (None, [], "exists already: continue it with --resume, or delete it"),
+        (None, ["--resume"], "answers.jsonl.partial.state is missing or unusable; delete"),
+        ("[]", ["--resume"], "answers.jsonl.partial.state is missing or unusable; delete"),
+        (
+            '{"model": "echo", "version": null, "size": 99}',
+            ["--resume"],
+            "the end of it is missing",
+        ),
     ],
 )
 def test_what_was_begun_otherwise_is_not_touched(
@@ -376,7 +380,7 @@ def test_the_texts_are_not_overwritten(command, arguments, texts) -> None:
 
     done = command(*arguments[:-1], str(texts))
 
-    assert "expected another file" in done.stderr
+    assert "which is the input" in done.stderr
     assert texts.read_bytes() == before
 
 

@@ -168,7 +168,7 @@ def test_a_client_certificate_lets_its_holder_in(
     ],
 )
 def test_a_token_does_not_leave_the_machine_readable(target) -> None:
-    with pytest.raises(InputError, match="refused to send a token unencrypted") as caught:
+    with pytest.raises(InputError, match="refusing to send the token unencrypted") as caught:
         Client(target, token=TOKEN)
     assert TOKEN not in str(caught.value)
     Client(target, token=TOKEN, tls=Tls()).close()
@@ -195,10 +195,16 @@ def test_files_of_tls_that_cannot_be_used(authority, server, person, tmp_path) -
 
     for tls, message in (
         (Tls(ca=none), f"cannot read {none}"),
-        (Tls(ca=person.key), "expected certificates in PEM in"),
-        (Tls(None, person.certificate, server.key), "expected a certificate and its key in PEM"),
-        (Tls(None, person.certificate, encrypted), "expected a certificate and its key in PEM"),
-        (Tls(None, person.key, person.key), "expected a certificate and its key in PEM"),
+        (Tls(ca=person.key), "expected certificates in PEM format in"),
+        (
+            Tls(None, person.certificate, server.key),
+            "expected a certificate and its private key, both",
+        ),
+        (
+            Tls(None, person.certificate, encrypted),
+            "expected a certificate and its private key, both",
+        ),
+        (Tls(None, person.key, person.key), "expected a certificate and its private key, both"),
     ):
         with pytest.raises(InputError, match=message):
             Client("localhost:1", tls=tls)
@@ -252,8 +258,8 @@ class TestATokenOfTheCommand:
     @pytest.mark.parametrize(
         ("content", "found"),
         [
-            ("secret one", "white space inside"),
-            ("secret\none\n", "white space inside"),
+            ("secret one", "white space inside it"),
+            ("secret\none\n", "white space inside it"),
             ("", "nothing"),
             (" \n", "nothing"),
         ],
@@ -267,7 +273,7 @@ class TestATokenOfTheCommand:
 
         assert (done.code, done.stdout) == (2, "")
         assert done.stderr == (
-            f"error: expected one token and nothing else in {source}, found {found}\n"
+            f"error: expected one token and nothing else in {source}, got {found}\n"
         )
 
 
@@ -277,7 +283,7 @@ def test_the_command_refuses_to_send_a_token_readable(command, monkeypatch) -> N
     done = command("models", "--target", "example.org:50051")
 
     assert done.code == 2
-    assert "refused to send a token unencrypted to example.org:50051" in done.stderr
+    assert "refusing to send the token unencrypted to example.org:50051" in done.stderr
     assert TOKEN not in done.stderr
 
 

@@ -261,7 +261,7 @@ def test_a_text_that_cannot_be_sent_has_its_error_and_the_others_go_on(serve, ec
     found = ask(serve(echo), "predict_stream", "model", texts)
 
     unsendable = (
-        "expected valid Unicode, got otherwise at 0",
+        "expected valid Unicode, got a lone surrogate at 0",
         "expected texts of at most 1048576 bytes, got one of 1048577",
     )
     assert labels(found) == ["a", unsendable[0], *MANY[:40], unsendable[1], "not read", "b"]
@@ -271,9 +271,9 @@ def test_a_text_that_cannot_be_sent_has_its_error_and_the_others_go_on(serve, ec
 def test_nothing_is_asked_where_no_text_can_be_sent(ask) -> None:
     found = ask("127.0.0.1:1", "predict_stream", "model", ["\udcff"] * 2000)
 
-    assert labels(found) == ["expected valid Unicode, got otherwise at 0"] * 2000
+    assert labels(found) == ["expected valid Unicode, got a lone surrogate at 0"] * 2000
 
 
 def test_one_string_is_no_stream_of_texts(ask) -> None:
-    with pytest.raises(InputError, match="got one string"):
+    with pytest.raises(InputError, match="got a single string"):
         ask("127.0.0.1:1", "predict_stream", "model", "one string")

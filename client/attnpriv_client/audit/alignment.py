@@ -1,7 +1,7 @@
 """Where the entries of an explanation stand in the text that was asked about.
 
-Offsets are released only where the server redacts nothing. Else the shown tokens are found in the
-text, which the caller has, one run of them after the other; a placeholder covers what lies between.
+Offsets are released only if the server redacts nothing. Otherwise the shown tokens are searched in
+the text, which the caller has, one run after the other; a placeholder covers what lies between.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ Extent = tuple[int, int]
 def align(
     text: str, tokens: Sequence[TokenExplanation], truncated: bool
 ) -> tuple[Extent, ...] | None:
-    """The extent of each entry, ``text[start:end]``; None where they do not fit the text.
+    """The extent of each entry, ``text[start:end]``; None if the entries do not fit the text.
 
-    Placeholders side by side share one extent. Not covered: where a shown run stands in hidden text
-    too, the earlier place is taken for it.
+    Adjacent placeholders share one extent. Not covered: if hidden text contains a shown run too,
+    the earlier place is taken for it.
 
     Args:
-        text: as it was asked about.
+        text: the text that was asked about.
         tokens: the entries.
-        truncated: the model read a part of the text only, so that its end need not be reached.
+        truncated: whether the model read only a part of the text, so that the entries need not
+            reach its end.
     """
     offsets = [token.offsets for token in tokens if token.offsets is not None]
     if len(offsets) == len(tokens):
@@ -37,7 +38,7 @@ def align(
 
 
 def overlaps(extent: Extent, spans: Iterable[Span]) -> bool:
-    """Whether an entry carries a span, by the rule of ``attnpriv.data.spans``."""
+    """Whether an entry overlaps a span, by the rule of ``attnpriv.data.spans``."""
     start, end = extent
     return any(start < span.end and end > span.start and end > start for span in spans)
 
@@ -47,7 +48,7 @@ def _find(
 ) -> tuple[Extent, ...] | None:
     runs = [(hidden, list(run)) for hidden, run in groupby(tokens, lambda t: bool(t.entity_types))]
     if truncated and runs and runs[-1][0]:
-        return None  # where the last placeholder ends is unknown
+        return None  # it is unknown where the last placeholder ends
     extents: list[Extent] = []
     at, pending = 0, 0
     for number, (hidden, run) in enumerate(runs, start=1):
@@ -67,7 +68,7 @@ def _find(
 def _locate(
     text: str, run: Sequence[TokenExplanation], at: int, last: bool, after_hidden: bool
 ) -> list[Extent] | None:
-    """Where a run of shown tokens stands, with nothing but white space between them."""
+    """The extents of a run of shown tokens, with nothing but white space between them."""
     if not all(token.text.strip() for token in run):
         return None
     pattern = r"\s*".join(f"({re.escape(token.text)})" for token in run)

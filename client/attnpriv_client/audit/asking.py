@@ -1,7 +1,7 @@
-"""The questions of an audit, asked as any other caller would, and what came of each.
+"""The questions of an audit, asked as any other caller would ask them, and their answers.
 
-What the caller may not have, or may have no more of, is a finding and ends one measure. Whatever
-else goes wrong, a server that is gone say, ends the audit.
+If the caller may not have an answer, or no more of them, that is a finding and ends one measure.
+Any other error, such as a server that is gone, ends the audit.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from attnpriv_client.client import Client
 from attnpriv_client.domain import Explanation, ModelCard, Prediction
 from attnpriv_client.errors import InvalidRequestError, ServiceError
 
-# The server's own sentence is left out: an audit cannot know that it quotes nothing of the request.
+# The server's own message is left out, since it might quote the request.
 _REASONS = {
     "PERMISSION_DENIED": "the caller lacks the role, or the policy withholds the answer",
-    "RESOURCE_EXHAUSTED": "the server takes no more of these from this caller: it is full, or a "
+    "RESOURCE_EXHAUSTED": "the server answers no more of these for this caller: it is full, or a "
     "budget is spent",
     "DEADLINE_EXCEEDED": "no answer within the timeout",
 }
 INTERRUPTED = "interrupted"
 
 Progress = Callable[[str, int, int], None]
-"""Told what is asked for, how many answers there are, and how many there will be."""
+"""Called with what is asked for, the number of answers so far, and the number expected."""
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A row with what the server said to it.
+    """A row with the server's answers to it.
 
     Attributes:
-        row: the question.
-        prediction: None where the server refused the text, or all predictions.
-        explanation: None where there is none; why is known for all rows together.
-        extents: where each of its entries stands in the text; None where that cannot be told.
+        row: the row that was asked about.
+        prediction: None if the server refused the text, or all predictions.
+        explanation: None if there is none; the reason is kept for all rows together.
+        extents: where each entry of the explanation stands in the text; None if that is unknown.
     """
 
     row: Row
@@ -47,13 +47,13 @@ class Answered:
 
     @property
     def truncated(self) -> bool:
-        """The model did not read all of the text."""
+        """Whether the model did not read all of the text."""
         return self.prediction is not None and self.prediction.truncated
 
 
 @dataclass(frozen=True)
 class Explained:
-    """Explanations in the order of the texts, and why there are no more, if so."""
+    """Explanations in the order of the texts, and the reason if there are not more of them."""
 
     answers: tuple[Explanation | None, ...]
     stopped: str | None
@@ -63,9 +63,9 @@ class Asker:
     """Asks about one model.
 
     Args:
-        client: asks.
-        model: its name.
-        version: of the model; None for the newest, until it is known which that is.
+        client: the client that asks.
+        model: name of the model.
+        version: version of the model; None for the newest, until it is known which one that is.
         progress: told of every answer.
     """
 
@@ -74,7 +74,7 @@ class Asker:
         self.version = version
 
     def card(self) -> ModelCard | None:
-        """The model card, where the caller may read it."""
+        """The model card; None if the caller may not read it."""
         try:
             return self._client.model_card(self._model, self.version)
         except ServiceError as error:
@@ -82,7 +82,7 @@ class Asker:
             return None
 
     def predict(self, texts: Iterable[str], what: str) -> dict[str, Prediction | None]:
-        """One answer for each distinct text; None where the server refuses the text.
+        """One answer for each distinct text; None if the server refuses the text.
 
         Raises:
             NotRunError: the caller may not have these answers.
@@ -121,7 +121,7 @@ class Asker:
 
 
 def _reason(error: ServiceError) -> str:
-    """Why the caller gets no such answer; raises the error where it is about something else."""
+    """The reason why the caller gets no such answer; any other error is raised."""
     if error.code not in _REASONS:
         raise error
     return f"{error.code}: {_REASONS[error.code]}"

@@ -1,8 +1,8 @@
-"""The certified bound on attention, and the contract's other promises, beside what is observed.
+"""The certified bound on attention, and other promises of the API, compared with the answers.
 
-Not covered: released attention is a mean over heads and queries, so a single weight above the bound
-can hide in it; the run folder's own audit looks at each. Redacted entries sum several keys, which
-the bound does not speak of, and are left out.
+Not covered: released attention is a mean over heads and queries, which can hide a single weight
+above the bound; the audit of the run folder looks at each weight. Redacted entries are sums over
+several keys, to which the bound does not apply, and are left out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from attnpriv_client.audit.asking import Answered
 from attnpriv_client.audit.results import CertificateResult, NotRunError
 from attnpriv_client.domain import Explanation, ModelCard
 
-ROUNDING = 1e-5  # relative error of float32 sums that a weight may show over its bound
+ROUNDING = 1e-5  # the relative error of float32 sums by which a weight may exceed its bound
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _shown_values(layers: Sequence[tuple[float, ...]], shown: Sequence[bool]) ->
 
 
 def _matches(observed: _Observed, card: ModelCard) -> bool:
-    """Whether a bound is the one that the card's knobs give for as many keys."""
+    """Whether a bound is the one that the card's settings give for that number of keys."""
     if card.clip is None:
         return False
     temperature = card.temperature if card.temperature_floor is None else card.temperature_floor

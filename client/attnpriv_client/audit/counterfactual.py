@@ -1,16 +1,16 @@
 """Causal swap and mask: does the answer change with a person's data and nothing else?
 
-Each value of personal data is replaced, in all its mentions, by another of the same type from other
-rows, of the same number of characters where there is one; and by a neutral text. Beside it stands
-the null: other words with at least as many characters, treated in the same way.
+Each value of personal data is replaced, in all its mentions, by another value of the same type from
+other rows, of the same length in characters if there is one; and by a neutral text. As a null,
+other words with at least as many characters are treated in the same way.
 
-A type is flagged when swapping its values changes the predicted class's probability more than
-swapping other words does; where the server withholds probabilities, when it flips more answers.
+A type is flagged if swapping its values changes the predicted class's probability more than
+swapping other words does; or, if the server withholds probabilities, if it flips more answers.
 
-Beside ``attnpriv.audit.counterfactual``, which has the tokeniser: as many characters are not as
-many tokens, so positions can shift; and a mask puts a text that is read in the place of the value.
-Not covered: a model that reads personal data less than other words is not flagged and may still
-read it; its changes and flips stand there with their intervals.
+Compared with ``attnpriv.audit.counterfactual``, which has the tokeniser: the same number of
+characters is not the same number of tokens, so positions can shift; and a mask is a text that the
+model reads in place of the value. Not covered: a model that reads personal data less than other
+words is not flagged and may still read it; its changes and flips are reported with their intervals.
 """
 
 from __future__ import annotations
@@ -47,20 +47,20 @@ from attnpriv_client.domain import Prediction
 NEUTRAL = "[...]"
 
 Ask = Callable[[Iterable[str], str], Mapping[str, Prediction | None]]
-"""Texts, and what to call them in the progress bar, to one prediction for each distinct text."""
+"""From texts, and their name in the progress bar, to one prediction for each distinct text."""
 Probe = Callable[[Pieces], Answer | None]
 
 
 @dataclass(frozen=True)
 class _Case:
-    """A value with what is put in its place, and words that are not sensitive with theirs.
+    """A value with its replacement, and words that are not sensitive with theirs.
 
     Attributes:
-        document: its number.
-        entity_type: of the value.
-        same_length: the replacement has as many characters.
+        document: number of the document.
+        entity_type: type of the value.
+        same_length: whether the replacement has the same number of characters.
         before: the document.
-        after: what each of the four interventions makes of it.
+        after: the document after each of the four interventions.
     """
 
     document: int
@@ -75,15 +75,15 @@ def counterfactual(
 ) -> CounterfactualResult:
     """Swap and mask the values of personal data, one at a time.
 
-    Controls: a probe that reads the values alone must be flagged, or these documents are too few,
-    and other words must not move it. One that reads only the rest must not move when values are
-    swapped. Where either fails, the result is not valid.
+    Controls: a probe that reads only the values must be flagged, or these documents are too few,
+    and other words must not move it. A probe that reads only the rest must not move when values are
+    swapped. If either control fails, the result is not valid.
 
     Args:
         answered: the rows; those without spans, or longer than the model reads, are left out.
-        everything: rows to take replacements from.
-        ask: for predictions.
-        seed: of the replacements, the signs and the bootstrap.
+        everything: the rows to take replacements from.
+        ask: asks for predictions.
+        seed: seed of the replacements, the signs and the bootstrap.
     """
     chosen = [a for a in answered if a.row.spans and a.prediction and not a.truncated]
     if not chosen:
@@ -110,7 +110,7 @@ def counterfactual(
 
 
 def _make_cases(rows: Sequence[Row], everything: Sequence[Row], seed: int) -> list[_Case]:
-    """The values in some rows that can be replaced by those of all rows."""
+    """The values in some rows that can be replaced by values from all rows."""
     pool = Pool(cut(row.text, row.spans or ()) for row in everything)
     return [
         case
@@ -137,7 +137,7 @@ def _cases(document: int, pieces: Pieces, pool: Pool, seed: int) -> Iterator[_Ca
 
 
 def _present(chosen: Sequence[Answered]) -> Counter[str]:
-    """How many values of each type there are, one that a row repeats counted once."""
+    """The number of values of each type; a value that a row repeats counts once."""
     values = (
         {(s.entity_type, a.row.text[s.start : s.end]) for s in a.row.spans or ()} for a in chosen
     )
@@ -149,7 +149,7 @@ def _answer(prediction: Prediction | None) -> Answer | None:
 
 
 def _measure(cases: Sequence[_Case], probe: Probe) -> list[Measured]:
-    """The changes of every case; one of which a text was refused is left out."""
+    """The changes of every case; a case is left out if the server refused one of its texts."""
     measured = []
     for case in cases:
         before, *others = (probe(pieces) for pieces in (case.before, *case.after))
@@ -160,7 +160,7 @@ def _measure(cases: Sequence[_Case], probe: Probe) -> list[Measured]:
 
 
 def _controls(cases: Sequence[_Case], statistics: Statistics) -> tuple[Control, Control]:
-    """The same interventions on two probes, whose answers to them are known."""
+    """The same interventions on two probes whose reactions are known."""
     of_values = _measure(cases, lambda pieces: _random_answer(pieces, True, statistics))
     of_others = _measure(cases, lambda pieces: _random_answer(pieces, False, statistics))
     excess = [statistics.excess(each) for each in of_values]
@@ -178,7 +178,7 @@ def _controls(cases: Sequence[_Case], statistics: Statistics) -> tuple[Control, 
 
 
 def _random_answer(pieces: Pieces, of_values: bool, statistics: Statistics) -> Answer:
-    """An answer that depends on the values of personal data alone, or on all else alone."""
+    """An answer that depends only on the values of personal data, or only on everything else."""
     read = [piece.text for piece in pieces if bool(piece.kind) is of_values]
     p = Random(f"{statistics.seed} {read}").random()
     return ("yes" if p > 0.5 else "no", {"yes": p, "no": 1 - p})

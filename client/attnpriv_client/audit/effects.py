@@ -1,4 +1,4 @@
-"""What interventions on texts do to answers: changes of one answer, and means over many."""
+"""How interventions on texts change answers: the change of one answer, and means over many."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ ALL = "ALL"
 SWAP, MASK, SWAP_NULL, MASK_NULL = range(4)  # the interventions, in the order of all lists of them
 
 Answer = tuple[str, Mapping[str, float] | None]
-"""The label, and the probabilities where they are released."""
+"""The label, and the probabilities if they are released."""
 
 
 @dataclass(frozen=True)
 class Changes:
-    """From one answer to another; all but the flip are 0 where probabilities are withheld.
+    """The change from one answer to another; all but the flip are 0 if probabilities are withheld.
 
     Attributes:
-        drop: fall of the probability of the class that was predicted before.
-        change: absolute value of the same.
+        drop: the fall in the probability of the class that was predicted before.
+        change: the absolute value of the drop.
         divergence: Jensen-Shannon divergence in bits.
-        flip: 1 where another class is predicted, else 0.
+        flip: 1 if another class is predicted, else 0.
     """
 
     drop: float
@@ -64,13 +64,13 @@ def _entropy(probabilities: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Means over values of personal data, with documents resampled and their signs drawn.
+    """Means over values of personal data, with a bootstrap and a sign test over documents.
 
     Attributes:
-        documents: how many there are.
-        present: how many values of each type they have.
-        released: probabilities are; else flips decide.
-        seed: of the bootstrap and the signs.
+        documents: number of documents.
+        present: number of values of each type in them.
+        released: whether probabilities are released; if not, flips decide.
+        seed: seed of the bootstrap and the signs.
     """
 
     documents: int
@@ -79,7 +79,7 @@ class Statistics:
     seed: int
 
     def effect(self, measured: Sequence[Measured], kind: str | None) -> EntityEffect:
-        """Of one entity type, or of all of them; its p-value is not corrected yet."""
+        """The effect for one entity type, or for all of them; its p-value is not corrected yet."""
         some = [each for each in measured if kind in (None, each.entity_type)]
         p_value = self.p_value(some) if some else None
         swap, mask, swap_null, mask_null = (self._effect(some, i) for i in range(4))
@@ -100,12 +100,12 @@ class Statistics:
         )
 
     def excess(self, each: Measured) -> float:
-        """By how much the change by the swap exceeds that by its null."""
+        """By how much the swap changes the answer more than its null does."""
         swap, null = each.changes[SWAP], each.changes[SWAP_NULL]
         return swap.change - null.change if self.released else swap.flip - null.flip
 
     def p_value(self, measured: Sequence[Measured]) -> float:
-        """One-sided, of the excess."""
+        """The one-sided p-value of the excess."""
         sums = self._by_document(measured, self.excess)
         return sign_flip_p_value(sums, PERMUTATIONS, self.seed)
 
@@ -139,7 +139,7 @@ class Statistics:
 
 
 def corrected(types: Sequence[EntityEffect]) -> tuple[EntityEffect, ...]:
-    """The same with p-values Holm-corrected for all types that have one."""
+    """The same effects with p-values that are Holm-corrected over all types that have one."""
     adjusted = iter(holm([each.p_value for each in types if each.p_value is not None]))
     found = []
     for each in types:

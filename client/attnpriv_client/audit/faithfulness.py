@@ -1,18 +1,18 @@
-"""Are the words that a released explanation names those that the answer hangs on?
+"""Does the answer depend on the words that a released explanation ranks first?
 
 Comprehensiveness: how far the predicted class's probability falls without the words ranked first;
-a faithful ranking makes it fall far. Sufficiency: how far it falls when they alone are left; a
-faithful ranking keeps it. Both are of ERASER (DeYoung et al. 2020, arXiv:1911.03429, equations 1
-to 3).
+with a faithful ranking it falls far. Sufficiency: how far it falls if only those words are left;
+with a faithful ranking it hardly falls. Both are from ERASER (DeYoung et al. 2020,
+arXiv:1911.03429, equations 1 to 3).
 
-Beside ``attnpriv.audit.faithfulness``, which masks tokens: what can be removed from outside are
-words between white space, and the others close up, so positions shift. A word's score is the sum of
-its entries'; a redacted entry that spans several words is shared out by their characters. Averaged,
-summed or noised scores rank words less well than the model's own would: a low figure here says that
-the released explanation is little use, not that the model has none.
+Compared with ``attnpriv.audit.faithfulness``, which masks tokens: from outside only words between
+white space can be removed, and the others move together, so positions shift. The score of a word is
+the sum over its entries; a redacted entry that spans several words is divided among them by their
+characters. Averaged, summed or noised scores rank words less well than the model's own would: a low
+figure here says that the released explanation is of little use, not that the model has no better.
 
-Not covered: a text with holes is no text that people write, and a model may answer it oddly; so
-compare rankings with each other and with the random one rather than read a value alone.
+Not covered: people do not write texts with holes, and a model may answer them oddly. So compare
+rankings with each other and with the random one rather than read a value alone.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from attnpriv_client.audit.results import FaithfulnessResult, NotRunError, Ranki
 from attnpriv_client.audit.statistics import bootstrap_ratios
 from attnpriv_client.domain import Prediction
 
-PERCENTS = (1, 5, 10, 20, 50)  # of the words, rounded up: at least one goes
-MOST = 50  # documents: each costs a prediction a word and several a ranking
+PERCENTS = (1, 5, 10, 20, 50)  # of the words, rounded up, so that at least one is removed
+MOST = 50  # documents: each costs one prediction per word and several per ranking
 LEAVE_ONE_OUT, RANDOM, SECOND_RANDOM = "leave_one_out", "random", "random_again"
 
 Ask = Callable[[Iterable[str], str], Mapping[str, Prediction | None]]
@@ -48,16 +48,16 @@ class _Document:
     prediction: Prediction
 
     def without(self, gone: Iterable[int]) -> str:
-        """The text of all words but some."""
+        """The text without some of its words."""
         out = set(gone)
         return " ".join(word for i, word in enumerate(self.words) if i not in out)
 
     def only(self, kept: Iterable[int]) -> str:
-        """The text of some words in their order."""
+        """The text with only some of its words, in their order."""
         return " ".join(self.words[i] for i in sorted(kept))
 
     def drop(self, other: Prediction | None) -> float | None:
-        """How far the predicted class's probability falls in another answer."""
+        """How far the probability of the predicted class falls in another answer."""
         before = self.prediction.probabilities
         if before is None or other is None or other.probabilities is None:
             return None
@@ -68,14 +68,14 @@ def faithfulness(answered: Sequence[Answered], ask: Ask, seed: int) -> Faithfuln
     """Comprehensiveness and sufficiency of released rankings, on at most ``MOST`` documents.
 
     Controls: the ranking by the true effects of leaving words out must beat the random one, or
-    these documents show nothing; two random rankings must not differ. Where either fails, the
+    these documents show nothing; two random rankings must not differ. If either control fails, the
     result is not valid.
 
     Args:
-        answered: the rows; those that were not read to their end, whose entries cannot be found in
-            the text, or with less than two words are left out.
-        ask: for predictions.
-        seed: of the sample, the random rankings and the bootstrap.
+        answered: the rows. Those that the model did not read to the end, whose entries cannot be
+            found in the text, or with fewer than two words are left out.
+        ask: asks for predictions.
+        seed: seed of the sample, the random rankings and the bootstrap.
     """
     documents = _sampled(answered, seed)
     alone = ask((d.without([i]) for d in documents for i in range(len(d.words))), "words left out")
@@ -110,7 +110,7 @@ def _sampled(answered: Sequence[Answered], seed: int) -> list[_Document]:
     found = [document for a in answered if (document := _document(a)) is not None]
     names, found = with_all_scores(found, lambda document: document.scores)
     if len(found) < 2:
-        raise NotRunError("fewer than two explanations have scores that could be put on words")
+        raise NotRunError("fewer than two explanations have scores that can be assigned to words")
     some = found if len(found) <= MOST else Random(f"{seed} sample").sample(found, MOST)
     return [replace(d, scores={name: d.scores[name] for name in names}) for d in some]
 
@@ -131,7 +131,7 @@ def _document(answered: Answered) -> _Document | None:
 
 
 def _on_words(words: Sequence[Extent], extents: Sequence[Extent], scores: Scores) -> list[float]:
-    """The scores of entries put on words, each shared out by the characters in common."""
+    """The scores of words: each entry's score is divided by the characters it shares with them."""
     totals = [0.0] * len(words)
     for (start, end), score in zip(extents, scores, strict=True):
         common = [max(0, min(end, e) - max(start, s)) for s, e in words]
@@ -143,7 +143,7 @@ def _on_words(words: Sequence[Extent], extents: Sequence[Extent], scores: Scores
 def _rankings(
     document: _Document, alone: Mapping[str, Prediction | None], number: int, seed: int
 ) -> dict[str, list[float]]:
-    """Scores of the words, the highest first; the last two are random."""
+    """The scores of the words in each ranking; the last two rankings are random."""
     words = range(len(document.words))
     effects = [document.drop(alone[document.without([i])]) or 0.0 for i in words]
     rng = Random(f"{seed} {number}")
@@ -156,7 +156,7 @@ def _rankings(
 
 
 def _variants(document: _Document, scores: Scores) -> Iterator[str]:
-    """The texts without the words ranked first, and those of them alone, at each share."""
+    """The texts without the words ranked first, and the texts of those words alone, per share."""
     order = sorted(range(len(scores)), key=lambda i: -scores[i])
     tops = [order[: -(-percent * len(order) // 100)] for percent in PERCENTS]
     yield from map(document.without, tops)
@@ -166,7 +166,7 @@ def _variants(document: _Document, scores: Scores) -> Iterator[str]:
 def _drops(
     document: _Document, scores: Scores, answers: Mapping[str, Prediction | None]
 ) -> list[float]:
-    """Comprehensiveness and sufficiency at each share; a text that was refused moves nothing."""
+    """Comprehensiveness and sufficiency at each share; a refused text counts as no change."""
     return [document.drop(answers[text]) or 0.0 for text in _variants(document, scores)]
 
 
@@ -189,13 +189,13 @@ def _ranking(
 
 
 def _aopc(drops: Sequence[Mapping[str, Sequence[float]]], name: str, part: int) -> list[float]:
-    """Of each document the mean over the shares: comprehensiveness (0) or sufficiency (1)."""
+    """For each document, the mean over the shares: comprehensiveness (0) or sufficiency (1)."""
     half = len(PERCENTS)
     return [fmean(each[name][part * half : (part + 1) * half]) for each in drops]
 
 
 def _controls(drops: Sequence[Mapping[str, Sequence[float]]], seed: int) -> tuple[Control, Control]:
-    """The comprehensiveness of true effects over random's, and of one random ranking's."""
+    """Controls: true effects against a random ranking, and one random ranking against another."""
     gain = _ranking(drops, LEAVE_ONE_OUT, seed).comprehensiveness_gain
     random, again = _aopc(drops, RANDOM, 0), _aopc(drops, SECOND_RANDOM, 0)
     gaps = [b - a for a, b in zip(random, again, strict=True)]

@@ -1,20 +1,21 @@
-"""How much more of the released scores falls on sensitive tokens than their share of the tokens.
+"""How much more of the released scores sensitive tokens get than their share of the tokens.
 
-For a document with m shown tokens (special ones are no part of this), k of them sensitive, and
-non-negative scores s: ``A = Σ_sensitive s / Σ s`` and ``u = k/m``. The lift is ``ΣA / Σu`` over the
-documents with sensitive tokens; 1 means that they get what tokens get on average. Attention is that
-received in each layer, A being the mean over layers; attributions count by absolute value.
+For a document with m shown tokens (without special ones), k of them sensitive, and non-negative
+scores s: ``A = Σ_sensitive s / Σ s`` and ``u = k/m``. The lift is ``ΣA / Σu`` over the documents
+with sensitive tokens; 1 means that they get what tokens get on average. Attention is that received
+in each layer, and A is the mean over layers; attributions count by absolute value.
 
-Beside ``attnpriv.audit.lift``, which has every head:
+Compared with ``attnpriv.audit.lift``, which sees every head:
 
 * Released attention is a mean over heads (and queries), so heads that look at personal data are
   averaged with heads that do not before shares are taken.
-* Where the server redacts, a hidden run of tokens comes as one entry with their summed score. How
-  many tokens are in it is unknown, so such entries have no lift: they are left out, and their share
-  of all scores stands beside their share of the characters, without a null.
-* Noised scores are taken as they come, attention below 0 as 0: noise draws the lift towards 1.
-* Sensitive tokens differ from others in length, rarity and position; this null, sensitivity
-  permuted among a document's shown tokens, takes none of that out.
+* If the server redacts, a hidden run of tokens comes as one entry with their summed score. The
+  number of its tokens is unknown, so such entries have no lift: they are left out, and their share
+  of all scores is reported with their share of the characters, without a null.
+* Noised scores are used as they come, with attention below 0 set to 0: noise draws the lift towards
+  1.
+* Sensitive tokens differ from others in length, rarity and position. This null, sensitivity
+  permuted among a document's shown tokens, removes none of that.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ class _Document:
     """The entries of one answer.
 
     Attributes:
-        sensitive: of the shown tokens, which overlap personal data.
-        shares: of each released score the shown tokens' shares of their sum.
-        hidden: of each released score the redacted entries' share of the whole.
+        sensitive: whether each shown token overlaps personal data.
+        shares: for each released score, the share of each shown token in the sum over them.
+        hidden: for each released score, the share of the redacted entries in the sum over all.
         hidden_characters: the redacted entries' share of the characters.
-        hidden_entries: how many there are.
+        hidden_entries: number of redacted entries.
     """
 
     sensitive: tuple[bool, ...]
@@ -62,8 +63,8 @@ class _Document:
 def lift(answered: Sequence[Answered], seed: int) -> LiftResult:
     """The lift of each released score, with a permutation null and two controls.
 
-    All scores are compared on the same documents: those that carry every score that any does.
-    Where a control fails, these documents are too few and the result is not valid.
+    All scores are compared on the same documents: those with every score that any document has. If
+    a control fails, these documents are too few and the result is not valid.
     """
     explained = [a for a in answered if a.explanation is not None and a.row.spans]
     if not explained:
@@ -71,7 +72,7 @@ def lift(answered: Sequence[Answered], seed: int) -> LiftResult:
     documents = [document for a in explained if (document := _document(a)) is not None]
     names, documents = with_all_scores(documents, lambda document: document.shares)
     if not documents:
-        raise NotRunError("no answer has scores whose entries could be found in the text")
+        raise NotRunError("no answer has scores whose entries can be found in the text")
     some = [d for d in documents if any(d.sensitive)]
     sensitive = [d.sensitive for d in some]
     lifts = _score_lifts({n: [d.shares[n] for d in some] for n in names}, sensitive, seed)
@@ -94,7 +95,7 @@ def lift(answered: Sequence[Answered], seed: int) -> LiftResult:
 
 
 def entry_scores(explanation: Explanation) -> dict[str, list[list[float]]]:
-    """Of each score that all entries carry its non-negative values, one list a layer."""
+    """For each score that all entries have, its non-negative values, one list per layer."""
     tokens, found = explanation.tokens, {}
     layers = list(zip(*map(_attention, tokens), strict=False))
     if layers:
@@ -108,9 +109,9 @@ def entry_scores(explanation: Explanation) -> dict[str, list[list[float]]]:
 def with_all_scores(
     documents: Sequence[_AnyDocument], scores: Callable[[_AnyDocument], Collection[str]]
 ) -> tuple[list[str], list[_AnyDocument]]:
-    """The scores that any document carries, and the documents that carry all of them.
+    """The scores that any document has, and the documents that have all of them.
 
-    A server withholds integrated gradients from single answers where they did not converge.
+    A server withholds integrated gradients from single answers if they did not converge.
     """
     carried = [scores(document) for document in documents]
     names = [name for name in (ATTENTION, GRADIENTS) if any(name in found for found in carried)]
@@ -147,13 +148,13 @@ def _document(answered: Answered) -> _Document | None:
 
 
 def _shown_shares(layers: Sequence[Sequence[float]], shown: Sequence[bool]) -> list[float]:
-    """Each shown token's share of their sum, mean over layers."""
+    """Each shown token's share of their sum, as the mean over layers."""
     by_layer = [shares(list(compress(layer, shown))) for layer in layers]
     return [fmean(token) for token in zip(*by_layer, strict=True)]
 
 
 def _share_of(layers: Sequence[Sequence[float]], flags: Sequence[bool]) -> float:
-    """The share of the sum of all that some entries have, mean over layers."""
+    """The share that some entries have in the sum over all, as the mean over layers."""
     return fmean(sum(compress(shares(layer), flags)) for layer in layers)
 
 
@@ -184,7 +185,7 @@ def _score_lifts(
 def _permuted(
     series: Sequence[Sequence[Sequence[float]]], sensitive: Sequence[Sequence[bool]], seed: int
 ) -> list[list[float]]:
-    """For each score the sums of shares on as many random tokens of each document."""
+    """For each score, the sums of shares on the same number of random tokens per document."""
     totals = [[0.0] * PERMUTATIONS for _ in series]
     for number, flags in enumerate(sensitive):
         rng, entries, k = Random(f"{seed} {number}"), range(len(flags)), sum(flags)
@@ -203,7 +204,7 @@ def _two_sided(observed: float, null: Sequence[float]) -> float:
 
 
 def _controls(sensitive: Sequence[Sequence[bool]], seed: int) -> tuple[Control, Control]:
-    """The same statistic on random scores of the same tokens: planted, and not planted."""
+    """The same statistic on random scores of the same tokens, with and without a planted lift."""
     rng = Random(f"{seed} controls")
     series: dict[str, list[list[float]]] = {"planted": [], "null": []}
     for flags in sensitive:

@@ -1,12 +1,12 @@
 """Utility, and the loss-threshold membership test, from released predictions.
 
-Records are scored by the log-odds of their true label, which order them as the loss does; those
+Records are scored by the log-odds of their true label, which order them as the loss does; records
 that the model trained on tend to score higher.
 
 Claim: none. An AUC near 0.5 says that this one attack failed on average; it does not prove privacy.
-Beside ``attnpriv.audit.leakage``: the positive control plants a difference in random scores, since
-no network can be fitted here. It shows that these rows are enough, not that the model is attacked
-well. Rounded probabilities make ties, which count half.
+Compared with ``attnpriv.audit.leakage``: the positive control plants a difference in random scores,
+since no network can be trained here. It shows that there are enough rows, not that the attack on
+the model is good. Rounded probabilities make ties, which count half.
 
 Source: Yeom et al. 2018 (arXiv:1709.01604).
 """
@@ -33,7 +33,7 @@ _TINY = 2.0**-126  # the smallest normal float32: a probability of 0 has lost it
 
 
 def utility(answered: Sequence[Answered]) -> UtilityResult:
-    """The share of the labelled rows that are given their label."""
+    """The share of the labelled rows whose label is predicted."""
     labelled = [a for a in answered if a.row.label is not None and a.prediction is not None]
     if not labelled:
         raise NotRunError("no row has a label")
@@ -44,8 +44,8 @@ def utility(answered: Sequence[Answered]) -> UtilityResult:
 def membership(answered: Sequence[Answered], seed: int) -> MembershipResult:
     """Test membership by a threshold on the true label's log-odds, with both controls.
 
-    The null control shuffles who is a member: nothing may be found. Where a control fails, the
-    result is not valid.
+    The null control shuffles who is a member, so that nothing must be found. If a control fails,
+    the result is not valid.
     """
     flagged = [a for a in answered if a.row.member is not None and a.row.label is not None]
     if not flagged:

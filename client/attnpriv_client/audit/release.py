@@ -1,4 +1,4 @@
-"""What the policy gives away to this caller: which fields came, how fine, and whose words.
+"""What the policy gives away to this caller: which fields, how precisely, and which words.
 
 Not covered: what it would answer to other callers, and to questions that were not asked.
 """
@@ -15,7 +15,7 @@ from attnpriv_client.audit.results import ReleaseResult, TypeShown
 from attnpriv_client.domain import Explanation, ModelCard, Prediction, TokenExplanation
 
 FLOAT32_DIGITS = 7
-_HALF_STEP = 6e-8  # what float32 may move a rounded probability by
+_HALF_STEP = 6e-8  # the most by which float32 may move a rounded probability
 
 
 def release(
@@ -26,7 +26,7 @@ def release(
     Args:
         answered: the rows.
         again: a second answer to the first row that has an explanation.
-        card: where the caller may read it.
+        card: the model card; None if the caller may not read it.
     """
     predictions = [a.prediction for a in answered if a.prediction is not None]
     explanations = [a.explanation for a in answered if a.explanation is not None]
@@ -62,7 +62,7 @@ def release(
 
 
 def _digits(predictions: Sequence[Prediction]) -> int | None:
-    """Decimals after which every probability ends."""
+    """The number of decimals that every probability has at most; None if there are too many."""
     values = [p for each in predictions for p in (each.probabilities or {}).values()]
     for digits in range(1, FLOAT32_DIGITS) if values else ():
         if all(abs(p - round(p, digits)) <= _HALF_STEP for p in values):
@@ -71,14 +71,14 @@ def _digits(predictions: Sequence[Prediction]) -> int | None:
 
 
 def _repeats(answered: Answered) -> bool:
-    """Whether an explanation shows anything of the text it is about."""
+    """Whether an explanation repeats any part of its text."""
     tokens = answered.explanation.tokens if answered.explanation else ()
     shown = (token.text for token in tokens if not token.entity_types and token.text.strip())
     return any(text in answered.row.text for text in shown)
 
 
 def _spans_shown(answered: Sequence[Answered]) -> tuple[TypeShown, ...]:
-    """Of each entity type, how many spans have a character in a shown token."""
+    """For each entity type, the share of the spans that have a character in a shown token."""
     flags: dict[str, list[bool]] = defaultdict(list)
     for each in answered:
         if each.explanation is None or each.extents is None:
@@ -94,7 +94,7 @@ def _spans_shown(answered: Sequence[Answered]) -> tuple[TypeShown, ...]:
 
 
 def _difference(one: Explanation, other: Explanation) -> float | None:
-    """The largest difference of two answers' scores; None where they have not the same entries."""
+    """The largest difference between the scores of two answers; None if their entries differ."""
     pairs = [_scores(one), _scores(other)]
     if len(pairs[0]) != len(pairs[1]):
         return None

@@ -1,7 +1,7 @@
-"""What an audit from outside returns: frozen dataclasses of numbers that turn into plain JSON.
+"""The results of an audit from outside, as frozen dataclasses of numbers that become plain JSON.
 
 No field holds a text, a token or a value of personal data. The figures are exact functions of the
-audited rows, and no ε covers them: whoever gets the report learns them.
+audited rows, and no ε covers them: everyone who reads the report learns them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class NotRunError(Exception):
 
 @dataclass(frozen=True)
 class TypeShown:
-    """Of the spans of one entity type, the share of which answers repeat at least a character."""
+    """The share of the spans of one entity type of which answers repeat at least one character."""
 
     entity_type: str
     spans: int
@@ -33,25 +33,25 @@ class ReleaseResult:
     """What the policy gives away to this caller; see ``audit.release``.
 
     Attributes:
-        predictions: rows that have one.
-        explanations: rows that have one.
-        probabilities: whether predictions, or explanations, carry them.
-        probability_digits: decimals after which all of them end; None where there are more than 7,
-            as float32 has.
-        attention: whether explanations carry it; likewise the next three.
-        layer_attention: attention in each layer.
-        integrated_gradients: attributions.
-        offsets: where tokens stand.
+        predictions: number of rows with a prediction.
+        explanations: number of rows with an explanation.
+        probabilities: whether predictions, or explanations, have probabilities.
+        probability_digits: the number of decimals that all of them have at most; None if they have
+            as many as float32.
+        attention: whether explanations have attention.
+        layer_attention: whether they have attention in each layer.
+        integrated_gradients: whether they have attributions.
+        offsets: whether they say where tokens stand in the text.
         weight_bound: whether a certified bound is released.
-        redacted: whether the server looks for personal data to hide it.
-        detector: that it looks with.
-        cannot_see: types that it never finds.
-        rows_shown: share of the rows of whose text an explanation repeats at least a word.
+        redacted: whether the server looks for personal data to hide.
+        detector: the detector that it uses.
+        cannot_see: types that the detector never finds.
+        rows_shown: share of the rows whose explanation repeats at least one word of the text.
         spans_shown: the same for spans of personal data, by entity type.
-        repeat_difference: largest difference of the scores of one question asked twice; above 0,
-            scores are drawn anew for each answer, such as by added noise.
+        repeat_difference: largest difference between the scores of the same question asked twice.
+            Above 0, scores are drawn anew for each answer, for example by adding noise.
         card: whether the model card may be read.
-        private: what the card says of the training.
+        private: whether the card says that the training was private.
         epsilon: ε on the card.
         delta: δ on the card.
     """
@@ -79,7 +79,7 @@ class ReleaseResult:
 
 @dataclass(frozen=True)
 class UtilityResult:
-    """How many rows with a label get it."""
+    """How many rows with a label are predicted to have it."""
 
     n: int
     accuracy: Estimate
@@ -89,7 +89,7 @@ class UtilityResult:
 class MembershipResult:
     """A loss-threshold membership test with its two controls.
 
-    ``repeated`` texts are members and non-members both, and were left out.
+    ``repeated`` texts are both members and non-members, and are left out.
     """
 
     members: int
@@ -104,15 +104,15 @@ class MembershipResult:
 
 @dataclass(frozen=True)
 class ScoreLift:
-    """The lift of one score, beside what permuting sensitivity among the tokens gives.
+    """The lift of one score, with its null from permuting sensitivity among the tokens.
 
     Attributes:
         score: ``attention`` or ``integrated_gradients``.
-        lift: with the bootstrap interval over documents.
+        lift: the lift, with the bootstrap interval over documents.
         null_low: 2.5 % quantile of the lift under the null.
-        null_high: 97.5 % quantile of the same.
+        null_high: 97.5 % quantile of the lift under the null.
         p_value: two-sided p-value.
-        hidden_share: mean share of the score on redacted entries; to be held against
+        hidden_share: mean share of the score on redacted entries; compare it with
             ``LiftResult.hidden_characters``.
     """
 
@@ -129,16 +129,16 @@ class LiftResult:
     """Lift of released scores on sensitive tokens; see ``audit.lift``.
 
     Attributes:
-        documents: that show sensitive tokens; the lift is over them.
-        unaligned: answers whose entries could not be found in their text, left out.
-        tokens: shown tokens of the documents.
-        sensitive_tokens: those that overlap personal data.
-        hidden_entries: redacted entries of all answers, left out of the lift.
-        hidden_characters: mean share of the characters that these hide.
-        scores: one for each that is released.
-        planted: a lift planted in random scores must be found.
-        null: random scores must not be.
-        valid: both controls passed.
+        documents: number of documents that show sensitive tokens; the lift is over these.
+        unaligned: number of answers left out because their entries cannot be found in the text.
+        tokens: number of shown tokens of the documents.
+        sensitive_tokens: number of these that overlap personal data.
+        hidden_entries: number of redacted entries of all answers, which the lift leaves out.
+        hidden_characters: mean share of the characters that these entries hide.
+        scores: one result for each released score.
+        planted: control: a lift planted in random scores must be found.
+        null: control: in random scores, none must be found.
+        valid: whether both controls passed.
     """
 
     documents: int
@@ -155,15 +155,15 @@ class LiftResult:
 
 @dataclass(frozen=True)
 class Effect:
-    """What one kind of intervention does to the answer, mean over entities.
+    """How one kind of intervention changes the answer, as the mean over entities.
 
-    The first three are None where the server withholds probabilities.
+    The first three are None if the server withholds probabilities.
 
     Attributes:
-        drop: fall of the predicted class's probability.
-        change: absolute value of the same.
+        drop: the fall in the probability of the predicted class.
+        change: the absolute value of the drop.
         divergence: Jensen-Shannon divergence of the two answers, in bits, 0 to 1.
-        flips: share of the entities after which another class is predicted.
+        flips: share of the entities after whose replacement another class is predicted.
     """
 
     drop: Estimate | None
@@ -174,23 +174,24 @@ class Effect:
 
 @dataclass(frozen=True)
 class EntityEffect:
-    """What swapping and masking the entities of one type does; see ``audit.counterfactual``.
+    """The effect of swapping and masking the entities of one type; see ``audit.counterfactual``.
 
     Attributes:
         entity_type: the type; ``ALL`` for all of them.
-        entities: how many were swapped.
-        documents: in which they are.
-        same_length: of the entities, those whose replacement has as many characters.
-        left_out: entities without a replacement, or in documents with too few other words.
-        swap: another value of the same type from other rows.
-        mask: a neutral text in the value's place.
-        swap_null: other words of at least as many characters, swapped.
-        mask_null: the same words masked.
-        excess: by how much the change (flips, without probabilities) of ``swap`` exceeds that of
+        entities: number of entities that were swapped.
+        documents: number of documents that they are in.
+        same_length: number of entities whose replacement has the same number of characters.
+        left_out: number of entities without a replacement, or in documents with too few other
+            words.
+        swap: effect of another value of the same type, from other rows.
+        mask: effect of a neutral text in place of the value.
+        swap_null: effect of swapping other words of at least as many characters.
+        mask_null: effect of masking the same words.
+        excess: by how much the change (or flips, without probabilities) of ``swap`` exceeds that of
             ``swap_null``, paired.
         p_value: one-sided sign-flip p-value of the excess.
-        p_adjusted: the same, Holm-corrected over the types.
-        flagged: whether that is below 0.05.
+        p_adjusted: the p-value, Holm-corrected over the types.
+        flagged: whether the corrected p-value is below 0.05.
     """
 
     entity_type: str
@@ -212,7 +213,7 @@ class EntityEffect:
 class CounterfactualResult:
     """Causal swap and mask of sensitive entities, over all of them and for each type.
 
-    ``compared`` is ``probabilities``, or ``labels`` where the server withholds those.
+    ``compared`` is ``probabilities``, or ``labels`` if the server withholds probabilities.
     """
 
     documents: int
@@ -229,14 +230,14 @@ class RankingFaithfulness:
     """One ranking of words; see ``audit.faithfulness``.
 
     Attributes:
-        ranking: its name.
-        comprehensiveness: fall of the predicted class's probability without the words ranked
-            first, one for each of ``FaithfulnessResult.percents``.
-        sufficiency: the same where they alone are left; lower is better.
-        comprehensiveness_aopc: mean of the first over the shares.
-        sufficiency_aopc: mean of the second.
+        ranking: name of the ranking.
+        comprehensiveness: the fall in the probability of the predicted class without the words
+            ranked first, one for each of ``FaithfulnessResult.percents``; higher is better.
+        sufficiency: the fall if only those words are left; lower is better.
+        comprehensiveness_aopc: mean of the comprehensiveness over the shares.
+        sufficiency_aopc: mean of the sufficiency over the shares.
         comprehensiveness_gain: by how much the mean exceeds the random ranking's, paired.
-        sufficiency_gain: by how much the mean lies below the random ranking's, paired.
+        sufficiency_gain: by how much the mean is below the random ranking's, paired.
     """
 
     ranking: str
@@ -250,7 +251,7 @@ class RankingFaithfulness:
 
 @dataclass(frozen=True)
 class FaithfulnessResult:
-    """Rankings of words against what deleting words does, with two controls."""
+    """How well rankings of words predict what deleting words does, with two controls."""
 
     documents: int
     percents: tuple[int, ...]
@@ -262,18 +263,18 @@ class FaithfulnessResult:
 
 @dataclass(frozen=True)
 class CertificateResult:
-    """What is certified, beside what is observed; see ``audit.certificate``.
+    """The certified bounds compared with the released attention; see ``audit.certificate``.
 
     Attributes:
-        documents: answers that carry a bound.
+        documents: number of answers with a bound.
         largest_weight: the largest released attention on one shown token, in any layer.
-        largest_weight_bound: the bound of the document in which it is.
-        weight_ratio: the largest released attention over the bound of its own document.
-        holds: whether that is at most 1, up to rounding.
-        matches_card: whether every bound is what the card's temperature and clip give; None where
-            the card may not be read.
-        largest_sum_error: how far the attention of a layer is from summing to 1, at most.
-        labels_agree: share of the rows for which Explain predicts what Predict does.
+        largest_weight_bound: the bound of the document with that token.
+        weight_ratio: the largest ratio of released attention to the bound of its own document.
+        holds: whether that ratio is at most 1, up to rounding.
+        matches_card: whether every bound is what the card's temperature and clip give; None if the
+            card may not be read.
+        largest_sum_error: the largest distance of a layer's summed attention from 1.
+        labels_agree: share of the rows for which Explain and Predict predict the same class.
     """
 
     documents: int
@@ -299,7 +300,7 @@ Result = (
 
 @dataclass(frozen=True)
 class NotRun:
-    """A measure without a result, and why."""
+    """A measure without a result, and the reason."""
 
     measure: str
     reason: str
@@ -307,7 +308,7 @@ class NotRun:
 
 @dataclass(frozen=True)
 class PartlyRun:
-    """A measure on fewer rows than there are, and why."""
+    """A measure on fewer rows than there are, and the reason."""
 
     measure: str
     rows: int
@@ -320,19 +321,19 @@ class Audit:
     """One model of one server, as one caller sees it.
 
     Attributes:
-        model: its name.
-        version: that answered.
+        model: name of the model.
+        version: the version that answered.
         data: the name of the file, without folder and suffix.
-        rows_in_file: all of them.
-        rows: that were asked about.
-        rows_refused: of these, those that the server refused.
-        rows_truncated: of these, those longer than the model reads.
-        seed: of the sample of rows and of everything that is drawn.
-        options: what was asked for.
-        measures: by name, in the order of the report.
-        not_run: the others.
-        partly_run: those of ``measures`` that lack rows.
-        interrupted: somebody stopped the audit; what was measured by then is here.
+        rows_in_file: number of rows in the file.
+        rows: number of rows that were asked about.
+        rows_refused: number of these that the server refused.
+        rows_truncated: number of these that are longer than the model reads.
+        seed: seed of the sample of rows and of everything that is drawn.
+        options: the options of the audit.
+        measures: the results by name, in the order of the report.
+        not_run: the measures without a result.
+        partly_run: the measures with a result that lack rows.
+        interrupted: whether the audit was interrupted; it holds what was measured by then.
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""Texts cut into values of personal data, words and the rest, and put together with others."""
+"""Cutting texts into values of personal data, words and the rest, and replacing some of these."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Piece:
 
     Attributes:
         text: the stretch.
-        kind: an entity type, ``WORD``, or None for what is never replaced.
+        kind: an entity type, ``WORD``, or None if the stretch is never replaced.
     """
 
     text: str
@@ -30,9 +30,9 @@ Pieces = tuple[Piece, ...]
 
 
 def cut(text: str, spans: Iterable[Span]) -> Pieces:
-    """The pieces of a text in order; together they are the text.
+    """The pieces of a text in order; joined, they are the text again.
 
-    A word counts as one only between white space. Spans that overlap are left whole, as a piece
+    Only what stands between white space counts as a word. Overlapping spans become a single piece
     that is never replaced.
 
     >>> [piece.kind for piece in cut("Hi Bo, hello", [Span(3, 5, "PERSON")])]
@@ -58,7 +58,7 @@ def rewrite(pieces: Pieces, texts: Mapping[int, str]) -> Pieces:
 
 
 def _apart(spans: Iterable[Span]) -> list[tuple[int, int, str | None]]:
-    """Spans that do not overlap, in order; those that did are one without a type."""
+    """The spans in order, without overlaps: overlapping ones become one without a type."""
     found: list[tuple[int, int, str | None]] = []
     for span in sorted(spans, key=lambda each: each.start):
         if found and span.start < found[-1][1]:
@@ -77,7 +77,7 @@ def _words(text: str, start: int, end: int) -> Iterator[Piece]:
 
 
 class Pool:
-    """Values to put in the place of others, by kind and number of characters."""
+    """Values to replace others with, by kind and number of characters."""
 
     def __init__(self, documents: Iterable[Pieces]) -> None:
         values: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
@@ -90,12 +90,12 @@ class Pool:
         }
 
     def draw(self, piece: Piece, own: Collection[str], rng: Random) -> str | None:
-        """Another value of the same kind, of the nearest length that there is.
+        """Another value of the same kind, with the nearest length that there is.
 
         Args:
-            piece: to be replaced.
-            own: values of its document in folded case; none of them is drawn.
-            rng: decides between values of one length.
+            piece: the piece to replace.
+            own: the values of its document, case-folded; none of them is drawn.
+            rng: chooses between values of the same length.
         """
         lengths = self._values.get(piece.kind or WORD, {})
         for length in sorted(lengths, key=lambda n: (abs(n - len(piece.text)), n)):
@@ -108,7 +108,7 @@ class Pool:
 def draw_words(
     pieces: Pieces, characters: int, pool: Pool, own: Collection[str], rng: Random
 ) -> dict[int, str] | None:
-    """Random words with at least so many characters in all, each with another; None if too few."""
+    """Replacements for random words of at least so many characters; None if there are too few."""
     words = [i for i, piece in enumerate(pieces) if piece.kind == WORD]
     rng.shuffle(words)
     chosen: dict[int, str] = {}

@@ -30,11 +30,11 @@ from attnpriv_client.render import printable
 INVALID = "INVALID: a control failed"
 
 Line = tuple[str, int, str, str]
-"""What was measured, on how many, the figure, and what to hold it against."""
+"""What was measured, on how many, the figure, and what to compare it with."""
 
 
 def audit_view(audit: Audit) -> RenderableType:
-    """Every figure with its interval and its null, then what was not run and why."""
+    """A table of every figure with its interval and null, then what was not run and why."""
     table = Table("measure", "n", "figure [95 % interval]", "null, control, verdict")
     for name, result in audit.measures.items():
         for what, n, figure, beside in _lines(result):
@@ -55,7 +55,7 @@ def audit_view(audit: Audit) -> RenderableType:
 
 @contextmanager
 def audit_progress() -> Iterator[asking.Progress]:
-    """A bar on stderr for each kind of question, where that is a terminal."""
+    """A progress bar for each kind of question on stderr, if that is a terminal."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -110,7 +110,7 @@ def _release(result: ReleaseResult) -> Iterator[Line]:
 
 
 def _form(result: ReleaseResult) -> str:
-    """How exact what is released is."""
+    """How precise the released figures are."""
     notes = []
     if result.probability_digits is not None:
         notes.append(f"probabilities of {result.probability_digits} digits")
@@ -155,7 +155,7 @@ def _lift(result: LiftResult) -> Iterator[Line]:
 def _faithfulness(result: FaithfulnessResult) -> Iterator[Line]:
     for each in result.rankings:
         if each.ranking in (LEAVE_ONE_OUT, RANDOM):
-            continue  # what the controls are made of
+            continue  # used by the controls only
         beside = "over random words" if result.valid else INVALID
         for part in ("comprehensiveness", "sufficiency"):
             gain = _estimate(getattr(each, f"{part}_gain"))
@@ -180,5 +180,5 @@ def _estimate(estimate: Estimate) -> str:
 
 
 def _plain(text: str) -> Text:
-    """Text as it is: no markup is read from it."""
+    """A text shown as it is, without interpreting markup."""
     return Text(printable(text))
