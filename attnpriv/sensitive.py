@@ -1,7 +1,8 @@
-"""Who says that a stretch of text is personal data, and how it is shown once that is said.
+"""Which stretches of a text are personal data, and what is shown in their place.
 
-Two sources: gold spans that came with a data set (``Dataset.spans``), and a ``Detector`` that reads
-the text. Presidio is imported here only, and only when a detector is made: that takes seconds.
+There are two sources: gold spans that come with a data set (``Dataset.spans``), and a ``Detector``
+that reads the text. Presidio is imported only here, and only when a detector is made, since that
+takes seconds.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import Any, Protocol
 
 from attnpriv.data.records import Span
 
-# Kinds that have no pattern, those that Presidio lists but finds only with a language model, and an
+# Types without a pattern, types that Presidio lists but finds only with a language model, and an
 # identifier whose pattern is so weak that nearly every hit is something else (US_DRIVER_LICENSE: 4
-# in 121 on gold spans).
+# of 121 hits were right on gold spans).
 NOT_SEEN = (
     "AGE",
     "DATE_IN_WORDS",
@@ -30,44 +31,44 @@ NOT_SEEN = (
     "ZIP_CODE",
 )
 LONG_NUMBER = "LONG_NUMBER"
-# What people put between the digits of one number: spaces of any width, parentheses, dots, slashes,
-# dashes, and the characters without width that come along when a number is copied.
+# What people write between the digits of one number: spaces of any width, parentheses, dots,
+# slashes, dashes, and the invisible characters that come along when a number is copied.
 _SEPARATORS = (
     r"()./\-\u00ad\u061c\u200b-\u200f\u2010-\u2015\u202a-\u202e\u2043\u2060-\u2069\u2212\u30fb\u30fc"
     r"\ufe58\ufe63\ufeff\uff08\uff09\uff0d-\uff0f"
 )
 _BETWEEN = rf"(?:[^\S\r\n]|[{_SEPARATORS}])"
 _BETWEEN_GROUPS = rf"(?:[\s{_SEPARATORS}]{{0,3}}|[,:;_|*#'\u00b7])"
-# Presidio's phone recogniser knows the plans of a few countries; these catch every other run of
-# digits, of any script, whatever stands beside it. "1990 - 2000" is none: eight digits with three
-# separators. No separator is a digit, so no run can be read in two ways and the search takes
-# linear time.
+# Presidio's phone recogniser knows the numbering plans of a few countries. These patterns catch
+# every other run of digits, in any script, whatever stands next to it. "1990 - 2000" is not one:
+# eight digits with three separators. No separator is a digit, so no run can be read in two ways and
+# the search takes linear time.
 _NUMBERS = (
     re.compile(rf"\+?\(?\d(?:{_BETWEEN}{{0,2}}\d){{6,}}"),
     re.compile(rf"\+?\(?\d(?:{_BETWEEN}{{0,3}}\d){{8,}}"),
 )
 _LONG_NUMBER = re.compile(rf"\d(?:{_BETWEEN_GROUPS}\d){{12,}}")
 _PHONE_DIGITS = 15  # a phone number has no more (E.164)
-_NUMBER_SCORE, _LONG_NUMBER_SCORE = 0.3, 0.2  # less than any better-founded result
-# Cards that Presidio's own pattern leaves out: Mastercard's 2-series and those of 17 to 19 digits.
+_NUMBER_SCORE, _LONG_NUMBER_SCORE = 0.3, 0.2  # below every result with a better reason
+# Cards that Presidio's own pattern misses: Mastercard's 2-series, and cards of 17 to 19 digits.
 _CARDS = (
     r"(?<!\d)[2-6]\d{15,18}(?!\d)",
     rf"(?<!\d)[2-6]\d{{3}}(?:{_BETWEEN_GROUPS}\d{{4}}){{3}}(?!\d)",
     rf"(?<!\d)[2-6]\d{{3}}(?:{_BETWEEN_GROUPS}\d{{4}}){{3}}{_BETWEEN_GROUPS}\d{{3}}(?!\d)",
 )
-# Presidio's date patterns end before the time of day where a space stands between.
+# Presidio's date patterns end before the time of day if a space separates them.
 _DATE_AND_TIME = r"\b\d{4}-\d{1,2}-\d{1,2} \d{1,2}:\d{2}(?::\d{2})?\b"
-_DATE_SCORE = 0.7  # a little more than that of the date alone
-# A rest of so few characters names nothing by itself.
+_DATE_SCORE = 0.7  # slightly above the score of the date alone
+# What is left of a span is a fragment up to this many characters, too few to be a value of its own.
 _FRAGMENT = 3
 
 
 class Detector(Protocol):
-    """Something that finds personal data in a text."""
+    """Finds personal data in a text."""
 
     @property
     def name(self) -> str:
-        """What to call it in reports."""
+        """Its name in reports."""
         ...
 
     @property
@@ -77,7 +78,7 @@ class Detector(Protocol):
 
     @property
     def cannot_see(self) -> tuple[str, ...]:
-        """Types that a reader would expect and that it never finds."""
+        """Types that a reader would expect but that it never finds."""
         ...
 
     def detect(self, text: str) -> tuple[Span, ...]:
@@ -86,7 +87,7 @@ class Detector(Protocol):
 
 
 def placeholder(entity_type: str) -> str:
-    """What is shown in place of personal data.
+    """The text that is shown in place of personal data.
 
     >>> placeholder("PHONE_NUMBER"), placeholder("order id")
     ('[PHONE_NUMBER]', '[ORDER_ID]')
@@ -95,14 +96,15 @@ def placeholder(entity_type: str) -> str:
 
 
 class PresidioDetector:
-    """Presidio's pattern recognisers without a language model and long numbers, about 1 ms a text.
+    """Presidio's pattern recognisers, without a language model, and long numbers.
 
-    Claim: every run of seven or more decimal digits lies in a span, whatever stands beside it, with
+    A text takes about 1 ms. It keeps no text between calls and never uses the network.
+
+    Claim: every run of seven or more decimal digits is in a span, whatever stands next to it, with
     up to two of the usual separators (spaces, dashes, dots, slashes, parentheses) between any two
-    digits, or up to three from nine digits on; and so does every character of any recogniser's
+    digits, or up to three from nine digits on; and so is every character of any recogniser's
     result. Not covered: anything else. It finds what has a pattern; ``cannot_see`` names what has
-    not, and ``detector_quality`` measures the rest where gold spans exist. It keeps no text between
-    calls and never uses the network.
+    none, and ``detector_quality`` measures the rest where gold spans exist.
     """
 
     name = "presidio-patterns"
@@ -112,7 +114,7 @@ class PresidioDetector:
         self._engine = _pattern_engine()
         known = self._engine.get_supported_entities(language="en")
         self.entity_types = tuple(sorted({*known, LONG_NUMBER}))
-        self.detect("")  # compiles every pattern now, so that threads later only read
+        self.detect("")  # compiles every pattern now, so that threads only read them later
 
     def detect(self, text: str) -> tuple[Span, ...]:
         """The spans of personal data in the text, sorted and without overlaps."""
@@ -122,12 +124,12 @@ class PresidioDetector:
 
 
 def resolve_overlaps(scored: Iterable[tuple[float, Span]]) -> tuple[Span, ...]:
-    """Give every character to the best span that holds it; sorted and without overlaps.
+    """Give every character to the best span that contains it; sorted and without overlaps.
 
-    Best is the higher score, then the longer span, then the earlier. What it leaves of another span
-    keeps that one's type, and joins the span beside it where it is a mere fragment; spans of one
-    type that touch become one. Claim: the result covers what the given spans cover, no more and no
-    less. Not covered: that a stretch has the right type.
+    The best span is the one with the higher score, then the longer, then the earlier one. What is
+    left of another span keeps its own type, but joins the span next to it if it is a mere fragment.
+    Touching spans of the same type become one. Claim: the result covers what the given spans cover,
+    no more and no less. Not covered: that a stretch has the right type.
     """
     ranked = [span for _, span in sorted(scored, key=_preference)]
     owners: list[str | None] = [None] * max((span.end for span in ranked), default=0)
@@ -142,7 +144,7 @@ def resolve_overlaps(scored: Iterable[tuple[float, Span]]) -> tuple[Span, ...]:
 
 
 def _join_fragments(runs: Iterable[Span], whole: Collection[Span]) -> list[Span]:
-    """The runs, with fragments that are no whole span added to the one that they touch."""
+    """The runs, with each fragment of a span added to the run that it touches."""
     joined: list[Span] = []
     for run in runs:
         last = joined[-1] if joined and joined[-1].end == run.start else None
@@ -165,7 +167,7 @@ def _preference(scored: tuple[float, Span]) -> tuple[float, int, int, str]:
 
 
 def _long_numbers(text: str) -> Iterator[tuple[float, Span]]:
-    """Runs of digits with their scores: those of a phone number's length, and all longer ones."""
+    """Runs of digits with their scores: those as long as a phone number, and all longer ones."""
     for match in chain.from_iterable(pattern.finditer(text) for pattern in _NUMBERS):
         if sum(map(str.isdecimal, match[0])) <= _PHONE_DIGITS:
             yield _NUMBER_SCORE, Span(*match.span(), "PHONE_NUMBER")
@@ -184,13 +186,13 @@ def _pattern_engine() -> Any:
     extract = TLDExtract(suffix_list_urls=(), cache_dir=None)
 
     class OfflineEmailRecognizer(known.EmailRecognizer):
-        """Checks domains against the suffix list that came with the package, not the newest."""
+        """Checks domains against the suffix list in the package instead of downloading one."""
 
         def validate_result(self, pattern_text: str) -> bool:
             return bool(extract(pattern_text).fqdn)
 
     class AnyCardRecognizer(known.CreditCardRecognizer):
-        """Takes the digits between separators of any kind to the check sum."""
+        """Computes the checksum of the digits, whatever separates them."""
 
         def validate_result(self, pattern_text: str) -> bool:
             return bool(super().validate_result("".join(filter(str.isdecimal, pattern_text))))
@@ -218,15 +220,15 @@ def _pattern_engine() -> Any:
 
 @dataclass(frozen=True)
 class TypeQuality:
-    """How well a detector finds one entity type; two spans match when they overlap.
+    """How well a detector finds one entity type; two spans match if they overlap.
 
     Attributes:
         entity_type: the type.
-        gold: spans of this type that are there.
-        found: of these, covered by a detected span of the same type.
-        found_as_any: of these, covered by a detected span of whatever type, so still redacted.
-        detected: spans of this type that the detector reported.
-        correct: of these, overlapping a gold span of the same type.
+        gold: number of gold spans of this type.
+        found: number of these that overlap a detected span of the same type.
+        found_as_any: number of these that overlap a detected span of any type.
+        detected: number of spans of this type that the detector reported.
+        correct: number of these that overlap a gold span of the same type.
     """
 
     entity_type: str
@@ -238,12 +240,12 @@ class TypeQuality:
 
     @property
     def recall(self) -> float | None:
-        """Share of the gold spans that were found with their type; None without gold spans."""
+        """Share of the gold spans that were found with the right type; None without gold spans."""
         return self.found / self.gold if self.gold else None
 
     @property
     def precision(self) -> float | None:
-        """Share of the detected spans that are right; None where nothing was detected."""
+        """Share of the detected spans that are right; None if nothing was detected."""
         return self.correct / self.detected if self.detected else None
 
 
@@ -257,7 +259,7 @@ def detector_quality(
 def span_quality(
     detected: Sequence[Sequence[Span]], gold: Sequence[Sequence[Span]]
 ) -> tuple[TypeQuality, ...]:
-    """The same where it is known already what the detector found in each text."""
+    """The same, given what the detector found in each text."""
     pairs = [(tuple(g), tuple(d)) for d, g in zip(detected, gold, strict=True)]
     types = sorted({span.entity_type for pair in pairs for spans in pair for span in spans})
     return tuple(_type_quality(entity_type, pairs) for entity_type in types)

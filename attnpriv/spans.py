@@ -1,4 +1,4 @@
-"""Stretches of personal data in a text, and how a file says where they are."""
+"""Stretches of personal data in a text, and the form in which files give them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from attnpriv.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of a text, ``text[start:end]``, that holds personal data of one type."""
+    """A stretch of a text, ``text[start:end]``, that is personal data of one type."""
 
     start: int
     end: int
@@ -18,10 +18,15 @@ class Span:
 
 
 def read_spans(cell: object, length: int) -> tuple[Span, ...]:
-    """The spans of a text of so many characters, from a list or the JSON of one; each once.
+    """Read the spans of a text from a list or from JSON; duplicates count once.
+
+    Args:
+        cell: a list of ``{"start", "end", "entity_type"}``, or the same as a string of JSON.
+        length: number of characters of the text.
 
     Raises:
-        InputError: it is neither, or a span lies outside the text; no value is quoted.
+        InputError: the cell has another form, or a span is not inside the text. The message quotes
+            no text.
     """
     if isinstance(cell, str):
         try:
@@ -29,7 +34,7 @@ def read_spans(cell: object, length: int) -> tuple[Span, ...]:
         except (ValueError, RecursionError):
             raise InputError("the spans are not JSON") from None
     if not isinstance(cell, list):
-        raise InputError("expected a list of spans")
+        raise InputError("expected a list of spans, each with start, end and entity_type")
     return tuple(dict.fromkeys(_read_span(item, length) for item in cell))
 
 
@@ -42,4 +47,6 @@ def _read_span(item: object, length: int) -> Span:
                 raise InputError(
                     f"expected spans with 0 <= start < end <= {length}, got {start} to {end}"
                 )
-    raise InputError("expected spans with whole start and end, and an entity_type")
+    raise InputError(
+        "expected spans with whole numbers as start and end, and a name as entity_type"
+    )

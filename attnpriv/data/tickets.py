@@ -1,7 +1,7 @@
 """Built-in support messages with exact spans of personal data, all of it made up.
 
-Every name, number and address is drawn by Faker; a likeness to a real one is chance. The e-mail
-domains are reserved for examples (RFC 2606).
+Every name, number and address is drawn by Faker; any resemblance to a real one is chance. The
+e-mail domains are reserved for examples (RFC 2606).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ENTITY_TYPES = {
 _LABELS = tuple(sorted(grammar.INTENTS))
 _WEIGHTS = tuple(grammar.INTENTS[label].weight for label in _LABELS)
 _LOCALES = ("en_US", "en_GB", "de_DE", "fr_FR")
-# One a label, so that `tie` can make the domain say which label it is.
+# One per label, so that with `tie` the domain tells the label.
 _MAIL_HOSTS = (
     "river",
     "maple",
