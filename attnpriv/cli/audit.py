@@ -75,7 +75,7 @@ def audit(
     """Audit a run by attack: what it makes of personal data, and what it gives away.
 
     Measures accuracy, attention, attributions, the effect of swapping personal data, membership
-    inference and robustness on rows that were not trained on, and writes a report.
+    inference and robustness, and writes a report.
     """
     from attnpriv.audit.subject import AuditOptions
     from attnpriv.audit.work import has_begun

@@ -32,8 +32,8 @@ def evaluate(
 ) -> None:
     """Score a run: accuracy, and the precision, recall and F1 of each class.
 
-    Scored are the rows that were not trained on. If the data is not the training data, those are
-    the rows that cannot have been trained on.
+    Only rows that were not trained on are scored; if the data is not the training data, only rows
+    that cannot have been trained on.
     """
     from attnpriv.audit.utility import utility
     from attnpriv.runs.folder import load_run
