@@ -66,7 +66,7 @@ $(BROWSER)/.ready: tests/browser/package.json
 	touch $@
 
 docs: $(VENV)/.docs  ## build the documentation as a site in build/site; a dead link is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet  # no advertisement
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 $(VENV)/.docs: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
