@@ -102,4 +102,5 @@ def test_the_files_that_a_page_names_exist(page: Path) -> None:
     folders = "attnpriv|benchmarks|client|deploy|examples|proto|server|tests"
     named = re.findall(rf"`((?:{folders})/[\w/.-]+)`", page.read_text(encoding="utf-8"))
 
-    assert [name for name in named if not (ROOT / name).exists()] == []
+    missing = [name for name in named if not (ROOT / name).exists()]
+    assert [name for name in missing if "NAME" not in name] == []
