@@ -138,7 +138,7 @@ def run(
         subject.run.model,
         subject.documents,
         answers.targets,
-        most=options.ig_documents,
+        most=subject.affordable(options.ig_documents),
         steps=options.ig_steps,
         progress=progress,
         figures=figures,

@@ -294,7 +294,7 @@ def run(
         subject.run.model,
         subject.documents,
         answers.targets,
-        most=options.faithfulness_documents,
+        most=subject.affordable(options.faithfulness_documents),
         steps=options.ig_steps,
         scorers={"rollout": rollout_received},
         progress=progress,

@@ -280,7 +280,7 @@ def run(
         subject.run.model,
         subject.documents,
         answers.targets,
-        most=options.sensitivity_documents,
+        most=subject.affordable(options.sensitivity_documents),
         steps=options.ig_steps,
         resamples=options.resamples,
         seed=options.seed,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Literal
 
 from attnpriv.audit.documents import Documents, prepare, sample
 from attnpriv.audit.statistics import Floats
@@ -25,11 +26,15 @@ Need = Literal["members", "non-members"]
 """Training rows that are known, and held-out rows whose text is no training row's."""
 
 
+Depth = Literal["quick", "standard", "thorough"]
+
+
 @dataclass(frozen=True)
 class AuditOptions:
-    """How much to measure.
+    """How much to measure; ``at`` makes the three named choices.
 
     Attributes:
+        depth: the name of the choice that the other values started from.
         documents: held-out rows at most, for utility, attention and as non-members.
         members: training rows at most, for the membership test and as seen documents.
         ig_documents: of the held-out rows with personal data, how many get integrated gradients,
@@ -40,12 +45,16 @@ class AuditOptions:
         counterfactual_documents: of the rows with personal data, how many have it swapped.
         memorisation_documents: training rows at most, and as many held-out ones, likewise.
         pgd_documents: of the held-out rows, how many are attacked.
+        full_sample_tokens: where the held-out documents have more tokens than this on average, the
+            four samples of gradients, removals, noise and attacks shrink in proportion: the work on
+            one document grows faster than its length.
         examples: documents shown token by token.
         permutations: of the sensitivity labels, for the null.
         resamples: of the bootstrap.
         seed: of every sample, null and bootstrap.
     """
 
+    depth: Depth = "standard"
     documents: int = 1200
     members: int = 1200
     ig_documents: int = 32
@@ -55,6 +64,7 @@ class AuditOptions:
     counterfactual_documents: int = 100
     memorisation_documents: int = 100
     pgd_documents: int = 80
+    full_sample_tokens: int = 64
     examples: int = 4
     permutations: int = 1000
     resamples: int = 1000
@@ -63,8 +73,13 @@ class AuditOptions:
     def __post_init__(self) -> None:
         require_seed("seed", self.seed)
         for name, value in asdict(self).items():
-            if name != "seed" and not (name == "examples" and value == 0):
+            if name not in ("depth", "seed") and not (name == "examples" and value == 0):
                 require_count(name, value)
+
+    @classmethod
+    def at(cls, depth: Depth, **values: int) -> AuditOptions:
+        """The options of a depth; the given values replace its own."""
+        return cls(**{"depth": depth, **SIZES[depth], **values})
 
     @property
     def draws(self) -> dict[str, int]:
@@ -74,6 +89,36 @@ class AuditOptions:
             "resamples": self.resamples,
             "seed": self.seed,
         }
+
+
+SIZES: dict[Depth, dict[str, Any]] = {
+    "quick": {
+        "documents": 300,
+        "members": 300,
+        "ig_documents": 8,
+        "faithfulness_documents": 8,
+        "sensitivity_documents": 2,
+        "counterfactual_documents": 40,
+        "memorisation_documents": 40,
+        "pgd_documents": 20,
+        "examples": 2,
+    },
+    "standard": {},
+    "thorough": {
+        "documents": 5000,
+        "members": 5000,
+        "ig_documents": 128,
+        "faithfulness_documents": 96,
+        "sensitivity_documents": 16,
+        "counterfactual_documents": 400,
+        "memorisation_documents": 400,
+        "pgd_documents": 320,
+        "full_sample_tokens": 512,
+        "permutations": 10_000,
+        "resamples": 4000,
+    },
+}
+"""What each depth changes of the defaults."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +217,11 @@ class Subject:
     def spans_of(self, rows: Sequence[int] | None) -> list[tuple[Span, ...]]:
         """The personal data in rows, in their order."""
         return [self.spans[row] for row in rows or ()]
+
+    def affordable(self, most: int) -> int:
+        """How many documents of a sample to take: all of it, or fewer where documents are long."""
+        length = fmean(len(encoding.ids) for encoding in self.documents.encodings)
+        return max(1, min(most, int(most * self.options.full_sample_tokens / length)))
 
     def _prepare(self, rows: Sequence[int]) -> Documents:
         longest = self.run.model.config.max_length

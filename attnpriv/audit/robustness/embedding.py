@@ -288,7 +288,7 @@ def run(
     return embedding_attacks(
         subject.run.model,
         subject.documents,
-        subject.options.pgd_documents,
+        subject.affordable(subject.options.pgd_documents),
         subject.options.seed,
         progress,
         figures,
