@@ -9,6 +9,7 @@ from typing import Any, Literal, cast, get_args
 
 from attnpriv.errors import InputError
 
+Depth = Literal["quick", "standard", "thorough"]  # of an audit: how much it measures
 ClipMode = Literal["clamp", "tanh", "norm", "relative"]
 Score = Literal["dot_product", "additive"]
 Pooling = Literal["mean", "cls", "layers"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attnpriv.audit.documents import Documents, prepare, sample
 from attnpriv.audit.statistics import Floats
-from attnpriv.config import require_count, require_seed
+from attnpriv.config import Depth, require_count, require_seed
 from attnpriv.data.records import Dataset, Span
 from attnpriv.errors import InputError
 from attnpriv.runs.folder import Run
@@ -24,9 +24,6 @@ Progress = Callable[[int, int], None]
 """Called with what is done and the total."""
 Need = Literal["members", "non-members"]
 """Training rows that are known, and held-out rows whose text is no training row's."""
-
-
-Depth = Literal["quick", "standard", "thorough"]
 
 
 @dataclass(frozen=True)

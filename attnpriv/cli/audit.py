@@ -14,6 +14,7 @@ from rich.table import Table
 from attnpriv.cli import options
 from attnpriv.cli.gate import outcome_lines
 from attnpriv.cli.output import console, progress_bars, resumable, warn
+from attnpriv.config import Depth
 from attnpriv.data import load_dataset
 
 if TYPE_CHECKING:
@@ -40,9 +41,20 @@ def audit(
     text_column: options.TextColumn = None,
     label_column: options.LabelColumn = None,
     spans_column: options.SpansColumn = None,
+    depth: Annotated[
+        Depth,
+        typer.Option(
+            help="How much to measure: quick takes smaller samples and so gives wider intervals, "
+            "thorough takes larger ones. The report lists the sample sizes."
+        ),
+    ] = "standard",
     documents: Annotated[
-        int, typer.Option(help="Most held-out rows to audit.", rich_help_panel=options.DATA)
-    ] = 1200,
+        int | None,
+        typer.Option(
+            help="Most held-out rows to audit. Default: 300, 1200 or 5000, by the depth.",
+            rich_help_panel=options.DATA,
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(help="Seed of samples, null distributions and bootstraps.")
     ] = 0,
@@ -85,6 +97,7 @@ def audit(
     from attnpriv.runs.folder import load_run
     from attnpriv.sensitive import PresidioDetector
 
+    chosen = {"seed": seed} if documents is None else {"seed": seed, "documents": documents}
     limits = () if gates is None else read_gates(gates)
     loaded = [load_run(path) for path in (run, *(against or []))]
     dataset = load_dataset(
@@ -106,7 +119,7 @@ def audit(
             loaded,
             dataset,
             PresidioDetector(),
-            AuditOptions(documents=documents, seed=seed),
+            AuditOptions.at(depth, **chosen),
             progress,
             resume=resume,
             processes=processes,
