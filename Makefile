@@ -1,8 +1,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+COMMANDS := $(VENV)/.commands
 READY := $(VENV)/.ready
 PYTEST = $(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal
+# Without --no-compile, pip compiles every module of every package, which takes a minute; Python
+# compiles what it imports at the first use.
+INSTALL = $(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
 # protoc finds google/rpc/status.proto where googleapis-common-protos has it: beside its Python.
 PROTOC = $(BIN)/python -m grpc_tools.protoc -I proto \
   -I $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
@@ -20,13 +24,17 @@ BENCHMARKS := $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/*.
 
 setup: $(READY)  ## make a virtual environment with everything, from PyPI alone
 
-$(READY): pyproject.toml constraints.txt
+$(COMMANDS): pyproject.toml constraints.txt  # what running the commands takes
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "attnpriv needs Python 3.11 or newer: make PYTHON=python3.11 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(INSTALL) -e '.[train,pretrained,audit,server]'
 	touch $@
 
-demo: $(READY)  ## run the main job: train privately, audit, serve, ask
+$(READY): $(COMMANDS)  # and what developing them takes
+	$(INSTALL) -e '.[dev]'
+	touch $@
+
+demo: $(COMMANDS)  ## run the main job: train privately, audit, serve, ask
 	$(BIN)/python examples/demo.py
 
 test: $(READY)  ## check import rules and run doctests, unit and end-to-end tests, in minutes
@@ -53,7 +61,7 @@ fuzz: $(VENV)/.fuzz  ## send random bytes to every method, for minutes; findings
 	$(BIN)/python -m tests.fuzz
 
 $(VENV)/.fuzz: $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	$(INSTALL) -e '.[fuzz]'
 	touch $@
 
 browser: $(READY) $(BROWSER)/.ready  ## open the report of a small audit in headless Chromium, as people do

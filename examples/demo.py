@@ -42,7 +42,8 @@ def main() -> None:
     both = [str(runs / "plain"), "--against", str(runs / "private")]
     # The messages are synthetic, so their words may be shown.
     report = ["--data", DATA, "--out", str(DEMO / "report"), "--include-text"]
-    table = command("attnpriv", "audit", *both, *report, "--processes", "2", capture=True)
+    pace = ["--depth", "quick", "--processes", "2"]
+    table = command("attnpriv", "audit", *both, *report, *pace, capture=True)
     with serving(runs) as target:
         for name in RUNS:
             command("attnpriv-client", "predict", "--target", target, "--model", name, QUESTION)
