@@ -77,7 +77,7 @@ docs: $(VENV)/.docs  ## build the documentation as a site in build/site; a dead 
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 $(VENV)/.docs: $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(INSTALL) -e '.[docs]'
 	touch $@
 
 lint: $(READY) check-proto lint-proto  ## check style, types and the protos
