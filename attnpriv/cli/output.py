@@ -49,7 +49,9 @@ def progress_bars() -> Iterator[Progress]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=progress_console, transient=True) as progress:
+    # Where nobody watches, bars would leave nothing but an empty line before an error.
+    seen = progress_console.is_terminal
+    with Progress(*columns, console=progress_console, transient=True, disable=not seen) as progress:
         yield progress
 
 
