@@ -34,7 +34,7 @@ from attnpriv.audit.tasks import (
     pieces,
     to_arrays,
 )
-from attnpriv.audit.workers import Report, Workers, workers
+from attnpriv.audit.workers import StageProgress, Workers, workers
 from attnpriv.data.records import Dataset
 from attnpriv.errors import InputError
 from attnpriv.runs.folder import Run
@@ -49,7 +49,7 @@ def audit_runs(
     data: Dataset,
     detector: Detector | None = None,
     options: AuditOptions | None = None,
-    progress: Report | None = None,
+    progress: StageProgress | None = None,
     *,
     work: WorkFolder | None = None,
     processes: int = 1,

@@ -25,7 +25,7 @@ from attnpriv.work_folder import WorkFolder
 
 POLL = 0.1  # seconds between looks at what the processes say
 
-Report = Callable[[str, int, int], None]
+StageProgress = Callable[[str, int, int], None]
 Note = tuple[Task, int, int]
 Perform = Callable[[Iterable[Task]], Iterator[tuple[Task, bytes]]]
 
@@ -64,7 +64,7 @@ class Workers:
 class Meter:
     """Adds up the progress of tasks by run and stage, and reports it in words."""
 
-    def __init__(self, names: Sequence[str], report: Report) -> None:
+    def __init__(self, names: Sequence[str], report: StageProgress) -> None:
         self._names, self._report = names, report
         self._done: dict[Task, tuple[int, int]] = {}
 
@@ -88,7 +88,7 @@ class Meter:
 
 @contextmanager
 def workers(
-    subjects: Sequence[Subject], processes: int, work: WorkFolder | None, report: Report
+    subjects: Sequence[Subject], processes: int, work: WorkFolder | None, report: StageProgress
 ) -> Iterator[Workers]:
     """Workers in this process, or in as many others; these end with the block."""
     meter = Meter([subject.run.name for subject in subjects], report)

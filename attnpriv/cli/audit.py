@@ -129,7 +129,7 @@ def audit(
     if json_:
         sys.stdout.write((out / JSON_NAME).read_text(encoding="utf-8"))
         raise typer.Exit(exit_code(outcomes))
-    _print(written.audit, dataset.name)
+    _print(written.report, dataset.name)
     console.print(f"report: {out / HTML_NAME}\ndata:   {out / JSON_NAME}", soft_wrap=True)
     sys.stdout.write(outcome_lines(outcomes))
     raise typer.Exit(exit_code(outcomes))

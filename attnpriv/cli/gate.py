@@ -37,12 +37,19 @@ def gate(
 
     Exit code 0 if all are kept, 1 if one is broken, 2 if one cannot be decided from the report.
     """
-    from attnpriv.report import check_gates, exit_code, read_gates, read_report, write_checks
+    from attnpriv.report import (
+        as_report,
+        check_gates,
+        exit_code,
+        read_gates,
+        read_report,
+        write_checks,
+    )
 
     limits, measured = read_gates(gates), read_report(report)
     outcomes = check_gates(measured, limits)
     if out is not None:
-        write_checks(measured, out, outcomes, gates)
+        write_checks(as_report(measured), out, outcomes, gates)
     if json_:
         print_json({"outcomes": [_plain(outcome) for outcome in outcomes]})
     else:

@@ -6,18 +6,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
-from typing import Any
 
-from attnpriv.audit.results import Audit
 from attnpriv.audit.runner import audit_runs
 from attnpriv.audit.subject import AuditOptions
 from attnpriv.audit.tasks import one_thread
 from attnpriv.audit.work import open_audit_folder
-from attnpriv.audit.workers import Report
+from attnpriv.audit.workers import StageProgress
 from attnpriv.data.records import Dataset
-from attnpriv.report.document import read_report
+from attnpriv.report.document import Report, make_report
 from attnpriv.report.gates import Gate, Outcome, check_gates
 from attnpriv.report.provenance import Provenance, provenance
+from attnpriv.report.reading import as_report, read_report
 from attnpriv.report.writer import HTML_NAME, JSON_NAME, write_checks, write_report
 from attnpriv.runs.folder import Run
 from attnpriv.sensitive import Detector
@@ -28,17 +27,13 @@ class Written:
     """An audit whose report is in a folder.
 
     Attributes:
-        audit: what was measured.
+        report: the audit, what it means, and where its figures come from.
         folder: where its files are.
-        report: ``audit.json`` as read.
-        provenance: where its figures come from.
-        include_text: whether words of records may stand in the report.
+        include_text: whether words of records may stand in them.
     """
 
-    audit: Audit
+    report: Report
     folder: Path
-    report: dict[str, Any]
-    provenance: Provenance
     include_text: bool
 
     def check(
@@ -50,9 +45,9 @@ class Written:
             InputError: a gate asks for what the report does not have, or the folder cannot be
                 written.
         """
-        outcomes = check_gates(self.report, gates)
+        outcomes = check_gates(read_report(self.folder / JSON_NAME), gates)
         if outcomes:
-            write_report(self.audit, self.folder, self.include_text, self.provenance, outcomes)
+            write_report(self.report, self.folder, self.include_text, outcomes)
         write_checks(self.report, self.folder, outcomes, gates_file)
         return outcomes
 
@@ -63,7 +58,7 @@ def audit_into(
     data: Dataset,
     detector: Detector | None,
     options: AuditOptions,
-    progress: Report | None = None,
+    progress: StageProgress | None = None,
     *,
     resume: bool | None = False,
     processes: int = 1,
@@ -96,8 +91,9 @@ def audit_into(
     identity = {**asdict(origin), **asdict(options)}
     with open_audit_folder(folder, identity, resume=resume) as work:
         audit = audit_runs(runs, data, detector, options, progress, work=work, processes=processes)
-        json_path, _ = write_report(audit, folder, include_text, origin)
-    return Written(audit, folder, read_report(json_path), origin, include_text)
+        report = make_report(audit, origin)
+        write_report(report, folder, include_text)
+    return Written(report, folder, include_text)
 
 
 def provenance_of(runs: Sequence[Run], data: Dataset) -> Provenance:
@@ -106,9 +102,10 @@ def provenance_of(runs: Sequence[Run], data: Dataset) -> Provenance:
         return provenance(runs, data)
 
 
-def finished(folder: Path, origin: Provenance) -> dict[str, Any] | None:
+def finished(folder: Path, origin: Provenance) -> Report | None:
     """The report in a folder, if it is complete and its figures have this origin."""
     if not ((folder / JSON_NAME).exists() and (folder / HTML_NAME).exists()):
         return None  # they are written in this order
-    report = read_report(folder / JSON_NAME)
-    return report if report["provenance"] == json.loads(json.dumps(asdict(origin))) else None
+    plain = read_report(folder / JSON_NAME)
+    same = plain["provenance"] == json.loads(json.dumps(asdict(origin)))
+    return as_report(plain) if same else None

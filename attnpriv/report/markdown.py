@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
+from attnpriv.audit.results import NotRun
+from attnpriv.report.comparing import words_of
+from attnpriv.report.document import Report
+from attnpriv.report.formats import interval
 from attnpriv.report.gates import Outcome
-from attnpriv.report.gates.lookup import find
 from attnpriv.report.printable import printable
-from attnpriv.rounding import round_up
+from attnpriv.report.summary import headline
+
+if TYPE_CHECKING:
+    from attnpriv.audit.comparison import Comparison
 
 SYMBOLS = {"PASS": "✅", "FAIL": "❌", "INCONCLUSIVE": "⚠️"}
-ESTIMATES = {
-    "accuracy": "utility.accuracy",
-    "attention lift on personal data": "attention.overall.lift",
-    "integrated gradients, the same lift": "attribution.lift.lift",
-    "excess effect of swapping personal data": "counterfactual.overall.excess",
-    "log-odds that values seen in training cost more": "memorisation.difference",
-    "membership AUC": "membership.auc",
-}
-BOUNDS = {
-    "ε of the training": ("card.epsilon", 2),
-    "largest attention weight, proved bound": ("attention.certificate.largest_weight_bound", 3),
-}
 NOT_COVERED = (
     "The figures are exact functions of the audited rows; no ε covers them.",
     "An attack that fails proves nothing: ε alone is a guarantee, and only for the training data.",
@@ -33,21 +27,19 @@ NOT_COVERED = (
 
 BREAK = "\N{ZERO WIDTH SPACE}"  # after @ and #: code hosts read them after the Markdown
 
-Json = dict[str, Any]
 
-
-def markdown(report: Json, outcomes: Sequence[Outcome]) -> str:
+def markdown(report: Report, outcomes: Sequence[Outcome]) -> str:
     """Verdict, gates, main numbers with 95 % intervals, and what is not covered.
 
     Args:
-        report: ``audit.json`` as read.
+        report: the audit with its findings.
         outcomes: of the gates; none where none were checked.
     """
     sections = [
         f"## attnpriv audit: {_verdict(outcomes)}",
         _gates(outcomes) if outcomes else "",
-        _numbers(report["results"]),
-        *map(_differences, report["comparisons"]),
+        _numbers(report),
+        *map(_differences, report.comparisons),
         _bullets("What to look at", _warnings(report)),
         _bullets("Not covered", (*_not_run(report), *NOT_COVERED)),
     ]
@@ -71,54 +63,36 @@ def _gates(outcomes: Sequence[Outcome]) -> str:
     return _table(("", "gate", "run", "why"), rows)
 
 
-def _numbers(results: Sequence[Json]) -> str:
-    rows = [(name, *(_bound(r, *where) for r in results)) for name, where in BOUNDS.items()]
-    rows += [(name, *(_estimate(r, path) for r in results)) for name, path in ESTIMATES.items()]
-    return _table(("", *(escape(result["name"]) for result in results)), rows)
+def _numbers(report: Report) -> str:
+    header, rows = headline(report)
+    return _table(tuple(map(escape, header)), ((escape(name), *cells) for name, *cells in rows))
 
 
-def _bound(result: Json, path: str, digits: int) -> str:
-    value = find(result, path, {})[0].value
-    return "none" if value is None else round_up(value, digits)
-
-
-def _estimate(result: Json, path: str) -> str:
-    if "not_run" in result[path.partition(".")[0]]:
-        return "not run"
-    return _interval(find(result, path, {})[0].value)
-
-
-def _differences(comparison: Json) -> str:
-    title = f"{escape(comparison['run'])} less {escape(comparison['against'])}"
-    if comparison["not_run"]:
-        return f"{title}: {escape(comparison['not_run'])}."
+def _differences(comparison: Comparison) -> str:
+    title = f"{escape(comparison.run)} less {escape(comparison.against)}"
+    if comparison.not_run:
+        return f"{title}: {escape(comparison.not_run)}."
     rows = (
-        (escape(each["measure"]), _interval(each["difference"]), str(each["documents"]))
-        for each in comparison["differences"]
+        (escape(words_of(each.measure)), interval(each.difference, 3), str(each.documents))
+        for each in comparison.differences
     )
     return _table((title, "difference", "documents"), rows)
 
 
-def _interval(estimate: Json) -> str:
-    if None in estimate.values():
-        return "undefined"
-    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+def _warnings(report: Report) -> Iterator[str]:
+    for run in report.findings:
+        for finding in run.findings:
+            if finding.level in ("bad", "warn"):
+                yield f"**{escape(run.run)}**: {escape(finding.title)}"
 
 
-def _warnings(report: Json) -> Iterator[str]:
-    for run in report["findings"]:
-        for finding in run["findings"]:
-            if finding["level"] in ("bad", "warn"):
-                yield f"**{escape(run['run'])}**: {escape(finding['title'])}"
-
-
-def _not_run(report: Json) -> Iterator[str]:
-    for result in report["results"]:
-        for measure, value in result.items():
-            if isinstance(value, dict) and "not_run" in value:
-                reason = escape(value["not_run"])
-                yield f"{escape(result['name'])}: {measure} was not run, since {reason}"
-    if unseen := report["coverage"]["cannot_see"]:
+def _not_run(report: Report) -> Iterator[str]:
+    for result in report.results:
+        for measure, value in vars(result).items():
+            if isinstance(value, NotRun):
+                reason = escape(value.not_run)
+                yield f"{escape(result.name)}: {measure} was not run, since {reason}"
+    if unseen := report.coverage.cannot_see:
         yield f"The detector of personal data never finds {escape(', '.join(unseen))}."
 
 

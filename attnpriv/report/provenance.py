@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attnpriv
-from attnpriv.data.records import Dataset
 
 if TYPE_CHECKING:
+    from attnpriv.data.records import Dataset
     from attnpriv.runs.folder import Run
 
 LIBRARIES = (

@@ -14,7 +14,9 @@ from typing import Any
 from urllib.parse import quote
 
 from attnpriv import __version__
-from attnpriv.report.findings import QUESTIONS
+from attnpriv.report.chapters import QUESTIONS
+from attnpriv.report.document import Report
+from attnpriv.report.findings import Finding
 from attnpriv.report.gates import Outcome
 from attnpriv.report.printable import printable
 
@@ -27,12 +29,12 @@ Json = dict[str, Any]
 
 
 def sarif(
-    report: Json, outcomes: Sequence[Outcome], report_file: PurePath, gates_file: PurePath | None
+    report: Report, outcomes: Sequence[Outcome], report_file: PurePath, gates_file: PurePath | None
 ) -> str:
     """One result a gate that did not pass, and one a finding that is not good news.
 
     Args:
-        report: ``audit.json`` as read.
+        report: the audit with its findings.
         outcomes: of the gates; none where none were checked.
         report_file: where findings point at.
         gates_file: where gates point at, at the line where each begins.
@@ -42,10 +44,10 @@ def sarif(
     """
     results = [_gate(o, gates_file or report_file) for o in outcomes if o.verdict != "PASS"]
     results += [
-        _finding(printable(run["run"]), finding, report_file)
-        for run in report["findings"]
-        for finding in run["findings"]
-        if finding["level"] in LEVELS
+        _finding(printable(run.run), finding, report_file)
+        for run in report.findings
+        for finding in run.findings
+        if finding.level in LEVELS
     ]
     rules = [_rule(f"gate/{outcome.gate.name}", _limit(outcome)) for outcome in outcomes]
     rules += [_rule(f"finding/{name}", each.question) for name, each in QUESTIONS.items()]
@@ -62,9 +64,9 @@ def _gate(outcome: Outcome, file: PurePath) -> Json:
     return _result(f"gate/{gate.name}", level, text, outcome.run, file, gate.line)
 
 
-def _finding(run: str, finding: Json, file: PurePath) -> Json:
-    text = f"{run}: {finding['title']}. {finding['text']} {finding['action']}"
-    return _result(f"finding/{finding['measure']}", LEVELS[finding["level"]], text, run, file, 1)
+def _finding(run: str, finding: Finding, file: PurePath) -> Json:
+    text = f"{run}: {finding.title}. {finding.text} {finding.action}"
+    return _result(f"finding/{finding.measure}", LEVELS[finding.level], text, run, file, 1)
 
 
 def _result(rule: str, level: str, text: str, identity: str, file: PurePath, line: int) -> Json:

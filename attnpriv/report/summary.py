@@ -5,19 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from attnpriv.audit.results import Audit, NotRun
-from attnpriv.report.findings import Finding
-from attnpriv.report.findings.base import Level, State
-from attnpriv.report.formats import interval, share
-from attnpriv.rounding import round_up
-
-if TYPE_CHECKING:
-    from attnpriv.audit.measures import AuditResult
+from attnpriv.audit.results import Audit
+from attnpriv.report.chapters import MAIN
+from attnpriv.report.findings import Finding, Level, State
 
 Row = tuple[str, ...]
-NOT_RUN = "not run"
 VERDICTS: dict[Level, str] = {
     "bad": "Problems found",
     "warn": "Points to look at",
@@ -44,9 +37,8 @@ class RunVerdict:
 
 
 def headline(audit: Audit) -> tuple[Row, list[Row]]:
-    """Column names, one a model, and one row of text a measure; intervals are 95 %."""
-    measures = [_measures(result) for result in audit.results]
-    rows = [(name, *(each[name] for each in measures)) for name in measures[0]]
+    """Column names, one a model, and one row of text a main figure; intervals are 95 %."""
+    rows = [(figure.words, *map(figure.text, audit.results)) for figure in MAIN]
     return ("", *(result.name for result in audit.results)), rows
 
 
@@ -59,31 +51,3 @@ def run_verdict(findings: Sequence[Finding]) -> RunVerdict:
     )
     counts = ", ".join(f"{kinds[kind]} {name}" for kind, name in KINDS.items() if kinds[kind])
     return RunVerdict(gravest, VERDICTS[gravest], counts)
-
-
-def _measures(result: AuditResult) -> dict[str, str]:
-    certificate = result.attention.certificate
-    bound, epsilon = certificate.largest_weight_bound, result.card["epsilon"]
-    # The middle one of the three radii.
-    attacked = result.robustness.radii[len(result.robustness.radii) // 2]
-    membership, memorisation = result.membership, result.memorisation
-    swaps = result.counterfactual.overall
-    return {
-        "ε of the training": "none" if epsilon is None else round_up(epsilon, 2),
-        "accuracy": interval(result.utility.accuracy),
-        "attention lift on personal data": interval(result.attention.overall.lift),
-        "over like words nearby": interval(result.attention.matched.lift),
-        "largest attention weight": f"{certificate.largest_weight:.3f}",
-        "its certified bound": "none" if bound is None else round_up(bound, 3),
-        "lift of integrated gradients": interval(result.attribution.lift.lift),
-        "their rank correlation with attention": interval(
-            result.faithfulness.rank_correlation.mean
-        ),
-        "answers turned by swapping personal data": share(swaps.swap.flips),
-        "by swapping other words": share(swaps.swap_null.flips),
-        "extra log-odds lost on values seen in training": NOT_RUN
-        if isinstance(memorisation, NotRun)
-        else interval(memorisation.difference),
-        "membership AUC": NOT_RUN if isinstance(membership, NotRun) else interval(membership.auc),
-        f"accuracy under PGD at {attacked.scale:g} sd": interval(attacked.strongest),
-    }

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path, PurePath
-from typing import Any
 
-from attnpriv.audit.results import Audit
 from attnpriv.errors import InputError
 from attnpriv.replacing import check_folder, replace_file
-from attnpriv.report.document import report_text
+from attnpriv.report.document import Report, report_text
 from attnpriv.report.gates import Outcome
 from attnpriv.report.junit import junit
 from attnpriv.report.markdown import markdown
-from attnpriv.report.provenance import Provenance
 from attnpriv.report.sarif import sarif
 
 JSON_NAME, HTML_NAME = "audit.json", "report.html"
@@ -23,21 +20,19 @@ READABLE = 0o644  # a report is for more people than the one who made it
 
 
 def write_report(
-    audit: Audit,
+    report: Report,
     out_dir: str | Path,
     include_text: bool = False,
-    provenance: Provenance | None = None,
     outcomes: Sequence[Outcome] = (),
 ) -> tuple[Path, Path]:
     """Write ``audit.json`` and ``report.html``, each complete or not at all.
 
     Args:
-        audit: what ``audit_runs`` returned.
+        report: what ``make_report`` returned; of equal reports, equal bytes.
         out_dir: made if it is missing; files of these names in it are replaced, and those of
             ``write_checks`` removed, for they speak of another report.
         include_text: also show the words of the example documents that are not marked as personal
             data. Whatever the detector missed is then in clear text in both files.
-        provenance: of the audit; the same audit with the same provenance gives the same bytes.
         outcomes: of gates that were checked on it, for the page alone.
 
     Returns:
@@ -53,15 +48,15 @@ def write_report(
     from attnpriv.report.html import render_html  # plots take seconds to import, gates need none
 
     pages = {
-        JSON_NAME: report_text(audit, provenance, include_text),
-        HTML_NAME: render_html(audit, include_text, outcomes, provenance),
+        JSON_NAME: report_text(report, include_text),
+        HTML_NAME: render_html(report, include_text, outcomes),
     }
     json_path, html_path = _write(Path(out_dir), pages, (SARIF_NAME, MARKDOWN_NAME, JUNIT_NAME))
     return json_path, html_path
 
 
 def write_checks(
-    report: dict[str, Any],
+    report: Report,
     out_dir: str | Path,
     outcomes: Sequence[Outcome] = (),
     gates_file: PurePath | None = None,
@@ -69,7 +64,7 @@ def write_checks(
     """Write what CI reads: ``audit.sarif``, ``summary.md`` and, where gates were checked, JUnit.
 
     Args:
-        report: ``audit.json`` as read, without words whatever ``include_text`` was.
+        report: the audit with its findings.
         out_dir: made if it is missing; files of these names in it are replaced.
         outcomes: of the gates.
         gates_file: where the gates stand, as SARIF shall call it.

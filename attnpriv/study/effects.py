@@ -25,18 +25,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import t
 
-from attnpriv.audit.robustness.embedding import SCALES
+from attnpriv.audit.results import NotRun
 from attnpriv.estimates import UNDEFINED, Estimate
-from attnpriv.report.gates.lookup import find
+from attnpriv.report.chapter import Figure
+from attnpriv.report.chapters import MAIN
+from attnpriv.report.document import Report
 from attnpriv.study.design import CELLS
+
+if TYPE_CHECKING:
+    from attnpriv.audit.measures import AuditResult
 
 SCHEMA_VERSION = 1
 # Of the figures of one seed, in the order of CELLS.
@@ -45,37 +50,12 @@ CONTRASTS = {
     "privacy": (-0.5, -0.5, 0.5, 0.5),
     "interaction": (1.0, -1.0, -1.0, 1.0),
 }
-MIDDLE_RADIUS = SCALES[len(SCALES) // 2]
 
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Measure:
-    """A figure of every run: its name, and where a result in ``audit.json`` has it."""
-
-    name: str
-    path: str
-    subset: dict[str, str | float] = field(default_factory=dict)
-
-
-MEASURES = (
-    Measure("accuracy", "utility.accuracy"),
-    Measure("macro F1", "utility.macro_f1"),
-    Measure("attention lift on personal data", "attention.overall.lift"),
-    Measure("the same against matched words", "attention.matched.lift"),
-    Measure("integrated gradients, lift on personal data", "attribution.lift.lift"),
-    Measure("largest attention weight", "attention.certificate.largest_weight"),
-    Measure("its certified bound", "attention.certificate.largest_weight_bound"),
-    Measure("change when personal data is swapped", "counterfactual.overall.swap.change"),
-    Measure("memorised entities, log-odds", "memorisation.difference"),
-    Measure("membership AUC", "membership.auc"),
-    Measure(
-        f"accuracy under PGD at {MIDDLE_RADIUS:g} sd",
-        "robustness.radii.strongest",
-        {"scale": MIDDLE_RADIUS},
-    ),
-)
+EPSILON = "card.epsilon"  # stands in a row of its own: it is no figure of the model's behaviour
+MEASURES = tuple(figure for figure in MAIN if figure.path != EPSILON)
 
 
 @dataclass(frozen=True)
@@ -163,19 +143,19 @@ class StudyResult:
     schema_version: int = SCHEMA_VERSION
 
 
-def summarise(data: str, settings: Json, reports: Sequence[Json]) -> StudyResult:
+def summarise(data: str, settings: Json, reports: Sequence[Report]) -> StudyResult:
     """The study behind one report a seed, each with the results of ``CELLS`` in their order."""
     runs = tuple(
         StudyRun(
-            result["name"],
+            result.name,
             cell.name,
             seed,
-            result["card"]["epsilon"],
-            result["card"]["delta"],
-            result["card"]["private"],
+            result.card["epsilon"],
+            result.card["delta"],
+            result.card["private"],
         )
         for seed, report in enumerate(reports)
-        for cell, result in zip(CELLS, report["results"], strict=True)
+        for cell, result in zip(CELLS, report.results, strict=True)
     )
     return StudyResult(
         data=data,
@@ -204,15 +184,13 @@ def _sum(bounds: Iterable[float | None]) -> float | None:
     return float(sum(exact)) if exact else None
 
 
-def _measure(measure: Measure, reports: Sequence[Json]) -> Measured:
+def _measure(figure: Figure, reports: Sequence[Report]) -> Measured:
     missing: list[Missing] = []
-    table = [
-        [_value(result, measure, missing) for result in report["results"]] for report in reports
-    ]
+    table = [[_number(result, figure, missing) for result in each.results] for each in reports]
     values = {cell.name: tuple(row[c] for row in table) for c, cell in enumerate(CELLS)}
     return Measured(
-        name=measure.name,
-        path=measure.path,
+        name=figure.words,
+        path=figure.path,
         values=values,
         means={cell: _mean(of_seeds) for cell, of_seeds in values.items()},
         effects={
@@ -223,19 +201,17 @@ def _measure(measure: Measure, reports: Sequence[Json]) -> Measured:
     )
 
 
-def _value(result: Json, measure: Measure, missing: list[Missing]) -> float | None:
+def _number(result: AuditResult, figure: Figure, missing: list[Missing]) -> float | None:
     """A run's figure; None, with the reason added to ``missing``, where it is no result."""
-    part = measure.path.partition(".")[0]
-    value, reason = None, "there is none"
-    if "not_run" in result[part]:
-        reason = result[part]["not_run"]
-    elif not result[part].get("valid", True):
-        reason = "a control failed"
-    else:
-        found = find(result, measure.path, measure.subset)[0].value
-        value = found["value"] if isinstance(found, dict) else found
+    found = figure.of(result)
+    value: float | None = found.value if isinstance(found, Estimate) else found
+    reason = "there is none"
+    if isinstance(found, NotRun):
+        value, reason = None, found.not_run
+    elif not getattr(getattr(result, figure.part), "valid", True):
+        value, reason = None, "a control failed"
     if value is None:
-        missing.append(Missing(result["name"], reason))
+        missing.append(Missing(result.name, reason))
     return value
 
 

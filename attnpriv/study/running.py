@@ -15,6 +15,7 @@ from attnpriv.data.splits import split_rule
 from attnpriv.errors import InputError
 from attnpriv.replacing import replace_file
 from attnpriv.report.auditing import audit_into, finished, provenance_of
+from attnpriv.report.document import Report
 from attnpriv.runs.folder import Run, load_run
 from attnpriv.sensitive import Detector
 from attnpriv.study.design import CELLS, Cell, Design
@@ -65,7 +66,7 @@ def run_study(
         raise InputError(f"expected a study in one process, got {processes} of them")
     report = progress or (lambda stage, done, total: None)
     with _open(out, data, design, resume) as settings:
-        reports: list[dict[str, Any]] = []
+        reports: list[Report] = []
         total = design.seeds * (len(CELLS) + 1)
         for seed in range(design.seeds):
             runs = []
@@ -169,7 +170,7 @@ def _audit(
     seed: int,
     detector: Detector | None,
     progress: Progress,
-) -> dict[str, Any]:
+) -> Report:
     """The report on a seed's runs, made now or found complete."""
     options = replace(design.audit, seed=seed)
     if report := finished(folder, provenance_of(runs, data)):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from attnpriv.estimates import Estimate
 from attnpriv.replacing import replace_file
+from attnpriv.report.chapters import FIGURES
 from attnpriv.report.markdown import escape
 from attnpriv.report.summary import Row
 from attnpriv.rounding import digits_up, round_up
@@ -17,7 +18,6 @@ from attnpriv.study.effects import CONTRASTS, Composition, Measured, StudyResult
 
 JSON_NAME, MARKDOWN_NAME = "study.json", "study.md"
 READABLE = 0o644
-BOUND = "attention.certificate.largest_weight_bound"  # rounded up, unlike what was measured
 
 LIMITS = (
     "The intervals cover how the effects vary with the seed: the split of these data, the initial "
@@ -104,7 +104,8 @@ def _mean(measured: Measured, cell: str) -> str:
     mean = measured.means[cell]
     if mean is None:
         return "none"
-    return round_up(mean, 3) if measured.path == BOUND else f"{mean:.3f}"
+    guaranteed = FIGURES[measured.path].kind == "guarantee"  # rounded up, unlike what was measured
+    return round_up(mean, 3) if guaranteed else f"{mean:.3f}"
 
 
 def _interval(effect: Estimate) -> str:

@@ -23,6 +23,7 @@ from attnpriv.audit.runner import AuditOptions, audit_runs
 from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import load_dataset
 from attnpriv.report import check_gates, provenance, read_gates, read_report, write_report
+from attnpriv.report.document import make_report
 from attnpriv.runs.folder import load_run
 from attnpriv.sensitive import PresidioDetector
 from attnpriv.training import train
@@ -80,11 +81,11 @@ def make_page(folder: Path) -> Path:
           privacy=PrivacyConfig(epsilon=3.0))  # fmt: skip
     runs = [load_run(folder / name) for name in ("plain", "hardened")]
     audit = audit_runs(runs, data, PresidioDetector(), SMALL)
-    source = provenance(runs, data)
+    report = make_report(audit, provenance(runs, data))
     (folder / "gates.toml").write_text(GATES)
-    json_path, _ = write_report(audit, folder, provenance=source)
+    json_path, _ = write_report(report, folder)
     outcomes = check_gates(read_report(json_path), read_gates(folder / "gates.toml"))
-    return write_report(audit, folder, provenance=source, outcomes=outcomes)[1]
+    return write_report(report, folder, outcomes=outcomes)[1]
 
 
 def look(modules: Path, page: Path, out: Path) -> dict[str, Any]:

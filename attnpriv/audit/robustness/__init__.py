@@ -1,5 +1,3 @@
 """Attacks on the input: how little it takes to change the answer."""
 
-from attnpriv.audit.robustness.embedding import embedding_attacks
-
-__all__ = ["embedding_attacks"]
+SCALES = (0.01, 0.02, 0.05)  # radii of attacks on embeddings, in deviations of a coordinate

@@ -25,12 +25,12 @@ from torch import Tensor, nn
 
 from attnpriv.audit.documents import Documents, sample
 from attnpriv.audit.figures import Figures, figure
+from attnpriv.audit.robustness import SCALES
 from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.estimates import Control, Estimate, wilson
 from attnpriv.explain.gradients import special_tokens
 from attnpriv.models.text import TextClassifier
 
-SCALES = (0.01, 0.02, 0.05)
 PGD_STEPS = 6
 STEP = 2.5 / PGD_STEPS  # of the radius: the steps can cross the ball and come back
 ATTACKS = ("fgsm", "strongest")

@@ -13,11 +13,14 @@ covered: several gates are not corrected for each other.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from attnpriv.errors import InputError
+from attnpriv.report.chapter import Kind
+from attnpriv.report.chapters import FIGURES
 from attnpriv.report.gates.config import AT_MOST, NEEDED_N, Gate
 from attnpriv.report.gates.lookup import Found, find
 from attnpriv.report.printable import printable
@@ -38,15 +41,9 @@ COUNTS = (
     "member_documents",
     "held_out_documents",
 )
-CARD, CERTIFICATE = "card.", "attention.certificate."
-# Guarantees: they hold by an accountant or a proof, not by what was measured.
-STATED = (
-    *(f"{CARD}{name}" for name in ("epsilon", "delta")),
-    *(f"{CERTIFICATE}{name}" for name in ("logit_bound", "temperature", "row_lift_bound")),
-    f"{CERTIFICATE}largest_weight_bound",
-)
-# The most that was found: there may be more.
-LEAST = ("epsilon_lower_bound", "largest_weight", "weight_ratio", "mass_ratio")
+CARD = "card."
+KINDS = {re.sub(r"\[.*?\]", "", path): figure.kind for path, figure in FIGURES.items()}
+LOWER_BOUND = "epsilon_lower_bound"  # of whatever attack
 CEILING = "epsilon_ceiling"
 MATCHED = "matched"  # the null of like tokens nearby, whose controls have this name too
 SHOWN = 3  # entries that a reason names
@@ -151,17 +148,22 @@ def _worst(judged: list[tuple[str, Verdict, str]]) -> tuple[Verdict, str]:
 def _judge(gate: Gate, found: Found, run: Json) -> tuple[Verdict, str]:
     if gate.minimum_n is not None and (doubt := _too_few(gate, found)):
         return "INCONCLUSIVE", doubt
-    if gate.against is None and found.path in STATED:
+    kind = _kind(found.path) if gate.against is None else "estimate"
+    if kind == "guarantee":
         return _judge_stated(gate, found, run["card"])
     if type(found.value) is int:
         return _compare(gate, found.value, found.value, f"{found.value}", "the number")
     if doubt := _failed_control(found):
         return "INCONCLUSIVE", doubt
-    if gate.against is None and found.path.rpartition(".")[2] in LEAST:
+    if kind == "most found":
         return _judge_least(gate, found)
     if doubt := _too_few(gate, found):
         return "INCONCLUSIVE", doubt
     return _judge_estimate(gate, found)
+
+
+def _kind(path: str) -> Kind:
+    return "most found" if path.endswith(f".{LOWER_BOUND}") else KINDS.get(path, "estimate")
 
 
 def _judge_stated(gate: Gate, found: Found, card: Json) -> tuple[Verdict, str]:

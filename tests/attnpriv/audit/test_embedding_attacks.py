@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from attnpriv.audit.documents import Documents
-from attnpriv.audit.robustness import embedding, embedding_attacks
+from attnpriv.audit.robustness import embedding
+from attnpriv.audit.robustness.embedding import embedding_attacks
 from attnpriv.models.text import TextClassifier
 
 

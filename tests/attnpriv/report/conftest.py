@@ -19,6 +19,7 @@ from attnpriv.audit.lift import Lift
 from attnpriv.audit.matched import TokenLift
 from attnpriv.audit.measures import AuditResult
 from attnpriv.audit.results import Audit
+from attnpriv.audit.robustness import SCALES
 from attnpriv.audit.rollout import head_names, layer_names
 from attnpriv.audit.runner import AuditOptions, audit_runs
 from attnpriv.config import AttentionConfig, ModelConfig, PrivacyConfig, TrainConfig
@@ -172,7 +173,7 @@ def make_result(
         robustness=replace(
             result.robustness,
             radii=maker.each(
-                result.robustness.radii, scale=(0.01, 0.03, 0.1), radius=(0.1, 0.3, 1.0)
+                result.robustness.radii, scale=SCALES, radius=(0.1, 0.2, 0.5)
             ),
         ),
         examples=tuple(replace(e, label="bill", predicted="refund", pieces=_pieces(maker))

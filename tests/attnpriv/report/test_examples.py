@@ -15,7 +15,7 @@ import yaml
 from attnpriv.audit.results import Audit
 from attnpriv.cli import app
 from attnpriv.report import check_gates, read_gates
-from attnpriv.report.document import report_text
+from attnpriv.report.document import make_report, report_text
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "github-actions"
 GUIDE = Path(__file__).parents[3] / "docs" / "gates.md"
@@ -23,7 +23,7 @@ GUIDE = Path(__file__).parents[3] / "docs" / "gates.md"
 
 def test_every_example_gate_is_judged_on_a_real_audit(real_audit: Audit) -> None:
     gates = read_gates(EXAMPLE / "gates.toml")
-    report = report_text(real_audit, None).replace('"tiny"', '"plain"')
+    report = report_text(make_report(real_audit, None)).replace('"tiny"', '"plain"')
     outcomes = check_gates(json.loads(report), gates)
     verdicts = {outcome.gate.name: outcome.verdict for outcome in outcomes}
     assert len(verdicts) == len(gates)
@@ -35,7 +35,7 @@ def test_every_example_gate_is_judged_on_a_real_audit(real_audit: Audit) -> None
 
 
 def test_the_gates_of_the_guide_can_be_read(tmp_path: Path, real_audit: Audit) -> None:
-    report = json.loads(report_text(real_audit, None).replace('"tiny"', '"plain"'))
+    report = json.loads(report_text(make_report(real_audit, None)).replace('"tiny"', '"plain"'))
     blocks = GUIDE.read_text(encoding="utf-8").split("```toml\n")[1:]
     assert len(blocks) == 2
     for block in blocks:

@@ -12,17 +12,19 @@ from attnpriv.audit.lift import Lift
 from attnpriv.audit.measures import AuditResult
 from attnpriv.audit.results import Audit, NotRun
 from attnpriv.estimates import Control, Estimate
-from attnpriv.report.findings import QUESTIONS, Finding, findings
+from attnpriv.report.chapters import QUESTIONS, findings
+from attnpriv.report.findings import Finding
 from attnpriv.report.summary import run_verdict
 
 NONE = Estimate(None, None, None)
 PASSED, FAILED = Control("p below 0.05", 1.0, True), Control("p below 0.05", 1.0, False)
 UNDEFINED = Lift(NONE, None, None, None, None, None)
-FEW = "These documents are too few to find even a doubled attention."
-READ_ON = "Read whether the answers rest on it: attention alone explains nothing."
+FEW = "There are too few records here to notice even twice the usual attention."
+READ_ON = "Read whether the answers rely on it: attention alone explains nothing."
+MORE_RECORDS = "Audit more records before you draw a conclusion."
 OTHER_RECORDS = "Audit records that hold personal data, and check what the detector cannot see."
-INVALID = "A control failed, so the figures say nothing, for or against. Expected of p below 0.05."
-AGAIN = "Audit again with more records; if the control fails again, report a defect."
+INVALID = "A control failed, so the figures say nothing, for or against. The control: p below 0.05."
+AGAIN = "Audit again with more records. If the control fails again, report a defect."
 NO_DATA = "No personal data was found in these records."
 
 
@@ -71,19 +73,19 @@ PRIVACY = {
     "weak": (
         {"epsilon": 10.001},
         ("warn", "Trained privately, but the bound is weak: ε = 10.01 at δ = 1e-05",
-         "Above ε = 10 the bound on any one record's influence excludes little.",
-         "Do not rely on this ε alone; train again with a smaller one."),
+         "An ε above 10 rules out little about any one record's influence.",
+         "Do not rely on this ε alone. Train again with a smaller one."),
     ),
     "warned": (
         {"epsilon": 3.0, "warnings": ["UNTRAINED"]},
         ("warn", "Trained privately, with warnings: ε = 3.00 at δ = 1e-05",
          "The model card restricts its own statement.",
-         "Read the warnings on the privacy card before relying on this ε."),
+         "Read the warnings on the privacy card before you rely on this ε."),
     ),
     "none": (
         {"private": False},
         ("bad", "Not trained privately",
-         "Nothing bounds what this model gives away about its training records.",
+         "Nothing bounds what this model reveals about its training records.",
          "Guard the model as closely as its training records, or train it again with an ε."),
     ),
 }  # fmt: skip
@@ -121,13 +123,13 @@ CERTIFICATE = {
         ("good", "Attention stays within its proved bound",
          "Largest weight measured 0.500, proved limit 0.881. That limits how much one word "
          "weighs; it is not differential privacy.",
-         "Keep the clip and the temperature whenever the model is trained on."),
+         "Keep the clip and the temperature whenever you train this model further."),
     ),
     "broken": (
         {"largest_weight": 0.9, "largest_weight_bound": 0.8801, "holds": False},
         ("bad", "ATTENTION EXCEEDS ITS PROVED BOUND",
          "This is a defect. Largest weight measured 0.900, proved limit 0.881.",
-         "Do not release this model; report the defect."),
+         "Do not release this model. Report the defect."),
     ),
     "none": (
         {"largest_weight": 0.9, "largest_weight_bound": None, "holds": None},
@@ -154,7 +156,7 @@ def figure(overall: float, matched: float, half: float = 0.1) -> str:
     )
 
 
-NO_HEAD = " Over the average word, beyond chance in 0 of 6 heads."
+NO_HEAD = " Compared with the average word, 0 of 6 heads favour it beyond chance."
 ATTENTION = {
     "favoured": (
         {"overall": lift(2.0, 0.001), "matched": lift(1.5, 0.001)},
@@ -174,22 +176,22 @@ ATTENTION = {
     "explained, but without power": (
         {"overall": lift(2.0, 0.001), "matched": lift(1.0, 0.8), "matched_planted": FAILED},
         ("warn", "Attention favours personal data, perhaps for its length and place",
-         f"{figure(2.0, 1.0)}. {FEW}", "Audit more records before concluding anything."),
+         f"{figure(2.0, 1.0)}. {FEW}", MORE_RECORDS),
     ),
     "nothing found": (
         {"overall": lift(1.0, 0.9), "matched": lift(1.0, 0.8)},
         ("info", "No difference in attention to personal data was found",
-         f"{figure(1.0, 1.0)}, which shuffled labels give as well.", READ_ON),
+         f"{figure(1.0, 1.0)}, as chance alone gives.", READ_ON),
     ),
     "nothing found, without power": (
         {"overall": lift(1.0, 0.9), "matched": lift(1.0, 0.8), "planted": FAILED},
         ("warn", "No difference in attention to personal data was found",
-         f"{figure(1.0, 1.0)}. {FEW}", "Audit more records before concluding anything."),
+         f"{figure(1.0, 1.0)}. {FEW}", MORE_RECORDS),
     ),
     "less": (
         {"overall": lift(0.5, 0.001), "matched": lift(0.9, 0.2)},
         ("good", "Attention does not favour personal data",
-         f"{figure(0.5, 0.9)}, less than shuffled labels give.", READ_ON),
+         f"{figure(0.5, 0.9)}, less than chance gives.", READ_ON),
     ),
     "less than average, more than like words": (
         {"overall": lift(0.5, 0.001), "matched": lift(1.5, 0.001)},
@@ -215,7 +217,7 @@ def test_attention_says_where(result: AuditResult, synthetic: Audit) -> None:
     types = (replace(some, permuted=lift(2.0, 0.01)), replace(other, permuted=lift(3.0, 0.2)))
     fields = {"overall": lift(2.0, 0.001), "matched": lift(1.5, 0.001)}
     found = said(with_(result, "attention", heads=heads, entity_types=types, **fields), "attention")
-    assert found.text.endswith("beyond chance in 3 of 6 heads; by type, EMAIL (2.00).")
+    assert found.text.endswith("3 of 6 heads favour it beyond chance; by type, EMAIL (2.00).")
 
 
 FLOW = "Over like words nearby, personal data gets {} times the attention followed through the "
@@ -255,11 +257,12 @@ def test_flow(result: AuditResult, case: str) -> None:
 @pytest.mark.parametrize(
     ("found", "level", "title", "end"),
     [
-        (lift(2.0, 0.001), "warn", "Answers lean on personal data",
-         ", more than shuffled labels explain."),
-        (lift(0.5, 0.001), "info", "Answers lean less on personal data than on other words", "."),
-        (lift(1.0, 0.9), "info", "No leaning on personal data was found",
-         ", as shuffled labels give too."),
+        (lift(2.0, 0.001), "warn", "Answers rely on personal data more than on other words",
+         ": more than chance explains."),
+        (lift(0.5, 0.001), "info", "Answers rely less on personal data than on other words", "."),
+        (lift(1.0, 0.9), "info",
+         "No greater reliance on personal data than on other words was found",
+         ", as chance alone gives."),
     ],
 )  # fmt: skip
 def test_attribution(result: AuditResult, found: Lift, level: str, title: str, end: str) -> None:
@@ -274,21 +277,23 @@ def test_conductance(result: AuditResult) -> None:
     layers = result.conductance.layers
     quiet = tuple(replace(each, permuted=lift(2.0, 0.5)) for each in layers)
     loud = (quiet[0], replace(quiet[1], permuted=lift(2.0, 0.01)))
-    figure = "Most of it in layer 2: 50.0% of what passes through its attention weights"
+    figure = (
+        "Most in layer 2: personal data carries 50.0% of what passes through its attention weights"
+    )
     finding = said(with_(result, "conductance", layers=quiet), "conductance")
     assert (finding.level, finding.text) == ("info", f"{figure}.")
-    assert finding.title == "No layer passes more of personal data on than of other words"
+    assert finding.title == "No layer passes on more of personal data than of other words"
     finding = said(with_(result, "conductance", layers=loud), "conductance")
-    assert (finding.level, finding.text) == ("warn", f"{figure}; more than chance explains.")
+    assert (finding.level, finding.text) == ("warn", f"{figure}: more than chance explains.")
     assert finding.title == "Personal data reaches the answer through layer 2"
 
 
 @pytest.mark.parametrize(
     ("correlation", "p_value", "level", "title"),
     [
-        (0.6, 0.001, "info", "Two methods agree beyond chance on what matters"),
-        (0.6, 0.2, "warn", "Two methods do not agree on what matters"),
-        (-0.6, 0.001, "warn", "Two methods do not agree on what matters"),
+        (0.6, 0.001, "info", "Two methods agree beyond chance on which words matter"),
+        (0.6, 0.2, "warn", "Two methods do not agree on which words matter"),
+        (-0.6, 0.001, "warn", "Two methods do not agree on which words matter"),
     ],
 )
 def test_occlusion(
@@ -318,9 +323,9 @@ def test_faithfulness(result: AuditResult, gain: float, level: str, title: str) 
     )
     assert (finding.level, finding.title) == (level, title)
     assert finding.text == (
-        "Without the words that attention ranks first the answer's probability falls by "
-        f"{gain:.3f} [{gain - 0.05:.3f}, {gain + 0.05:.3f}] more than without random ones; by "
-        "integrated gradients' ranking, by 0.300 [0.250, 0.350]. The two rank words with a "
+        "Removing the words that attention ranks first lowers the answer's probability by "
+        f"{gain:.3f} [{gain - 0.05:.3f}, {gain + 0.05:.3f}] more than removing random ones; for "
+        "integrated gradients' ranking it is 0.300 [0.250, 0.350]. The two rank words with a "
         "correlation of 0.25 [0.20, 0.30]."
     )
 
@@ -340,9 +345,9 @@ def test_sensitivity(result: AuditResult, move: float, level: str, title: str) -
     finding = said(with_(result, "sensitivity", explanations=moves, radius=0.05), "sensitivity")
     assert (finding.level, finding.title) == (level, title)
     assert finding.text == (
-        "Under noise of 0.05 deviations, attention moves by 10.0% [5.0%, 15.0%] of its size at "
-        f"least and integrated gradients moves by {move:.1%} [{move - 0.05:.1%}, "
-        f"{move + 0.05:.1%}] of its size at least."
+        "Noise of 0.05 deviations moves attention by at least 10.0% [5.0%, 15.0%] of its size and "
+        f"integrated gradients by at least {move:.1%} [{move - 0.05:.1%}, {move + 0.05:.1%}] of "
+        "its size."
     )
 
 
@@ -356,12 +361,12 @@ def test_counterfactual(result: AuditResult) -> None:
     )
     quiet = with_(result, "counterfactual", overall=swaps)
     text = (
-        "Another value of the same type turned 30.0% [25.0%, 35.0%] of the answers; other words, "
-        "as many, turned 10.0% [5.0%, 15.0%] (90 swaps)."
+        "Swapping in another value of the same type changed 30.0% [25.0%, 35.0%] of the answers; "
+        "swapping as many other words changed 10.0% [5.0%, 15.0%] (90 swaps)."
     )
     finding = said(quiet, "counterfactual")
-    assert (finding.level, finding.text) == ("info", f"{text} The answers may still read it.")
-    assert finding.title == "Personal data moves answers no more than other words"
+    assert (finding.level, finding.text) == ("info", f"{text} The answers may still depend on it.")
+    assert finding.title == "No sign that personal data moves answers more than other words"
     types = tuple(replace(e, flagged=e.entity_type == "EMAIL") for e in quiet.counterfactual.types)
     finding = said(with_(quiet, "counterfactual", types=types), "counterfactual")
     assert finding.level == "bad"
@@ -384,7 +389,9 @@ def test_memorisation(result: AuditResult) -> None:
     assert finding.level == "info"
     assert finding.title == "No memorised values were found"
     assert finding.text == f"{text} This test sees only what changes the answer's class."
-    assert finding.action == "Nothing by this alone: only ε bounds what a model remembers."
+    assert finding.action == (
+        "No action from this result alone: only ε bounds what a model remembers."
+    )
 
 
 @pytest.mark.parametrize(
@@ -407,7 +414,7 @@ def test_robustness(result: AuditResult) -> None:
     finding = said(with_(result, "robustness", clean=around(0.9), radii=radii), "robustness")
     assert finding.text == (
         "90.0% [85.0%, 95.0%] without attack, 20.0% [15.0%, 25.0%] at the largest radius. "
-        "An upper limit, no guarantee."
+        "Stronger attacks may lower it further: this is an upper limit, not a guarantee."
     )
     assert finding.level == "info"
 

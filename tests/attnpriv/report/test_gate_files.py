@@ -13,7 +13,7 @@ import pytest
 from attnpriv.audit.results import Audit
 from attnpriv.errors import InputError
 from attnpriv.report import read_gates
-from attnpriv.report.document import report_text
+from attnpriv.report.document import make_report, report_text
 
 Run = Callable[..., Any]
 
@@ -92,7 +92,7 @@ def test_gates_know_their_lines(tmp_path: Path) -> None:
 @pytest.fixture
 def written(synthetic: Audit, tmp_path: Path) -> Path:
     path = tmp_path / "audit.json"
-    path.write_text(report_text(synthetic, None), encoding="utf-8")
+    path.write_text(report_text(make_report(synthetic, None)), encoding="utf-8")
     return path
 
 

@@ -20,7 +20,7 @@ from attnpriv.audit.results import Audit
 from attnpriv.errors import InputError
 from attnpriv.estimates import Control, Estimate
 from attnpriv.report import check_gates, exit_code
-from attnpriv.report.document import report_text
+from attnpriv.report.document import make_report, report_text
 from attnpriv.report.gates import Gate, Outcome
 
 Json = dict[str, Any]
@@ -30,7 +30,7 @@ SPREAD = (-1.0, -0.25, 0.0, 0.5, 1.0, 3.0)
 
 @pytest.fixture(scope="module")
 def text(synthetic: Audit) -> str:
-    return report_text(synthetic, None)
+    return report_text(make_report(synthetic, None))
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from attnpriv.audit.measures import AuditResult
 from attnpriv.audit.results import Audit, to_json
 from attnpriv.audit.rollout import head_names
 from attnpriv.estimates import Estimate
+from attnpriv.report.chapters import findings
 from attnpriv.report.document import make_report
-from attnpriv.report.findings import findings
 from attnpriv.report.gates import Gate, Outcome
 from attnpriv.report.html import render_html
 from attnpriv.report.provenance import Provenance
@@ -128,7 +128,7 @@ def audit(synthetic: Audit) -> Audit:
 
 @pytest.fixture(scope="module")
 def text(audit: Audit, origin: Provenance) -> str:
-    return render_html(audit, include_text=False, provenance=origin)
+    return render_html(make_report(audit, origin), include_text=False)
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +295,7 @@ def test_the_page_begins_with_the_limits(
     alone: Audit, verdicts: Any, title: str, level: str
 ) -> None:
     outcomes = [outcome(verdict, f"limit {i}", a) for i, (verdict, a) in enumerate(verdicts)]
-    text = render_html(alone, False, outcomes)
+    text = render_html(make_report(alone, None), False, outcomes)
     assert f'<div class="verdict {level}">\n<p class="word">{title}</p>' in text
     for each in outcomes:
         assert f'{each.verdict}</span></td><th scope="row">{each.gate.name}</th>' in text
@@ -315,7 +315,7 @@ def test_names_from_outside_are_only_text(synthetic: Audit) -> None:
 
     two = replace(synthetic, results=synthetic.results[:2], comparisons=synthetic.comparisons[:1])
     audit = changed(two, lambda leaf: renamed.get(leaf, leaf) if isinstance(leaf, str) else leaf)
-    text = render_html(audit, False, [outcome("FAIL", HOSTILE[4])])
+    text = render_html(make_report(audit, None), False, [outcome("FAIL", HOSTILE[4])])
     page = Page(text)
     check_alone(page, text)
     assert 'class="verdict bad">\n<p class="word">Limits not kept: FAILED' in text

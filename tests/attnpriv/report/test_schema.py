@@ -57,7 +57,7 @@ def test_a_made_up_report_is_valid(
 
 
 def test_a_real_report_is_valid(real_audit: Audit, validator: Draft202012Validator) -> None:
-    validator.validate(json.loads(report_text(real_audit, None)))
+    validator.validate(json.loads(report_text(make_report(real_audit, None))))
 
 
 def objects(value: Any, plain: Any) -> Iterator[tuple[str, Json]]:
@@ -105,7 +105,7 @@ def test_a_number_that_is_not_finite_where_one_must_be_makes_no_valid_report(
     first = synthetic.results[0]
     robustness = dataclasses.replace(first.robustness, coordinate_deviation=float("nan"))
     broken = dataclasses.replace(first, robustness=robustness)
-    text = report_text(dataclasses.replace(synthetic, results=(broken,)), None)
+    text = report_text(make_report(dataclasses.replace(synthetic, results=(broken,)), None))
     (tmp_path / "audit.json").write_text(text)
     where = r"at \$\.results\[0\]\.robustness\.coordinate_deviation: expected type number"
     with pytest.raises(InputError, match=where):
@@ -116,7 +116,7 @@ def test_reading_gives_what_was_written(
     synthetic: Audit, origin: Provenance, tmp_path: Path
 ) -> None:
     path = tmp_path / "audit.json"
-    path.write_text(report_text(synthetic, origin), encoding="utf-8")
+    path.write_text(report_text(make_report(synthetic, origin)), encoding="utf-8")
     assert read_report(path) == to_json(make_report(synthetic, origin))
 
 

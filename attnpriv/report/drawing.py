@@ -2,7 +2,7 @@
 
 A plot is drawn in stand-in colours that ``as_svg`` replaces by the CSS variables of the page, so
 that one drawing serves light, dark and paper. Nothing is loaded; there are no dates, and ids carry
-the plot's name.
+the plot's name. Matplotlib takes half a second to import, so nothing does before it draws.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from markupsafe import Markup
 
 from attnpriv.estimates import Estimate
 from attnpriv.report.printable import printable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SERIES = 7  # told apart with any colour vision; markers and dashes repeat the distinction
 LEVELS = 11  # colours of a heatmap
@@ -88,6 +89,9 @@ class Row:
 @contextmanager
 def canvas(width: float, height: float, *panels: int) -> Iterator[tuple[Figure, Any]]:
     """A figure of that size in inches, with its axes."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         # The reader's own fonts draw the text; what the fonts here lack does not matter.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
@@ -133,7 +137,7 @@ def _draw_row(axes: Axes, row: Row, at: float) -> None:
 
 def forest(
     key: str, title: str, rows: Sequence[Row], label: str, reference: float | None = None
-) -> str:
+) -> Markup:
     """A forest plot with a legend of its series, where there are several."""
     groups, series = len({row.group for row in rows}), {row.series: row.name for row in rows}
     height = 0.75 + 0.2 * len(rows) + 0.12 * groups + (0.25 if len(series) > 1 else 0)
@@ -148,12 +152,17 @@ def legend(figure: Figure, series: dict[int, str]) -> None:
     """The names of the series above the plot; nothing where there is but one."""
     if len(series) < 2:
         return
-    handles = [
-        mpl.lines.Line2D([], [], linestyle="none", **series_style(number)) for number in series
-    ]
+    handles = [marker(**series_style(number)) for number in series]
     names = [short(name) for name in series.values()]
     columns = min(len(series), 4)
     figure.legend(handles, names, loc="outside upper left", ncols=columns, handletextpad=0.2)
+
+
+def marker(**style: Any) -> Any:
+    """What stands in a legend for points without a line."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], linestyle="none", **style)
 
 
 def row_in_words(row: Row) -> str:
@@ -192,12 +201,7 @@ def short(name: str) -> str:
     return f"{name[:half]}…{name[1 - half :]}"
 
 
-def finite(values: Iterable[float | None]) -> list[float]:
-    """Those that are there."""
-    return [float(v) for v in values if v is not None and np.isfinite(v)]
-
-
-def as_svg(figure: Figure, key: str, title: str, description: Iterable[str]) -> str:
+def as_svg(figure: Figure, key: str, title: str, description: Iterable[str]) -> Markup:
     """The figure as an SVG element with a title and a text for those who cannot see it."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -211,4 +215,4 @@ def as_svg(figure: Figure, key: str, title: str, description: Iterable[str]) -> 
     head, _, body = svg.partition(">")
     words = f"<title id='{key}-title'>{escape(printable(title))}</title><desc id='{key}-desc'>"
     words += f"{escape(printable('; '.join(description)))}</desc>"
-    return f'{head} role="img" aria-labelledby="{key}-title {key}-desc">{words}{body}'
+    return Markup(f'{head} role="img" aria-labelledby="{key}-title {key}-desc">{words}{body}')

@@ -1,0 +1,101 @@
+"""Single records, token by token: what the model can do, not what it does on average."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from attnpriv.report.blocks import Block, Box, Heading, How, Strip, Text, Token
+from attnpriv.report.chapter import Chapter
+from attnpriv.report.formats import percent
+
+if TYPE_CHECKING:
+    from attnpriv.audit.examples import Example, Piece
+    from attnpriv.audit.measures import AuditResult
+
+SHADES = 6  # depths of colour in a token heatmap
+SPECIAL = ("[CLS]", "[SEP]")
+LEGEND = Markup(
+    '<span class="t a5">more attention</span> '
+    '<span class="t p5">moved the answer towards the predicted class</span> '
+    '<span class="t n5">moved it away</span>'
+)
+
+
+def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
+    """The records of each run, each of them twice: by attention and by attribution."""
+    hidden = "The other words are hidden: each box is one token, whatever its length."
+    if include_text:
+        hidden = (
+            "The other words are shown because that was asked for; personal data that nobody "
+            "marked is shown with them."
+        )
+    yield Text(
+        "The held-out records in which attention exceeds the share of personal data by most, worst "
+        "first: they show what the model can do, not what it does on average. Personal data is "
+        f"replaced by its type. {hidden} Special tokens aside, the middle shade of attention is "
+        "the record’s average, the deepest twice that or more; shades of attribution are relative "
+        "to the record’s strongest token."
+    )
+    yield Text(LEGEND, "legend")
+    for run in runs:
+        yield Heading(run.name)
+        for example in run.examples:
+            yield Box(tuple(_example(example, include_text)), "example")
+        if not run.examples:
+            yield Text("No held-out record with personal data.")
+    yield How(
+        "results[].examples",
+        "Attention: mean over layers, heads and queries. Attribution: integrated gradients of the "
+        "predicted class, signed. A value of several tokens is one box with their mean, so that "
+        "its length does not show. The JSON file holds the figures of each token.",
+    )
+
+
+def _example(example: Example, include_text: bool) -> Iterator[Block]:
+    """The special tokens set no scale: they would drown the rest.
+
+    Attention has the scale of a lift, from 0 to twice the average; of uniform attention, all tokens
+    have the middle shade.
+    """
+    content = example.pieces[1:-1]
+    average = sum(p.attention for p in content) / max(len(content), 1)
+    strongest = max((abs(p.attribution) for p in content), default=0.0)
+
+    def by_attention(piece: Piece) -> str:
+        special = piece.placeholder in SPECIAL
+        return f"a{0 if special else _shade(piece.attention, 2 * average)}"
+
+    def by_attribution(piece: Piece) -> str:
+        sign = "p" if piece.attribution >= 0 else "n"
+        return f"{sign}{_shade(abs(piece.attribution), strongest)}"
+
+    yield Text(
+        Markup("true class <b>{}</b>, predicted <b>{}</b> ({})").format(
+            example.label, example.predicted, percent(example.probability)
+        )
+    )
+    for title, label, colour in (
+        ("Attention", "Tokens shaded by attention", by_attention),
+        ("Attribution", "Tokens shaded by integrated gradients", by_attribution),
+    ):
+        yield Text(title, "kind")
+        yield Strip(label, tuple(_tokens(example, colour, include_text)))
+
+
+def _tokens(
+    example: Example, colour: Callable[[Piece], str], include_text: bool
+) -> Iterator[Token]:
+    for piece in example.pieces:
+        words = piece.placeholder or (piece.word if include_text else None)
+        joined = piece.joined and include_text  # joined boxes would tell long words
+        yield Token(words, colour(piece), joined, bool(piece.placeholder))
+
+
+def _shade(value: float, top: float) -> int:
+    return min(SHADES, round(SHADES * value / top)) if top > 0 else 0
+
+
+CHAPTER = Chapter(name="examples", place=150, title="Examples, word by word", body=body)
