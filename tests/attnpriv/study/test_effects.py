@@ -11,47 +11,41 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from attnpriv.report import as_report
+from attnpriv.report.chapter import NAMES
 from attnpriv.study import CELLS, StudyResult, effects_table, means_table
 from attnpriv.study.effects import MEASURES, StudyRun, compose, student_t, summarise
 from attnpriv.study.writing import cost, markdown
 
 
 def result(name: str, value: float, private: bool) -> dict[str, Any]:
-    """A result of ``audit.json`` in which every measure has the same value."""
-    estimate = {"value": value, "low": value - 1, "high": value + 1}
-    return {
+    """A result of ``audit.json`` in which every main figure has the same value."""
+    run: dict[str, Any] = {
         "name": name,
         "card": {
             "epsilon": 2.999 if private else None,
             "delta": 1e-5 if private else None,
             "private": private,
         },
-        "utility": {"accuracy": estimate, "macro_f1": estimate},
-        "attention": {
-            "overall": {"lift": estimate},
-            "matched": {"lift": estimate},
-            "certificate": {"largest_weight": value, "largest_weight_bound": value},
-        },
-        "attribution": {"lift": {"lift": estimate}},
-        "faithfulness": {"rank_correlation": {"mean": estimate}, "valid": True},
-        "counterfactual": {
-            "overall": {
-                "swap": {"change": estimate, "flips": estimate},
-                "swap_null": {"flips": estimate},
-                "excess": estimate,
-            },
-            "valid": True,
-        },
-        "memorisation": {"difference": estimate, "valid": True},
-        "membership": {"auc": estimate, "valid": True},
-        "robustness": {
-            "radii": [
-                {"scale": scale, "strongest": {**estimate, "value": value + scale - 0.02}}
-                for scale in (0.01, 0.02, 0.05)
-            ],
-            "valid": True,
-        },
     }
+    for figure in MEASURES:
+        estimate = {"value": value, "low": value - 1, "high": value + 1}
+        put(run, NAMES.findall(figure.path), estimate if figure.kind == "estimate" else value)
+    return run
+
+
+def put(into: dict[str, Any], path: list[str], value: Any) -> None:
+    """Put a value where a path leads; of a list, other entries have other values."""
+    name, _, which = path[0].rstrip("]").partition("[")
+    if which:
+        scales = (float(which) - 0.01, float(which), float(which) + 0.03)
+        into[name] = [
+            {"scale": scale, path[1]: {**value, "value": value["value"] + scale - float(which)}}
+            for scale in scales
+        ]
+    elif len(path) == 1:
+        into[name] = value
+    else:
+        put(into.setdefault(name, {}), path[1:], value)
 
 
 def reports(values: list[list[float]]) -> list[dict[str, Any]]:
