@@ -1,10 +1,11 @@
 """The privacy ledger: what looked at the private data, and what ε that cost.
 
-One JSON object a line, in the order in which things happened. An entry either carries the numbers
-from which its ε follows, or says that no ε covers it. Lines are only ever appended, and each is on
-disk before the call returns and before what it states is done, so that a crash can lose work but
-never an expense. Steps of one training are cumulative: its last entry counts. A search that
-releases nothing but its best run has one entry for all that it spent, on disk before this release.
+The file has one JSON object a line, in the order in which things happened. An entry either carries
+the numbers from which its ε follows, or says that no ε covers it. Lines are only ever appended.
+Each is on disk before the call returns, and before what it states is done, so that a crash can lose
+work but never an expense. The steps of one training are cumulative: its last entry counts. A search
+that releases nothing but its best run has one entry for everything it spent, on disk before the
+release.
 """
 
 from __future__ import annotations

@@ -50,8 +50,8 @@ class Candidate:
 
     Attributes:
         config: how the run is fitted; its ``train_size`` is not used.
-        max_grad_norm: C; None takes that of the search.
-        clipping: as in ``PrivacyConfig``; None takes that of the search.
+        max_grad_norm: the clipping norm C of this run; None takes the search's.
+        clipping: as in ``PrivacyConfig``; None takes the search's.
     """
 
     config: TrainConfig
@@ -108,7 +108,7 @@ def _settings(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
         raise InputError("expected candidate as a list of tables, [[candidate]]")
     for name, values in grid.items():
         if not (isinstance(values, list) and values):
-            raise InputError(f"expected grid {name} as a list, not an empty one, got {values!r}")
+            raise InputError(f"expected grid {name} as a list of one value or more, got {values!r}")
     combinations = math.prod(map(len, grid.values())) if grid else 0
     if not 1 <= combinations + len(tables) <= MOST:
         raise InputError(

@@ -39,9 +39,9 @@ class Checkpoint:
     """A training's state after some steps.
 
     Attributes:
-        steps_taken: how many.
-        key: of the steps to come; secret.
-        tensors: the state.
+        steps_taken: number of steps taken.
+        key: the secret key of the steps to come.
+        tensors: everything that steps change, by name.
     """
 
     steps_taken: int

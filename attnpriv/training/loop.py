@@ -23,7 +23,10 @@ STRETCHES = 20  # how often a run looks up what it spends, and saves its state
 
 @dataclass(frozen=True)
 class Schedule:
-    """How many steps on how many of how many rows; together the accountant's q and T."""
+    """How many steps are taken, each on how many of how many rows.
+
+    The accountant's q is ``sample_rate`` and its T is ``steps``.
+    """
 
     rows: int
     batch_size: int
@@ -43,8 +46,8 @@ class Schedule:
 class Training:
     """A training in progress: everything that a step changes.
 
-    The weights, the optimizer's state, the average and the keys of the steps to come are all of its
-    state: ``state`` and ``load_state`` carry it over, bit for bit.
+    Its whole state is the weights, the optimizer's state, the average and the key of the steps to
+    come: ``state`` and ``load_state`` carry it over, bit for bit.
 
     Args:
         records: what to train on; its module is trained in place.
@@ -53,8 +56,8 @@ class Training:
         config: warm-up and decay of the learning rates, decay of the average.
         privacy: clipping and its engine, or None for plain steps.
         noise_multiplier: σ; not used without privacy.
-        keys: the secret behind coins and noise.
-        processes: those that train together, each on its share of every batch.
+        keys: the secret from which batches and noise are drawn.
+        processes: the processes that train together, each on its share of every batch.
     """
 
     def __init__(
@@ -202,7 +205,9 @@ class _PlainStepper:
             loss.backward()  # type: ignore[no-untyped-call]
         reduce([parameter.grad for parameter in parameters])
         if not all(bool(parameter.grad.isfinite().all()) for parameter in parameters):
-            raise InputError("a gradient is not finite: a record or a learning rate is at fault")
+            raise InputError(
+                "a gradient is not finite: lower the learning rates, or check the data"
+            )
         self.optimizer.step()
 
     def close(self) -> None:

@@ -242,7 +242,10 @@ def make_schedule(config: TrainConfig, size: int) -> Schedule:
 
 
 def check_delta(delta: float, size: int, rows: str = "training rows") -> None:
-    """Raise InputError where δ would allow to publish a record at random."""
+    """Raise InputError unless δ is below 1/N.
+
+    A mechanism that publishes one record drawn at random meets every δ from 1/N on.
+    """
     if delta >= 1 / size:
         raise InputError(
             f"expected delta below 1/N = {1 / size:.3g} for {size} {rows}, got {delta:g}"

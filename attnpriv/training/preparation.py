@@ -83,7 +83,7 @@ def build_classifier(
         )
         return Classifier(TextClassifier(shape), HashTokenizer(shape.vocab_size), None)
     if share_layers:
-        raise InputError(f"expected encoder scratch to share layers, got {encoder!r}")
+        raise InputError(f"only the encoder scratch can share its layers, got encoder {encoder!r}")
     folder = encoder_folder(encoder)
     model = load_pretrained(folder, num_labels, attention, pooling)
     file = folder / TOKENIZER

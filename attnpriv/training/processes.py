@@ -1,9 +1,9 @@
 """The processes that train one model together, as torchrun starts them.
 
 All of them draw the same batch from the same key, and each computes the clipped gradients of its
-share. One sum over the processes a step puts these together; then every process adds the same noise
-and takes the same step, so that nothing else is ever exchanged. The processes meet once a step and
-never within it, so that shares of different sizes, empty ones included, need no padding.
+share. Once a step, these are summed over the processes; then every process adds the same noise and
+takes the same step, so that nothing else is ever exchanged. The processes meet once a step and
+never within it, so shares of different sizes, empty ones included, need no padding.
 """
 
 from __future__ import annotations
@@ -107,6 +107,6 @@ def _lost_process_is_an_error() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise InputError(
-            "another process of this training has ended: what it says comes first; then the same "
-            "command with --resume goes on"
+            "another process of this training has ended: mend what its own error says, then run "
+            "the same command with --resume"
         ) from error

@@ -1,8 +1,9 @@
 """Hardened attention learns from plain attention: a student starts as a copy of its teacher.
 
-From few labels alone, clipped attention does not find what plain attention finds. So a plain model
-is fine-tuned first, and its copy, with hardened attention, learns from its answers and its hidden
-states besides the labels. All of that without privacy: the teacher has seen the same records.
+From few labels alone, a model with clipped attention does not find what one with plain attention
+finds. So a plain model is fine-tuned first. Its copy, with hardened attention, then learns from the
+plain model's answers and hidden states besides the labels. None of this is private: the teacher has
+seen the same records.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from attnpriv.models.text import TextClassifier
 from attnpriv.runs.folder import CONFIG, TOKENIZER, WEIGHTS, Run, load_run
 from attnpriv.training.preparation import Classifier
 
+NAMES = {"encoder": "encoder", "pooling": "pooling", "share_layers": "sharing of layers"}
+
 
 def load_teacher(
     path: Path, dataset: Dataset, config: TrainConfig, privacy: PrivacyConfig | None
@@ -33,8 +36,8 @@ def load_teacher(
     """
     if privacy is not None:
         raise InputError(
-            "expected epsilon none where a teacher is, whose answers no noise protects, "
-            f"got {privacy.epsilon:g}"
+            f"expected epsilon none with a teacher, got {privacy.epsilon:g}: the teacher was "
+            "trained on the same records, and no noise protects its answers"
         )
     teacher = load_run(path)
     data = teacher.card.data
@@ -58,7 +61,8 @@ def student_of(teacher: Run, attention: AttentionConfig) -> Classifier:
     config = teacher.model.config
     if attention.score != config.attention.score:
         raise InputError(
-            f"expected score {config.attention.score}, as of the teacher, got {attention.score!r}"
+            f"expected score {config.attention.score}, which the teacher has, "
+            f"got {attention.score!r}"
         )
     model = TextClassifier(replace(config, attention=attention))
     theirs = teacher.model.state_dict().items()
@@ -69,10 +73,13 @@ def student_of(teacher: Run, attention: AttentionConfig) -> Classifier:
 
 
 def check_no_shape(**options: object) -> None:
-    """Raise InputError for an option that would shape a model whose shape is its teacher's."""
+    """Raise InputError for an option that would give a student another shape than its teacher."""
     for name, value in options.items():
         if value is not None:
-            raise InputError(f"expected no {name} where a teacher is, whose it is, got {value!r}")
+            raise InputError(
+                f"--{name.replace('_', '-')} cannot be used with --distil-from, got {value!r}: "
+                f"the student takes the teacher's {NAMES[name]}"
+            )
 
 
 def description(teacher: Run | None) -> dict[str, Any] | None:

@@ -65,11 +65,12 @@ def train(
             or MPNet.
         pooling: how token vectors become one text vector; by default, by ``layers``.
         share_layers: the layers of an encoder from scratch apply one block.
-        distil_from: the run folder of a teacher, trained on the same rows: the model starts with
-            its weights, learns from it besides the labels, as in ``distillation.TaughtRecords``,
-            and has its encoder, pooling and sharing. Without privacy only.
+        distil_from: the run folder of a teacher that was trained on the same rows. The model has
+            the teacher's encoder, pooling and sharing, starts with its weights, and learns from it
+            besides the labels, as in ``distillation.TaughtRecords``. Without privacy only.
         resume: go on with the unfinished training of this run folder.
-        on_step: called with (step, steps, ε spent at most by then) after each step.
+        on_step: called after each step with the step, the number of steps, and an upper bound on
+            the ε spent by then.
 
     Raises:
         InputError: the data, the target or the options cannot be used, or the unfinished training

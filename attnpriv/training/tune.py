@@ -70,16 +70,17 @@ def tune(
         out: the run folder to make.
         encoder: ``scratch``, ``minilm`` or a folder in Hugging Face layout.
         attention: hardening of every layer.
-        candidates: what a run may be; each is as likely, so that one that is named twice is twice
-            as likely. Their steps and batch sizes are filled in as ``train`` does, and they have
-            one seed.
+        candidates: the settings that a run may have. Each run draws one of them, all equally
+            likely, so that a candidate named twice is twice as likely. Their steps and batch sizes
+            are filled in as in ``train``, and all must have the same seed.
         privacy: the target of the whole search, and what the candidates have in common. Its
-            accountant is not used: a search is accounted for in Rényi DP. A noise seed makes all of
-            the search repeatable, and the model not a private one.
+            accountant is not used: a search is accounted for in Rényi DP. A noise seed makes the
+            whole search repeatable, and the model no longer a private one.
         mean_runs: expected number of runs.
         distribution: of the number of runs; see ``selection.RunCount``.
         validation_share: about this share of the rows is scored on, and the rest is trained on.
-        salt: of the hash that tells them apart; public, fixed before anyone looks at the data.
+        salt: of the hash that decides between the two; public, and chosen before anyone looks at
+            the data.
         pooling: how token vectors become one text vector.
         share_layers: the layers of an encoder from scratch apply one block.
         on_step: called with (step, steps) of the run under way, after each of its steps.
@@ -95,23 +96,23 @@ def tune(
     Claim: the weights, the settings and the noised score are (ε, δ)-differentially private with
     respect to adding or removing one record, trained on or validated on, ε as on the card.
 
-    Conditions: the candidates, the share and the salt were fixed without a look at the data. A
+    Conditions: the candidates, the share and the salt were chosen without a look at the data. A
     search is only ever stopped for reasons that have nothing to do with the data or with the number
-    of runs: to stop the long ones and start again would draw that number from another distribution.
+    of runs: stopping long searches to start again would draw that number from another distribution.
 
     Not covered: what the card and the ledger list under ``not_covered``, such as the exact
-    accuracy on the validation rows; who looks at ``on_step``, a clock or the machine's load, and so
-    learns the number of runs; any search that adapts, which this one does not: no run learns from
-    another, and none is stopped early.
+    accuracy on the validation rows; anyone who watches ``on_step``, a clock or the machine's load,
+    and so learns the number of runs; and any search that adapts, which this one does not: no run
+    learns from another, and none is stopped early.
 
     Whatever ends the search early, KeyboardInterrupt included, leaves no file. Nothing was released
-    then and nothing spent, so that the search can start again from nothing; there is no resuming.
+    then and nothing spent, so the search can start again from the beginning; there is no resuming.
     (A process that is killed leaves an empty work folder, which the next command takes over.) The
-    run folder is written when all runs are over, and the times of its files tell nothing of them.
+    run folder is written when all runs are over, and the times of its files say nothing about them.
     """
     processes = os.environ.get("WORLD_SIZE", "1")
     if processes != "1":
-        raise InputError(f"expected a search in one process, got {processes} of them")
+        raise InputError(f"expected a search in one process, got {processes}: do not use torchrun")
     seed = _check(candidates, privacy)
     with (
         writing_is_possible(out, "the search released nothing"),
@@ -216,7 +217,7 @@ def _check(candidates: Sequence[Candidate], privacy: PrivacyConfig) -> int:
     """The seed of all candidates."""
     seeds = {candidate.config.seed for candidate in candidates}
     if len(seeds) != 1:
-        raise InputError(f"expected candidates with one seed, got {len(seeds)} seeds")
+        raise InputError(f"expected all candidates to have one seed, got {len(seeds)} seeds")
     if privacy.noise_multiplier is not None:
         raise InputError(
             "expected no noise_multiplier, as a search finds one for each candidate, "

@@ -8,8 +8,8 @@ engine            how                                                           
 ``ghost``         one backward pass for the norms, a second one for the sum           Opacus
 ================  ==================================================================  ============
 
-All of them add the same sum to float32 rounding; they differ in time, memory and in the layers they
-know.
+All of them compute the same sum, up to float32 rounding. They differ in time, in memory, and in the
+layers that they support.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ STABILITY = 0.01  # γ of automatic clipping, the value of its paper
 
 
 class Engine(Protocol):
-    """What sums clipped gradients.
+    """Sums clipped gradients.
 
     Attributes:
         module: what the losses must be computed with.
-        skipped_records: how many records were left out for a gradient that is not finite.
+        skipped_records: how many records were left out because their gradient was not finite.
     """
 
     module: nn.Module

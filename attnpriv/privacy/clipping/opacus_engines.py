@@ -39,7 +39,7 @@ def _per_record_norms(
 class Hooks:
     """Every per-record gradient written out by hooks, then clipped and summed.
 
-    Claim, arguments and errors as in ``BookKeeping``; any module that Opacus accepts will do.
+    Claim, arguments and errors as in ``BookKeeping``, for any module that Opacus accepts.
     """
 
     def __init__(self, module: nn.Module, clip_factors: Callable[[Tensor], Tensor]) -> None:
@@ -76,10 +76,10 @@ class Ghost:
     be dropped: they end the training. So do layers that computed in half precision, in which the
     second pass would not sum what the first one measured.
 
-    Not covered: a parameter that is used outside its layer too, and a record at whose positions
-    large gradients cancel out. What is summed of them can exceed C: of the one, a part is not
-    measured; of the other, the norm comes from inner products in float32, of which the cancelling
-    leaves no digit that is right.
+    Not covered: a parameter that is also used outside its layer, and a record at whose positions
+    large gradients cancel out. What such a record adds to the sum can exceed C. In the first case,
+    a part of its gradient is not measured. In the second, its norm comes from inner products in
+    float32, and the cancelling leaves no correct digit of it.
     """
 
     skipped_records = 0

@@ -299,7 +299,7 @@ def test_each_row_moves_the_count_by_at_most_one_whatever_the_weights_are() -> N
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"candidates": []}, "candidates with one seed, got 0 seeds"),
+        ({"candidates": []}, "all candidates to have one seed, got 0 seeds"),
         ({"candidates": [Candidate(TrainConfig(seed=s)) for s in (0, 1)]}, "one seed, got 2"),
         ({"privacy": PrivacyConfig(1.0, noise_multiplier=2.0)}, "no noise_multiplier.*got 2.0"),
         ({"privacy": PrivacyConfig(1.0, delta=1 / 101)}, r"delta below 1/N = 0.0099.*101 rows"),
@@ -368,7 +368,7 @@ BAD_FILES = {
     "[grid]": "got 0",
     "grid = 3": "expected grid as a table, .*, got 3",
     "candidate = 3": "expected candidate as a list of tables",
-    "[grid]\nsteps = []": r"expected grid steps as a list, not an empty one, got \[\]",
+    "[grid]\nsteps = []": r"expected grid steps as a list of one value or more, got \[\]",
     "[grid]\nsteps = 5": "expected grid steps as a list, .*, got 5",
     "[grid]\nepochs = [5]": "unknown 'epochs', expected trainable, steps",
     "[grids]\nsteps = [5]": "unknown 'grids', expected grid, candidate",
