@@ -33,7 +33,6 @@ from attnpriv.audit.tasks import one_thread
 from attnpriv.config import AttentionConfig, ModelConfig
 from attnpriv.data import load_dataset
 from attnpriv.data.tokenisation import HashTokenizer
-from attnpriv.explain.gradients import path_ends
 from attnpriv.models.text import TextClassifier
 
 LIMITS = {"attention": 1.3, "integrated_gradients": 1.4}
@@ -99,7 +98,8 @@ def _attention(model: TextClassifier, count: int, rounds: int) -> dict[str, floa
     @torch.inference_mode()
     def bare() -> None:
         for d in range(count):
-            model.forward_with_weights(*documents.padded([d]))
+            inputs = documents.inputs([d])
+            model.run(model.embed(inputs.values), inputs.mask, need_maps=True)
 
     def audit() -> None:
         spans = documents.data.spans
@@ -113,18 +113,18 @@ def _gradients(model: TextClassifier, count: int, rounds: int) -> dict[str, floa
     some = [d for d, flags in enumerate(documents.sensitive) if flags.any()][:count]
     documents = Documents(
         documents.data.subset(some),
+        documents.modality,
         tuple(documents.encodings[d] for d in some),
         tuple(documents.sensitive[d] for d in some),
-        documents.pad_id,
     )
     shares = torch.linspace(0, 1, OPTIONS.ig_steps)[:, None, None]
 
     def bare() -> None:
         for d in range(count):
-            ids, mask = documents.padded([d])
-            baseline, x = path_ends(model, ids, mask, documents.pad_id)
-            path = (baseline + shares * (x - baseline)).requires_grad_()
-            logits = model.forward_embedded(path, mask.expand(len(path), -1))
+            example = documents.embedded(model, d)
+            start = example.baseline
+            path = (start + shares * (example.x - start)).requires_grad_()
+            logits = model.run(path, example.mask.expand(len(path), -1)).outputs
             torch.autograd.grad(logits[:, 0].sum(), path)
 
     def audit() -> None:

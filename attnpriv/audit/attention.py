@@ -43,7 +43,7 @@ from attnpriv.data.records import Span
 from attnpriv.errors import InputError
 from attnpriv.estimates import Control
 from attnpriv.explain.attention import recorded_value_norms
-from attnpriv.models.text import TextClassifier
+from attnpriv.modality import AttentionModel
 
 TINY = float(torch.finfo(torch.float32).tiny)
 ROUNDING = 1e-5  # relative error of float32 sums that a measured value may show over its bound
@@ -162,14 +162,15 @@ class AttentionAccumulator(Tally):
         flags, content = self.documents.sensitive[document], self.documents.content(document)
         n = len(flags)
         self.mass[document] = received[:, flags].sum(1)
-        self.special[document] = received[:, 0] + received[:, -1]
+        self.special[document] = received[:, ~content].sum(1)
         on_sensitive = weights[..., torch.from_numpy(flags)].sum(-1, dtype=torch.float64)
         self.row_mass[document] = on_sensitive.amax(1).numpy()
         logs = weights.clamp(min=TINY).log()  # torch's own entropy takes twice as long
         entropy = -(weights * logs).sum((1, 2), dtype=torch.float64)
         self.entropy[document] = entropy.numpy() / n / np.log(n)
         self.largest[document] = weights.amax((1, 2)).double().numpy()
-        scores, lengths = received[:, content], token_lengths(self.documents, document)
+        scores = self.documents.of_content(document, received)
+        lengths = token_lengths(self.documents, document)
         self.heads.add(document, scores, flags[content], lengths)
         self.controls.add(document, flags[content])
         self.matched_controls.add(document, flags[content], lengths)
@@ -186,7 +187,9 @@ class AttentionAccumulator(Tally):
             documents=len(self.documents),
             documents_with_sensitive=overall.documents,
             sensitive_tokens=overall.tokens,
-            content_tokens=sum(len(e.ids) - 2 for e in self.documents.encodings),
+            content_tokens=sum(
+                int(self.documents.content(d).sum()) for d in range(len(self.documents))
+            ),
             matched_tokens=overall.matched_tokens,
             overall=overall.permuted,
             matched=overall.matched,
@@ -256,7 +259,7 @@ class AttentionAccumulator(Tally):
 
 @torch.inference_mode()
 def measure_attention(
-    model: TextClassifier,
+    model: AttentionModel,
     documents: Documents,
     permutations: int,
     seed: int,
@@ -269,7 +272,7 @@ def measure_attention(
     Memory grows with documents times heads, not with the square of their length.
 
     Args:
-        model: the classifier, in eval mode.
+        model: in eval mode.
         documents: tokenised held-out records.
         permutations: of each null.
         seed: of the nulls and the bootstraps.
@@ -283,14 +286,14 @@ def measure_attention(
     """
     if not len(documents):
         raise InputError("expected documents to measure, got none")
-    shape = (model.config.layers, model.config.heads)
-    statistics = AttentionAccumulator(documents, shape, permutations, seed, spans)
+    statistics = AttentionAccumulator(documents, model.attention_shape, permutations, seed, spans)
     chosen = range(len(documents)) if chosen is None else chosen
     with recorded_value_norms(model) as norms:
         for done, document in enumerate(chosen, start=1):
-            logits, weights = model.forward_with_weights(*documents.padded([document]))
-            statistics.logits[document] = logits[0].numpy()
-            statistics.add(document, torch.cat(weights), torch.cat(norms))
+            inputs = documents.inputs([document])
+            seen = model.run(model.embed(inputs.values), inputs.mask, need_maps=True)
+            statistics.logits[document] = seen.outputs[0].numpy()
+            statistics.add(document, torch.cat(seen.self_attention()), torch.cat(norms))
             norms.clear()
             if progress:
                 progress(done, len(chosen))

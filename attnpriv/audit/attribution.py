@@ -17,7 +17,7 @@ from attnpriv.audit.lift import Lift, LiftAccumulator
 from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.errors import InputError
 from attnpriv.explain.gradients import integrated_gradients
-from attnpriv.models.text import TextClassifier
+from attnpriv.modality import AttentionModel
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def sample_sensitive(documents: Documents, most: int, seed: int) -> list[int]:
 
 
 def measure_attribution(
-    model: TextClassifier,
+    model: AttentionModel,
     documents: Documents,
     targets: Sequence[int],
     *,
@@ -80,7 +80,7 @@ def measure_attribution(
     """The lift of |integrated gradients| on sensitive tokens, over a seeded sample of documents.
 
     Args:
-        model: the classifier.
+        model: in eval mode.
         documents: tokenised held-out records.
         targets: for each of them, the class whose logit is explained.
         most: how many documents to explain at most.
@@ -101,12 +101,11 @@ def measure_attribution(
     errors: list[float] = []
     unconverged = 0
     for row, document in enumerate(chosen):
-        ids, mask = documents.padded([document])
-        target = torch.tensor([targets[document]])
-        found = integrated_gradients(model, ids, mask, target, steps, pad_id=documents.pad_id)
-        content = documents.content(document)
-        flags = documents.sensitive[document][content]
-        statistics.add(row, found.scores[:, content].abs().double().numpy(), flags)
+        example, target = documents.embedded(model, document), torch.tensor([targets[document]])
+        found = integrated_gradients(model, example, target, steps)
+        scores = documents.of_content(document, found.scores.abs().double().numpy())
+        flags = documents.of_content(document, documents.sensitive[document])
+        statistics.add(row, scores, flags)
         errors.append(float(found.error))
         unconverged += not found.converged
         if progress:

@@ -20,7 +20,7 @@ from attnpriv.audit.matched import TokenLift, TokenLiftAccumulator, token_length
 from attnpriv.audit.rollout import layer_names
 from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.explain.gradients import attention_conductance
-from attnpriv.models.text import TextClassifier
+from attnpriv.modality import AttentionModel
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ConductanceResult:
 
 
 def measure_conductance(
-    model: TextClassifier,
+    model: AttentionModel,
     documents: Documents,
     targets: Sequence[int],
     *,
@@ -56,7 +56,7 @@ def measure_conductance(
     corrected over the layers.
 
     Args:
-        model: the classifier, in eval mode.
+        model: in eval mode.
         documents: tokenised held-out records.
         targets: for each of them, the class whose logit is explained.
         most: how many documents to explain at most.
@@ -70,16 +70,15 @@ def measure_conductance(
         InputError: there are no documents.
     """
     chosen = sample_sensitive(documents, most, seed)
-    lifts = TokenLiftAccumulator(len(chosen), model.config.layers, permutations, seed)
+    layers = model.attention_shape[0]
+    lifts = TokenLiftAccumulator(len(chosen), layers, permutations, seed)
     for row, document in enumerate(chosen):
-        ids, mask = documents.padded([document])
-        conductance = attention_conductance(
-            model, ids, mask, targets[document], steps, documents.pad_id
-        )
+        example = documents.embedded(model, document)
+        conductance = attention_conductance(model, example, targets[document], steps)
         scores = conductance.abs().sum((1, 2), dtype=torch.float64).numpy()
-        content = documents.content(document)
-        flags = documents.sensitive[document][content]
-        lifts.add(row, scores[:, content], flags, token_lengths(documents, document))
+        flags = documents.of_content(document, documents.sensitive[document])
+        lengths = token_lengths(documents, document)
+        lifts.add(row, documents.of_content(document, scores), flags, lengths)
         if progress:
             progress(row + 1, len(chosen))
     return ConductanceResult(
@@ -87,7 +86,7 @@ def measure_conductance(
         sampled_from=len(sensitive_documents(documents)),
         steps=steps,
         shares=lifts.mean_shares(),
-        layers=lifts.lifts(layer_names(model.config.layers), resamples),
+        layers=lifts.lifts(layer_names(layers), resamples),
         seed=seed,
     )
 

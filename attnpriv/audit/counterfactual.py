@@ -40,13 +40,13 @@ from attnpriv.audit.swapping import (
     Ids,
     Pool,
     Swapper,
+    class_logits,
     entity_values,
     find_entities,
     find_words,
 )
 from attnpriv.data.records import Span
 from attnpriv.estimates import Control
-from attnpriv.explain.removal import class_logits
 from attnpriv.runs.folder import Run
 
 Answer = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -168,7 +168,8 @@ def _intervene(
     answers: Sequence[Answer], documents: Documents, document: int, cases: Sequence[_Case]
 ) -> Floats:
     """What each intervention does to each answer, [cases, answers, KINDS, MEASURES]."""
-    ids, mask = documents.padded([document])
+    inputs = documents.inputs([document])
+    ids, mask = inputs.values, inputs.mask
     sensitive = torch.from_numpy(documents.sensitive[document])[None]
     all_ids, all_masks = (each.repeat(len(cases), KINDS, 1) for each in (ids, mask))
     for row, case in enumerate(cases):

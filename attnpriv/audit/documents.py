@@ -8,17 +8,20 @@ lies (seen at a width of 15; not at 64 and 384).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from attnpriv.data.records import Dataset, Span
 from attnpriv.data.spans import sensitive_tokens
+from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import Encoding, Tokenizer
-from attnpriv.models.text import pad_batch
+from attnpriv.modality import AttentionModel, Embedded, Inputs, content_of, embed
+
+Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -27,43 +30,51 @@ class Documents:
 
     Attributes:
         data: texts, labels and the spans that count as sensitive.
+        modality: how they were read.
         encodings: one a record.
         sensitive: per record, which of its tokens overlap a span.
-        pad_id: the tokeniser's.
     """
 
     data: Dataset
+    modality: Text
     encodings: tuple[Encoding, ...]
     sensitive: tuple[NDArray[np.bool_], ...]
-    pad_id: int
 
     def __len__(self) -> int:
         return len(self.encodings)
 
-    def content(self, document: int) -> slice:
-        """The positions between [CLS] and [SEP]."""
-        return slice(1, len(self.encodings[document].ids) - 1)
+    def content(self, document: int) -> NDArray[np.bool_]:
+        """Which positions have a place in the text; the model added the others."""
+        return np.array(content_of(self.encodings[document].places), dtype=np.bool_)
 
-    def batches(self, documents: Sequence[int]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        """Each document in a batch of its own: its number, ids [1, T] and mask [1, T]."""
-        for document in documents:
-            yield [document], *self.padded([document])
+    def of_content(self, document: int, values: NDArray[Number]) -> NDArray[Number]:
+        """What of ``values`` [..., T] belongs to the m positions with a place, [..., m]."""
+        return np.compress(self.content(document), values, axis=-1)
 
-    def padded(self, documents: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Ids [B, T] and mask [B, T] of the given documents."""
-        return pad_batch([self.encodings[d] for d in documents], self.pad_id)
+    def has_content(self, document: int) -> bool:
+        """Whether there is such a position."""
+        return bool(self.content(document).any())
+
+    def inputs(self, documents: Sequence[int]) -> Inputs:
+        """The given documents as a model takes them."""
+        return self.modality.collate([self.encodings[d] for d in documents])
+
+    def embedded(self, model: AttentionModel, document: int) -> Embedded:
+        """One document embedded by the model, in a batch of its own."""
+        return embed(model, self.inputs([document]))
 
 
 def prepare(
     tokenizer: Tokenizer, max_length: int, data: Dataset, spans: Sequence[Sequence[Span]]
 ) -> Documents:
     """Tokenise a data set and mark the tokens that overlap the given spans."""
-    encodings = tuple(tokenizer.encode_batch(data.texts, max_length))
+    modality = Text(tokenizer, max_length)
+    encodings = tuple(modality.read(data.texts))
     sensitive = tuple(
-        np.array(sensitive_tokens(encoding.offsets, found), dtype=np.bool_)
+        np.array(sensitive_tokens(encoding.places, found), dtype=np.bool_)
         for encoding, found in zip(encodings, spans, strict=True)
     )
-    return Documents(data, encodings, sensitive, tokenizer.pad_id)
+    return Documents(data, modality, encodings, sensitive)
 
 
 def sample(size: int, most: int, seed: int) -> list[int]:

@@ -19,9 +19,10 @@ from attnpriv.audit.lift import LiftAccumulator
 from attnpriv.audit.statistics import Floats
 from attnpriv.audit.subject import Pass, Progress, Subject
 from attnpriv.data.records import Span
+from attnpriv.data.spans import sensitive_tokens
 from attnpriv.explain.attention import attention_received
 from attnpriv.explain.gradients import integrated_gradients
-from attnpriv.models.text import TextClassifier
+from attnpriv.modality import AttentionModel, Place
 from attnpriv.sensitive import Detector, placeholder
 
 
@@ -56,7 +57,7 @@ class Example:
 
 
 def examples(
-    model: TextClassifier,
+    model: AttentionModel,
     documents: Documents,
     spans: Sequence[Sequence[Span]],
     probabilities: Floats,
@@ -68,7 +69,7 @@ def examples(
     """The documents with the most excess attention, worst first, with attention and attribution.
 
     Args:
-        model: the classifier, in eval mode.
+        model: in eval mode.
         documents: tokenised held-out records.
         spans: what they were prepared with.
         probabilities: of the classes, [documents, K].
@@ -97,21 +98,19 @@ def worst_documents(attention: LiftAccumulator, most: int) -> list[int]:
 
 
 def _example(
-    model: TextClassifier,
+    model: AttentionModel,
     documents: Documents,
     document: int,
     spans: Sequence[Span],
     probabilities: Floats,
     steps: int,
 ) -> Example:
-    ids, mask = documents.padded([document])
+    example = documents.embedded(model, document)
     predicted = int(probabilities.argmax())
     with torch.inference_mode():
-        weights = model.forward_with_weights(ids, mask)[1]
-        received = attention_received(weights, mask)[0].mean((0, 1))
-    scores = integrated_gradients(
-        model, ids, mask, torch.tensor([predicted]), steps, pad_id=documents.pad_id
-    ).scores[0]
+        seen = model.run(example.x, example.mask, need_maps=True)
+        received = attention_received(seen.self_attention(), example.mask)[0].mean((0, 1))
+    scores = integrated_gradients(model, example, torch.tensor([predicted]), steps).scores[0]
     names = documents.data.label_names
     return Example(
         label=names[documents.data.labels[document]],
@@ -132,27 +131,33 @@ def _pieces(
 
     A mean, and one piece whatever the number of tokens, so that the value's length does not show.
     """
-    text, offsets = documents.data.texts[document], documents.encodings[document].offsets
+    text, encoding = documents.data.texts[document], documents.encodings[document]
     groups: list[tuple[str | None, list[int]]] = []
     previous: Span | None = None
-    for token, (start, end) in enumerate(offsets):
-        span = next((s for s in spans if start < s.end and end > s.start and end > start), None)
+    for token, place in enumerate(encoding.places):
+        span = next((s for s in spans if any(sensitive_tokens([place], [s]))), None)
         if span is not None and span is previous:
             groups[-1][1].append(token)
         else:
-            special = None if end > start else "[CLS]" if token == 0 else "[SEP]"
-            groups.append((placeholder(span.entity_type) if span else special, [token]))
+            name = placeholder(span.entity_type) if span else encoding.added.get(token)
+            groups.append((name, [token]))
         previous = span
     return tuple(
         Piece(
             placeholder=name,
-            word=None if name else text[slice(*offsets[tokens[0]])],
-            joined=tokens[0] > 0 and offsets[tokens[0]][0] == offsets[tokens[0] - 1][1] > 0,
+            word=None if name else encoding.word(text, tokens[0]),
+            joined=_joined(encoding.places, tokens[0]),
             attention=sum(attention[t] for t in tokens) / len(tokens),
             attribution=sum(attribution[t] for t in tokens) / len(tokens),
         )
         for name, tokens in groups
     )
+
+
+def _joined(places: Sequence[Place | None], token: int) -> bool:
+    """Whether nothing stands between a token and the one before it."""
+    before, own = (places[token - 1] if token else None), places[token]
+    return before is not None and own is not None and before[1] == own[0]
 
 
 def run(

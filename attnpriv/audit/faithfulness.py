@@ -8,7 +8,7 @@ for comprehensiveness.
 
 A token is removed by masking it out of attention and pooling, as padding is; the others keep their
 positions. A visible padding token in its place would be an input that no model was trained on. The
-special tokens always stay.
+positions that the model added always stay.
 
 Not covered: a text with holes is still no text that people write, and a model may answer it oddly;
 so compare rankings with each other and with the random one rather than read a value alone.
@@ -37,17 +37,17 @@ from attnpriv.audit.statistics import Floats, bootstrap_ratios
 from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.estimates import Control, Estimate, percentile_interval
 from attnpriv.explain.attention import last_attention, rollout_received
-from attnpriv.explain.gradients import integrated_gradients, special_tokens
+from attnpriv.explain.gradients import integrated_gradients
 from attnpriv.explain.removal import leave_one_out, probability_drops, removal_effects
-from attnpriv.models.text import TextClassifier
+from attnpriv.modality import AttentionModel, Embedded
 
 PERCENTS = (1, 5, 10, 20, 50)  # of the content tokens, rounded up: at least one goes
 EXPERIMENTS = 24  # random removals of a document, for the infidelity
 LEAVE_ONE_OUT, RANDOM, SECOND_RANDOM = "leave_one_out", "random", "random_again"
 ATTENTION, GRADIENTS = "attention", "integrated_gradients"
 
-Scorer = Callable[[TextClassifier, Tensor, Tensor, Tensor], Tensor]
-"""Ids [B, T], mask [B, T] and target classes [B] to scores [B, T]; the highest rank first."""
+Scorer = Callable[[AttentionModel, Embedded, Tensor], Tensor]
+"""B embedded examples and target classes [B] to scores [B, T]; the highest rank first."""
 
 
 @dataclass(frozen=True)
@@ -95,29 +95,28 @@ class FaithfulnessResult:
 
 
 def removal_drops(
-    model: TextClassifier, ids: Tensor, mask: Tensor, target: Tensor, scores: Tensor
+    model: AttentionModel, example: Embedded, target: Tensor, scores: Tensor
 ) -> Tensor:
     """How far the target's probability falls at each share of the tokens.
 
     Args:
-        model: the classifier, in eval mode.
-        ids: token ids [B, T].
-        mask: True where a token is, [B, T].
+        model: in eval mode.
+        example: B embedded examples.
         target: class numbers [B].
         scores: of the tokens [B, T]; the highest are first, of equals the one further left.
 
     Returns:
         [B, 2, S]: comprehensiveness, then sufficiency.
     """
-    special = special_tokens(mask)
-    content = mask & ~special
+    content = example.content
+    added = example.mask & ~content
     order = scores.masked_fill(~content, -torch.inf).argsort(stable=True, dim=-1, descending=True)
     rank = order.argsort(-1)
     percents = torch.tensor(PERCENTS)
     count = -(-percents * content.sum(1, keepdim=True) // 100)
     top = (rank[:, None] < count[..., None]) & content[:, None]
-    masks = torch.stack([mask[:, None] & ~top, special[:, None] | top], dim=1)
-    drops = probability_drops(model, ids, mask, target, masks.flatten(1, 2))
+    masks = torch.stack([example.mask[:, None] & ~top, added[:, None] | top], dim=1)
+    drops = probability_drops(model, example, target, masks.flatten(1, 2))
     return drops.reshape(-1, 2, len(PERCENTS))
 
 
@@ -133,7 +132,7 @@ class _Accumulator:
 
 
 def measure_faithfulness(
-    model: TextClassifier,
+    model: AttentionModel,
     documents: Documents,
     targets: Sequence[int],
     *,
@@ -158,7 +157,7 @@ def measure_faithfulness(
     two random rankings must not differ. Where either fails, the result is not valid.
 
     Args:
-        model: the classifier, in eval mode.
+        model: in eval mode.
         documents: tokenised held-out records.
         targets: for each of them, its predicted class.
         most: how many documents to measure at most.
@@ -177,26 +176,23 @@ def measure_faithfulness(
     names = [*given, GRADIENTS, RANDOM, SECOND_RANDOM]
     statistics = _Accumulator(names, len(chosen), permutations, seed)
     for row, document in enumerate(chosen):
-        ids, mask = documents.padded([document])
-        target = torch.tensor([targets[document]])
-        signed = integrated_gradients(
-            model, ids, mask, target, steps, pad_id=documents.pad_id
-        ).scores
+        example, target = documents.embedded(model, document), torch.tensor([targets[document]])
+        signed = integrated_gradients(model, example, target, steps).scores
         with torch.inference_mode():
-            scores = {name: scorer(model, ids, mask, target) for name, scorer in given.items()}
+            scores = {name: scorer(model, example, target) for name, scorer in given.items()}
             scores[GRADIENTS] = signed
             for number, name in enumerate((RANDOM, SECOND_RANDOM)):
-                scores[name] = _random(mask, [seed, document, number])
-            removed = draw_removals(mask, [document], EXPERIMENTS, seed)
-            effects = removal_effects(model, ids, mask, target, removed, documents.pad_id)
+                scores[name] = _random(example.mask, [seed, document, number])
+            removed = draw_removals(example.content, [document], EXPERIMENTS, seed)
+            effects = removal_effects(model, example, target, removed)
             statistics.squared_effect[row] = float(effects.square().mean())
             for i, (name, values) in enumerate(scores.items()):
                 ranking = values.abs() if name == GRADIENTS else values
-                statistics.drops[row, i] = removal_drops(model, ids, mask, target, ranking)[0]
+                statistics.drops[row, i] = removal_drops(model, example, target, ranking)[0]
                 statistics.infidelity[row, i] = float(infidelity(values, removed, effects))
-        content = documents.content(document)
         attention, gradients = (
-            scores[name][0, content].double().numpy() for name in (ATTENTION, GRADIENTS)
+            documents.of_content(document, scores[name][0].double().numpy())
+            for name in (ATTENTION, GRADIENTS)
         )
         statistics.agreement.add(row, document, attention, np.abs(gradients))
         if progress:
@@ -215,7 +211,7 @@ def _result(
     positive, null = _controls(statistics, resamples, seed)
     return FaithfulnessResult(
         documents=len(statistics.drops),
-        sampled_from=sum(len(encoding.ids) > 2 for encoding in documents.encodings),
+        sampled_from=sum(documents.has_content(d) for d in range(len(documents))),
         steps=steps,
         percents=PERCENTS,
         experiments=EXPERIMENTS,

@@ -25,16 +25,16 @@ from attnpriv.audit.statistics import Floats, bootstrap_ratios
 from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.errors import InputError
 from attnpriv.estimates import Control, Estimate, percentile_interval
-from attnpriv.explain.attention import last_attention_received
-from attnpriv.explain.gradients import integrate, special_tokens
-from attnpriv.models.text import TextClassifier
+from attnpriv.explain.attention import last_attention
+from attnpriv.explain.gradients import integrate
+from attnpriv.modality import AttentionModel, Embedded
 
 RADIUS = 0.05  # of the noise, in standard deviations of the document's own coordinates
 DRAWS = 8  # noises for each document
 TOLERANCE = 0.25  # of the positive control: the norm of uniform noise is known to a few per cent
 ROUNDING = 1e-5  # relative error of float32 sums over batches of different size
 
-Explain = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+Explain = Callable[[Embedded, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -84,19 +84,18 @@ def infidelity(scores: Tensor, removed: Tensor, effects: Tensor) -> Tensor:
     return (scale[:, None] * foretold - effects).square().mean(1)
 
 
-def draw_removals(mask: Tensor, documents: list[int], experiments: int, seed: int) -> Tensor:
-    """Random sets of content tokens of all sizes, by seed and document number, [B, P, T]."""
-    removed = np.zeros((len(documents), experiments, mask.shape[1]), dtype=np.bool_)
-    for row, document in enumerate(documents):
-        n = int(mask[row].sum())
+def draw_removals(content: Tensor, documents: list[int], experiments: int, seed: int) -> Tensor:
+    """Random sets of the content [B, T] of all sizes, by seed and document number, [B, P, T]."""
+    removed = np.zeros((len(documents), experiments, content.shape[1]), dtype=np.bool_)
+    for row, (document, own) in enumerate(zip(documents, content.numpy(), strict=True)):
         rng = np.random.default_rng([seed, document, 2])
         share = rng.random((experiments, 1))
-        removed[row, :, 1 : n - 1] = rng.random((experiments, n - 2)) < share
+        removed[row][:, own] = rng.random((experiments, own.sum())) < share
     return torch.from_numpy(removed)
 
 
 def measure_sensitivity(
-    model: TextClassifier,
+    model: AttentionModel,
     documents: Documents,
     targets: list[int],
     *,
@@ -116,7 +115,7 @@ def measure_sensitivity(
     move by the norm of the noise, which is known.
 
     Args:
-        model: the classifier, in eval mode.
+        model: in eval mode.
         documents: tokenised held-out records.
         targets: for each of them, the class whose logit is explained.
         most: how many documents to measure at most.
@@ -137,103 +136,80 @@ def measure_sensitivity(
     measured: Floats = np.zeros((len(chosen), len(explanations)))
     known = np.zeros(len(chosen))
     for row, document in enumerate(chosen):
-        point = _point(model, documents, document, targets[document])
+        example, target = documents.embedded(model, document), torch.tensor([targets[document]])
         for column, explain in enumerate(explanations.values()):
-            measured[row, column] = _largest_move(explain, point, RADIUS, [seed, document, 3])
-        known[row] = _known_move(point)
+            draws = [seed, document, 3]
+            measured[row, column] = _largest_move(explain, example, target, RADIUS, draws)
+        known[row] = _known_move(example)
         if progress:
             progress(row + 1, len(chosen))
-    still = [_largest_move(explain, point, 0.0, [seed]) for explain in explanations.values()]
+    still = [
+        _largest_move(explain, example, target, 0.0, [seed]) for explain in explanations.values()
+    ]
     return _sensitivity_result(documents, measured, known, max(still), steps, resamples, seed)
 
 
 def sample_with_content(documents: Documents, most: int, seed: int) -> list[int]:
-    """A seeded sample of the documents that have a token besides the special ones.
+    """A seeded sample of the documents that have more than what the model adds.
 
     Raises:
         InputError: there is none.
     """
-    eligible = [d for d, encoding in enumerate(documents.encodings) if len(encoding.ids) > 2]
+    eligible = [d for d in range(len(documents)) if documents.has_content(d)]
     if not eligible:
         raise InputError(f"expected documents with content tokens, got none in {len(documents)}")
     return [eligible[i] for i in sample(len(eligible), most, seed)]
 
 
-_Point = tuple[Tensor, Tensor, Tensor, Tensor]  # x [1, T, D], baseline [1, T, D], mask, target
-
-
-def _point(model: TextClassifier, documents: Documents, document: int, target: int) -> _Point:
-    ids, mask = documents.padded([document])
-    with torch.no_grad():
-        baseline = model.embed(torch.where(special_tokens(mask), ids, documents.pad_id))
-        return model.embed(ids), baseline, mask, torch.tensor([target])
-
-
-def _attention(model: TextClassifier) -> Explain:
-    def explain(x: Tensor, baselines: Tensor, mask: Tensor, target: Tensor) -> Tensor:
-        weights = model.encode(x, mask, need_weights=True)[1]
-        assert weights is not None
-        return last_attention_received(weights, mask)
+def _attention(model: AttentionModel) -> Explain:
+    def explain(example: Embedded, target: Tensor) -> Tensor:
+        return last_attention(model, example, target)
 
     return explain
 
 
-def _gradients(model: TextClassifier, steps: int) -> Explain:
-    def explain(x: Tensor, baselines: Tensor, mask: Tensor, target: Tensor) -> Tensor:
-        start, visible, of = baselines[:1], mask[:1], target[:1]  # the noisy copies share them
-        rows = [integrate(model, start, row[None], visible, of, steps).scores for row in x]
+def _gradients(model: AttentionModel, steps: int) -> Explain:
+    def explain(example: Embedded, target: Tensor) -> Tensor:
+        rows = [integrate(model, own, target[:1], steps).scores for own in example.rows()]
         return torch.cat(rows)
 
     return explain
 
 
-def _embedding(x: Tensor, baselines: Tensor, mask: Tensor, target: Tensor) -> Tensor:
-    return x
+def _embedding(example: Embedded, target: Tensor) -> Tensor:
+    return example.x
 
 
-def _deviation(x: Tensor, baseline: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def _deviation(example: Embedded) -> tuple[Tensor, Tensor]:
     """The coordinates that may move, as a mask [1, T, 1], and their standard deviation."""
-    content = (mask & ~special_tokens(mask))[..., None]
-    return content, x[content.expand_as(x)].std(correction=0)
+    content = example.content[..., None]
+    return content, example.x[content.expand_as(example.x)].std(correction=0)
 
 
-def _largest_move(explain: Explain, point: _Point, radius: float, seed: list[int]) -> float:
-    x, baseline, mask, target = point
-    content, deviation = _deviation(x, baseline, mask)
+def _largest_move(
+    explain: Explain, example: Embedded, target: Tensor, radius: float, seed: list[int]
+) -> float:
+    content, deviation = _deviation(example)
     rng = np.random.default_rng(seed)
 
     def perturb(inputs: Tensor) -> Tensor:
         noise = torch.from_numpy(rng.uniform(-radius, radius, inputs.shape)).to(inputs.dtype)
         return inputs + noise * deviation * content
 
-    def explained(
-        inputs: Tensor | tuple[Tensor],
-        baselines: Tensor | tuple[Tensor],
-        additional_forward_args: tuple[Tensor],
-        target: Tensor,
-    ) -> tuple[Tensor]:
-        """Captum hands over some tensors alone and some in tuples of one."""
-        x, start = (each[0] if isinstance(each, tuple) else each for each in (inputs, baselines))
-        return (explain(x, start, additional_forward_args[0], target),)
+    def explained(inputs: Tensor | tuple[Tensor], target: Tensor) -> tuple[Tensor]:
+        """Captum hands over the example alone, or its noisy copies in a tuple of one."""
+        x = inputs[0] if isinstance(inputs, tuple) else inputs
+        return (explain(example.moved_to(x), target),)
 
-    moved = sensitivity_max(
-        explained,
-        x,
-        perturb,
-        n_perturb_samples=DRAWS,
-        baselines=baseline,
-        additional_forward_args=(mask,),
-        target=target,
-    )
+    moved = sensitivity_max(explained, example.x, perturb, n_perturb_samples=DRAWS, target=target)
     return float(moved)
 
 
-def _known_move(point: _Point) -> float:
+def _known_move(example: Embedded) -> float:
     """The expected move of the embedding itself: uniform noise has a variance of r²/3."""
-    x, baseline, mask, _ = point
-    content, deviation = _deviation(x, baseline, mask)
-    coordinates = int(content.sum()) * x.shape[-1]
-    return float(RADIUS * deviation * (coordinates / 3) ** 0.5 / x.norm())
+    content, deviation = _deviation(example)
+    coordinates = int(content.sum()) * example.x.shape[-1]
+    return float(RADIUS * deviation * (coordinates / 3) ** 0.5 / example.x.norm())
 
 
 def _sensitivity_result(
@@ -256,7 +232,7 @@ def _sensitivity_result(
     null = Control("radius 0, one document: nothing moves beyond rounding", still, still < ROUNDING)
     return SensitivityResult(
         documents=len(measured),
-        sampled_from=sum(len(encoding.ids) > 2 for encoding in documents.encodings),
+        sampled_from=sum(documents.has_content(d) for d in range(len(documents))),
         radius=RADIUS,
         draws=DRAWS,
         steps=steps,

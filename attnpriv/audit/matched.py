@@ -61,8 +61,8 @@ class TokenLift:
 
 def token_lengths(documents: Documents, document: int) -> Numbers:
     """Characters of each content token of a document."""
-    offsets = np.array(documents.encodings[document].offsets)[documents.content(document)]
-    return np.asarray(offsets[:, 1] - offsets[:, 0])
+    places = documents.encodings[document].places
+    return np.array([end - start for start, end in filter(None, places)], dtype=np.int64)
 
 
 def partners(sensitive: Flags, lengths: Numbers) -> Numbers:

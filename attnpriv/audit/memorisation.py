@@ -37,6 +37,7 @@ from attnpriv.audit.swapping import (
     Key,
     Pool,
     Swapper,
+    class_logits,
     entity_keys,
     entity_values,
     find_entities,
@@ -51,7 +52,6 @@ from attnpriv.estimates import (
     Estimate,
     percentile_interval,
 )
-from attnpriv.explain.removal import class_logits
 from attnpriv.models.text import TextClassifier
 from attnpriv.runs.folder import Run
 

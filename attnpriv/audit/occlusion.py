@@ -29,7 +29,7 @@ from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.estimates import Estimate
 from attnpriv.explain.gradients import integrated_gradients
 from attnpriv.explain.removal import occlusion
-from attnpriv.models.text import TextClassifier
+from attnpriv.modality import AttentionModel
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class OcclusionResult:
 
 
 def measure_occlusion(
-    model: TextClassifier,
+    model: AttentionModel,
     documents: Documents,
     targets: Sequence[int],
     *,
@@ -83,7 +83,7 @@ def measure_occlusion(
     holds sensitive tokens, lifts are undefined and the agreement is still measured.
 
     Args:
-        model: the classifier, in eval mode.
+        model: in eval mode.
         documents: tokenised held-out records.
         targets: for each of them, the class whose logit is explained.
         most: how many documents to explain at most.
@@ -100,16 +100,13 @@ def measure_occlusion(
     lifts = TokenLiftAccumulator(len(chosen), 2, permutations, seed)
     agreement = RankCorrelations(len(chosen), permutations, seed)
     for row, document in enumerate(chosen):
-        ids, mask = documents.padded([document])
-        target = torch.tensor([targets[document]])
-        gradients = integrated_gradients(
-            model, ids, mask, target, steps, pad_id=documents.pad_id
-        ).scores
+        example, target = documents.embedded(model, document), torch.tensor([targets[document]])
+        gradients = integrated_gradients(model, example, target, steps).scores
         with torch.inference_mode():
-            effects = occlusion(model, ids, mask, target, documents.pad_id)
-        content = documents.content(document)
-        scores = torch.cat([effects, gradients])[:, content].abs().double().numpy()
-        flags = documents.sensitive[document][content]
+            effects = occlusion(model, example, target)
+        both = torch.cat([effects, gradients]).abs().double().numpy()
+        scores = documents.of_content(document, both)
+        flags = documents.of_content(document, documents.sensitive[document])
         lifts.add(row, scores, flags, token_lengths(documents, document))
         agreement.add(row, document, *scores)
         if progress:

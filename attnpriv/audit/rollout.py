@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -45,13 +46,13 @@ class FlowAccumulator(Tally):
 
     def add(self, document: int, weights: Tensor, received: Tensor, norms: Tensor) -> None:
         """Take in a document's weights [L, H, T, T], their mean over queries and value norms."""
-        content = self.documents.content(document)
-        flags = self.documents.sensitive[document][content]
+        of_content = partial(self.documents.of_content, document)
+        flags = of_content(self.documents.sensitive[document])
         lengths = token_lengths(self.documents, document)
         reached = rollout(weights.mean(1, keepdim=True).double()).mean(0, keepdim=True)
         carried = (received * norms).flatten(0, 1)
-        self.rollout.add(document, reached[:, content].numpy(), flags, lengths)
-        self.norm_weighted.add(document, carried[:, content].numpy(), flags, lengths)
+        self.rollout.add(document, of_content(reached.numpy()), flags, lengths)
+        self.norm_weighted.add(document, of_content(carried.numpy()), flags, lengths)
 
     def result(self, resamples: int) -> FlowResult:
         """The lifts of both, norm-weighted attention also by layer and by head."""

@@ -11,6 +11,7 @@ beside each (``attnpriv.audit.matched``) takes that out.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -56,15 +57,16 @@ class Subsets(Tally):
 
     def add(self, document: int, scores: Floats) -> None:
         """Add the scores [S, m] of the m content tokens of a document."""
-        content = self._documents.content(document)
+        of_content = partial(self._documents.of_content, document)
         members = np.zeros((self._sets.shares.shape[1], scores.shape[1]), dtype=np.bool_)
         label = len(self._types) + self._documents.data.labels[document]
-        members[label] = self._documents.sensitive[document][content]
-        offsets = self._documents.encodings[document].offsets[content]
+        members[label] = of_content(self._documents.sensitive[document])
+        places = self._documents.encodings[document].places
         found = self._spans[document] if self._spans is not None else ()
         for name in {span.entity_type for span in found}:
             own = [span for span in found if span.entity_type == name]
-            members[self._types.index(name)] = sensitive_tokens(offsets, own)
+            marked = np.array(sensitive_tokens(places, own), dtype=np.bool_)
+            members[self._types.index(name)] = of_content(marked)
         self._sets.add(document, scores, members, token_lengths(self._documents, document))
 
     def by_type(self, resamples: int) -> tuple[TokenLift, ...]:

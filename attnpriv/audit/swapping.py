@@ -13,11 +13,16 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from attnpriv.audit.documents import Documents
 from attnpriv.data.records import Span
 from attnpriv.data.spans import sensitive_tokens
 from attnpriv.data.tokenisation import Tokenizer
+from attnpriv.explain.removal import ROWS_AT_ONCE
+from attnpriv.modality import Place
+from attnpriv.models.text import TextClassifier
 
 WORD = ""  # the kind of words that are not sensitive; no entity type is empty
 TRIES = 8  # replacements that are tokenised before an entity is left out
@@ -55,16 +60,15 @@ def find_entities(documents: Documents, document: int, spans: Sequence[Span]) ->
 
     Tokens belong to a span by the rule of ``attnpriv.data.spans``.
     """
-    text, offsets = documents.data.texts[document], documents.encodings[document].offsets
-    seen = max((end for _, end in offsets), default=0)
+    text, encoding = documents.data.texts[document], documents.encodings[document]
     mentions: dict[tuple[str, str], list[Span]] = defaultdict(list)
     for span in spans:
         mentions[span.entity_type, text[span.start : span.end]].append(span)
     found = []
     for (kind, value), group in mentions.items():
-        tokens = [np.flatnonzero(sensitive_tokens(offsets, [span])) for span in group]
+        tokens = [np.flatnonzero(sensitive_tokens(encoding.places, [span])) for span in group]
         sizes = {len(each) for each in tokens}
-        if len(sizes) == 1 and min(sizes) and all(span.end <= seen for span in group):
+        if len(sizes) == 1 and min(sizes) and all(span.end <= encoding.end for span in group):
             starts = tuple(span.start for span in group)
             positions = tuple(np.concatenate(tokens).tolist())
             found.append(Entity(kind, value, starts, positions, sizes.pop()))
@@ -73,20 +77,34 @@ def find_entities(documents: Documents, document: int, spans: Sequence[Span]) ->
 
 def find_words(documents: Documents, document: int) -> list[Entity]:
     """The words between white space that hold no sensitive token, each mention for itself."""
-    text, offsets = documents.data.texts[document], documents.encodings[document].offsets
-    runs: list[list[int]] = []
-    content = range(len(offsets))[documents.content(document)]
-    for token in content:
-        if not runs or offsets[token][0] > offsets[token - 1][1]:
-            runs.append([])
-        runs[-1].append(token)
+    text = documents.data.texts[document]
     found = []
-    for run in runs:
-        start, end = offsets[run[0]][0], offsets[run[-1]][1]
+    for run, start, end in _runs(documents.encodings[document].places):
         alone = text[start - 1 : start].strip() == "" == text[end : end + 1].strip()
         if alone and not documents.sensitive[document][run].any():
             found.append(Entity(WORD, text[start:end], (start,), tuple(run), len(run)))
     return found
+
+
+def _runs(places: Sequence[Place | None]) -> list[tuple[list[int], int, int]]:
+    """Tokens with nothing between them: their positions, their first character and their end."""
+    runs: list[tuple[list[int], int, int]] = []
+    for token, place in enumerate(places):
+        if place is None:
+            continue
+        start, end = place
+        if runs and start <= runs[-1][2]:
+            before, start, _ = runs.pop()
+            runs.append(([*before, token], start, end))
+        else:
+            runs.append(([token], start, end))
+    return runs
+
+
+def class_logits(model: TextClassifier, ids: Tensor, mask: Tensor) -> Tensor:
+    """Class logits [N, K] of token ids [N, T] under a mask [N, T], a few rows at a time."""
+    parts = zip(ids.split(ROWS_AT_ONCE), mask.split(ROWS_AT_ONCE), strict=True)
+    return torch.cat([model(*part) for part in parts])
 
 
 class Pool:

@@ -143,10 +143,10 @@ def one_thread() -> Iterator[None]:
 
 def attention_of(subject: Subject) -> AttentionAccumulator:
     """An accumulator for the run's attention, without any document yet."""
-    config, options = subject.run.model.config, subject.options
+    options = subject.options
     return AttentionAccumulator(
         subject.documents,
-        (config.layers, config.heads),
+        subject.run.model.attention_shape,
         options.permutations,
         options.seed,
         subject.spans_of(subject.rows.held_out),
@@ -177,6 +177,7 @@ def _logits(
     """Class logits [chosen, K], by the same pass as held-out rows: rounding must not tell them."""
     rows = []
     for done, document in enumerate(chosen, start=1):
-        rows.append(model.forward_with_weights(*documents.padded([document]))[0])
+        inputs = documents.inputs([document])
+        rows.append(model.run(model.embed(inputs.values), inputs.mask, need_maps=True).outputs)
         progress(done, len(chosen))
     return torch.cat(rows).double().numpy()

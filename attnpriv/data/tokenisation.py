@@ -1,4 +1,4 @@
-"""Texts to token ids with character offsets. Nothing here is ever fitted to a data set.
+"""Texts to token ids with their places in the text. Nothing here is ever fitted to a data set.
 
 Both tokenisers are fixed before any private text is seen, and no text changes their state. So their
 vocabulary costs no privacy budget, and one object may serve many threads.
@@ -18,10 +18,12 @@ import tokenizers
 from tokenizers import Regex, models, pre_tokenizers
 
 from attnpriv.errors import InputError
+from attnpriv.modality import Place
 
 # The tokens that pad a batch, begin a text and end it.
 BERT_TOKENS = ("[PAD]", "[CLS]", "[SEP]")
 MPNET_TOKENS = ("<pad>", "<s>", "</s>")
+ADDED = BERT_TOKENS[1:]  # the names that users see for the two special tokens of any tokeniser
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +33,27 @@ class Encoding:
     Attributes:
         ids: the special token that begins a text, such as [CLS], the tokens, and the special token
             that ends it.
-        offsets: the ``(start, end)`` of each id in characters of the original text; (0, 0) for the
-            two special tokens.
+        places: the ``(start, end)`` of each id in characters of the original text; None for the two
+            special tokens, which the model added.
     """
 
     ids: tuple[int, ...]
-    offsets: tuple[tuple[int, int], ...]
+    places: tuple[Place | None, ...]
+
+    @property
+    def added(self) -> dict[int, str]:
+        """The positions that the model added, and what people call them."""
+        positions = [i for i, place in enumerate(self.places) if place is None]
+        return dict(zip(positions, ADDED, strict=True))
+
+    @property
+    def end(self) -> int:
+        """Up to which character of the text its tokens reach."""
+        return max((end for _, end in filter(None, self.places)), default=0)
+
+    def word(self, text: str, position: int) -> str:
+        """What stands at a position of the text that was tokenised."""
+        return self.added.get(position) or text[slice(*self.places[position] or ())]
 
 
 class Tokenizer(Protocol):
@@ -94,7 +111,7 @@ class HashTokenizer:
             self._id(piece, _continues(previous, end, piece, start))
             for (previous, (_, end)), (piece, (start, _)) in pairwise([("", (0, 0)), *pieces])
         ]
-        return _wrap(self._cls_id, ids, [offsets for _, offsets in pieces], self._sep_id)
+        return _wrap(self._cls_id, ids, [place for _, place in pieces], self._sep_id)
 
     def encode_batch(self, texts: Sequence[str], max_length: int) -> list[Encoding]:
         """Tokenise many texts; see ``Tokenizer``."""
@@ -229,7 +246,5 @@ def _check_unicode(text: str) -> None:
         raise InputError(f"the text is not valid Unicode at character {error.start}") from None
 
 
-def _wrap(
-    cls_id: int, ids: Sequence[int], offsets: Sequence[tuple[int, int]], sep_id: int
-) -> Encoding:
-    return Encoding((cls_id, *ids, sep_id), ((0, 0), *offsets, (0, 0)))
+def _wrap(cls_id: int, ids: Sequence[int], places: Sequence[Place], sep_id: int) -> Encoding:
+    return Encoding((cls_id, *ids, sep_id), (None, *places, None))

@@ -1,13 +1,13 @@
-"""Attention as an explanation: what each token receives, by weights, by rollout, by value norms.
+"""Attention as an explanation: what each position receives, by weights, by rollout, by value norms.
 
-Rollout follows the residual stream: at each layer half of a token stays, half is mixed by the mean
-of the heads, and the layers are multiplied. The norm of a value counts what a weight carries: a key
-that is attended to but whose value vector is short adds little.
+Rollout follows the residual stream: at each layer half of a position stays, half is mixed by the
+mean of the heads, and the layers are multiplied. The norm of a value counts what a weight carries:
+a key that is attended to but whose value vector is short adds little.
 
 Not covered: rollout ignores the feed-forward layers, values and norms; norms of values ignore the
 residual, the layer norms and how heads cancel each other.
 
-Shapes: B batch, L layers, H heads, T tokens, Dh head width, D model width.
+Shapes: B batch, L layers, H heads, T positions, Dh head width, D model width.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from attnpriv.attention import MultiHeadSelfAttention
-from attnpriv.models.text import TextClassifier
+from attnpriv.modality import AttentionModel, Embedded
 
 
 def attention_received(weights: Sequence[Tensor], mask: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def attention_received(weights: Sequence[Tensor], mask: Tensor) -> Tensor:
 
     Args:
         weights: of L layers, each [B, H, T, T].
-        mask: True where a token is, [B, T].
+        mask: True where a position is, [B, T].
 
     Returns:
         [B, L, H, T]; each row sums to 1 over T, padding gets 0.
@@ -40,18 +40,20 @@ def attention_received(weights: Sequence[Tensor], mask: Tensor) -> Tensor:
     )
 
 
-def last_attention(model: TextClassifier, ids: Tensor, mask: Tensor, target: Tensor) -> Tensor:
-    """The attention that each token gets in the last layer, mean over heads and queries, [B, T]."""
-    return last_attention_received(model.forward_with_weights(ids, mask)[1], mask)
+def last_attention(model: AttentionModel, example: Embedded, target: Tensor) -> Tensor:
+    """The attention that each position gets in the last layer, mean over heads and queries, [B, T].
 
-
-def last_attention_received(weights: Sequence[Tensor], mask: Tensor) -> Tensor:
-    """The same of weights that are there, L times [B, H, T, T]."""
-    return attention_received(weights[-1:], mask).mean((1, 2))
+    Args:
+        model: in eval mode.
+        example: B embedded examples.
+        target: not used; it makes this a scorer like those that explain one class.
+    """
+    weights = model.run(example.x, example.mask, need_maps=True).self_attention()
+    return attention_received(weights[-1:], example.mask).mean((1, 2))
 
 
 def rollout(weights: Tensor) -> Tensor:
-    """How much of each input token reaches each token after the last layer.
+    """How much of each input position reaches each position after the last layer.
 
     Args:
         weights: one document's, [L, H, T, T], first layer first.
@@ -69,16 +71,17 @@ def rollout(weights: Tensor) -> Tensor:
     return flow
 
 
-def rollout_received(model: TextClassifier, ids: Tensor, mask: Tensor, target: Tensor) -> Tensor:
-    """How much of each token reaches the last layer, mean over the visible queries, [B, T].
+def rollout_received(model: AttentionModel, example: Embedded, target: Tensor) -> Tensor:
+    """How much of each position reaches the last layer, mean over the visible queries, [B, T].
 
     Args:
-        model: the classifier, in eval mode.
-        ids: token ids [B, T].
-        mask: True where a token is, [B, T].
-        target: not used; it makes this a scorer like those that explain one class.
+        model: in eval mode.
+        example: B embedded examples.
+        target: as in ``last_attention``.
     """
-    weights = torch.stack(model.forward_with_weights(ids, mask)[1], dim=1)
+    mask = example.mask
+    seen = model.run(example.x, mask, need_maps=True)
+    weights = torch.stack(seen.self_attention(), dim=1)
     queries = mask / mask.sum(1, keepdim=True)
     reached = [row @ rollout(own) for row, own in zip(queries, weights, strict=True)]
     return torch.stack(reached) * mask
@@ -113,7 +116,7 @@ def _norms(values: Tensor, gram: Tensor) -> Tensor:
 
 
 @contextmanager
-def recorded_value_norms(model: TextClassifier) -> Iterator[list[Tensor]]:
+def recorded_value_norms(model: AttentionModel) -> Iterator[list[Tensor]]:
     """Collect ``value_norms`` of every layer, L times [B, H, T], while the model runs.
 
     The caller empties the list between forward passes.
@@ -127,7 +130,7 @@ def recorded_value_norms(model: TextClassifier) -> Iterator[list[Tensor]]:
         module.core.register_forward_pre_hook(
             partial(record, _gram(module.output.weight, module.core.heads))
         )
-        for module in model.modules()
+        for module in model.blocks.modules()
         if isinstance(module, MultiHeadSelfAttention)
     ]
     try:

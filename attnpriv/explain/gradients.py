@@ -1,9 +1,9 @@
-"""Gradients along a path: integrated gradients of the tokens, conductance of attention weights.
+"""Gradients along a path: integrated gradients of positions, conductance of attention weights.
 
-Both run from a text of padding tokens to the text. Integrated gradients say which tokens moved the
+Both run from the baseline to the example. Integrated gradients say which positions moved the
 answer; conductance says how much of that movement went through each attention weight.
 
-Shapes: B batch, L layers, H heads, T tokens, D model width.
+Shapes: B batch, L layers, H heads, T positions, D model width.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from captum.attr import IntegratedGradients
 from torch import Tensor
 from torch.nn.functional import pad
 
-from attnpriv.models.text import TextClassifier
+from attnpriv.modality import AttentionModel, Embedded
 
 # Errors of the integration, as shares of what the scores should add up to: a path is refined until
 # its error is within the goal, and its scores count as converged within the tolerance.
@@ -35,14 +35,14 @@ ROWS_AT_ONCE = 64  # points of paths in one forward and backward pass; bounds me
 
 @dataclass(frozen=True)
 class Attribution:
-    """The scores of the tokens of B texts, and how far they can be trusted.
+    """The scores of the positions of B examples, and how far they can be trusted.
 
     Attributes:
         scores: [B, T].
-        error: for each text the convergence deltas of all pieces of its path, added up without
+        error: for each example the convergence deltas of all pieces of its path, added up without
             their signs, [B]; by no more does the sum of its scores miss the difference of logits.
         tolerance: the error up to which scores count as converged, [B].
-        points: on the path of each text, [B].
+        points: on the path of each example, [B].
     """
 
     scores: Tensor
@@ -52,55 +52,51 @@ class Attribution:
 
     @property
     def converged(self) -> Tensor:
-        """For each text, whether its error is within the tolerance, [B]."""
+        """For each example, whether its error is within the tolerance, [B]."""
         return self.error <= self.tolerance
 
 
 def integrated_gradients(
-    model: TextClassifier,
-    ids: Tensor,
-    mask: Tensor,
+    model: AttentionModel,
+    example: Embedded,
     target: Tensor,
     steps: int = 32,
     *,
-    pad_id: int = 0,
     check: Callable[[], None] | None = None,
 ) -> Attribution:
-    """How much each token moved the target's logit away from that of a text of padding tokens.
+    """How much each position moved the target's logit away from that of the baseline.
 
-    The path runs straight from the baseline, in which every token between the first and the last
-    is the padding token at the same position, to the text. It is cut into pieces, on each of which
+    The path runs straight from the baseline, in which everything with a place in the record is
+    padding at the same position, to the example. It is cut into pieces, on each of which
     Captum integrates by Gauss and Legendre. Pieces that miss the difference of the logits at their
     ends are halved, until the errors of all pieces together are within 1 % of the difference of
     the logits at the ends of the path, or 512 points are spent (128 of the longest texts). Short
-    texts need that: where one word turns into another, the logit all but jumps. A text's scores
-    depend on that text alone.
+    texts need that: where one word turns into another, the logit all but jumps. The scores of an
+    example depend on that example alone.
 
     Args:
-        model: the classifier, in eval mode.
-        ids: token ids [B, T].
-        mask: True where a token is, [B, T], at the beginning of each row.
+        model: in eval mode.
+        example: B embedded examples.
         target: class numbers [B].
         steps: points on the path before it is refined; rounded up to whole pieces.
-        pad_id: id of the padding token.
         check: called before each refinement; what it raises ends the work.
 
     Returns:
-        Scores summed over D; zero at padding and at the special tokens, which both ends of the path
-        share. Their sum is the difference of the two logits up to the error. Texts whose error
-        stays above 5 % are told by ``Attribution.converged``.
+        Scores summed over D; zero at padding and at what the model added, which both ends of the
+        path share. Their sum is the difference of the two logits up to the error. Examples whose
+        error stays above 5 % are told by ``Attribution.converged``.
 
     Source: Sundararajan, Taly and Yan 2017 (arXiv:1703.01365), equation 1. Not covered: another
     baseline gives other scores; they explain this model's answer, not the world. A small error says
     that the scores add up, not that each of them is as exact.
     """
-    rows = []
-    for row, length in enumerate(mask.sum(1).tolist()):
-        own = ids[row : row + 1, :length], mask[row : row + 1, :length]
-        baseline, x = path_ends(model, *own, pad_id)
-        rows.append(integrate(model, baseline, x, own[1], target[row : row + 1], steps, check))
+    rows = [
+        integrate(model, own, target[row : row + 1], steps, check)
+        for row, own in enumerate(example.rows())
+    ]
+    width = example.mask.shape[1]
     return Attribution(
-        torch.cat([pad(row.scores, (0, ids.shape[1] - row.scores.shape[1])) for row in rows]),
+        torch.cat([pad(row.scores, (0, width - row.scores.shape[1])) for row in rows]),
         torch.cat([row.error for row in rows]),
         torch.cat([row.tolerance for row in rows]),
         torch.cat([row.points for row in rows]),
@@ -108,19 +104,17 @@ def integrated_gradients(
 
 
 def integrate(
-    model: TextClassifier,
-    baseline: Tensor,
-    x: Tensor,
-    mask: Tensor,
+    model: AttentionModel,
+    example: Embedded,
     target: Tensor,
     steps: int,
     check: Callable[[], None] | None = None,
 ) -> Attribution:
-    """``integrated_gradients`` of one text between given ends of the path, both [1, T, D]."""
+    """``integrated_gradients`` of a single example without padding."""
     edges = torch.linspace(0, 1, math.ceil(steps / POINTS) + 1)
-    measure = _Path(model, baseline, x, mask, target).integrate
+    measure = _Path(model, example, target).integrate
     pieces = measure(edges[:-1], edges[1:])
-    points, most = POINTS * len(pieces.missed), _most_points(x.shape[1])
+    points, most = POINTS * len(pieces.missed), _most_points(example.mask.shape[1])
     for _ in range(MOST_HALVINGS):
         missed, goal = pieces.missed.abs(), pieces.allowed(GOAL)
         # An error that is not finite is no larger than anything: nothing is left to refine.
@@ -133,7 +127,7 @@ def integrate(
         points += POINTS * len(halves.missed)
         pieces = pieces.join(~poor, halves)
     return Attribution(
-        pieces.total()[None].to(x.dtype),
+        pieces.total()[None].to(example.x.dtype),
         pieces.missed.abs().sum()[None],
         torch.tensor([pieces.allowed(TOLERANCE)], dtype=torch.float64),
         torch.tensor([points]),
@@ -182,12 +176,10 @@ class _Pieces:
 
 @dataclass(frozen=True)
 class _Path:
-    """The straight line from a baseline to a text, both [1, T, D], and the class asked about."""
+    """The straight line from an example's baseline to itself, and the class asked about."""
 
-    model: TextClassifier
-    baseline: Tensor
-    x: Tensor
-    mask: Tensor
+    model: AttentionModel
+    example: Embedded
     target: Tensor
 
     def integrate(self, start: Tensor, end: Tensor) -> _Pieces:
@@ -199,37 +191,26 @@ class _Path:
         return _Pieces(start, end, scores, missed)
 
     def _at(self, share: Tensor) -> Tensor:
-        return self.baseline + share[:, None, None] * (self.x - self.baseline)
+        start = self.example.baseline
+        return start + share[:, None, None] * (self.example.x - start)
+
+    def _outputs(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.model.run(x, mask).outputs
 
     def _captum(self, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-        attributions, missed = IntegratedGradients(self.model.forward_embedded).attribute(
+        attributions, missed = IntegratedGradients(self._outputs).attribute(
             last,
             baselines=first,
             target=self.target.expand(len(first)),
-            additional_forward_args=(self.mask.expand(len(first), -1),),
+            additional_forward_args=(self.example.mask.expand(len(first), -1),),
             n_steps=POINTS,
             return_convergence_delta=True,
         )
         return attributions.sum(-1).detach().double(), missed.detach().double()
 
 
-@torch.no_grad()
-def path_ends(
-    model: TextClassifier, ids: Tensor, mask: Tensor, pad_id: int
-) -> tuple[Tensor, Tensor]:
-    """The embeddings [B, T, D] of padding between the special tokens, and of the text."""
-    return model.embed(torch.where(special_tokens(mask), ids, pad_id)), model.embed(ids)
-
-
-def special_tokens(mask: Tensor) -> Tensor:
-    """The first and the last visible position of each row, [CLS] and [SEP], as a mask [B, T]."""
-    positions = torch.arange(mask.shape[1], device=mask.device)
-    last = mask.sum(1, keepdim=True) - 1
-    return mask & ((positions == 0) | (positions == last))
-
-
 def attention_conductance(
-    model: TextClassifier, ids: Tensor, mask: Tensor, target: int, steps: int, pad_id: int
+    model: AttentionModel, example: Embedded, target: int, steps: int
 ) -> Tensor:
     """How much of an answer goes through each attention weight, by the trapezoidal rule.
 
@@ -242,12 +223,10 @@ def attention_conductance(
     share. The tests compare the two.
 
     Args:
-        model: the classifier, in eval mode.
-        ids: token ids [1, T].
-        mask: True where a token is, [1, T].
+        model: in eval mode.
+        example: one embedded example.
         target: class number.
         steps: intervals on the path.
-        pad_id: id of the padding token.
 
     Returns:
         [L, H, T, T].
@@ -256,14 +235,11 @@ def attention_conductance(
     layer passes on by its residual, and what reaches the answer through the values; so the
     conductances of a layer do not sum to the answer.
     """
-    baseline, x = path_ends(model, ids, mask, pad_id)
     shares = torch.linspace(0, 1, steps + 1)[:, None, None]
-    path = (baseline + shares * (x - baseline)).requires_grad_()
-    masks = mask.expand(len(path), -1)
-    states, weights = model.encode(path, masks, need_weights=True)
-    assert weights is not None
-    logits = model.head(model.pool(states, masks))[:, target]
-    gradients = torch.autograd.grad(logits.sum(), weights)
+    path = (example.baseline + shares * (example.x - example.baseline)).requires_grad_()
+    seen = model.run(path, example.mask.expand(len(path), -1), need_maps=True)
+    weights = seen.self_attention()
+    gradients = torch.autograd.grad(seen.outputs[:, target].sum(), weights)
     return torch.stack(
         [
             ((slope[1:] + slope[:-1]) / 2 * (layer[1:] - layer[:-1]).detach()).sum(0)

@@ -15,8 +15,10 @@ from torch.nn import functional as F
 
 from attnpriv.attention import HardenedAttention, MultiHeadSelfAttention, Packing
 from attnpriv.config import ModelConfig, parse_trainable
+from attnpriv.data.text import pad_batch
 from attnpriv.data.tokenisation import Encoding
 from attnpriv.errors import InputError
+from attnpriv.modality import AttentionMap, Pass
 from attnpriv.models.lora import LowRankLinear, add_adapters, merge_adapters
 
 INITIAL_STD = 0.02  # of every weight matrix, as in BERT (Devlin et al. 2019)
@@ -156,17 +158,19 @@ class TextClassifier(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Class logits [B, K] for ids [B, T] under mask [B, T]."""
-        return self.forward_embedded(self.embed(ids), mask)
+        return self.run(self.embed(ids), mask).outputs
 
-    def forward_embedded(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Class logits [B, K] for token embeddings [B, T, D], for attributions and attacks."""
-        logits: Tensor = self.head(self.pool(self.encode(x, mask)[0], mask))
-        return logits
+    def run(self, x: Tensor, mask: Tensor, need_maps: bool = False) -> Pass:
+        """Class logits, pooled features and, on request, attention of embeddings x [B, T, D]."""
+        states, weights = self.encode(x, mask, need_maps)
+        features = self.pool(states, mask)
+        maps = tuple(AttentionMap("self", each) for each in weights or ())
+        return Pass(self.head(features), features, maps)
 
-    def forward_with_weights(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Class logits [B, K] and the attention weights of every layer, L times [B, H, T, T]."""
-        states, weights = self.encode(self.embed(ids), mask, need_weights=True)
-        return self.head(self.pool(states, mask)), weights or []
+    @property
+    def attention_shape(self) -> tuple[int, int]:
+        """Layers L and heads H, a shared block counted once for each layer that applies it."""
+        return self.config.layers, self.config.heads
 
     def temperatures(self) -> list[list[float]]:
         """τ of every head of every layer, as trained."""
@@ -241,17 +245,6 @@ class TextClassifier(nn.Module):
         if count > len(self.blocks):
             raise InputError(f"expected at most last:{len(self.blocks)}, got 'last:{count}'")
         return self.blocks[len(self.blocks) - count :]
-
-
-def pad_batch(encodings: Sequence[Encoding], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Stack encodings into ids [B, T] and mask [B, T], T being the longest of them."""
-    width = max((len(e.ids) for e in encodings), default=0)
-    ids = torch.full((len(encodings), width), pad_id, dtype=torch.int64)
-    mask = torch.zeros(len(encodings), width, dtype=torch.bool)
-    for row, encoding in enumerate(encodings):
-        ids[row, : len(encoding.ids)] = torch.tensor(encoding.ids, dtype=torch.int64)
-        mask[row, : len(encoding.ids)] = True
-    return ids, mask
 
 
 def pack_batch(encodings: Sequence[Encoding], pad_id: int) -> tuple[Tensor, Packing]:

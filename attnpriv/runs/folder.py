@@ -34,6 +34,7 @@ from safetensors import SafetensorError
 from attnpriv.config import ModelConfig
 from attnpriv.data.records import Dataset
 from attnpriv.data.splits import Split, split_rows, tells_rows_apart
+from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import HashTokenizer, Tokenizer, WordPieceTokenizer
 from attnpriv.errors import InputError, RunFolderError
 from attnpriv.models.text import TextClassifier
@@ -72,6 +73,11 @@ class Run:
     label_names: tuple[str, ...]
     card: ModelCard
     hashes: dict[str, str]
+
+    @property
+    def modality(self) -> Text:
+        """How the model reads texts."""
+        return Text(self.tokenizer, self.model.config.max_length)
 
     def split(self, data: Dataset) -> Split:
         """Which rows of ``data`` the model was trained on, as far as that can be known.

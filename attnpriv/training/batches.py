@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from attnpriv.config import Precision
+from attnpriv.data.text import pad_batch
 from attnpriv.data.tokenisation import Encoding
-from attnpriv.models.text import TextClassifier, batches_by_length, pad_batch
+from attnpriv.models.text import TextClassifier, batches_by_length
 
 FEATURE_ROWS = 1024  # cached features are small: that many of them make one micro-batch
 

@@ -15,7 +15,13 @@ from torch.nn import functional as F
 from attnpriv.audit.attention import measure_attention
 from attnpriv.audit.documents import Documents, prepare, sample
 from attnpriv.audit.leakage.membership import true_label_log_odds
-from attnpriv.audit.robustness.embedding import _Batch, _coordinate_deviation, _embed, _predict, pgd
+from attnpriv.audit.robustness.embedding import (
+    _Batch,
+    _coordinate_deviation,
+    _predict,
+    make_batch,
+    pgd,
+)
 from attnpriv.audit.statistics import Floats, auc
 from attnpriv.config import AttentionConfig
 from attnpriv.data import Span
@@ -131,9 +137,9 @@ class _Target:
 
     def logits(self, moves: Tensor, mask: Tensor) -> Tensor:
         """The model's class logits [B, K] after moves [B, T, D]."""
-        return self.model.forward_embedded(self.x + self.radii[:, None, None] * moves, mask)
+        return self.model.run(self.x + self.radii[:, None, None] * moves, mask).outputs
 
-    def forward_embedded(self, moves: Tensor, mask: Tensor) -> Tensor:
+    def __call__(self, moves: Tensor, mask: Tensor) -> Tensor:
         """What the attack sees of them."""
         behind = F.one_hot(self.labels, self.model.config.num_labels) * FAR
         return STEEP * (self.logits(moves, mask) - behind)
@@ -154,7 +160,8 @@ def _to_attack(task: Task, documents: Documents) -> list[int]:
 
 def _radii(model: TextClassifier, documents: Documents, chosen: list[int]) -> dict[str, Any]:
     """The median over correctly predicted documents of the least L∞ radius that breaks one."""
-    batches = [_embed(model, documents, *batch) for batch in documents.batches(chosen)]
+    labels = documents.data.labels
+    batches = [make_batch(documents.embedded(model, d), torch.tensor([labels[d]])) for d in chosen]
     deviation = _coordinate_deviation(batches)
     scales = torch.cat([_smallest_scales(model, batch, deviation) for batch in batches])
     median = float(scales.quantile(0.5)) if len(scales) else math.nan
@@ -169,7 +176,11 @@ def _radii(model: TextClassifier, documents: Documents, chosen: list[int]) -> di
 
 def _smallest_scales(model: TextClassifier, batch: _Batch, deviation: float) -> Tensor:
     """For each document predicted right, by bisection; infinite where the largest does not do."""
-    right = _predict(model, batch.x, batch.mask) == batch.labels
+
+    def answer(x: Tensor, mask: Tensor) -> Tensor:
+        return model.run(x, mask).outputs
+
+    right = _predict(answer, batch.x, batch.mask) == batch.labels
     part = _Batch(batch.x[right], batch.movable[right], batch.mask[right], batch.labels[right])
     grid = torch.logspace(math.log10(SMALLEST), math.log10(LARGEST), 2**BISECTIONS - 1)
     scales = torch.cat([grid, torch.tensor([math.inf])])

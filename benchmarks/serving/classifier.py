@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
-from attnpriv.models.text import batches_by_length, pad_batch
+from attnpriv.data.text import pad_batch
+from attnpriv.models.text import batches_by_length
 from attnpriv.runs.folder import load_run
 from attnpriv.runs.prediction import encode_texts
 from attnpriv_server.backend import make_backend

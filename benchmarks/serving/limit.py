@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from attnpriv.data import Encoding
-from attnpriv.models.text import pad_batch
+from attnpriv.data.text import pad_batch
 from attnpriv.runs.prediction import encode_texts
 from attnpriv_server.memory import keep_freed_memory
 from benchmarks.serving.classifier import Classifier

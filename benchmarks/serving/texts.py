@@ -62,7 +62,7 @@ def _long_texts(run: Run, texts: Sequence[str], dice: random.Random) -> Iterator
         text = dice.choice(texts)
         while len((encoding := run.tokenizer.encode(text, wanted)).ids) < wanted:
             text += " " + dice.choice(texts)
-        yield text[: encoding.offsets[-2][1]]
+        yield text[: encoding.end]
 
 
 def _evened(run: Run, texts: Sequence[str], dice: random.Random) -> list[str]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from attnpriv.data.tokenisation import Encoding
 from attnpriv.errors import InputError
 from attnpriv.guarantees import weight_bounds
+from attnpriv.modality import content_of
 from attnpriv.runs.folder import Run
 from attnpriv.runs.prediction import encode_texts
 from attnpriv.sensitive import PresidioDetector
@@ -59,7 +60,6 @@ from attnpriv_server.telemetry import Telemetry
 # Texts of this many bytes are tokenised where they arrive: handing them to a thread takes longer.
 # More would hold up every other request.
 QUICK_BYTES = 4096
-SPECIAL_TOKENS = 2  # what begins and what ends a text
 
 
 @dataclass(frozen=True)
@@ -357,7 +357,7 @@ def _check_explainable(policy: Policy, run: Run) -> None:
 def _check_readable(field: str, encodings: Sequence[Encoding]) -> None:
     """Tokenisers drop some characters that are seen; without any token there is no answer."""
     for index, encoding in enumerate(encodings):
-        if len(encoding.ids) <= SPECIAL_TOKENS:
+        if not any(content_of(encoding.places)):
             _refuse_input(_path(field, index), "expected a text, got nothing that the model reads")
 
 
@@ -388,4 +388,4 @@ def _label_index(run: Run, label: str | None) -> int | None:
 
 def _is_truncated(text: str, encoding: Encoding, limit: int) -> bool:
     """Whether the encoding is full and anything but white space follows its last token."""
-    return len(encoding.ids) == limit and bool(text[encoding.offsets[-2][1] :].strip())
+    return len(encoding.ids) == limit and bool(text[encoding.end :].strip())

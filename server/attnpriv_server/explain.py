@@ -17,7 +17,7 @@ from attnpriv.data.spans import sensitive_tokens
 from attnpriv.data.tokenisation import Encoding
 from attnpriv.explain.attention import attention_received
 from attnpriv.explain.gradients import TOLERANCE, Attribution, integrated_gradients
-from attnpriv.models.text import pad_batch
+from attnpriv.modality import embed
 from attnpriv.runs.folder import Run
 from attnpriv.sensitive import Detector, placeholder
 from attnpriv_server.domain import Deadline, Token
@@ -69,19 +69,18 @@ def score_tokens(
             withheld = _not_converged(found)
         deadline.check()
     tokens = [
-        Token(text[start:end], (), attention[i], gradients[i], (start, end))
-        for i, (start, end) in enumerate(encoding.offsets)
+        Token(encoding.word(text, i), (), attention[i], gradients[i], place)
+        for i, place in enumerate(encoding.places)
     ]
     return Scored(tokens, error, withheld)
 
 
 def split_special(tokens: Sequence[Token]) -> tuple[list[Token], list[Token]]:
-    """Part the tokens of the text from the [CLS] and [SEP] around them, which get their names."""
-    cls, *inner, sep = tokens
-    return inner, [
-        replace(cls, text="[CLS]", offsets=None),
-        replace(sep, text="[SEP]", offsets=None),
-    ]
+    """Part the tokens of the text from those that the model added, which have no place in it."""
+    return (
+        [token for token in tokens if token.offsets is not None],
+        [token for token in tokens if token.offsets is None],
+    )
 
 
 def detect(detector: Detector, text: str, tokens: Sequence[Token]) -> tuple[Span, ...]:
@@ -97,8 +96,8 @@ def redact(tokens: Sequence[Token], spans: Sequence[Span]) -> list[Token]:
     both placeholders. Claim: no text of the result holds a character of a span, and no position is
     left. Not covered: the scores, which depend on the hidden tokens; a sum hints at their number.
     """
-    offsets = [token.offsets or (0, 0) for token in tokens]
-    carried = [sensitive_tokens(offsets, [span]) for span in spans]
+    places = [token.offsets for token in tokens]
+    carried = [sensitive_tokens(places, [span]) for span in spans]
     merged: list[Token] = []
     open_spans: set[int] = set()
     for index, token in enumerate(tokens):
@@ -131,24 +130,17 @@ def _sum(left: Token, right: Token) -> Token:
 
 def _attention(run: Run, encoding: Encoding) -> list[tuple[float, ...]]:
     """For each token the attention that it receives in each layer, averaged over heads."""
-    ids, mask = pad_batch([encoding], run.tokenizer.pad_id)
-    _, weights = run.model.forward_with_weights(ids, mask)
-    received = attention_received(weights, mask)[0].mean(dim=1)
+    inputs = run.modality.collate([encoding])
+    seen = run.model.run(run.model.embed(inputs.values), inputs.mask, need_maps=True)
+    received = attention_received(seen.self_attention(), inputs.mask)[0].mean(dim=1)
     return [_finite(layers) for layers in received.T.tolist()]
 
 
 def _integrated_gradients(
     run: Run, encoding: Encoding, target: int, deadline: Deadline
 ) -> Attribution:
-    ids, mask = pad_batch([encoding], run.tokenizer.pad_id)
-    found = integrated_gradients(
-        run.model,
-        ids,
-        mask,
-        torch.tensor([target]),
-        pad_id=run.tokenizer.pad_id,
-        check=deadline.check,
-    )
+    example = embed(run.model, run.modality.collate([encoding]))
+    found = integrated_gradients(run.model, example, torch.tensor([target]), check=deadline.check)
     _finite(found.error.tolist())
     return found
 

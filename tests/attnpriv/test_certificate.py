@@ -159,7 +159,7 @@ def test_a_trained_run_keeps_its_certificate(private_run: Path) -> None:
     run = load_run(private_run)
     ids, mask = torch.randint(5, 50, (11, 13)), torch.ones(11, 13, dtype=torch.bool)
     with torch.inference_mode():
-        weights = run.model.forward_with_weights(ids, mask)[1]
+        weights = run.model.run(run.model.embed(ids), mask, need_maps=True).self_attention()
     for head in certify(run.model, 13, 3):
         rows = weights[head.layer][:, head.head]
         assert head.largest_weight is not None

@@ -27,8 +27,9 @@ from rich.console import Console
 from torch.nn import functional as F
 
 from attnpriv.config import AttentionConfig, ModelConfig
+from attnpriv.data.text import pad_batch
 from attnpriv.data.tokenisation import HashTokenizer
-from attnpriv.models.text import TextClassifier, pad_batch
+from attnpriv.models.text import TextClassifier
 from attnpriv.runs.folder import CARD, LEDGER, load_run, publish, write_json, write_model
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceServicer

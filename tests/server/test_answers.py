@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from attnpriv.data.text import pad_batch
 from attnpriv.guarantees import weight_bounds
-from attnpriv.models.text import pad_batch
 from attnpriv.runs.prediction import encode_texts, predict_probabilities
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from attnpriv.attention import MultiHeadSelfAttention
 from attnpriv.certificate import certify
 from attnpriv.config import AttentionConfig, ModelConfig
+from attnpriv.data.text import pad_batch
 from attnpriv.data.tokenisation import Encoding, HashTokenizer, WordPieceTokenizer
 from attnpriv.errors import InputError
 from attnpriv.models.pretrained import encoder_folder, load_pretrained
@@ -28,7 +29,6 @@ from attnpriv.models.text import (
     TextClassifier,
     batches_by_length,
     pack_batch,
-    pad_batch,
     pooled_features,
 )
 from attnpriv.runs.folder import Run

@@ -1,7 +1,7 @@
 """FGSM and PGD on the token embeddings, by ``captum.robust``.
 
-The attacker moves every coordinate of every token between [CLS] and [SEP] by at most a radius
-(L∞); padding and special tokens stay. Radii are multiples of the standard deviation of these
+The attacker moves every coordinate of every token of the text by at most a radius (L∞); padding
+and what the model added stay. Radii are multiples of the standard deviation of these
 coordinates over the attacked documents, so that models of different scale compare.
 
 Not covered: edits of the text (few embeddings near a word are another word's), stronger or adaptive
@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -28,8 +27,7 @@ from attnpriv.audit.figures import Figures, figure
 from attnpriv.audit.robustness import SCALES
 from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.estimates import Control, Estimate, wilson
-from attnpriv.explain.gradients import special_tokens
-from attnpriv.models.text import TextClassifier
+from attnpriv.modality import AttentionModel, Embedded
 
 PGD_STEPS = 6
 STEP = 2.5 / PGD_STEPS  # of the radius: the steps can cross the ball and come back
@@ -75,15 +73,14 @@ class _Batch:
     labels: Tensor
 
 
-class _Attackable(Protocol):
-    def forward_embedded(self, x: Tensor, mask: Tensor) -> Tensor: ...
+_Answer = Callable[[Tensor, Tensor], Tensor]
+"""Embeddings [B, T, D] and mask [B, T] to class logits [B, K]."""
 
-
-_Attack = Callable[[_Attackable, _Batch, float], Tensor]
+_Attack = Callable[[_Answer, _Batch, float], Tensor]
 
 
 def embedding_attacks(
-    model: TextClassifier,
+    model: AttentionModel,
     documents: Documents,
     most: int,
     seed: int = 0,
@@ -102,24 +99,31 @@ def embedding_attacks(
     the attack is as good on this model as on a linear one; gradients can mislead.
 
     Args:
-        model: the classifier, in eval mode.
+        model: in eval mode.
         documents: tokenised held-out records.
         most: how many to attack at most.
         seed: of the sample.
         progress: called with documents done and their number.
         figures: takes in the accuracies by document.
     """
+
+    def answer(x: Tensor, mask: Tensor) -> Tensor:
+        return model.run(x, mask).outputs
+
     chosen = sample(len(documents), most, seed)
-    batches = [_embed(model, documents, *batch) for batch in documents.batches(chosen)]
+    batches = [
+        make_batch(documents.embedded(model, d), torch.tensor([documents.data.labels[d]]))
+        for d in chosen
+    ]
     deviation = _coordinate_deviation(batches)
     counts = np.zeros((len(chosen), 2 * len(SCALES) + 1), dtype=np.int64)
     for done, batch in enumerate(batches, start=1):
-        counts[done - 1] = _attack_batch(model, batch, deviation).numpy()
+        counts[done - 1] = _attack_batch(answer, batch, deviation).numpy()
         if progress:
             progress(done, len(chosen))
     clean, *attacked = counts.sum(0).tolist()
     positive = _positive_control(batches, seed)
-    moved = sum(_changed_by_nothing(model, batch) for batch in batches[:UNMOVED])
+    moved = sum(_changed_by_nothing(answer, batch) for batch in batches[:UNMOVED])
     null = Control(
         f"radius 0, at most {UNMOVED} documents: no prediction changes", float(moved), moved == 0
     )
@@ -152,9 +156,9 @@ def embedding_attacks(
     )
 
 
-def fgsm(model: _Attackable, batch: _Batch, radius: float) -> Tensor:
+def fgsm(answer: _Answer, batch: _Batch, radius: float) -> Tensor:
     """One step of the given size along the sign of the loss's gradient, [B, T, D]."""
-    attack = FGSM(model.forward_embedded, nn.CrossEntropyLoss(reduction="none"))
+    attack = FGSM(answer, nn.CrossEntropyLoss(reduction="none"))
     attack.zero_thresh = ANY_GRADIENT
     with _captum_warnings_ignored():
         moved: Tensor = attack.perturb(
@@ -163,9 +167,9 @@ def fgsm(model: _Attackable, batch: _Batch, radius: float) -> Tensor:
     return moved.detach()
 
 
-def pgd(model: _Attackable, batch: _Batch, radius: float) -> Tensor:
+def pgd(answer: _Answer, batch: _Batch, radius: float) -> Tensor:
     """Projected gradient steps within the ball of the given radius, [B, T, D]."""
-    attack = PGD(model.forward_embedded, nn.CrossEntropyLoss(reduction="none"))
+    attack = PGD(answer, nn.CrossEntropyLoss(reduction="none"))
     attack.fgsm.zero_thresh = ANY_GRADIENT
     with _captum_warnings_ignored():
         moved: Tensor = attack.perturb(
@@ -200,7 +204,8 @@ class _LinearProbe(nn.Module):
         """``w·mean(x)/D`` over the visible tokens, [B]."""
         return ((x @ self.w) * mask).sum(1) / mask.sum(1) / len(self.w)
 
-    def forward_embedded(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Class logits [B, 2]."""
         score = self.score(x, mask)
         return torch.stack([-score, score], dim=-1)
 
@@ -232,48 +237,45 @@ def _positive_control(batches: Sequence[_Batch], seed: int) -> Control:
     )
 
 
-def _changed_by_nothing(model: _Attackable, batch: _Batch) -> int:
+def _changed_by_nothing(answer: _Answer, batch: _Batch) -> int:
     """How many predictions of a batch the attacks change at radius 0."""
-    before = _predict(model, batch.x, batch.mask)
-    after = [_predict(model, attack(model, batch, 0.0), batch.mask) for attack in (fgsm, pgd)]
+    before = _predict(answer, batch.x, batch.mask)
+    after = [_predict(answer, attack(answer, batch, 0.0), batch.mask) for attack in (fgsm, pgd)]
     return int(((after[0] != before) | (after[1] != before)).sum())
 
 
-def _attack_batch(model: _Attackable, batch: _Batch, deviation: float) -> Tensor:
+def _attack_batch(answer: _Answer, batch: _Batch, deviation: float) -> Tensor:
     """Counts: right, then for each radius right under FGSM and under the strongest."""
-    right = _predict(model, batch.x, batch.mask) == batch.labels
+    right = _predict(answer, batch.x, batch.mask) == batch.labels
     counts = []
     standing = right
     for scale in SCALES:
-        by_fgsm = _still_right(model, batch, right, fgsm, scale * deviation)
-        standing = _still_right(model, batch, standing & by_fgsm, pgd, scale * deviation)
+        by_fgsm = _still_right(answer, batch, right, fgsm, scale * deviation)
+        standing = _still_right(answer, batch, standing & by_fgsm, pgd, scale * deviation)
         counts += [by_fgsm.sum(), standing.sum()]
     return torch.stack([right.sum(), *counts])
 
 
 def _still_right(
-    model: _Attackable, batch: _Batch, rows: Tensor, attack: _Attack, radius: float
+    answer: _Answer, batch: _Batch, rows: Tensor, attack: _Attack, radius: float
 ) -> Tensor:
     """Which of the chosen rows [B] the attack leaves right; it runs on no others."""
     standing = rows.clone()
     if rows.any():
         part = _Batch(batch.x[rows], batch.movable[rows], batch.mask[rows], batch.labels[rows])
-        standing[rows] = _predict(model, attack(model, part, radius), part.mask) == part.labels
+        standing[rows] = _predict(answer, attack(answer, part, radius), part.mask) == part.labels
     return standing
 
 
 @torch.no_grad()
-def _predict(model: _Attackable, x: Tensor, mask: Tensor) -> Tensor:
-    return model.forward_embedded(x, mask).argmax(-1)
+def _predict(answer: _Answer, x: Tensor, mask: Tensor) -> Tensor:
+    return answer(x, mask).argmax(-1)
 
 
-@torch.no_grad()
-def _embed(
-    model: TextClassifier, documents: Documents, batch: list[int], ids: Tensor, mask: Tensor
-) -> _Batch:
-    x = model.embed(ids)
-    movable = (mask & ~special_tokens(mask))[:, :, None].expand_as(x).to(x.dtype)
-    return _Batch(x, movable, mask, torch.tensor([documents.data.labels[d] for d in batch]))
+def make_batch(example: Embedded, labels: Tensor) -> _Batch:
+    """Embedded examples with their labels [B]; what stands for their content may move."""
+    movable = example.content[:, :, None].expand_as(example.x).to(example.x.dtype)
+    return _Batch(example.x, movable, example.mask, labels)
 
 
 def _coordinate_deviation(batches: Sequence[_Batch]) -> float:

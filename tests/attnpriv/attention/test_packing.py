@@ -12,9 +12,10 @@ from torch import Tensor
 
 from attnpriv.attention import MultiHeadSelfAttention, Packing
 from attnpriv.config import AttentionConfig, ModelConfig, Pooling
+from attnpriv.data.text import pad_batch
 from attnpriv.data.tokenisation import Encoding
 from attnpriv.errors import InputError
-from attnpriv.models.text import TextClassifier, pack_batch, pad_batch
+from attnpriv.models.text import TextClassifier, pack_batch
 
 LENGTHS = ((1,), (2, 3), (17, 5, 9, 17, 2), (64, 7, 33, 31, 8, 66, 1), (13,) * 11)
 MODES = {

@@ -13,9 +13,10 @@ from torch.nn import functional as F
 from attnpriv.audit.documents import Documents, prepare
 from attnpriv.config import AttentionConfig, ModelConfig
 from attnpriv.data import Dataset
+from attnpriv.data.text import pad_batch
 from attnpriv.data.tickets import make_tickets
 from attnpriv.data.tokenisation import HashTokenizer
-from attnpriv.models.text import TextClassifier, pad_batch
+from attnpriv.models.text import TextClassifier
 from attnpriv.runs.folder import Run
 
 VOCABULARY = 4096
@@ -101,7 +102,8 @@ def leaky_documents(leaky_run: Run, leaky_data: Dataset) -> Documents:
 @pytest.fixture(scope="session")
 def leaky_predicted(leaky_run: Run, leaky_documents: Documents) -> list[int]:
     rows = range(len(leaky_documents))
-    return [int(leaky_run.model(*leaky_documents.padded([d])).argmax()) for d in rows]
+    examples = (leaky_documents.embedded(leaky_run.model, d) for d in rows)
+    return [int(leaky_run.model.run(each.x, each.mask).outputs.argmax()) for each in examples]
 
 
 def _prepare(run: Run, data: Dataset) -> Documents:

@@ -33,8 +33,9 @@ def test_every_figure_equals_a_slow_loop_over_single_documents(
     content_share = uniform = mass = row_uniform = special = entropy = 0.0
     largest = 0.0
     for d in range(len(documents)):
-        ids, mask = documents.padded([d])
-        weights = model.forward_with_weights(ids, mask)[1][layer][0, head].double().numpy()
+        example = documents.embedded(model, d)
+        maps = model.run(example.x, example.mask, need_maps=True).self_attention()
+        weights = maps[layer][0, head].double().numpy()
         flags, n = documents.sensitive[d], len(documents.sensitive[d])
         received = weights.mean(0)
         if flags.any():
@@ -122,6 +123,6 @@ def test_pieces_in_any_order_give_the_same_bits(
 
 
 def test_no_documents_are_refused(model: TextClassifier, documents: Documents) -> None:
-    nothing = Documents(documents.data.subset([]), (), (), documents.pad_id)
+    nothing = Documents(documents.data.subset([]), documents.modality, (), ())
     with pytest.raises(InputError, match="got none"):
         measure_attention(model, nothing, permutations=10, seed=0)

@@ -23,9 +23,9 @@ def test_figures_equal_a_slow_loop(model: TextClassifier, documents: Documents) 
     chosen = sensitive_documents(documents)
     share, uniform = torch.zeros(2, dtype=torch.float64), 0.0
     for d in chosen:
-        ids, mask = documents.padded([d])
+        example = documents.embedded(model, d)
         flags = torch.from_numpy(documents.sensitive[d][1:-1])
-        scores = attention_conductance(model, ids, mask, targets[d], 8, 0).abs().sum((1, 2))
+        scores = attention_conductance(model, example, targets[d], 8).abs().sum((1, 2))
         scores = scores[:, 1:-1].double()
         share += scores[:, flags].sum(1) / scores.sum(1)
         uniform += float(flags.double().mean())

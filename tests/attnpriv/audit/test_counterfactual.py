@@ -30,7 +30,8 @@ def test_every_figure_equals_a_slow_loop(run: Run, documents: Documents) -> None
     swapper = counterfactual.Swapper(run.tokenizer, 64, pool)
     changes = []
     for d in range(len(documents)):
-        ids, mask = documents.padded([d])
+        inputs = documents.inputs([d])
+        ids, mask = inputs.values, inputs.mask
         before = run.model(ids, mask).softmax(-1)[0].double().numpy()
         for case in counterfactual._cases(swapper, documents, d, entities[d], words[d], 0):
             swapped, hidden = ids.clone(), mask.clone()

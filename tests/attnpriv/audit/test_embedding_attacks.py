@@ -9,19 +9,25 @@ import torch
 from attnpriv.audit.documents import Documents
 from attnpriv.audit.robustness import embedding
 from attnpriv.audit.robustness.embedding import embedding_attacks
+from attnpriv.modality import embed
 from attnpriv.models.text import TextClassifier
 
 
 @pytest.fixture(scope="module")
 def batch(model: TextClassifier, documents: Documents) -> embedding._Batch:
-    return embedding._embed(model, documents, [0, 1, 2], *documents.padded([0, 1, 2]))
+    example = embed(model, documents.inputs([0, 1, 2]))
+    return embedding.make_batch(example, torch.tensor(documents.data.labels[:3]))
+
+
+def answers(model: TextClassifier) -> embedding._Answer:
+    return lambda x, mask: model.run(x, mask).outputs
 
 
 @pytest.mark.parametrize("attack", [embedding.fgsm, embedding.pgd])
 def test_perturbations_stay_in_the_ball_and_off_the_special_tokens(
     model: TextClassifier, batch: embedding._Batch, attack: embedding._Attack
 ) -> None:
-    moved = attack(model, batch, 0.03) - batch.x
+    moved = attack(answers(model), batch, 0.03) - batch.x
     assert float(moved.abs().max()) == pytest.approx(0.03, rel=1e-4)
     fixed = batch.movable == 0
     assert (moved[fixed] == 0).all()
@@ -35,14 +41,14 @@ def test_confident_documents_are_attacked_like_any_other(
     model: TextClassifier, batch: embedding._Batch, attack: embedding._Attack
 ) -> None:
     with torch.no_grad():
-        logits = model.forward_embedded(batch.x, batch.mask)
+        logits = model.run(batch.x, batch.mask).outputs
         margin = float((logits[:, 0] - logits[:, 1:].amax(-1)).abs().min())
         confident = copy.deepcopy(model)
         confident.head.weight *= 30 / margin
         confident.head.bias *= 30 / margin
-        labels = confident.forward_embedded(batch.x, batch.mask).argmax(-1)
+        labels = confident.run(batch.x, batch.mask).outputs.argmax(-1)
     sure = dataclasses.replace(batch, labels=labels)
-    moved = attack(confident, sure, 0.03) - batch.x
+    moved = attack(answers(confident), sure, 0.03) - batch.x
     assert (moved[batch.movable > 0] != 0).float().mean() > 0.9
 
 
@@ -51,27 +57,27 @@ def test_attacks_raise_the_loss(
     model: TextClassifier, batch: embedding._Batch, attack: embedding._Attack
 ) -> None:
     def loss(x: torch.Tensor) -> torch.Tensor:
-        logits = model.forward_embedded(x, batch.mask)
+        logits = model.run(x, batch.mask).outputs
         return torch.nn.functional.cross_entropy(logits, batch.labels, reduction="none")
 
-    assert (loss(attack(model, batch, 0.01)) > loss(batch.x)).all()
+    assert (loss(attack(answers(model), batch, 0.01)) > loss(batch.x)).all()
 
 
 def test_fgsm_is_the_sign_of_the_gradient(model: TextClassifier, batch: embedding._Batch) -> None:
     x = batch.x.clone().requires_grad_()
-    logits = model.forward_embedded(x, batch.mask)
+    logits = model.run(x, batch.mask).outputs
     torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum").backward()
     assert x.grad is not None
     expected = batch.x + 0.02 * x.grad.sign() * batch.movable
-    same = torch.isclose(embedding.fgsm(model, batch, 0.02), expected)
+    same = torch.isclose(embedding.fgsm(answers(model), batch, 0.02), expected)
     assert same.float().mean() > 0.995  # a gradient near 0 may round to the other sign
 
 
 @pytest.fixture(scope="module")
 def fitted(model: TextClassifier, documents: Documents) -> Documents:
     """The documents with the model's own predictions as labels: a clean accuracy of 1."""
-    ids, mask = documents.padded(range(len(documents)))
-    labels = tuple(model(ids, mask).argmax(-1).tolist())
+    inputs = documents.inputs(range(len(documents)))
+    labels = tuple(model(inputs.values, inputs.mask).argmax(-1).tolist())
     data = dataclasses.replace(documents.data, labels=labels)
     return dataclasses.replace(documents, data=data)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import cast
 
 import numpy as np
 import pytest
@@ -18,17 +19,29 @@ from attnpriv.data import Dataset
 from attnpriv.data.tokenisation import HashTokenizer
 from attnpriv.errors import InputError
 from attnpriv.explain.removal import leave_one_out
+from attnpriv.modality import AttentionModel, Embedded, Pass
 from attnpriv.models.text import TextClassifier
 
 SETTINGS = {"most": 99, "steps": 8, "permutations": 50, "resamples": 100, "seed": 0}
 
 
 class _Linear(nn.Module):
-    """A probe whose logit for class 1 is the sum of the visible tokens' ids over ten."""
+    """A probe whose logit for class 1 is the sum of the visible embeddings over ten."""
 
-    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        score = (ids * mask).sum(1, keepdim=True) / 10
-        return torch.cat([torch.zeros_like(score), score], dim=1)
+    def run(self, x: torch.Tensor, mask: torch.Tensor) -> Pass:
+        score = (x[..., 0] * mask).sum(1, keepdim=True) / 10
+        return Pass(torch.cat([torch.zeros_like(score), score], dim=1), score)
+
+
+def _embedded(values: torch.Tensor, mask: torch.Tensor) -> Embedded:
+    """Positions embedded as the numbers they are; the first and the last were added."""
+    content = mask.clone()
+    content[:, [0, int(mask.sum()) - 1]] = False
+    x = values[..., None].float()
+    return Embedded(x, torch.zeros_like(x), mask, content)
+
+
+LINEAR = cast(AttentionModel, _Linear())
 
 
 def _p(total: int) -> float:
@@ -39,7 +52,7 @@ def test_drops_of_a_linear_probe_are_those_by_hand() -> None:
     """Ten content tokens of scores 1 to 10: the shares take away 1, 1, 1, 2 and 5 of them."""
     ids = torch.tensor([[0, 3, 1, 4, 2, 9, 10, 6, 8, 7, 5, 0, 0]])
     mask = torch.tensor([[True] * 12 + [False]])
-    drops = removal_drops(_Linear(), ids, mask, torch.tensor([1]), ids.double())
+    drops = removal_drops(LINEAR, _embedded(ids, mask), torch.tensor([1]), ids.double())
     gone = [10, 10, 10, 10 + 9, 10 + 9 + 8 + 7 + 6]
     assert PERCENTS == (1, 5, 10, 20, 50)
     assert drops.shape == (1, 2, 5)
@@ -51,7 +64,7 @@ def test_drops_of_a_linear_probe_are_those_by_hand() -> None:
 def test_shares_are_rounded_up_and_the_left_of_equals_goes_first() -> None:
     ids = torch.tensor([[0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 0]])  # 11 content tokens
     mask = torch.ones(1, 13, dtype=torch.bool)
-    drops = removal_drops(_Linear(), ids, mask, torch.tensor([1]), torch.zeros(1, 13))
+    drops = removal_drops(LINEAR, _embedded(ids, mask), torch.tensor([1]), torch.zeros(1, 13))
     first = (1, 1, 1 + 2, 1 + 2 + 4, 1 + 2 + 4 + 8 + 16 + 32)  # 1 %, 5 %: one; 10 %: two; ...
     kept = drops[0, 1]
     assert kept.tolist() == pytest.approx([1 - _p(total) for total in first], abs=1e-6)
@@ -61,7 +74,8 @@ def test_true_effects_beat_random_and_the_controls_pass(
     model: TextClassifier, documents: Documents
 ) -> None:
     settings = {**SETTINGS, "most": 25}
-    predicted = [int(model(*documents.padded([d])).argmax()) for d in range(len(documents))]
+    examples = [documents.embedded(model, d) for d in range(len(documents))]
+    predicted = [int(model.run(each.x, each.mask).outputs.argmax()) for each in examples]
     result = measure_faithfulness(model, documents, predicted, **settings)
     rankings = {ranking.ranking: ranking for ranking in result.rankings}
     assert list(rankings) == ["attention", "leave_one_out", "integrated_gradients", "random"]

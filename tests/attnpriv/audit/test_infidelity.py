@@ -16,18 +16,18 @@ from attnpriv.data import Dataset
 from attnpriv.data.tokenisation import HashTokenizer
 from attnpriv.errors import InputError
 from attnpriv.explain.attention import attention_received
-from attnpriv.explain.gradients import path_ends
 from attnpriv.models.text import TextClassifier
 
 
 def test_removals_spare_the_special_tokens_and_have_all_sizes() -> None:
-    mask = torch.tensor([[True] * 12, [True] * 7 + [False] * 5])
-    removed = draw_removals(mask, [4, 9], 400, seed=0)
+    content = torch.zeros(2, 12, dtype=torch.bool)
+    content[0, 1:11] = content[1, 1:6] = True
+    removed = draw_removals(content, [4, 9], 400, seed=0)
     assert not removed[:, :, 0].any()
     assert not removed[0, :, 11].any()
     assert not removed[1, :, 6:].any()
     assert set(removed[0].sum(-1).tolist()) == set(range(11))
-    assert torch.equal(removed[1], draw_removals(mask[1:], [9], 400, seed=0)[0])
+    assert torch.equal(removed[1], draw_removals(content[1:], [9], 400, seed=0)[0])
 
 
 def test_infidelity_by_hand() -> None:
@@ -62,13 +62,13 @@ def test_sensitivity_equals_a_plain_loop(model: TextClassifier, documents: Docum
     chosen = sorted(rng.choice(len(documents), 2, replace=False).tolist())
     largest = []
     for d in chosen:
-        ids, mask = documents.padded([d])
-        x = path_ends(model, ids, mask, 0)[1]
+        example = documents.embedded(model, d)
+        x = example.x
         drawn, deviation = np.random.default_rng([0, d, 3]), x[0, 1:-1].std(correction=0)
 
-        def explain(x: torch.Tensor, mask: torch.Tensor = mask) -> torch.Tensor:
-            weights = model.encode(x, mask, need_weights=True)[1]
-            return attention_received((weights or [])[-1:], mask).mean((1, 2))
+        def explain(x: torch.Tensor, mask: torch.Tensor = example.mask) -> torch.Tensor:
+            weights = model.run(x, mask, need_maps=True).self_attention()
+            return attention_received(weights[-1:], mask).mean((1, 2))
 
         moves = []
         # Captum hands all copies of the text over at once.
@@ -104,6 +104,6 @@ def test_texts_of_one_token_and_of_none(model: TextClassifier) -> None:
     result = measure_sensitivity(model, documents, [0, 0], **settings)
     assert (result.documents, result.sampled_from) == (1, 1)
     assert (result.explanations[1].largest.value or 0) > 0
-    nothing = Documents(data.subset([1]), documents.encodings[1:], documents.sensitive[1:], 0)
+    nothing = prepare(HashTokenizer(4096), 64, data.subset([1]), ((),))
     with pytest.raises(InputError, match="none in 1"):
         measure_sensitivity(model, nothing, [0], **settings)

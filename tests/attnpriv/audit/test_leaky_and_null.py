@@ -97,14 +97,15 @@ def test_attributions_flag_the_leak(
     assert all(_found(layer.permuted) for layer in conductance.layers)
 
 
-def _sensitive_first(documents: Documents) -> Scorer:
-    """A ranking by what is marked as an e-mail address, whatever the model."""
+def _sensitive_first(model: TextClassifier, documents: Documents) -> Scorer:
+    """A ranking by what is marked as an e-mail address; documents are told by their embeddings."""
     spans = documents.data.spans or ()
-    marked: dict[tuple[int, ...], torch.Tensor] = {}
+    marked: dict[bytes, torch.Tensor] = {}
     for d, encoding in enumerate(documents.encodings):
         own = [span for span in spans[d] if span.entity_type == "EMAIL_ADDRESS"]
-        marked[encoding.ids] = torch.tensor([sensitive_tokens(encoding.offsets, own)]).float()
-    return lambda model, ids, mask, target: marked[tuple(ids[0].tolist())]
+        scores = torch.tensor([sensitive_tokens(encoding.places, own)]).float()
+        marked[documents.embedded(model, d).x.numpy().tobytes()] = scores
+    return lambda model, example, target: marked[example.x.numpy().tobytes()]
 
 
 def test_the_answer_hangs_on_the_leak(
@@ -116,7 +117,7 @@ def test_the_answer_hangs_on_the_leak(
         leaky_documents,
         leaky_predicted,
         steps=16,
-        scorers={"addresses": _sensitive_first(leaky_documents)},
+        scorers={"addresses": _sensitive_first(leaky_run.model, leaky_documents)},
         **SETTINGS,
     )
     rankings = {ranking.ranking: ranking for ranking in result.rankings}
@@ -152,9 +153,10 @@ def received(model: TextClassifier, documents: Documents) -> list[np.ndarray]:
     """The attention that content tokens get from each of the 6 heads, computed once."""
     found = []
     for d in range(len(documents)):
-        ids, mask = documents.padded([d])
-        weights = model.forward_with_weights(ids, mask)[1]
-        found.append(attention_received(weights, mask)[0, ..., 1:-1].flatten(0, 1).double().numpy())
+        example = documents.embedded(model, d)
+        weights = model.run(example.x, example.mask, need_maps=True).self_attention()
+        scores = attention_received(weights, example.mask)[0, ..., 1:-1]
+        found.append(scores.flatten(0, 1).double().numpy())
     return found
 
 

@@ -125,7 +125,8 @@ def _documents(*texts: str) -> Documents:
 
 
 def _log_odds(run: Run, text: str) -> float:
-    logits = run.model(*_documents(text).padded([0]))[0].double()
+    inputs = _documents(text).inputs([0])
+    logits = run.model(inputs.values, inputs.mask)[0].double()
     return float(logits[0] - torch.logsumexp(logits[1:], 0))
 
 

@@ -26,12 +26,10 @@ def test_figures_equal_a_slow_loop(model: TextClassifier, documents: Documents) 
     share = uniform = gradients = 0.0
     agreement = []
     for d in chosen:
-        ids, mask = documents.padded([d])
+        example = documents.embedded(model, d)
         flags, target = documents.sensitive[d][1:-1], torch.tensor([targets[d]])
-        left_out = occlusion(model, ids, mask, target, 0)[0, 1:-1].abs().double().numpy()
-        ig = (
-            integrated_gradients(model, ids, mask, target, 8).scores[0, 1:-1].abs().double().numpy()
-        )
+        left_out = occlusion(model, example, target)[0, 1:-1].abs().double().numpy()
+        ig = integrated_gradients(model, example, target, 8).scores[0, 1:-1].abs().double().numpy()
         share += left_out[flags].sum() / left_out.sum()
         gradients += ig[flags].sum() / ig.sum()
         uniform += flags.mean()

@@ -24,7 +24,9 @@ def test_lifts_equal_a_slow_loop_over_the_documents(
         if not flags.any():
             continue
         with recorded_value_norms(model) as norms:
-            weights = torch.stack(model.forward_with_weights(*documents.padded([d]))[1])[:, 0]
+            example = documents.embedded(model, d)
+            seen = model.run(example.x, example.mask, need_maps=True)
+            weights = torch.stack(seen.self_attention())[:, 0]
         carried = weights * torch.stack(norms)[:, 0, :, None]  # ‖α f(x)‖, [L, H, T, T]
         reached = rollout(weights).mean(0)[1:-1].double()
         uniform += flags.mean()

@@ -27,7 +27,7 @@ def test_lifts_by_type_and_by_label_equal_a_slow_loop(documents: Documents) -> N
         tokens = 0
         for d, each in enumerate(scores):
             own = [s for s in spans[d] if s.entity_type == lift.name]
-            flags = np.array(sensitive_tokens(documents.encodings[d].offsets, own))[1:-1]
+            flags = np.array(sensitive_tokens(documents.encodings[d].places, own))[1:-1]
             share += (each / each.sum(1, keepdims=True))[:, flags].sum(1).mean()
             uniform += flags.mean()
             tokens += flags.sum()
@@ -44,7 +44,7 @@ def test_a_planted_type_is_found_and_the_others_are_not(documents: Documents) ->
     subsets = Subsets(documents, spans, permutations=400, seed=0)
     for d, each in enumerate(_scores(documents, 2)):
         own = [s for s in spans[d] if s.entity_type == "PERSON"]
-        each[:, np.array(sensitive_tokens(documents.encodings[d].offsets, own))[1:-1]] *= 4
+        each[:, np.array(sensitive_tokens(documents.encodings[d].places, own))[1:-1]] *= 4
         subsets.add(d, each)
     flagged = {lift.name for lift in subsets.by_type(50) if (lift.permuted.p_holm or 1) < 0.05}
     assert flagged == {"PERSON"}

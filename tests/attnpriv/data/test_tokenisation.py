@@ -50,9 +50,9 @@ def real_texts(count: int) -> list[str]:
 
 
 def check_shape(encoding: Encoding, text: str, max_length: int) -> None:
-    assert 2 <= len(encoding.ids) == len(encoding.offsets) <= max_length
-    assert encoding.offsets[0] == encoding.offsets[-1] == (0, 0)
-    inner = encoding.offsets[1:-1]
+    assert 2 <= len(encoding.ids) == len(encoding.places) <= max_length
+    assert encoding.places[0] is encoding.places[-1] is None
+    inner = encoding.places[1:-1]
     assert all(0 <= start <= end <= len(text) for start, end in inner)
     assert list(inner) == sorted(inner)
 
@@ -67,7 +67,7 @@ def test_offsets_point_into_the_text_in_order(tokenizer: Tokenizer, text: str) -
 
 @given(TEXTS)
 def test_hashed_pieces_are_apart_and_leave_out_only_space(text: str) -> None:
-    offsets = HashTokenizer().encode(text, 10_000).offsets[1:-1]
+    offsets = HashTokenizer().encode(text, 10_000).places[1:-1]
     ends = [0] + [end for _, end in offsets]
     assert all(end <= start < stop for end, (start, stop) in zip(ends, offsets, strict=False))
     covered = {position for start, end in offsets for position in range(start, end)}
@@ -79,7 +79,7 @@ def test_hashed_pieces_of_ascii_are_those_of_a_plain_regular_expression(text: st
     expected = [
         m.span() for m in re.finditer(r"[A-Za-z]{1,6}|[0-9]{1,3}|[^\s\x1c-\x1f]|[\x1c-\x1f]", text)
     ]
-    assert list(HashTokenizer().encode(text, 10_000).offsets[1:-1]) == expected
+    assert list(HashTokenizer().encode(text, 10_000).places[1:-1]) == expected
 
 
 @pytest.mark.parametrize(
@@ -93,13 +93,13 @@ def test_hashed_pieces_of_ascii_are_those_of_a_plain_regular_expression(text: st
     ],
 )
 def test_the_offsets_of_hashed_pieces_give_back_the_pieces(text: str, pieces: list[str]) -> None:
-    offsets = HashTokenizer().encode(text, 64).offsets[1:-1]
+    offsets = HashTokenizer().encode(text, 64).places[1:-1]
     assert [text[start:end] for start, end in offsets] == pieces
 
 
 def test_the_offsets_of_word_pieces_give_back_the_words() -> None:
     text = "Ärger mit İstanbul 😀 e\u0301te\u0301 中文"
-    offsets = word_piece().encode(text, 64).offsets[1:-1]
+    offsets = word_piece().encode(text, 64).places[1:-1]
     words = [text[start:end] for start, end in offsets]
     assert words[-2:] == ["中", "文"]
     assert "İstanbul" in words
@@ -119,9 +119,9 @@ def test_hashed_tokens_of_a_cut_text_are_the_first_of_the_whole_text(text: str, 
     text = text.encode(errors="ignore").decode() * 7
     whole = HashTokenizer().encode(text, 10 * len(text) + 2)
     cut = HashTokenizer().encode(text, most)
-    assert (cut.ids[:-1], cut.offsets[:-1]) == (
+    assert (cut.ids[:-1], cut.places[:-1]) == (
         whole.ids[: len(cut.ids) - 1],
-        whole.offsets[: len(cut.ids) - 1],
+        whole.places[: len(cut.ids) - 1],
     )
     assert len(cut.ids) == min(most, len(whole.ids))
 
@@ -150,7 +150,7 @@ def test_cutting_keeps_the_beginning_and_the_last_special_token(
     whole, cut = tokenizer.encode(text, 10_000), tokenizer.encode(text, max_length)
     assert len(cut.ids) == min(max_length, len(whole.ids))
     assert cut.ids == (*whole.ids[:-1][: max_length - 1], whole.ids[-1])
-    assert cut.offsets == (*whole.offsets[:-1][: max_length - 1], (0, 0))
+    assert cut.places == (*whole.places[:-1][: max_length - 1], None)
 
 
 def test_only_max_length_cuts(tokenizer: Tokenizer) -> None:
@@ -162,7 +162,7 @@ def test_only_max_length_cuts(tokenizer: Tokenizer) -> None:
 
 @pytest.mark.parametrize("text", ["", " \n\t"])
 def test_a_text_without_tokens_is_two_special_tokens(tokenizer: Tokenizer, text: str) -> None:
-    assert tokenizer.encode(text, 8).offsets == ((0, 0), (0, 0))
+    assert tokenizer.encode(text, 8).places == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_hashed_ids_are_fixed_for_good_in_any_process() -> None:
 def test_word_pieces_are_those_of_the_public_vocabulary() -> None:
     encoding = word_piece().encode("Hello, world!", 64)
     assert encoding.ids == (101, 7592, 1010, 2088, 999, 102)
-    assert encoding.offsets == ((0, 0), (0, 5), (5, 6), (7, 12), (12, 13), (0, 0))
+    assert encoding.places == (None, (0, 5), (5, 6), (7, 12), (12, 13), None)
 
 
 def test_word_pieces_agree_with_transformers_on_real_sentences() -> None:

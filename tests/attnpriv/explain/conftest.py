@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import pytest
-import torch
 
 from attnpriv.data import Dataset
+from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import HashTokenizer
-from attnpriv.models.text import pad_batch
+from attnpriv.modality import Inputs
 
-Padded = Callable[[Sequence[int]], tuple[torch.Tensor, torch.Tensor]]
+Tickets = Callable[[Sequence[int]], Inputs]
 
 
 @pytest.fixture(scope="session")
-def padded(tickets: Dataset) -> Padded:
-    """Ids [B, T] and mask [B, T] of the given tickets."""
-    encodings = HashTokenizer(4096).encode_batch(tickets.texts[:40], 64)
-    return lambda rows: pad_batch([encodings[row] for row in rows], 0)
+def read(tickets: Dataset) -> Tickets:
+    """The given tickets in one batch."""
+    modality = Text(HashTokenizer(4096), 64)
+    samples = modality.read(tickets.texts[:40])
+    return lambda rows: modality.collate([samples[row] for row in rows])

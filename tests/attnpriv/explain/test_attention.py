@@ -84,7 +84,7 @@ def test_norms_are_recorded_for_every_layer_in_order(shared: bool) -> None:
     model = TextClassifier(config).eval().requires_grad_(False)
     ids, mask = torch.arange(5)[None], torch.ones(1, 5, dtype=torch.bool)
     with recorded_value_norms(model) as norms:
-        model.forward_with_weights(ids, mask)
+        model.run(model.embed(ids), mask, need_maps=True)
     assert len(norms) == 3
     for layer in range(3):
         x = model.run_layers(model.embed(ids), mask, stop=layer)[0]
@@ -93,5 +93,5 @@ def test_norms_are_recorded_for_every_layer_in_order(shared: bool) -> None:
         for head in range(2):
             own = attention.output.weight[:, 3 * head : 3 * head + 3]
             torch.testing.assert_close(norms[layer][0, head], (values[:, head] @ own.T).norm(dim=1))
-    model.forward_with_weights(ids, mask)
+    model.run(model.embed(ids), mask, need_maps=True)
     assert len(norms) == 3

@@ -7,42 +7,37 @@ import torch
 from captum.attr import FeatureAblation
 
 from attnpriv.config import AttentionConfig
-from attnpriv.explain.gradients import integrated_gradients, special_tokens
-from attnpriv.explain.removal import (
-    class_probabilities,
-    leave_one_out,
-    occlusion,
-    removal_effects,
-)
+from attnpriv.explain.gradients import integrated_gradients
+from attnpriv.explain.removal import leave_one_out, occlusion, probability_drops, removal_effects
+from attnpriv.modality import Inputs, embed
 from attnpriv.models.text import TextClassifier
 
-Padded = Callable[[Sequence[int]], tuple[torch.Tensor, torch.Tensor]]
+Tickets = Callable[[Sequence[int]], Inputs]
 
 
-def test_agrees_with_captums_feature_ablation(model: TextClassifier, padded: Padded) -> None:
-    ids, mask = padded([0, 1, 2])
+def test_agrees_with_captums_feature_ablation(model: TextClassifier, read: Tickets) -> None:
+    inputs = read([0, 1, 2])
     target = torch.tensor([1, 4, 7])
-    ours = occlusion(model, ids, mask, target, 0)
+    ours = occlusion(model, embed(model, inputs), target)
     theirs = FeatureAblation(model).attribute(
-        ids,
-        baselines=torch.where(special_tokens(mask), ids, 0),
+        inputs.values,
+        baselines=torch.where(inputs.content, 0, inputs.values),
         target=target,
-        additional_forward_args=(mask,),
+        additional_forward_args=(inputs.mask,),
     )
-    content = mask & ~special_tokens(mask)
+    content = inputs.content
     torch.testing.assert_close(ours[content], theirs[content].float(), atol=1e-5, rtol=1e-4)
     assert (ours[~content] == 0).all()
     assert (ours[content] != 0).all()
 
 
-def test_effects_equal_one_forward_pass_an_experiment(
-    model: TextClassifier, padded: Padded
-) -> None:
-    ids, mask = padded([0, 1])
+def test_effects_equal_one_forward_pass_an_experiment(model: TextClassifier, read: Tickets) -> None:
+    inputs = read([0, 1])
+    ids, mask = inputs.values, inputs.mask
     target = torch.tensor([2, 5])
     drawn = torch.rand(2, 5, mask.shape[1], generator=torch.Generator().manual_seed(0)) < 0.4
-    removed = drawn & (mask & ~special_tokens(mask))[:, None]
-    effects = removal_effects(model, ids, mask, target, removed, 0)
+    removed = drawn & inputs.content[:, None]
+    effects = removal_effects(model, embed(model, inputs), target, removed)
     for row in range(2):
         for experiment in range(5):
             changed = ids[row].clone()
@@ -53,23 +48,23 @@ def test_effects_equal_one_forward_pass_an_experiment(
 
 
 def test_removing_everything_has_the_effect_that_integrated_gradients_share_out(
-    make_model: Callable[[AttentionConfig], TextClassifier], padded: Padded
+    make_model: Callable[[AttentionConfig], TextClassifier], read: Tickets
 ) -> None:
     model = make_model(AttentionConfig(temperature=4.0))  # smooth, so that few points suffice
-    ids, mask = padded([0])
-    target, removed = torch.tensor([3]), torch.zeros(1, 1, mask.shape[1], dtype=torch.bool)
-    removed[..., 1:-1] = True
-    effect = float(removal_effects(model, ids, mask, target, removed, 0))
-    shared_out = float(integrated_gradients(model, ids, mask, target, 300).scores.sum())
+    example = embed(model, read([0]))
+    target = torch.tensor([3])
+    effect = float(removal_effects(model, example, target, example.content[:, None]))
+    shared_out = float(integrated_gradients(model, example, target, 300).scores.sum())
     assert shared_out == pytest.approx(effect, rel=0.02)
 
 
 def test_leave_one_out_equals_one_forward_pass_a_token(
-    model: TextClassifier, padded: Padded
+    model: TextClassifier, read: Tickets
 ) -> None:
-    ids, mask = padded([0, 1])
+    inputs = read([0, 1])
+    ids, mask = inputs.values, inputs.mask
     target = torch.tensor([2, 5])
-    measured = leave_one_out(model, ids, mask, target)
+    measured = leave_one_out(model, embed(model, inputs), target)
     for row in range(2):
         n = int(mask[row].sum())
         whole = model(ids[row : row + 1], mask[row : row + 1]).softmax(-1)[0, target[row]]
@@ -82,12 +77,15 @@ def test_leave_one_out_equals_one_forward_pass_a_token(
         assert (measured[row, n:] == 0).all()
 
 
-def test_a_removed_token_leaves_no_trace(model: TextClassifier, padded: Padded) -> None:
+def test_a_hidden_token_leaves_no_trace(model: TextClassifier, read: Tickets) -> None:
     """Under the mask it may be any token: neither attention nor pooling sees it."""
-    ids, mask = padded([0])
-    mask[0, 3] = False
-    other = ids.clone()
+    inputs = read([0])
+    example, target = embed(model, inputs), torch.tensor([3])
+    masks = inputs.mask.clone()
+    masks[0, 3] = False
+    other = inputs.values.clone()
     other[0, 3] = 77
-    torch.testing.assert_close(
-        class_probabilities(model, ids, mask), class_probabilities(model, other, mask)
-    )
+    drop = probability_drops(model, example, target, masks[:, None])
+    whole = model(inputs.values, inputs.mask).softmax(-1)[0, 3]
+    hidden = model(other, masks).softmax(-1)[0, 3]
+    torch.testing.assert_close(drop[0, 0], whole - hidden)

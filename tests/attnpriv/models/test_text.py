@@ -10,8 +10,9 @@ import torch
 from attnpriv.certificate import certify
 from attnpriv.config import AttentionConfig, ModelConfig
 from attnpriv.data import Encoding
+from attnpriv.data.text import pad_batch
 from attnpriv.errors import InputError
-from attnpriv.models.text import TextClassifier, pad_batch, pooled_features
+from attnpriv.models.text import TextClassifier, pooled_features
 from attnpriv.runs.folder import CARD, LEDGER, load_run, publish, write_model
 
 LEARNED = AttentionConfig(2.0, 1.0, "norm", "additive", temperature_floor=0.5)
@@ -64,7 +65,8 @@ def test_padding_and_neighbours_do_not_change_a_text(
 def test_logits_with_weights_equal_those_of_the_fused_path() -> None:
     model = make_model()
     ids, mask = pad_batch(ENCODINGS, 0)
-    logits, weights = model.forward_with_weights(ids, mask)
+    seen = model.run(model.embed(ids), mask, need_maps=True)
+    logits, weights = seen.outputs, seen.self_attention()
     torch.testing.assert_close(logits, model(ids, mask), rtol=1e-5, atol=1e-5)
     assert [w.shape for w in weights] == [(3, 3, 7, 7)] * 3
     for w in weights:
@@ -75,7 +77,7 @@ def test_logits_with_weights_equal_those_of_the_fused_path() -> None:
 def test_embedded_forward_is_the_second_half_of_the_forward() -> None:
     model = make_model()
     ids, mask = pad_batch(ENCODINGS, 0)
-    torch.testing.assert_close(model.forward_embedded(model.embed(ids), mask), model(ids, mask))
+    torch.testing.assert_close(model.run(model.embed(ids), mask).outputs, model(ids, mask))
 
 
 @pytest.mark.parametrize(("pooling", "width"), [("mean", 12), ("cls", 12), ("layers", 36)])

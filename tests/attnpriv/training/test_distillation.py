@@ -15,8 +15,9 @@ from torch import nn
 
 from attnpriv.config import AttentionConfig, ModelConfig, Pooling, PrivacyConfig, TrainConfig
 from attnpriv.data import Dataset, HashTokenizer
+from attnpriv.data.text import pad_batch
 from attnpriv.errors import InputError
-from attnpriv.models.text import TextClassifier, pad_batch
+from attnpriv.models.text import TextClassifier
 from attnpriv.runs.folder import CARD_TEXT, TOKENIZER, WEIGHTS, Run, load_run
 from attnpriv.training import TrainingResult, train
 from attnpriv.training.distillation import TaughtRecords, distance, divergence

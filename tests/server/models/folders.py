@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from attnpriv.models.text import pad_batch
+from attnpriv.data.text import pad_batch
 from attnpriv.runs.folder import MANIFEST, WEIGHTS, load_run
 from attnpriv.runs.prediction import encode_texts, predict_probabilities
 from attnpriv_server.models.repository import Repository

@@ -387,7 +387,7 @@ def test_an_attribution_during_training_changes_nothing() -> None:
     def attribute() -> Tensor:
         x = torch.randn(4, 5, 12, generator=torch.Generator().manual_seed(0), requires_grad=True)
         mask = torch.ones(4, 5, dtype=torch.bool)
-        return torch.autograd.grad(model.forward_embedded(x, mask).square().sum(), x)[0]
+        return torch.autograd.grad(model.run(x, mask).outputs.square().sum(), x)[0]
 
     def attribute_too(module: nn.Module) -> Tensor:
         result = losses(module)

@@ -1,0 +1,136 @@
+"""The embedded example: what everything that explains, attacks or measures a model works on.
+
+A model reads positions: the tokens of a text, and whatever the model adds to them. Each position is
+embedded by itself. So replacing an embedding by the baseline's is the same, to the bit, as
+replacing what stands there by padding, and no measure needs to know what a token is.
+
+Shapes: B batch, L layers, H heads, T positions, D model width, K outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+Place = tuple[int, int]
+"""Where a position stands in its record: in a text, the characters from start up to end."""
+
+MapKind = Literal["self"]
+"""What an attention map relates: ``self``, every position of the input to every other."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """B records as a model takes them, filled up to one length.
+
+    Attributes:
+        values: what stands at each position; of texts, token ids [B, T].
+        blank: the same with padding at every position.
+        mask: True where a position is, at the beginning of each row, [B, T].
+        content: True where a position has a place in its record, [B, T]: neither padding nor one
+            that the model added.
+    """
+
+    values: Tensor
+    blank: Tensor
+    mask: Tensor
+    content: Tensor
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """The attention weights of one layer.
+
+    Attributes:
+        kind: what they relate. The bounds of ``attnpriv.guarantees`` are about ``self``.
+        weights: [B, H, T, T], queries before keys.
+    """
+
+    kind: MapKind
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What a model made of its input.
+
+    Attributes:
+        outputs: what the task reads; of a classifier, class logits [B, K].
+        features: what the head saw of each record, [B, F].
+        maps: of every layer, first layer first; empty unless they were asked for.
+    """
+
+    outputs: Tensor
+    features: Tensor
+    maps: tuple[AttentionMap, ...] = ()
+
+    def self_attention(self) -> list[Tensor]:
+        """The weights of the maps between positions, L times [B, H, T, T]."""
+        return [each.weights for each in self.maps if each.kind == "self"]
+
+
+class AttentionModel(Protocol):
+    """A model whose answers and attention can be computed from embedded positions."""
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The layers between embedding and pooling; all attention is in there."""
+
+    @property
+    def attention_shape(self) -> tuple[int, int]:
+        """Layers L and heads H of its self-attention."""
+
+    def embed(self, values: Tensor, /) -> Tensor:
+        """The embedding [B, T, D] of what stands at each position, each by itself."""
+
+    def run(self, x: Tensor, mask: Tensor, need_maps: bool = False) -> Pass:
+        """Compute the answers to embedded positions x [B, T, D] under a mask [B, T]."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """B embedded examples, and what each of their positions is replaced by.
+
+    Attributes:
+        x: embeddings [B, T, D].
+        baseline: those of padding where there is content; elsewhere as in ``x``, [B, T, D].
+        mask: as in ``Inputs``, [B, T].
+        content: as in ``Inputs``, [B, T].
+    """
+
+    x: Tensor
+    baseline: Tensor
+    mask: Tensor
+    content: Tensor
+
+    def rows(self) -> Iterator[Embedded]:
+        """Each example alone, without its padding."""
+        for row, length in enumerate(self.mask.sum(1).tolist()):
+            own = slice(row, row + 1), slice(0, length)
+            yield Embedded(self.x[own], self.baseline[own], self.mask[own], self.content[own])
+
+    def moved_to(self, x: Tensor) -> Embedded:
+        """Other embeddings x [N, T, D] in the place of a single example's."""
+        others = (self.baseline, self.mask, self.content)
+        return Embedded(x, *(each.repeat_interleave(len(x), 0) for each in others))
+
+    def without(self, rows: Tensor, removed: Tensor) -> Tensor:
+        """Embeddings [N, T, D] of examples ``rows`` [N], baseline at ``removed`` [N, T]."""
+        return torch.where(removed[..., None], self.baseline[rows], self.x[rows])
+
+
+@torch.no_grad()
+def embed(model: AttentionModel, inputs: Inputs) -> Embedded:
+    """Embed records, and the baseline to compare them with: padding wherever there is content."""
+    x, blank = model.embed(inputs.values), model.embed(inputs.blank)
+    baseline = torch.where(inputs.content[..., None], blank, x)
+    return Embedded(x, baseline, inputs.mask, inputs.content)
+
+
+def content_of(places: Sequence[Place | None]) -> list[bool]:
+    """For each position whether it has a place in its record; the model added the others."""
+    return [place is not None for place in places]
