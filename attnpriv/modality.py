@@ -9,18 +9,51 @@ Shapes: B batch, L layers, H heads, T positions, D model width, K outputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from attnpriv.spans import Span
 
 Place = tuple[int, int]
 """Where a position stands in its record: in a text, the characters from start up to end."""
 
 MapKind = Literal["self"]
 """What an attention map relates: ``self``, every position of the input to every other."""
+
+
+class Sample(Protocol):
+    """What a model reads of one record, not filled up."""
+
+    @property
+    def places(self) -> Sequence[Place | None]:
+        """Where each position stands in the record; None for those that the model added."""
+
+    @property
+    def size(self) -> int:
+        """How many positions there are: what queues and micro-batches count."""
+
+    def marks(self, regions: Iterable[Span]) -> NDArray[np.bool_]:
+        """Which positions overlap one of the given parts of the record."""
+
+
+Record = TypeVar("Record", contravariant=True)
+Read = TypeVar("Read", bound=Sample)
+
+
+class Modality(Protocol[Record, Read]):
+    """How one model reads one kind of record. One member so far: ``attnpriv.data.text.Text``."""
+
+    def read(self, records: Sequence[Record], /) -> list[Read]:
+        """What the model sees of each record, in their order."""
+
+    def collate(self, samples: Sequence[Read], /) -> Inputs:
+        """Samples in one batch; the longest of them decides T."""
 
 
 @dataclass(frozen=True)

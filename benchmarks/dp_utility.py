@@ -160,7 +160,7 @@ def all_features(dataset: str, encoder: str, attention: str) -> Tensor:
     task = load_task(dataset)
     classifier = new_classifier(task, encoder, attention)
     encodings = classifier.encode(task.data.texts)
-    return pooled_features(classifier.model, encodings, classifier.tokenizer.pad_id)
+    return pooled_features(classifier.model, classifier.modality, encodings)
 
 
 def read(path: Path) -> dict[Cell, dict[str, Any]]:

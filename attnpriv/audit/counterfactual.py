@@ -48,6 +48,7 @@ from attnpriv.audit.swapping import (
 from attnpriv.data.records import Span
 from attnpriv.estimates import Control
 from attnpriv.runs.folder import Run
+from attnpriv.tasks import CLASSIFY
 
 Answer = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Ids [N, T], mask [N, T] and which tokens are sensitive [N, T] to probabilities [N, K]."""
@@ -189,7 +190,7 @@ def _intervene(
 
 
 def _model_answer(run: Run) -> Answer:
-    return lambda ids, mask, sensitive: class_logits(run.model, ids, mask).softmax(-1)
+    return lambda ids, mask, sensitive: CLASSIFY.answer(class_logits(run.model, ids, mask))
 
 
 def _probes(vocab_size: int, seed: int) -> tuple[Answer, Answer]:

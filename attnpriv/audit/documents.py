@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnpriv.data.records import Dataset, Span
-from attnpriv.data.spans import sensitive_tokens
 from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import Encoding, Tokenizer
 from attnpriv.modality import AttentionModel, Embedded, Inputs, content_of, embed
@@ -71,8 +70,7 @@ def prepare(
     modality = Text(tokenizer, max_length)
     encodings = tuple(modality.read(data.texts))
     sensitive = tuple(
-        np.array(sensitive_tokens(encoding.places, found), dtype=np.bool_)
-        for encoding, found in zip(encodings, spans, strict=True)
+        encoding.marks(found) for encoding, found in zip(encodings, spans, strict=True)
     )
     return Documents(data, modality, encodings, sensitive)
 

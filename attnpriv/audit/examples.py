@@ -131,22 +131,23 @@ def _pieces(
 
     A mean, and one piece whatever the number of tokens, so that the value's length does not show.
     """
-    text, encoding = documents.data.texts[document], documents.encodings[document]
+    places = documents.encodings[document].places
+    words = documents.encodings[document].words(documents.data.texts[document])
     groups: list[tuple[str | None, list[int]]] = []
     previous: Span | None = None
-    for token, place in enumerate(encoding.places):
+    for token, place in enumerate(places):
         span = next((s for s in spans if any(sensitive_tokens([place], [s]))), None)
         if span is not None and span is previous:
             groups[-1][1].append(token)
         else:
-            name = placeholder(span.entity_type) if span else encoding.added.get(token)
-            groups.append((name, [token]))
+            added = words[token] if place is None else None
+            groups.append((placeholder(span.entity_type) if span else added, [token]))
         previous = span
     return tuple(
         Piece(
             placeholder=name,
-            word=None if name else encoding.word(text, tokens[0]),
-            joined=_joined(encoding.places, tokens[0]),
+            word=None if name else words[tokens[0]],
+            joined=_joined(places, tokens[0]),
             attention=sum(attention[t] for t in tokens) / len(tokens),
             attribution=sum(attribution[t] for t in tokens) / len(tokens),
         )

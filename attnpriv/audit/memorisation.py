@@ -54,6 +54,7 @@ from attnpriv.estimates import (
 )
 from attnpriv.models.text import TextClassifier
 from attnpriv.runs.folder import Run
+from attnpriv.tasks import CLASSIFY
 
 EXPECTED = (
     "a noisy probe that knows the training entities: p < 0.05",
@@ -208,7 +209,7 @@ def _swap(
     with torch.inference_mode():
         logits = class_logits(model, ids, torch.ones_like(ids, dtype=torch.bool)).double()
     labels = [documents.data.labels[document]] * len(ids)
-    log_odds = true_label_log_odds(logits.softmax(-1).numpy(), labels)
+    log_odds = true_label_log_odds(CLASSIFY.answer(logits).numpy(), labels)
     for drop, (tokens, after) in zip(log_odds[0] - log_odds[1:], swapped, strict=True):
         yield float(drop), tuple(before[t] for t in tokens), tuple(after[t] for t in tokens)
 

@@ -28,7 +28,6 @@ from attnpriv.audit.matched import Flags, Numbers, TokenLift, matched_lifts, par
 from attnpriv.audit.statistics import Floats
 from attnpriv.audit.tally import Tally
 from attnpriv.data.records import Span
-from attnpriv.data.spans import sensitive_tokens
 
 
 class Subsets(Tally):
@@ -61,12 +60,11 @@ class Subsets(Tally):
         members = np.zeros((self._sets.shares.shape[1], scores.shape[1]), dtype=np.bool_)
         label = len(self._types) + self._documents.data.labels[document]
         members[label] = of_content(self._documents.sensitive[document])
-        places = self._documents.encodings[document].places
+        marks = self._documents.encodings[document].marks
         found = self._spans[document] if self._spans is not None else ()
         for name in {span.entity_type for span in found}:
             own = [span for span in found if span.entity_type == name]
-            marked = np.array(sensitive_tokens(places, own), dtype=np.bool_)
-            members[self._types.index(name)] = of_content(marked)
+            members[self._types.index(name)] = of_content(marks(own))
         self._sets.add(document, scores, members, token_lengths(self._documents, document))
 
     def by_type(self, resamples: int) -> tuple[TokenLift, ...]:

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from attnpriv.audit.documents import Documents
 from attnpriv.data.records import Span
-from attnpriv.data.spans import sensitive_tokens
 from attnpriv.data.tokenisation import Tokenizer
 from attnpriv.explain.removal import ROWS_AT_ONCE
 from attnpriv.modality import Place
@@ -66,7 +65,7 @@ def find_entities(documents: Documents, document: int, spans: Sequence[Span]) ->
         mentions[span.entity_type, text[span.start : span.end]].append(span)
     found = []
     for (kind, value), group in mentions.items():
-        tokens = [np.flatnonzero(sensitive_tokens(encoding.places, [span])) for span in group]
+        tokens = [np.flatnonzero(encoding.marks([span])) for span in group]
         sizes = {len(each) for each in tokens}
         if len(sizes) == 1 and min(sizes) and all(span.end <= encoding.end for span in group):
             starts = tuple(span.start for span in group)
@@ -103,7 +102,7 @@ def _runs(places: Sequence[Place | None]) -> list[tuple[list[int], int, int]]:
 
 def class_logits(model: TextClassifier, ids: Tensor, mask: Tensor) -> Tensor:
     """Class logits [N, K] of token ids [N, T] under a mask [N, T], a few rows at a time."""
-    parts = zip(ids.split(ROWS_AT_ONCE), mask.split(ROWS_AT_ONCE), strict=True)
+    parts = zip(torch.split(ids, ROWS_AT_ONCE), torch.split(mask, ROWS_AT_ONCE), strict=True)
     return torch.cat([model(*part) for part in parts])
 
 

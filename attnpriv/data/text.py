@@ -33,7 +33,7 @@ class Text:
         ids, mask = pad_batch(samples, self.tokenizer.pad_id)
         content = torch.zeros_like(mask)
         for row, sample in enumerate(samples):
-            content[row, : len(sample.ids)] = torch.tensor(content_of(sample.places))
+            content[row, : sample.size] = torch.tensor(content_of(sample.places))
         return Inputs(ids, torch.full_like(ids, self.tokenizer.pad_id), mask, content)
 
 

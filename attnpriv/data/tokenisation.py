@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import tokenizers
+from numpy.typing import NDArray
 from tokenizers import Regex, models, pre_tokenizers
 
+from attnpriv.data.spans import sensitive_tokens
 from attnpriv.errors import InputError
 from attnpriv.modality import Place
+from attnpriv.spans import Span
 
 # The tokens that pad a batch, begin a text and end it.
 BERT_TOKENS = ("[PAD]", "[CLS]", "[SEP]")
@@ -41,19 +45,23 @@ class Encoding:
     places: tuple[Place | None, ...]
 
     @property
-    def added(self) -> dict[int, str]:
-        """The positions that the model added, and what people call them."""
-        positions = [i for i, place in enumerate(self.places) if place is None]
-        return dict(zip(positions, ADDED, strict=True))
+    def size(self) -> int:
+        """How many tokens there are, those that the model added counted."""
+        return len(self.ids)
+
+    def marks(self, regions: Iterable[Span]) -> NDArray[np.bool_]:
+        """Which tokens overlap one of the spans, [T]; see ``attnpriv.data.spans``."""
+        return np.array(sensitive_tokens(self.places, regions), dtype=np.bool_)
 
     @property
     def end(self) -> int:
         """Up to which character of the text its tokens reach."""
         return max((end for _, end in filter(None, self.places)), default=0)
 
-    def word(self, text: str, position: int) -> str:
-        """What stands at a position of the text that was tokenised."""
-        return self.added.get(position) or text[slice(*self.places[position] or ())]
+    def words(self, text: str) -> list[str]:
+        """What stands at each position of the text that was tokenised; ``ADDED`` for the others."""
+        added = iter(ADDED)
+        return [next(added) if place is None else text[slice(*place)] for place in self.places]
 
 
 class Tokenizer(Protocol):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from attnpriv.modality import AttentionModel, Embedded
+from attnpriv.tasks import CLASSIFY
 
 ROWS_AT_ONCE = 64  # variants in one forward pass; bounds memory only
 
@@ -72,14 +73,18 @@ def probability_drops(
     """The fall of the target's probability under each of P masks [B, P, T], [B, P]."""
     logits = torch.cat([model.run(example.x[rows], mask).outputs for rows, mask in _parts(masks)])
     whole = model.run(example.x, example.mask).outputs
-    return _falls(whole.softmax(-1), logits.softmax(-1), target, masks.shape[1])
+    return _falls(CLASSIFY.answer(whole), CLASSIFY.answer(logits), target, masks.shape[1])
 
 
 def _parts(variants: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Variants [B, P, T] a few at a time: of which example each is, [N], and itself, [N, T]."""
     examples, count = variants.shape[:2]
     rows = torch.arange(examples).repeat_interleave(count)
-    return zip(rows.split(ROWS_AT_ONCE), variants.flatten(0, 1).split(ROWS_AT_ONCE), strict=True)
+    return zip(
+        torch.split(rows, ROWS_AT_ONCE),
+        torch.split(variants.flatten(0, 1), ROWS_AT_ONCE),
+        strict=True,
+    )
 
 
 def _falls(whole: Tensor, changed: Tensor, target: Tensor, count: int) -> Tensor:

@@ -7,7 +7,7 @@ Shapes: B batch, T tokens, D model width, H heads, L layers, K classes. Where te
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import assert_never
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,9 @@ from torch.nn import functional as F
 
 from attnpriv.attention import HardenedAttention, MultiHeadSelfAttention, Packing
 from attnpriv.config import ModelConfig, parse_trainable
-from attnpriv.data.text import pad_batch
 from attnpriv.data.tokenisation import Encoding
 from attnpriv.errors import InputError
-from attnpriv.modality import AttentionMap, Pass
+from attnpriv.modality import AttentionMap, Modality, Pass, Read, Sample
 from attnpriv.models.lora import LowRankLinear, add_adapters, merge_adapters
 
 INITIAL_STD = 0.02  # of every weight matrix, as in BERT (Devlin et al. 2019)
@@ -261,38 +260,38 @@ def pack_tokens(ids: Tensor, lengths: Sequence[int], pad_id: int = 0) -> tuple[T
     return filled, packing
 
 
-def batches_by_length(encodings: Sequence[Encoding], batch_size: int) -> list[list[int]]:
+def batches_by_length(samples: Sequence[Sample], batch_size: int) -> list[list[int]]:
     """Row numbers in batches of similar length, so that little is spent on padding."""
-    order = sorted(range(len(encodings)), key=lambda row: len(encodings[row].ids))
+    order = sorted(range(len(samples)), key=lambda row: samples[row].size)
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 @torch.no_grad()
 def pooled_features(
     model: TextClassifier,
-    encodings: Sequence[Encoding],
-    pad_id: int,
+    modality: Modality[Any, Read],
+    samples: Sequence[Read],
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """The vectors that the head sees, [N, D·S], in the order of the encodings.
+    """The vectors that the head sees, [N, D·S], in the order of the samples.
 
     Args:
         model: its encoder is used as it is, without gradients.
-        encodings: N tokenised texts.
-        pad_id: fills shorter texts up.
-        batch_size: texts in one forward pass; neighbours do not change each other's result beyond
+        modality: how the samples were read.
+        samples: N of them.
+        batch_size: samples in one forward pass; neighbours do not change each other's result beyond
             float32 rounding.
-        progress: called with (texts done, N) after each batch.
+        progress: called with (samples done, N) after each batch.
     """
-    features = torch.empty(len(encodings), model.head.in_features)
+    features = torch.empty(len(samples), model.head.in_features)
     done = 0
-    for rows in batches_by_length(encodings, batch_size):
-        ids, mask = pad_batch([encodings[row] for row in rows], pad_id)
-        features[rows] = model.pool(model.encode(model.embed(ids), mask)[0], mask)
+    for rows in batches_by_length(samples, batch_size):
+        inputs = modality.collate([samples[row] for row in rows])
+        features[rows] = model.run(model.embed(inputs.values), inputs.mask).features
         done += len(rows)
         if progress is not None:
-            progress(done, len(encodings))
+            progress(done, len(samples))
     return features
 
 

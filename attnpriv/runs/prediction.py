@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from attnpriv.data.tokenisation import Encoding
 from attnpriv.models.text import pooled_features
 from attnpriv.runs.folder import Run
+from attnpriv.tasks import CLASSIFY
 
 
 def encode_texts(run: Run, texts: Sequence[str]) -> list[Encoding]:
     """Tokenise for the run's model, cutting texts that are longer than it can read."""
-    return run.tokenizer.encode_batch(texts, run.model.config.max_length)
+    return run.modality.read(texts)
 
 
 def predict_probabilities(
@@ -33,8 +34,8 @@ def predict_probabilities(
         progress: as in ``pooled_features``.
     """
     features = pooled_features(
-        run.model, encode_texts(run, texts), run.tokenizer.pad_id, batch_size, progress
+        run.model, run.modality, encode_texts(run, texts), batch_size, progress
     )
     with torch.no_grad():
-        probabilities: NDArray[np.float32] = torch.softmax(run.model.head(features), -1).numpy()
+        probabilities: NDArray[np.float32] = CLASSIFY.answer(run.model.head(features)).numpy()
     return probabilities

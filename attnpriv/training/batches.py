@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from attnpriv.config import Precision
-from attnpriv.data.text import pad_batch
-from attnpriv.data.tokenisation import Encoding
+from attnpriv.modality import Modality, Sample
 from attnpriv.models.text import TextClassifier, batches_by_length
+from attnpriv.tasks import CLASSIFY
 
 FEATURE_ROWS = 1024  # cached features are small: that many of them make one micro-batch
 
@@ -58,9 +58,9 @@ class TextRecords:
 
     Args:
         model: what is trained.
-        encodings: N tokenised texts.
+        modality: how the samples were read.
+        samples: N of them.
         labels: their classes, [N].
-        pad_id: fills shorter texts up.
         micro_batch_tokens: most tokens in a micro-batch, padding included; a longer text makes one
             alone.
         precision: in which the forward pass computes.
@@ -69,17 +69,17 @@ class TextRecords:
     def __init__(
         self,
         model: TextClassifier,
-        encodings: Sequence[Encoding],
+        modality: Modality[Any, Any],
+        samples: Sequence[Sample],
         labels: Tensor,
-        pad_id: int,
         micro_batch_tokens: int,
         precision: Precision = "float32",
     ) -> None:
         self.module: nn.Module = model
-        self._encodings = encodings
-        self._lengths = torch.tensor([len(encoding.ids) for encoding in encodings])
+        self._modality = modality
+        self._samples = samples
+        self._lengths = torch.tensor([sample.size for sample in samples])
         self._labels = labels
-        self._pad_id = pad_id
         self._micro_batch_tokens = micro_batch_tokens
         self._precision = precision
 
@@ -91,7 +91,8 @@ class TextRecords:
     def micro_batches(self, batch: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Row numbers [B], ids [B, T] and mask [B, T] of each micro-batch."""
         for rows in _by_length(batch, self._lengths, self._micro_batch_tokens):
-            yield rows, *pad_batch([self._encodings[row] for row in rows.tolist()], self._pad_id)
+            inputs = self._modality.collate([self._samples[row] for row in rows.tolist()])
+            yield rows, inputs.values, inputs.mask
 
 
 class UpperRecords:
@@ -100,9 +101,9 @@ class UpperRecords:
     Args:
         model: what is trained.
         start: how many of its layers are frozen.
-        encodings: N tokenised texts.
+        modality: how the samples were read.
+        samples: N of them.
         labels: their classes, [N].
-        pad_id: fills shorter texts up.
         micro_batch_tokens: as in ``TextRecords``.
         precision: as in ``TextRecords``.
     """
@@ -111,15 +112,15 @@ class UpperRecords:
         self,
         model: TextClassifier,
         start: int,
-        encodings: Sequence[Encoding],
+        modality: Modality[Any, Any],
+        samples: Sequence[Sample],
         labels: Tensor,
-        pad_id: int,
         micro_batch_tokens: int,
         precision: Precision = "float32",
     ) -> None:
         self.module: nn.Module = _UpperLayers(model, start)
-        self._lengths = torch.tensor([len(encoding.ids) for encoding in encodings])
-        self._hidden, self._lower_parts = _run_lower(model, start, encodings, pad_id)
+        self._lengths = torch.tensor([sample.size for sample in samples])
+        self._hidden, self._lower_parts = _run_lower(model, start, modality, samples)
         self._labels = labels
         self._micro_batch_tokens = micro_batch_tokens
         self._precision = precision
@@ -133,9 +134,9 @@ class UpperRecords:
             yield _losses(self._labels[rows], *inputs, precision=self._precision)
 
 
-def states_size(encodings: Sequence[Encoding], dim: int) -> int:
-    """Bytes that the hidden states of these texts take."""
-    return 4 * dim * sum(len(encoding.ids) for encoding in encodings)
+def states_size(samples: Sequence[Sample], dim: int) -> int:
+    """Bytes that the hidden states of these samples take."""
+    return 4 * dim * sum(sample.size for sample in samples)
 
 
 class _UpperLayers(nn.Module):
@@ -156,15 +157,16 @@ class _UpperLayers(nn.Module):
 
 @torch.no_grad()
 def _run_lower(
-    model: TextClassifier, start: int, encodings: Sequence[Encoding], pad_id: int
+    model: TextClassifier, start: int, modality: Modality[Any, Any], samples: Sequence[Sample]
 ) -> tuple[list[Tensor], Tensor]:
-    """The states after ``start`` layers, [T, D] for each text, and what is pooled until then."""
+    """The states after ``start`` layers, [T, D] for each sample, and what is pooled until then."""
     pooled = [number for number in model.config.pooled_layers if number <= start]
-    hidden: list[Tensor] = [torch.empty(0)] * len(encodings)
-    parts = torch.empty(len(encodings), model.config.dim * len(pooled))
-    for rows in batches_by_length(encodings, 32):
-        ids, mask = pad_batch([encodings[row] for row in rows], pad_id)
-        x, states, _ = model.run_layers(model.embed(ids), mask, stop=start)
+    hidden: list[Tensor] = [torch.empty(0)] * len(samples)
+    parts = torch.empty(len(samples), model.config.dim * len(pooled))
+    for rows in batches_by_length(samples, 32):
+        inputs = modality.collate([samples[row] for row in rows])
+        mask = inputs.mask
+        x, states, _ = model.run_layers(model.embed(inputs.values), mask, stop=start)
         if states:
             parts[rows] = model.pool_each(states, mask)
         for row, state, length in zip(rows, x, mask.sum(1).tolist(), strict=True):
@@ -185,6 +187,6 @@ def _losses(labels: Tensor, *inputs: Tensor, precision: Precision = "float32") -
     def losses(module: nn.Module) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
             logits = module(*inputs)
-        return F.cross_entropy(logits.float(), labels, reduction="none")
+        return CLASSIFY.losses(logits.float(), labels)
 
     return losses

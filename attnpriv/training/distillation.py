@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnpriv.config import Precision
-from attnpriv.data.tokenisation import Encoding
+from attnpriv.modality import Modality, Sample
 from attnpriv.models.text import TextClassifier
+from attnpriv.tasks import CLASSIFY
 from attnpriv.training.batches import Losses, TextRecords
 
 # Weights beside that of the answers, which is 1; docs/benchmark-log.md has others that were tried.
@@ -31,9 +32,9 @@ class TaughtRecords(TextRecords):
     Args:
         teacher: a model of the student's shape; it is not changed.
         model: the student.
-        encodings: N tokenised texts.
+        modality: how the samples were read.
+        samples: N of them.
         labels: their classes, [N].
-        pad_id: fills shorter texts up.
         micro_batch_tokens: as in ``TextRecords``.
         precision: of both models' forward passes.
     """
@@ -42,13 +43,13 @@ class TaughtRecords(TextRecords):
         self,
         teacher: TextClassifier,
         model: TextClassifier,
-        encodings: Sequence[Encoding],
+        modality: Modality[Any, Any],
+        samples: Sequence[Sample],
         labels: Tensor,
-        pad_id: int,
         micro_batch_tokens: int,
         precision: Precision = "float32",
     ) -> None:
-        super().__init__(model, encodings, labels, pad_id, micro_batch_tokens, precision)
+        super().__init__(model, modality, samples, labels, micro_batch_tokens, precision)
         self._teacher = teacher
 
     def losses(self, batch: Tensor) -> Iterator[Losses]:
@@ -61,7 +62,7 @@ class TaughtRecords(TextRecords):
             with torch.no_grad():
                 taught, answers = self._run(self._teacher, ids, mask)
             states, logits = self._run(cast(TextClassifier, module), ids, mask)
-            wrong = F.cross_entropy(logits, labels, reduction="none")
+            wrong = CLASSIFY.losses(logits, labels)
             apart = distance(states, taught, mask)
             return LABELS * wrong + divergence(logits, answers) + STATES * apart
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from attnpriv.config import AttentionConfig, ModelConfig, Pooling, TrainConfig, parse_trainable
+from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import Encoding, HashTokenizer, Tokenizer, WordPieceTokenizer
 from attnpriv.errors import InputError
 from attnpriv.models.pretrained import encoder_folder, load_pretrained
@@ -47,13 +48,18 @@ class Classifier:
     tokenizer: Tokenizer
     tokenizer_file: Path | None
 
+    @property
+    def modality(self) -> Text:
+        """How the model reads texts."""
+        return Text(self.tokenizer, self.model.config.max_length)
+
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """Tokenise texts, cut to what the model can read."""
-        return self.tokenizer.encode_batch(texts, self.model.config.max_length)
+        return self.modality.read(texts)
 
     def features(self, encodings: Sequence[Encoding]) -> Tensor:
         """The vectors that the head sees."""
-        return pooled_features(self.model, encodings, self.tokenizer.pad_id)
+        return pooled_features(self.model, self.modality, encodings)
 
 
 @contextmanager
@@ -117,8 +123,8 @@ def make_records(
             has run the frozen encoder already.
         teacher: what the records are learned from besides their labels, if anything.
     """
-    model, pad_id = classifier.model, classifier.tokenizer.pad_id
-    passes = (encodings, labels, pad_id, config.micro_batch_tokens, config.precision)
+    model, modality = classifier.model, classifier.modality
+    passes = (modality, encodings, labels, config.micro_batch_tokens, config.precision)
     if teacher is not None:
         return TaughtRecords(teacher, model, *passes)
     if config.trainable == "head":

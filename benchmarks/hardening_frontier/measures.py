@@ -18,7 +18,7 @@ from attnpriv.audit.leakage.membership import true_label_log_odds
 from attnpriv.audit.robustness.embedding import (
     _Batch,
     _coordinate_deviation,
-    _predict,
+    is_right,
     make_batch,
     pgd,
 )
@@ -180,7 +180,7 @@ def _smallest_scales(model: TextClassifier, batch: _Batch, deviation: float) -> 
     def answer(x: Tensor, mask: Tensor) -> Tensor:
         return model.run(x, mask).outputs
 
-    right = _predict(answer, batch.x, batch.mask) == batch.labels
+    right = is_right(answer, batch.x, batch)
     part = _Batch(batch.x[right], batch.movable[right], batch.mask[right], batch.labels[right])
     grid = torch.logspace(math.log10(SMALLEST), math.log10(LARGEST), 2**BISECTIONS - 1)
     scales = torch.cat([grid, torch.tensor([math.inf])])

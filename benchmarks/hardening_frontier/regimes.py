@@ -19,6 +19,7 @@ from torch import Tensor
 from attnpriv.audit.statistics import Floats
 from attnpriv.config import AttentionConfig, ModelConfig, Precision, PrivacyConfig, TrainConfig
 from attnpriv.data import Encoding, HashTokenizer, Tokenizer, WordPieceTokenizer
+from attnpriv.data.text import Text
 from attnpriv.models.pretrained import encoder_folder, load_pretrained
 from attnpriv.models.text import TextClassifier, pooled_features
 from attnpriv.privacy import noise_multiplier_for
@@ -150,10 +151,11 @@ def _train_whole(
     encoder = "scratch" if cell.regime == "scratch" else "minilm"
     encodings, tokenizer = _encodings(task.name, encoder), _tokenizer(encoder)
     rows, _ = task.split(cell.seed)
+    modality = Text(tokenizer, model.config.max_length)
     passes = (
+        modality,
         [encodings[row] for row in rows],
         torch.tensor([task.data.labels[row] for row in rows]),
-        tokenizer.pad_id,
         recipe.micro_batch_tokens,
         recipe.precision,
     )
@@ -164,7 +166,7 @@ def _train_whole(
 
     def predict(wanted: Sequence[int]) -> Floats:
         chosen = [encodings[row] for row in wanted]
-        return _probabilities(model, pooled_features(model, chosen, tokenizer.pad_id))
+        return _probabilities(model, pooled_features(model, modality, chosen))
 
     return Trained(model, tokenizer, predict)
 
@@ -212,8 +214,9 @@ def _pretrained(task: Task, attention: AttentionConfig) -> TextClassifier:
 @lru_cache(maxsize=1)
 def _features(dataset: str, attention: AttentionConfig) -> Tensor:
     """Pooled features of all rows of a data set: they depend on no seed and no label."""
-    encodings, pad_id = _encodings(dataset, "minilm"), _tokenizer("minilm").pad_id
-    return pooled_features(_pretrained(load_task(dataset), attention), encodings, pad_id)
+    model = _pretrained(load_task(dataset), attention)
+    modality = Text(_tokenizer("minilm"), model.config.max_length)
+    return pooled_features(model, modality, _encodings(dataset, "minilm"))
 
 
 @lru_cache

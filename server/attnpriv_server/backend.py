@@ -19,6 +19,7 @@ from attnpriv.attention import Packing
 from attnpriv.attention.scores import has_native_bfloat16
 from attnpriv.models.text import TextClassifier, pack_tokens
 from attnpriv.runs.folder import Run
+from attnpriv.tasks import CLASSIFY
 
 Precision = Literal["float32", "bfloat16", "auto"]
 
@@ -83,7 +84,7 @@ class EagerBackend:
 
         Or for the ids [N] of a packing of B texts, which spends nothing on padding.
         """
-        probabilities: NDArray[np.float32] = self.logits(ids, mask).softmax(-1).numpy()
+        probabilities: NDArray[np.float32] = CLASSIFY.answer(self.logits(ids, mask)).numpy()
         return probabilities
 
     def logits(self, ids: Tensor, mask: Tensor | Packing) -> Tensor:

@@ -209,7 +209,7 @@ class Core:
         if target is None:
             target = int(probabilities[0].argmax())
         question = _Question(request.text, encodings[0], target, policy, deadline)
-        size = len(encodings[0].ids)
+        size = encodings[0].size
         rows = await self._explanations.compute(loaded, [(question, size)], turn, deadline)
         tokens, special, redaction, scored = rows[0]
         reveal = policy.reveal_probabilities and not _restricted(policy, run)
@@ -236,7 +236,7 @@ class Core:
     async def _probabilities(
         self, loaded: Loaded, encodings: Sequence[Encoding], turn: Hashable, deadline: Deadline
     ) -> list[NDArray[np.float32]]:
-        rows = [(encoding, len(encoding.ids)) for encoding in encodings]
+        rows = [(encoding, encoding.size) for encoding in encodings]
         return await self._predictions.compute(loaded, rows, turn, deadline)
 
     def _scored(self, loaded: Loaded, questions: Sequence[_Question]) -> list[_Tokens]:
@@ -388,4 +388,4 @@ def _label_index(run: Run, label: str | None) -> int | None:
 
 def _is_truncated(text: str, encoding: Encoding, limit: int) -> bool:
     """Whether the encoding is full and anything but white space follows its last token."""
-    return len(encoding.ids) == limit and bool(text[encoding.end :].strip())
+    return encoding.size == limit and bool(text[encoding.end :].strip())

@@ -53,7 +53,7 @@ def score_tokens(
         ArithmeticError: a score is not finite.
         RefusedError: the deadline passed in between.
     """
-    count = len(encoding.ids)
+    count = encoding.size
     attention: Sequence[tuple[float, ...] | None] = [None] * count
     gradients: Sequence[float | None] = [None] * count
     error = withheld = None
@@ -69,8 +69,8 @@ def score_tokens(
             withheld = _not_converged(found)
         deadline.check()
     tokens = [
-        Token(encoding.word(text, i), (), attention[i], gradients[i], place)
-        for i, place in enumerate(encoding.places)
+        Token(word, (), attention[i], gradients[i], place)
+        for i, (word, place) in enumerate(zip(encoding.words(text), encoding.places, strict=True))
     ]
     return Scored(tokens, error, withheld)
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from attnpriv.attention import MultiHeadSelfAttention
 from attnpriv.certificate import certify
 from attnpriv.config import AttentionConfig, ModelConfig
-from attnpriv.data.text import pad_batch
+from attnpriv.data.text import Text, pad_batch
 from attnpriv.data.tokenisation import Encoding, HashTokenizer, WordPieceTokenizer
 from attnpriv.errors import InputError
 from attnpriv.models.pretrained import encoder_folder, load_pretrained
@@ -359,7 +359,7 @@ def test_bfloat16_keeps_the_labels_of_real_messages(shared_data: Path) -> None:
     encodings, spam = real_messages(shared_data)
     model = load_pretrained(encoder_folder("minilm"), 2, ATTENTION["clamp"])
     model.requires_grad_(False).eval()
-    features = pooled_features(model, encodings, pad_id=0)
+    features = pooled_features(model, Text(HashTokenizer(), 64), encodings)
     fit_head(model, features[:300], spam[:300])
     exact = torch.softmax(model.head(features), -1).numpy()
     backend, rounded = EagerBackend(model, torch.bfloat16), np.empty_like(exact)

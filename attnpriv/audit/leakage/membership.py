@@ -219,9 +219,7 @@ def run(
     """As a measure of an audit."""
     documents, unseen, seed = subject.documents, subject.unseen, subject.options.seed
     encodings = [documents.encodings[unseen[i]] for i in sample(len(unseen), FEATURE_ROWS, seed)]
-    features = pooled_features(
-        subject.run.model, encodings, documents.modality.tokenizer.pad_id, progress=progress
-    )
+    features = pooled_features(subject.run.model, documents.modality, encodings, progress=progress)
     return membership(
         *scores(subject, answers),
         features.double().numpy(),

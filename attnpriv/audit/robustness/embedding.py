@@ -28,6 +28,7 @@ from attnpriv.audit.robustness import SCALES
 from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.estimates import Control, Estimate, wilson
 from attnpriv.modality import AttentionModel, Embedded
+from attnpriv.tasks import CLASSIFY
 
 PGD_STEPS = 6
 STEP = 2.5 / PGD_STEPS  # of the radius: the steps can cross the ball and come back
@@ -158,7 +159,7 @@ def embedding_attacks(
 
 def fgsm(answer: _Answer, batch: _Batch, radius: float) -> Tensor:
     """One step of the given size along the sign of the loss's gradient, [B, T, D]."""
-    attack = FGSM(answer, nn.CrossEntropyLoss(reduction="none"))
+    attack = FGSM(answer, CLASSIFY.losses)
     attack.zero_thresh = ANY_GRADIENT
     with _captum_warnings_ignored():
         moved: Tensor = attack.perturb(
@@ -169,7 +170,7 @@ def fgsm(answer: _Answer, batch: _Batch, radius: float) -> Tensor:
 
 def pgd(answer: _Answer, batch: _Batch, radius: float) -> Tensor:
     """Projected gradient steps within the ball of the given radius, [B, T, D]."""
-    attack = PGD(answer, nn.CrossEntropyLoss(reduction="none"))
+    attack = PGD(answer, CLASSIFY.losses)
     attack.fgsm.zero_thresh = ANY_GRADIENT
     with _captum_warnings_ignored():
         moved: Tensor = attack.perturb(
@@ -246,7 +247,7 @@ def _changed_by_nothing(answer: _Answer, batch: _Batch) -> int:
 
 def _attack_batch(answer: _Answer, batch: _Batch, deviation: float) -> Tensor:
     """Counts: right, then for each radius right under FGSM and under the strongest."""
-    right = _predict(answer, batch.x, batch.mask) == batch.labels
+    right = is_right(answer, batch.x, batch)
     counts = []
     standing = right
     for scale in SCALES:
@@ -263,8 +264,14 @@ def _still_right(
     standing = rows.clone()
     if rows.any():
         part = _Batch(batch.x[rows], batch.movable[rows], batch.mask[rows], batch.labels[rows])
-        standing[rows] = _predict(answer, attack(answer, part, radius), part.mask) == part.labels
+        standing[rows] = is_right(answer, attack(answer, part, radius), part)
     return standing
+
+
+@torch.no_grad()
+def is_right(answer: _Answer, x: Tensor, batch: _Batch) -> Tensor:
+    """Whether the answers to embeddings x in the place of the batch's own are its labels, [B]."""
+    return CLASSIFY.correct(answer(x, batch.mask), batch.labels)
 
 
 @torch.no_grad()

@@ -9,8 +9,8 @@ import torch
 
 from attnpriv.certificate import certify
 from attnpriv.config import AttentionConfig, ModelConfig
-from attnpriv.data import Encoding
-from attnpriv.data.text import pad_batch
+from attnpriv.data import Encoding, HashTokenizer
+from attnpriv.data.text import Text, pad_batch
 from attnpriv.errors import InputError
 from attnpriv.models.text import TextClassifier, pooled_features
 from attnpriv.runs.folder import CARD, LEDGER, load_run, publish, write_model
@@ -44,6 +44,7 @@ def encoding(*ids: int) -> Encoding:
     return Encoding(ids, tuple((0, 0) for _ in ids))
 
 
+MODALITY = Text(HashTokenizer(64), 16)
 ENCODINGS = [encoding(1, 7, 8, 9, 2), encoding(1, 11, 2), encoding(1, 7, 9, 8, 13, 14, 2)]
 
 
@@ -83,13 +84,13 @@ def test_embedded_forward_is_the_second_half_of_the_forward() -> None:
 @pytest.mark.parametrize(("pooling", "width"), [("mean", 12), ("cls", 12), ("layers", 36)])
 def test_pooled_features_have_norm_one_and_keep_the_order(pooling: str, width: int) -> None:
     model = make_model(pooling)
-    features = pooled_features(model, ENCODINGS, 0, batch_size=2)
+    features = pooled_features(model, MODALITY, ENCODINGS, batch_size=2)
     torch.testing.assert_close(features.norm(dim=1), torch.ones(3))
     torch.testing.assert_close(
         model.head(features), model(*pad_batch(ENCODINGS, 0)), rtol=1e-5, atol=1e-5
     )
     assert features.shape == (3, width)
-    assert pooled_features(model, [], 0).shape == (0, width)
+    assert pooled_features(model, MODALITY, []).shape == (0, width)
 
 
 def test_layers_are_pooled_side_by_side() -> None:
@@ -102,7 +103,7 @@ def test_layers_are_pooled_side_by_side() -> None:
         x, _ = block(x, mask)
         mean = torch.stack([row[m].mean(0) for row, m in zip(x, mask, strict=True)])
         expected.append(mean / mean.norm(dim=1, keepdim=True) / 3**0.5)
-    torch.testing.assert_close(pooled_features(model, ENCODINGS, 0), torch.cat(expected, 1))
+    torch.testing.assert_close(pooled_features(model, MODALITY, ENCODINGS), torch.cat(expected, 1))
 
 
 def test_which_layers_are_pooled() -> None:

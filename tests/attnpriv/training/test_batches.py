@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from attnpriv.config import AttentionConfig, ModelConfig, Pooling
 from attnpriv.data import Encoding, HashTokenizer
+from attnpriv.data.text import Text
 from attnpriv.models.text import TextClassifier
 from attnpriv.privacy.clipping import make_engine
 from attnpriv.training.batches import Records, TextRecords, UpperRecords, states_size
@@ -16,7 +17,7 @@ TEXTS = [" ".join(f"word{(i * 7 + j) % 31}" for j in range(1 + i % 11)) for i in
 LABELS = torch.arange(23) % 3
 
 
-def make_model(pooling: Pooling, trainable: str) -> tuple[TextClassifier, list[Encoding], int]:
+def make_model(pooling: Pooling, trainable: str) -> tuple[TextClassifier, Text, list[Encoding]]:
     torch.manual_seed(0)
     config = ModelConfig(
         encoder="scratch",
@@ -33,8 +34,8 @@ def make_model(pooling: Pooling, trainable: str) -> tuple[TextClassifier, list[E
     model = TextClassifier(config)
     nn.init.normal_(model.head.weight)
     model.select_trainable(trainable)
-    tokenizer = HashTokenizer(64)
-    return model, tokenizer.encode_batch(TEXTS, 16), tokenizer.pad_id
+    modality = Text(HashTokenizer(64), 16)
+    return model, modality, modality.read(TEXTS)
 
 
 def clipped_sum(records: Records, batch: Tensor) -> list[Tensor]:
@@ -53,9 +54,9 @@ def clipped_sum(records: Records, batch: Tensor) -> list[Tensor]:
 def test_frozen_layers_run_once_and_change_nothing(
     pooling: Pooling, trainable: str, start: int
 ) -> None:
-    model, encodings, pad_id = make_model(pooling, trainable)
-    whole = TextRecords(model, encodings, LABELS, pad_id, 40)
-    upper = UpperRecords(model, start, encodings, LABELS, pad_id, 40)
+    model, modality, samples = make_model(pooling, trainable)
+    whole = TextRecords(model, modality, samples, LABELS, 40)
+    upper = UpperRecords(model, start, modality, samples, LABELS, 40)
     batch = torch.tensor([22, 0, 5, 13, 7, 8, 21])
     for first, second in zip(clipped_sum(whole, batch), clipped_sum(upper, batch), strict=True):
         torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-6)
@@ -64,8 +65,8 @@ def test_frozen_layers_run_once_and_change_nothing(
 
 @pytest.mark.parametrize("tokens", [1, 11, 40, 10_000])
 def test_micro_batches_hold_every_row_once_and_keep_to_their_tokens(tokens: int) -> None:
-    model, encodings, pad_id = make_model("mean", "all")
-    records = TextRecords(model, encodings, LABELS, pad_id, tokens)
+    model, modality, samples = make_model("mean", "all")
+    records = TextRecords(model, modality, samples, LABELS, tokens)
     sizes: list[int] = []
 
     class Counting(nn.Module):
@@ -83,10 +84,10 @@ def test_micro_batches_hold_every_row_once_and_keep_to_their_tokens(tokens: int)
 
 
 def test_cuts_do_not_change_the_sum() -> None:
-    model, encodings, pad_id = make_model("layers", "all")
+    model, modality, samples = make_model("layers", "all")
     batch = torch.arange(23)
     sums = [
-        clipped_sum(TextRecords(model, encodings, LABELS, pad_id, tokens), batch)
+        clipped_sum(TextRecords(model, modality, samples, LABELS, tokens), batch)
         for tokens in (1, 37, 10_000)
     ]
     for one, few, all_ in zip(*sums, strict=True):
@@ -95,7 +96,7 @@ def test_cuts_do_not_change_the_sum() -> None:
 
 
 def test_the_size_of_the_states_is_that_of_their_tensors() -> None:
-    model, encodings, pad_id = make_model("mean", "last:1")
-    records = UpperRecords(model, 2, encodings, LABELS, pad_id, 40)
+    model, modality, samples = make_model("mean", "last:1")
+    records = UpperRecords(model, 2, modality, samples, LABELS, 40)
     bytes_held = sum(state.numel() * state.element_size() for state in records._hidden)
-    assert states_size(encodings, 12) == bytes_held
+    assert states_size(samples, 12) == bytes_held

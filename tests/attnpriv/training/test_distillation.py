@@ -15,7 +15,7 @@ from torch import nn
 
 from attnpriv.config import AttentionConfig, ModelConfig, Pooling, PrivacyConfig, TrainConfig
 from attnpriv.data import Dataset, HashTokenizer
-from attnpriv.data.text import pad_batch
+from attnpriv.data.text import Text, pad_batch
 from attnpriv.errors import InputError
 from attnpriv.models.text import TextClassifier
 from attnpriv.runs.folder import CARD_TEXT, TOKENIZER, WEIGHTS, Run, load_run
@@ -50,7 +50,7 @@ def make_model(seed: int, pooling: Pooling = "layers", **attention: float) -> Te
 
 def all_losses(teacher: TextClassifier, student: TextClassifier, tokens: int) -> dict[int, float]:
     """The loss of every record, by its row."""
-    records = TaughtRecords(teacher, student, ENCODINGS, LABELS, HASHES.pad_id, tokens)
+    records = TaughtRecords(teacher, student, Text(HASHES, 16), ENCODINGS, LABELS, tokens)
     batch = torch.arange(len(TEXTS))
     rows = [rows for rows, *_ in records.micro_batches(batch)]
     losses = [losses_of(student) for losses_of in records.losses(batch)]
@@ -94,7 +94,7 @@ def test_each_record_has_the_loss_of_the_formula_however_batches_are_cut(
 def test_a_student_that_is_its_teacher_learns_from_the_labels_alone() -> None:
     teacher = make_model(0)
     student = make_model(0)
-    records = TaughtRecords(teacher, student, ENCODINGS, LABELS, HASHES.pad_id, 10_000)
+    records = TaughtRecords(teacher, student, Text(HASHES, 16), ENCODINGS, LABELS, 10_000)
     (losses_of,) = records.losses(torch.arange(len(TEXTS)))
     losses_of(student).sum().backward()
     taught = [p.grad.clone() for p in student.parameters()]

@@ -235,9 +235,9 @@ def test_the_frozen_encoder_reads_each_row_once_for_all_runs(
     read: list[int] = []
     pooled_features = preparation.pooled_features
 
-    def counting(model: Any, encodings: Any, pad_id: int) -> Any:
-        read.append(len(encodings))
-        return pooled_features(model, encodings, pad_id)
+    def counting(model: Any, modality: Any, samples: Any) -> Any:
+        read.append(len(samples))
+        return pooled_features(model, modality, samples)
 
     monkeypatch.setattr(preparation, "pooled_features", counting)
     draws(7)
