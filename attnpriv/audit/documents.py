@@ -48,6 +48,7 @@ class Documents:
 
     def of_content(self, document: int, values: NDArray[Number]) -> NDArray[Number]:
         """What of ``values`` [..., T] belongs to the m positions with a place, [..., m]."""
+        # Not by an index, which would turn the memory round: sums over [m] would round differently.
         return np.compress(self.content(document), values, axis=-1)
 
     def has_content(self, document: int) -> bool:
