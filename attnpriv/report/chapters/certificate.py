@@ -174,7 +174,7 @@ CHAPTER = Chapter(
         ),
         Figure(
             f"{OF}.largest_weight_bound",
-            "proved bound on that weight",
+            "proved bound on attention weights",
             "guarantee",
             digits=3,
             higher_is_worse=True,

@@ -85,10 +85,10 @@ def _shares(measured: ConductanceResult) -> str:
 CHAPTER = Chapter(
     name="conductance",
     place=70,
-    title="Layers that pass it on",
+    title="Layers that pass personal data on",
     body=body,
     asks=Question(
-        "Which layers pass it on to the answer?",
+        "Which layers pass personal data on to the answer?",
         "Conductance of the answer through each layer's attention weights.",
         finding,
     ),

@@ -194,7 +194,7 @@ CHAPTER = Chapter(
         ),
         Figure(
             f"{OVERALL}.excess",
-            "that change beyond other words' change",
+            "change by swapping, beyond other words",
             digits=3,
             higher_is_worse=True,
             main=True,

@@ -99,7 +99,7 @@ CHAPTER = Chapter(
     title="Attention through layers and values",
     body=body,
     asks=Question(
-        "Does it still, once values and layers count?",
+        "Does attention focus on personal data once values and layers count?",
         "Rollout through the layers, and weights times the length of the values they carry.",
         finding,
     ),

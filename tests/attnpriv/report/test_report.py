@@ -61,4 +61,4 @@ def test_the_headline_has_a_column_a_model_and_a_row_a_measure(synthetic: Audit)
         value = result.utility.accuracy.value
         assert table["accuracy"][number].startswith(f"{value:.2f} [")
         unclipped = result.attention.certificate.largest_weight_bound is None
-        assert (table["proved bound on that weight"][number] == "none") == unclipped
+        assert (table["proved bound on attention weights"][number] == "none") == unclipped

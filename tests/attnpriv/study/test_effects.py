@@ -140,7 +140,7 @@ def test_what_a_run_lacks_is_named_and_makes_no_number() -> None:
     ]
     (failed,) = measured(of, "accuracy under FGSM or PGD at 0.02 sd").missing
     assert (failed.run, failed.reason) == ("plain-seed2", "a control failed")
-    bound = measured(of, "proved bound on that weight")
+    bound = measured(of, "proved bound on attention weights")
     assert (bound.means["plain"], bound.means["hardened"]) == (None, pytest.approx(0.2))
     assert {missing.run[-5:] for missing in bound.missing} == {"seed0", "seed1", "seed2"}
     assert measured(of, "accuracy").effects["privacy"].value == pytest.approx(0.2)
@@ -182,7 +182,7 @@ def test_tables_have_every_measure_and_bounds_are_rounded_up() -> None:
     assert [row[0] for row in rows[1:]] == [figure.words for figure in MEASURES]
     table = {row[0]: row[1:] for row in rows}
     assert table["largest attention weight"] == ("0.100", "0.200", "0.300", "0.400")
-    assert table["proved bound on that weight"][1] == "0.201"
+    assert table["proved bound on attention weights"][1] == "0.201"
     columns, rows = effects_table(of)
     assert columns == ("", "hardening", "privacy", "interaction")
     assert rows[0] == (

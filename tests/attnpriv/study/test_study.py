@@ -70,7 +70,7 @@ PLACES: dict[str, tuple[str, Callable[[Any], float]]] = {
         lambda part: part["lift"]["lift"]["value"],
     ),
     "largest attention weight": ("attention", lambda part: part["certificate"]["largest_weight"]),
-    "proved bound on that weight": (
+    "proved bound on attention weights": (
         "attention",
         lambda part: part["certificate"]["largest_weight_bound"],
     ),
@@ -86,7 +86,7 @@ PLACES: dict[str, tuple[str, Callable[[Any], float]]] = {
         "counterfactual",
         lambda part: part["overall"]["swap_null"]["flips"]["value"],
     ),
-    "that change beyond other words' change": (
+    "change by swapping, beyond other words": (
         "counterfactual",
         lambda part: part["overall"]["excess"]["value"],
     ),
@@ -105,13 +105,13 @@ PLACES: dict[str, tuple[str, Callable[[Any], float]]] = {
     ),
 }
 ALWAYS = set(PLACES) - {
-    "proved bound on that weight",  # where logits are clipped
+    "proved bound on attention weights",  # where logits are clipped
     # Controls fail on so few documents.
     "rank correlation of attention and integrated gradients",
     "change by swapping personal data",
     "answers changed by swapping personal data",
     "answers changed by swapping other words",
-    "that change beyond other words' change",
+    "change by swapping, beyond other words",
     "extra log-odds lost on values seen in training",
 }
 
@@ -254,7 +254,7 @@ def test_figures_are_those_of_the_audits(finished: Path, study: Any, name: str) 
 
 
 def test_only_hardened_cells_have_a_certified_bound(study: Any) -> None:
-    (bound,) = [m for m in study["measures"] if m["name"] == "proved bound on that weight"]
+    (bound,) = [m for m in study["measures"] if m["name"] == "proved bound on attention weights"]
     (largest,) = [m for m in study["measures"] if m["name"] == "largest attention weight"]
     assert [m["run"].rpartition("-")[0] for m in bound["missing"]] == ["plain", "private"] * 3
     assert {m["reason"] for m in bound["missing"]} == {"there is none"}
