@@ -28,6 +28,7 @@ import torch
 from attnpriv.audit.attention import measure_attention
 from attnpriv.audit.attribution import measure_attribution
 from attnpriv.audit.documents import Documents, prepare
+from attnpriv.audit.gradients import Gradients
 from attnpriv.audit.subject import AuditOptions
 from attnpriv.audit.tasks import one_thread
 from attnpriv.config import AttentionConfig, ModelConfig
@@ -129,11 +130,8 @@ def _gradients(model: TextClassifier, count: int, rounds: int) -> dict[str, floa
 
     def audit() -> None:
         measure_attribution(
-            model,
-            documents,
-            [0] * count,
+            Gradients(model, documents, [0] * count, OPTIONS.ig_steps),
             most=count,
-            steps=OPTIONS.ig_steps,
             permutations=OPTIONS.permutations,
             resamples=OPTIONS.resamples,
             seed=OPTIONS.seed,

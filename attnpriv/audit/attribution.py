@@ -5,19 +5,16 @@ Shapes: B batch, T tokens, D model width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 
-import torch
-
 from attnpriv.audit.documents import Documents, sample
 from attnpriv.audit.figures import Figures, figure
+from attnpriv.audit.gradients import Gradients
 from attnpriv.audit.lift import Lift, LiftAccumulator
-from attnpriv.audit.subject import Answers, Progress, Subject
+from attnpriv.audit.subject import Answers, Pass, Progress, Subject
 from attnpriv.errors import InputError
-from attnpriv.explain.gradients import integrated_gradients
-from attnpriv.modality import AttentionModel
 
 
 @dataclass(frozen=True)
@@ -65,12 +62,9 @@ def sample_sensitive(documents: Documents, most: int, seed: int) -> list[int]:
 
 
 def measure_attribution(
-    model: AttentionModel,
-    documents: Documents,
-    targets: Sequence[int],
+    gradients: Gradients,
     *,
     most: int,
-    steps: int,
     permutations: int,
     resamples: int,
     seed: int,
@@ -80,11 +74,8 @@ def measure_attribution(
     """The lift of |integrated gradients| on sensitive tokens, over a seeded sample of documents.
 
     Args:
-        model: in eval mode.
-        documents: tokenised held-out records.
-        targets: for each of them, the class whose logit is explained.
+        gradients: of the documents to sample from.
         most: how many documents to explain at most.
-        steps: points on each path before it is refined.
         permutations: of the null.
         resamples: of the bootstrap.
         seed: of the sample, the null and the bootstrap.
@@ -96,13 +87,13 @@ def measure_attribution(
 
     The lift is that of ``attnpriv.audit.lift`` on one score, |IG|.
     """
+    documents = gradients.documents
     chosen = sample_sensitive(documents, most, seed)
     statistics = LiftAccumulator(len(chosen), 1, permutations, seed)
     errors: list[float] = []
     unconverged = 0
     for row, document in enumerate(chosen):
-        example, target = documents.embedded(model, document), torch.tensor([targets[document]])
-        found = integrated_gradients(model, example, target, steps)
+        found = gradients[document]
         scores = documents.of_content(document, found.scores.abs().double().numpy())
         flags = documents.of_content(document, documents.sensitive[document])
         statistics.add(row, scores, flags)
@@ -118,7 +109,7 @@ def measure_attribution(
         documents=len(chosen),
         documents_with_sensitive=touched,
         sampled_from=len(sensitive_documents(documents)),
-        steps=steps,
+        steps=gradients.steps,
         share=float(statistics.shares.sum() / touched) if touched else None,
         lift=statistics.overall(resamples),
         mean_completeness_error=fmean(errors),
@@ -128,17 +119,22 @@ def measure_attribution(
     )
 
 
+def explains(subject: Subject, passed: Pass) -> list[int]:
+    """The documents that ``run`` explains, as does that of ``attnpriv.audit.occlusion``."""
+    options = subject.options
+    return sample_sensitive(
+        subject.documents, subject.affordable(options.ig_documents), options.seed
+    )
+
+
 def run(
     subject: Subject, answers: Answers, progress: Progress, figures: Figures
 ) -> AttributionResult:
     """As a measure of an audit."""
     options = subject.options
     return measure_attribution(
-        subject.run.model,
-        subject.documents,
-        answers.targets,
+        answers.gradients(subject),
         most=subject.affordable(options.ig_documents),
-        steps=options.ig_steps,
         progress=progress,
         figures=figures,
         **options.draws,

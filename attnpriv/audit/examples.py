@@ -15,14 +15,14 @@ import torch
 
 from attnpriv.audit.documents import Documents
 from attnpriv.audit.figures import Figures
+from attnpriv.audit.gradients import Gradients
 from attnpriv.audit.lift import LiftAccumulator
 from attnpriv.audit.statistics import Floats
 from attnpriv.audit.subject import Pass, Progress, Subject
 from attnpriv.data.records import Span
 from attnpriv.data.spans import sensitive_tokens
 from attnpriv.explain.attention import attention_received
-from attnpriv.explain.gradients import integrated_gradients
-from attnpriv.modality import AttentionModel, Place
+from attnpriv.modality import Place
 from attnpriv.sensitive import Detector, placeholder
 
 
@@ -57,31 +57,28 @@ class Example:
 
 
 def examples(
-    model: AttentionModel,
-    documents: Documents,
+    gradients: Gradients,
     spans: Sequence[Sequence[Span]],
     probabilities: Floats,
     attention: LiftAccumulator,
     most: int,
-    steps: int,
     detector: Detector | None = None,
 ) -> tuple[Example, ...]:
     """The documents with the most excess attention, worst first, with attention and attribution.
 
     Args:
-        model: in eval mode.
-        documents: tokenised held-out records.
+        gradients: of the predicted classes of the held-out documents.
         spans: what they were prepared with.
         probabilities: of the classes, [documents, K].
         attention: that of all heads on the same documents, as ``measure_attention`` collects it.
         most: how many to show; those without sensitive tokens are never shown.
-        steps: points on each path of integrated gradients before it is refined.
         detector: what it finds is hidden too, where the data set marks less.
     """
     worst = worst_documents(attention, most)
-    found = [detector.detect(documents.data.texts[d]) if detector else () for d in worst]
+    texts = gradients.documents.data.texts
+    found = [detector.detect(texts[d]) if detector else () for d in worst]
     return tuple(
-        _example(model, documents, d, (*spans[d], *more), probabilities[d], steps)
+        _example(gradients, d, (*spans[d], *more), probabilities[d])
         for d, more in zip(worst, found, strict=True)
     )
 
@@ -98,19 +95,14 @@ def worst_documents(attention: LiftAccumulator, most: int) -> list[int]:
 
 
 def _example(
-    model: AttentionModel,
-    documents: Documents,
-    document: int,
-    spans: Sequence[Span],
-    probabilities: Floats,
-    steps: int,
+    gradients: Gradients, document: int, spans: Sequence[Span], probabilities: Floats
 ) -> Example:
-    example = documents.embedded(model, document)
-    predicted = int(probabilities.argmax())
+    model, documents = gradients.model, gradients.documents
+    example, predicted = documents.embedded(model, document), gradients.targets[document]
     with torch.inference_mode():
         seen = model.run(example.x, example.mask, need_maps=True)
         received = attention_received(seen.self_attention(), example.mask)[0].mean((0, 1))
-    scores = integrated_gradients(model, example, torch.tensor([predicted]), steps).scores[0]
+    scores = gradients[document].scores[0]
     names = documents.data.label_names
     return Example(
         label=names[documents.data.labels[document]],
@@ -161,17 +153,20 @@ def _joined(places: Sequence[Place | None], token: int) -> bool:
     return before is not None and own is not None and before[1] == own[0]
 
 
+def explains(subject: Subject, passed: Pass) -> list[int]:
+    """The documents that ``run`` shows."""
+    return worst_documents(passed.attention.content, subject.options.examples)
+
+
 def run(
     subject: Subject, passed: Pass, progress: Progress, figures: Figures
 ) -> tuple[Example, ...]:
     """As a measure of an audit."""
     return examples(
-        subject.run.model,
-        subject.documents,
+        passed.gradients(subject),
         subject.spans_of(subject.rows.held_out),
         passed.held_out,
         passed.attention.content,
         subject.options.examples,
-        subject.options.ig_steps,
         passed.detector,
     )

@@ -28,16 +28,16 @@ from torch import Tensor
 from attnpriv.audit.correlation import RankCorrelation, RankCorrelations
 from attnpriv.audit.documents import Documents
 from attnpriv.audit.figures import Figures
+from attnpriv.audit.gradients import Gradients
 from attnpriv.audit.infidelity import (
     draw_removals,
     infidelity,
     sample_with_content,
 )
 from attnpriv.audit.statistics import Floats, bootstrap_ratios
-from attnpriv.audit.subject import Answers, Progress, Subject
+from attnpriv.audit.subject import Answers, Pass, Progress, Subject
 from attnpriv.estimates import Control, Estimate, percentile_interval
 from attnpriv.explain.attention import last_attention, rollout_received
-from attnpriv.explain.gradients import integrated_gradients
 from attnpriv.explain.removal import leave_one_out, probability_drops, removal_effects
 from attnpriv.modality import AttentionModel, Embedded
 
@@ -132,12 +132,9 @@ class _Accumulator:
 
 
 def measure_faithfulness(
-    model: AttentionModel,
-    documents: Documents,
-    targets: Sequence[int],
+    gradients: Gradients,
     *,
     most: int,
-    steps: int,
     permutations: int,
     resamples: int,
     seed: int,
@@ -157,11 +154,8 @@ def measure_faithfulness(
     two random rankings must not differ. Where either fails, the result is not valid.
 
     Args:
-        model: in eval mode.
-        documents: tokenised held-out records.
-        targets: for each of them, its predicted class.
+        gradients: integrated gradients of the predicted classes of the documents to sample from.
         most: how many documents to measure at most.
-        steps: points on each path of integrated gradients before it is refined.
         permutations: of the null of the rank correlation.
         resamples: of the bootstrap over documents.
         seed: of the sample, the random rankings, the null and the bootstrap.
@@ -171,13 +165,14 @@ def measure_faithfulness(
     Raises:
         InputError: no document has a content token.
     """
+    model, documents = gradients.model, gradients.documents
     chosen = sample_with_content(documents, most, seed)
     given = {ATTENTION: last_attention, **(scorers or {}), LEAVE_ONE_OUT: leave_one_out}
     names = [*given, GRADIENTS, RANDOM, SECOND_RANDOM]
     statistics = _Accumulator(names, len(chosen), permutations, seed)
     for row, document in enumerate(chosen):
-        example, target = documents.embedded(model, document), torch.tensor([targets[document]])
-        signed = integrated_gradients(model, example, target, steps).scores
+        example = documents.embedded(model, document)
+        target, signed = torch.tensor([gradients.targets[document]]), gradients[document].scores
         with torch.inference_mode():
             scores = {name: scorer(model, example, target) for name, scorer in given.items()}
             scores[GRADIENTS] = signed
@@ -190,14 +185,14 @@ def measure_faithfulness(
                 ranking = values.abs() if name == GRADIENTS else values
                 statistics.drops[row, i] = removal_drops(model, example, target, ranking)[0]
                 statistics.infidelity[row, i] = float(infidelity(values, removed, effects))
-        attention, gradients = (
+        attention, integrated = (
             documents.of_content(document, scores[name][0].double().numpy())
             for name in (ATTENTION, GRADIENTS)
         )
-        statistics.agreement.add(row, document, attention, np.abs(gradients))
+        statistics.agreement.add(row, document, attention, np.abs(integrated))
         if progress:
             progress(row + 1, len(chosen))
-    return _result(statistics, documents, steps, resamples, seed)
+    return _result(statistics, documents, gradients.steps, resamples, seed)
 
 
 def _random(mask: Tensor, seed: list[int]) -> Tensor:
@@ -281,17 +276,21 @@ def _controls(statistics: _Accumulator, resamples: int, seed: int) -> tuple[Cont
     )
 
 
+def explains(subject: Subject, passed: Pass) -> list[int]:
+    """The documents whose integrated gradients ``run`` reads."""
+    options = subject.options
+    most = subject.affordable(options.faithfulness_documents)
+    return sample_with_content(subject.documents, most, options.seed)
+
+
 def run(
     subject: Subject, answers: Answers, progress: Progress, figures: Figures
 ) -> FaithfulnessResult:
     """As a measure of an audit."""
     options = subject.options
     return measure_faithfulness(
-        subject.run.model,
-        subject.documents,
-        answers.targets,
+        answers.gradients(subject),
         most=subject.affordable(options.faithfulness_documents),
-        steps=options.ig_steps,
         scorers={"rollout": rollout_received},
         progress=progress,
         **options.draws,

@@ -78,6 +78,8 @@ class Measure(Generic[Read]):
         run: measures it; ``Figures`` takes in what can be compared between runs.
         words: what it does, for a bar of progress.
         needs: what it cannot be run without; ``NotRun`` stands where its result would otherwise.
+        explains: the documents whose integrated gradients it reads, if it reads any; those of all
+            measures are computed once, before they are run.
     """
 
     name: str
@@ -85,21 +87,36 @@ class Measure(Generic[Read]):
     run: Callable[[Subject, Read, Progress, Figures], Any]
     words: str
     needs: tuple[Need, ...] = ()
+    explains: Callable[[Subject, Pass], list[int]] | None = None
 
 
 OF_THE_PASS: tuple[Measure[Pass], ...] = (
     Measure("utility", UtilityResult, utility.run, "utility"),
     Measure("attention", AttentionResult, attention.run, "attention"),
     Measure("flow", FlowResult, rollout.run, "rollout and norms"),
-    Measure("examples", tuple[Example, ...], examples.run, "examples"),
+    Measure("examples", tuple[Example, ...], examples.run, "examples", explains=examples.explains),
 )
 """Read off the pass over the documents, where its numbers are at hand."""
 
 ALONE: tuple[Measure[Answers], ...] = (
-    Measure("attribution", AttributionResult, attribution.run, "integrated gradients"),
+    Measure(
+        "attribution",
+        AttributionResult,
+        attribution.run,
+        "integrated gradients",
+        explains=attribution.explains,
+    ),
     Measure("conductance", ConductanceResult, conductance.run, "conductance of attention"),
-    Measure("occlusion", OcclusionResult, occlusion.run, "occlusion"),
-    Measure("faithfulness", FaithfulnessResult, faithfulness.run, "faithfulness"),
+    Measure(
+        "occlusion", OcclusionResult, occlusion.run, "occlusion", explains=attribution.explains
+    ),
+    Measure(
+        "faithfulness",
+        FaithfulnessResult,
+        faithfulness.run,
+        "faithfulness",
+        explains=faithfulness.explains,
+    ),
     Measure("sensitivity", SensitivityResult, infidelity.run, "sensitivity"),
     Measure("counterfactual", CounterfactualResult, counterfactual.run, "swapping personal data"),
     Measure(

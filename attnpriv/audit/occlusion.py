@@ -15,21 +15,19 @@ Shapes: B batch, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from attnpriv.audit.attribution import sample_sensitive, sensitive_documents
 from attnpriv.audit.correlation import RankCorrelations
-from attnpriv.audit.documents import Documents
 from attnpriv.audit.figures import Figures
+from attnpriv.audit.gradients import Gradients
 from attnpriv.audit.matched import TokenLift, TokenLiftAccumulator, token_lengths
 from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.estimates import Estimate
-from attnpriv.explain.gradients import integrated_gradients
 from attnpriv.explain.removal import occlusion
-from attnpriv.modality import AttentionModel
 
 
 @dataclass(frozen=True)
@@ -66,12 +64,9 @@ class OcclusionResult:
 
 
 def measure_occlusion(
-    model: AttentionModel,
-    documents: Documents,
-    targets: Sequence[int],
+    gradients: Gradients,
     *,
     most: int,
-    steps: int,
     permutations: int,
     resamples: int,
     seed: int,
@@ -83,11 +78,8 @@ def measure_occlusion(
     holds sensitive tokens, lifts are undefined and the agreement is still measured.
 
     Args:
-        model: in eval mode.
-        documents: tokenised held-out records.
-        targets: for each of them, the class whose logit is explained.
+        gradients: integrated gradients of the documents to sample from.
         most: how many documents to explain at most.
-        steps: points on each path of integrated gradients before it is refined.
         permutations: of the nulls.
         resamples: of the bootstrap over documents.
         seed: of the sample, the nulls and the bootstrap.
@@ -96,15 +88,15 @@ def measure_occlusion(
     Raises:
         InputError: there are no documents.
     """
+    model, documents = gradients.model, gradients.documents
     chosen = sample_sensitive(documents, most, seed)
     lifts = TokenLiftAccumulator(len(chosen), 2, permutations, seed)
     agreement = RankCorrelations(len(chosen), permutations, seed)
     for row, document in enumerate(chosen):
-        example, target = documents.embedded(model, document), torch.tensor([targets[document]])
-        gradients = integrated_gradients(model, example, target, steps).scores
+        example = documents.embedded(model, document)
         with torch.inference_mode():
-            effects = occlusion(model, example, target)
-        both = torch.cat([effects, gradients]).abs().double().numpy()
+            effects = occlusion(model, example, torch.tensor([gradients.targets[document]]))
+        both = torch.cat([effects, gradients[document].scores]).abs().double().numpy()
         scores = documents.of_content(document, both)
         flags = documents.of_content(document, documents.sensitive[document])
         lifts.add(row, scores, flags, token_lengths(documents, document))
@@ -124,7 +116,7 @@ def measure_occlusion(
         null_low=correlation.null_low,
         null_high=correlation.null_high,
         rank_p_value=correlation.p_value,
-        steps=steps,
+        steps=gradients.steps,
         seed=seed,
     )
 
@@ -135,11 +127,8 @@ def run(
     """As a measure of an audit."""
     options = subject.options
     return measure_occlusion(
-        subject.run.model,
-        subject.documents,
-        answers.targets,
+        answers.gradients(subject),
         most=subject.affordable(options.ig_documents),
-        steps=options.ig_steps,
         progress=progress,
         **options.draws,
     )

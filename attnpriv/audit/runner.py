@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 
 import numpy as np
@@ -12,6 +12,7 @@ from scipy.special import softmax
 
 from attnpriv.audit.comparison import Compared, compare
 from attnpriv.audit.coverage import coverage, detect, gold
+from attnpriv.audit.gradients import explained
 from attnpriv.audit.measures import ALONE, MEASURES, OF_THE_PASS, AuditResult
 from attnpriv.audit.results import Audit, NotRun
 from attnpriv.audit.subject import (
@@ -24,6 +25,8 @@ from attnpriv.audit.subject import (
 )
 from attnpriv.audit.tasks import (
     ATTENTION,
+    FEW,
+    GRADIENTS,
     MEMBERS,
     Measured,
     Task,
@@ -37,6 +40,7 @@ from attnpriv.audit.tasks import (
 from attnpriv.audit.workers import StageProgress, Workers, workers
 from attnpriv.data.records import Dataset
 from attnpriv.errors import InputError
+from attnpriv.explain.gradients import Attribution
 from attnpriv.runs.folder import Run
 from attnpriv.sensitive import Detector
 from attnpriv.work_folder import WorkFolder
@@ -94,7 +98,7 @@ def audit_runs(
     ]
     with one_thread():
         with workers(subjects, processes, work, report) as crew:
-            passes = _passes(crew, subjects, detector)
+            passes = _explained(crew, subjects, _passes(crew, subjects, detector))
             alone = _alone(crew, subjects, passes)
         audited = [
             _result(subject, passed, measured)
@@ -129,8 +133,8 @@ def _passes(crew: Workers, subjects: Sequence[Subject], detector: Detector | Non
     found = []
     for number, subject in enumerate(subjects):
         members = subject.rows.members or ()
-        tasks += pieces(number, ATTENTION, len(subject.rows.held_out))
-        tasks += pieces(number, MEMBERS, len(members))
+        tasks += pieces(number, ATTENTION, range(len(subject.rows.held_out)))
+        tasks += pieces(number, MEMBERS, range(len(members)))
         logits = np.zeros((len(members), len(subject.data.label_names)))
         found.append((attention_of(subject), logits))
     for task, content in crew.results(tasks):
@@ -140,11 +144,25 @@ def _passes(crew: Workers, subjects: Sequence[Subject], detector: Detector | Non
             if task.stage == ATTENTION:
                 attention.put(task.documents, to_arrays(content))
             else:
-                logits[task.documents] = to_arrays(content)["logits"]
+                logits[list(task.documents)] = to_arrays(content)["logits"]
     return [
         Pass(softmax(attention.logits, axis=1), softmax(logits, axis=1), attention, detector)
         for attention, logits in found
     ]
+
+
+def _explained(crew: Workers, subjects: Sequence[Subject], passes: Sequence[Pass]) -> list[Pass]:
+    """The same with the integrated gradients that the measures read."""
+    tasks: list[Task] = []
+    found: list[dict[int, Attribution]] = [{} for _ in passes]
+    for number, (subject, passed) in enumerate(zip(subjects, passes, strict=True)):
+        wanted = {d for each in MEASURES if each.explains for d in each.explains(subject, passed)}
+        answers = Answers(passed.held_out, passed.members)
+        tasks += pieces(number, GRADIENTS, sorted(wanted), FEW, answers)
+    for task, content in crew.results(tasks):
+        with _readable(task):
+            found[task.subject] |= explained(to_arrays(content))
+    return [replace(passed, explained=own) for passed, own in zip(passes, found, strict=True)]
 
 
 def _alone(
@@ -154,7 +172,7 @@ def _alone(
     tasks = []
     found: list[dict[str, Measured]] = []
     for number, (subject, passed) in enumerate(zip(subjects, passes, strict=True)):
-        answers = Answers(passed.held_out, passed.members)
+        answers = Answers(passed.held_out, passed.members, explained=passed.explained)
         missing = {each.name: lack for each in ALONE if (lack := _lack(subject, each.needs))}
         found.append({name: Measured(NotRun(lack)) for name, lack in missing.items()})
         tasks += [

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from attnpriv.audit.documents import Documents, prepare, sample
+from attnpriv.audit.gradients import Explained, Gradients
 from attnpriv.audit.statistics import Floats
 from attnpriv.config import Depth, require_count, require_seed
 from attnpriv.data.records import Dataset, Span
@@ -227,16 +228,28 @@ class Subject:
 
 @dataclass(frozen=True)
 class Answers:
-    """Class probabilities [documents, K] of a run's held-out rows and of its training rows."""
+    """What a run answers.
+
+    Attributes:
+        held_out: class probabilities of the held-out rows, [documents, K].
+        members: those of the training rows.
+        explained: integrated gradients of the predicted classes, as far as they are computed.
+    """
 
     held_out: Floats
     members: Floats
+    explained: Explained = field(default_factory=dict, kw_only=True, repr=False)
 
     @property
     def targets(self) -> list[int]:
         """The predicted class of each held-out row."""
         targets: list[int] = self.held_out.argmax(1).tolist()
         return targets
+
+    def gradients(self, subject: Subject) -> Gradients:
+        """The integrated gradients of the predicted classes of the held-out rows."""
+        run, steps = subject.run, subject.options.ig_steps
+        return Gradients(run.model, subject.documents, self.targets, steps, self.explained)
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,13 @@ from attnpriv.audit.tally import Arrays
 from attnpriv.models.text import TextClassifier
 
 CHUNK = 128  # documents in one piece; it bounds what an interruption costs
-ATTENTION, MEMBERS = "attention", "members"
+FEW = 4  # documents whose gradients are one piece
+ATTENTION, MEMBERS, GRADIENTS = "attention", "members", "gradients"
 BY_NAME = {measure.name: measure for measure in ALONE}
 WORDS = {
     ATTENTION: "predictions and attention",
     MEMBERS: "predictions for members",
+    GRADIENTS: "integrated gradients",
     **{measure.name: measure.words for measure in ALONE},
 }
 """What tasks do, as people call it."""
@@ -57,14 +59,14 @@ class Task:
 
     Attributes:
         subject: number of the run.
-        stage: ``ATTENTION``, ``MEMBERS``, or the name of one of ``ALONE``.
+        stage: ``ATTENTION``, ``MEMBERS``, ``GRADIENTS``, or the name of one of ``ALONE``.
         documents: the part of the documents that it takes; None for a whole measure.
         answers: of the run, which measures explain or score; no part of what identifies the task.
     """
 
     subject: int
     stage: str
-    documents: range | None = None
+    documents: Sequence[int] | None = None
     answers: Answers | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -72,17 +74,22 @@ class Task:
         """What its result is called in a work folder."""
         if self.documents is None:
             return f"{self.subject}-{self.stage}.json"
-        return f"{self.subject}-{self.stage}-{self.documents.start:06d}.npz"
+        return f"{self.subject}-{self.stage}-{self.documents[0]:06d}.npz"
 
     def perform(self, subject: Subject, progress: Progress) -> bytes:
         """Do it; the result is NumPy's ``npz`` of plain arrays, or JSON."""
-        if self.documents is None:
-            assert self.answers is not None
-            return dump(measure(BY_NAME[self.stage], subject, self.answers, progress))
+        if self.answers is not None:
+            return self._explain(subject, self.answers, progress)
+        assert self.documents is not None
         if self.stage == ATTENTION:
             return to_bytes(_attention(subject, self.documents, progress).take(self.documents))
         logits = _logits(subject.run.model, subject.members, self.documents, progress)
         return to_bytes({"logits": logits})
+
+    def _explain(self, subject: Subject, answers: Answers, progress: Progress) -> bytes:
+        if self.documents is None:
+            return dump(measure(BY_NAME[self.stage], subject, answers, progress))
+        return to_bytes(answers.gradients(subject).arrays(self.documents, progress))
 
 
 def measure(of: Measure[Read], subject: Subject, read: Read, progress: Progress) -> Measured:
@@ -103,10 +110,16 @@ def parse(name: str, content: bytes) -> Measured:
     return Measured(result, TypeAdapter(Figures).validate_python(plain["figures"]))
 
 
-def pieces(subject: int, stage: str, documents: int) -> list[Task]:
+def pieces(
+    subject: int,
+    stage: str,
+    documents: Sequence[int],
+    size: int = CHUNK,
+    answers: Answers | None = None,
+) -> list[Task]:
     """A stage that takes one document after the other, in pieces."""
-    starts = range(0, documents, CHUNK)
-    return [Task(subject, stage, range(at, min(at + CHUNK, documents))) for at in starts]
+    parts = [tuple(documents[at : at + size]) for at in range(0, len(documents), size)]
+    return [Task(subject, stage, part, answers) for part in parts]
 
 
 def to_bytes(arrays: Arrays) -> bytes:

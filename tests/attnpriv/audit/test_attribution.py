@@ -4,13 +4,14 @@ import copy
 
 from attnpriv.audit.attribution import measure_attribution
 from attnpriv.audit.documents import Documents
+from attnpriv.audit.gradients import Gradients
 from attnpriv.models.text import TextClassifier
 
 
 def test_measure_counts_and_samples(model: TextClassifier, documents: Documents) -> None:
-    settings = {"steps": 8, "permutations": 50, "resamples": 50, "seed": 0}
+    settings = {"permutations": 50, "resamples": 50, "seed": 0}
     targets = [0] * len(documents)
-    result = measure_attribution(model, documents, targets, most=11, **settings)
+    result = measure_attribution(Gradients(model, documents, targets, 8), most=11, **settings)
     eligible = sum(flags.any() for flags in documents.sensitive)
     assert (result.documents, result.sampled_from) == (11, eligible)
     assert 11 < eligible < len(documents)
@@ -19,7 +20,8 @@ def test_measure_counts_and_samples(model: TextClassifier, documents: Documents)
     assert 0 < result.mean_completeness_error < result.largest_completeness_error
     assert result.unconverged == 0
     assert (result.lift.lift.low or 9) <= (result.lift.lift.value or 0)
-    again = measure_attribution(model, documents, targets, most=11, **settings)
+    assert result.steps == 8
+    again = measure_attribution(Gradients(model, documents, targets, 8), most=11, **settings)
     assert again == result
 
 
@@ -37,11 +39,8 @@ def test_a_model_that_reads_only_sensitive_tokens_is_found(
     deaf = [i for i in range(len(words)) if i not in sensitive_ids]
     words[deaf] = words[0].clone()  # read like padding
     result = measure_attribution(
-        leaky,
-        documents,
-        [0] * len(documents),
+        Gradients(leaky, documents, [0] * len(documents), 8),
         most=40,
-        steps=8,
         permutations=200,
         resamples=50,
         seed=0,

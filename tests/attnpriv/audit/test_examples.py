@@ -5,6 +5,7 @@ import numpy as np
 from attnpriv.audit.attention import measure_attention
 from attnpriv.audit.documents import Documents
 from attnpriv.audit.examples import examples, worst_documents
+from attnpriv.audit.gradients import Gradients
 from attnpriv.audit.lift import LiftAccumulator
 from attnpriv.data.records import Span
 from attnpriv.models.text import TextClassifier
@@ -27,7 +28,8 @@ def test_examples_are_the_documents_with_the_most_excess(
     spans = documents.data.spans or ()
     attention = measure_attention(model, documents, permutations=10, seed=0).content
     probabilities = np.eye(10)[[d % 10 for d in range(len(documents))]]
-    shown = examples(model, documents, spans, probabilities, attention, most=3, steps=8)
+    gradients = Gradients(model, documents, probabilities.argmax(1).tolist(), 8)
+    shown = examples(gradients, spans, probabilities, attention, most=3)
     excess = attention.mean_shares() - attention.uniform
     worst = np.argsort(-excess)[:3]
     names = documents.data.label_names
@@ -48,9 +50,8 @@ def test_what_the_detector_finds_is_hidden_where_the_data_set_marks_less(
     attention = measure_attention(model, documents, permutations=10, seed=0).content
     probabilities = np.eye(10)[[0] * len(documents)]
     detector = PresidioDetector()
-    shown = examples(
-        model, documents, kept, probabilities, attention, most=9, steps=4, detector=detector
-    )
+    gradients = Gradients(model, documents, [0] * len(documents), 4)
+    shown = examples(gradients, kept, probabilities, attention, most=9, detector=detector)
     excess = attention.mean_shares() - attention.uniform
     for d, each in zip(np.argsort(-excess, kind="stable")[:9], shown, strict=True):
         text = documents.data.texts[d]

@@ -15,6 +15,7 @@ from attnpriv.audit.faithfulness import (
     measure_faithfulness,
     removal_drops,
 )
+from attnpriv.audit.gradients import Gradients
 from attnpriv.data import Dataset
 from attnpriv.data.tokenisation import HashTokenizer
 from attnpriv.errors import InputError
@@ -22,7 +23,8 @@ from attnpriv.explain.removal import leave_one_out
 from attnpriv.modality import AttentionModel, Embedded, Pass
 from attnpriv.models.text import TextClassifier
 
-SETTINGS = {"most": 99, "steps": 8, "permutations": 50, "resamples": 100, "seed": 0}
+STEPS = 8
+SETTINGS = {"most": 99, "permutations": 50, "resamples": 100, "seed": 0}
 
 
 class _Linear(nn.Module):
@@ -76,7 +78,7 @@ def test_true_effects_beat_random_and_the_controls_pass(
     settings = {**SETTINGS, "most": 25}
     examples = [documents.embedded(model, d) for d in range(len(documents))]
     predicted = [int(model.run(each.x, each.mask).outputs.argmax()) for each in examples]
-    result = measure_faithfulness(model, documents, predicted, **settings)
+    result = measure_faithfulness(Gradients(model, documents, predicted, STEPS), **settings)
     rankings = {ranking.ranking: ranking for ranking in result.rankings}
     assert list(rankings) == ["attention", "leave_one_out", "integrated_gradients", "random"]
     assert result.valid
@@ -98,11 +100,15 @@ def test_a_ranking_can_be_added_and_equals_its_twin(
     settings = {**SETTINGS, "most": 5}
     targets = [0] * len(documents)
     twin = {"twin": leave_one_out}
-    result = measure_faithfulness(model, documents, targets, scorers=twin, **settings)
+    result = measure_faithfulness(
+        Gradients(model, documents, targets, STEPS), scorers=twin, **settings
+    )
     rankings = {ranking.ranking: ranking for ranking in result.rankings}
     assert rankings["twin"].comprehensiveness == rankings["leave_one_out"].comprehensiveness
     assert (result.documents, result.sampled_from) == (5, 40)
-    assert result == measure_faithfulness(model, documents, targets, scorers=twin, **settings)
+    assert result == measure_faithfulness(
+        Gradients(model, documents, targets, STEPS), scorers=twin, **settings
+    )
 
 
 def test_a_model_that_reads_nothing_is_not_valid(
@@ -110,7 +116,9 @@ def test_a_model_that_reads_nothing_is_not_valid(
 ) -> None:
     blind = copy.deepcopy(model)
     blind.head.weight.zero_()
-    result = measure_faithfulness(blind, documents, [0] * len(documents), **{**SETTINGS, "most": 9})
+    result = measure_faithfulness(
+        Gradients(blind, documents, [0] * len(documents), STEPS), **{**SETTINGS, "most": 9}
+    )
     assert not result.positive.passed
     assert not result.valid
     assert all(ranking.comprehensiveness_aopc.value == 0 for ranking in result.rankings)
@@ -124,11 +132,13 @@ def _documents(*texts: str) -> Documents:
 
 
 def test_texts_of_one_token_and_of_none(model: TextClassifier) -> None:
-    result = measure_faithfulness(model, _documents("one", "", "two"), [0, 0, 0], **SETTINGS)
+    result = measure_faithfulness(
+        Gradients(model, _documents("one", "", "two"), [0, 0, 0], STEPS), **SETTINGS
+    )
     assert (result.documents, result.sampled_from) == (2, 2)
     for ranking in result.rankings:  # whatever the ranking, the only token goes
         assert ranking.comprehensiveness_gain.value == 0
         assert all(each.value == pytest.approx(0, abs=1e-6) for each in ranking.sufficiency)
     assert result.rank_correlation.documents == 0
     with pytest.raises(InputError, match="none in 2"):
-        measure_faithfulness(model, _documents("", ""), [0, 0], **SETTINGS)
+        measure_faithfulness(Gradients(model, _documents("", ""), [0, 0], STEPS), **SETTINGS)

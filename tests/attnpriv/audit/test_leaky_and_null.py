@@ -18,6 +18,7 @@ from attnpriv.audit.counterfactual import measure_counterfactuals
 from attnpriv.audit.documents import Documents
 from attnpriv.audit.effects import EffectStatistics, corrected
 from attnpriv.audit.faithfulness import Scorer, measure_faithfulness
+from attnpriv.audit.gradients import Gradients
 from attnpriv.audit.lift import Lift
 from attnpriv.audit.matched import TokenLift, TokenLiftAccumulator, token_lengths
 from attnpriv.audit.occlusion import measure_occlusion
@@ -84,13 +85,14 @@ def test_attributions_flag_the_leak(
     leaky_run: Run, leaky_documents: Documents, leaky_predicted: list[int]
 ) -> None:
     measure = (leaky_run.model, leaky_documents, leaky_predicted)
-    gradients = measure_attribution(*measure, steps=16, **SETTINGS)
-    assert _found(gradients.lift)
-    assert (gradients.share or 0) > 0.5
-    occlusion = measure_occlusion(*measure, steps=16, **SETTINGS)
+    gradients = Gradients(*measure, steps=16)
+    attribution = measure_attribution(gradients, **SETTINGS)
+    assert _found(attribution.lift)
+    assert (attribution.share or 0) > 0.5
+    occlusion = measure_occlusion(gradients, **SETTINGS)
     assert _found_by_both(occlusion.lift)
     assert _found_by_both(occlusion.integrated_gradients)
-    assert occlusion.integrated_gradients.permuted.lift == gradients.lift.lift
+    assert occlusion.integrated_gradients.permuted.lift == attribution.lift.lift
     assert (occlusion.rank_correlation.low or 0) > 0.2
     assert (occlusion.rank_p_value or 1) < 0.05
     conductance = measure_conductance(*measure, steps=16, **SETTINGS)
@@ -113,10 +115,7 @@ def test_the_answer_hangs_on_the_leak(
 ) -> None:
     """Comprehensiveness and sufficiency of the addresses themselves beat random tokens'."""
     result = measure_faithfulness(
-        leaky_run.model,
-        leaky_documents,
-        leaky_predicted,
-        steps=16,
+        Gradients(leaky_run.model, leaky_documents, leaky_predicted, 16),
         scorers={"addresses": _sensitive_first(leaky_run.model, leaky_documents)},
         **SETTINGS,
     )

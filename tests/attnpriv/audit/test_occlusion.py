@@ -7,6 +7,7 @@ from scipy.stats import spearmanr
 
 from attnpriv.audit.attribution import sample_sensitive, sensitive_documents
 from attnpriv.audit.documents import Documents, prepare
+from attnpriv.audit.gradients import Gradients
 from attnpriv.audit.occlusion import measure_occlusion
 from attnpriv.data import Dataset
 from attnpriv.data.records import Span
@@ -16,12 +17,13 @@ from attnpriv.explain.gradients import integrated_gradients
 from attnpriv.explain.removal import occlusion
 from attnpriv.models.text import TextClassifier
 
-SETTINGS = {"steps": 8, "permutations": 50, "resamples": 20, "seed": 0}
+STEPS = 8
+SETTINGS = {"permutations": 50, "resamples": 20, "seed": 0}
 
 
 def test_figures_equal_a_slow_loop(model: TextClassifier, documents: Documents) -> None:
     targets = [d % 10 for d in range(len(documents))]
-    result = measure_occlusion(model, documents, targets, most=12, **SETTINGS)
+    result = measure_occlusion(Gradients(model, documents, targets, STEPS), most=12, **SETTINGS)
     chosen = sample_sensitive(documents, 12, seed=0)
     share = uniform = gradients = 0.0
     agreement = []
@@ -48,7 +50,10 @@ def test_a_sample_is_the_same_each_time(model: TextClassifier, documents: Docume
     targets, seen = [0] * len(documents), []
     first, again = (
         measure_occlusion(
-            model, documents, targets, most=3, progress=lambda *c: seen.append(c), **SETTINGS
+            Gradients(model, documents, targets, STEPS),
+            most=3,
+            progress=lambda *c: seen.append(c),
+            **SETTINGS,
         )
         for _ in range(2)
     )
@@ -63,13 +68,13 @@ def _documents(texts: tuple[str, ...], spans: tuple[tuple[Span, ...], ...]) -> D
 
 def test_texts_without_personal_data_without_tokens_or_all_of_it(model: TextClassifier) -> None:
     nothing = _documents(("ask me now", "one", ""), ((), (), ()))
-    result = measure_occlusion(model, nothing, [0, 0, 0], most=9, **SETTINGS)
+    result = measure_occlusion(Gradients(model, nothing, [0, 0, 0], STEPS), most=9, **SETTINGS)
     assert (result.documents, result.share, result.rank_documents) == (3, None, 1)
     assert result.lift.permuted.lift.value is None
     everything = _documents(("anna bo", "eve"), ((Span(0, 7, "NAME"),), (Span(0, 3, "NAME"),)))
-    result = measure_occlusion(model, everything, [0, 0], most=9, **SETTINGS)
+    result = measure_occlusion(Gradients(model, everything, [0, 0], STEPS), most=9, **SETTINGS)
     assert (result.share, result.lift.permuted.lift.value) == (1.0, 1.0)
     assert result.lift.permuted.p_value == 1.0
     assert result.lift.matched.lift.value is None
     with pytest.raises(InputError, match="got none"):
-        measure_occlusion(model, _documents((), ()), [], most=9, **SETTINGS)
+        measure_occlusion(Gradients(model, _documents((), ()), [], STEPS), most=9, **SETTINGS)
