@@ -1,4 +1,4 @@
-"""Integrated gradients that are computed once and come back from a piece of work with their bits."""
+"""Integrated gradients are computed once, and come back from a piece of work with every bit."""
 
 from __future__ import annotations
 
