@@ -18,7 +18,7 @@ from attnpriv.audit.documents import Documents
 from attnpriv.audit.figures import Figures
 from attnpriv.audit.matched import TokenLift, TokenLiftAccumulator, token_lengths
 from attnpriv.audit.rollout import layer_names
-from attnpriv.audit.subject import Answers, Progress, Subject
+from attnpriv.audit.subject import FORTH_AND_BACK, Answers, Progress, Subject
 from attnpriv.explain.gradients import attention_conductance
 from attnpriv.modality import AttentionModel
 
@@ -89,6 +89,12 @@ def measure_conductance(
         layers=lifts.lifts(layer_names(layers), resamples),
         seed=seed,
     )
+
+
+def passes(subject: Subject) -> float:
+    """Roughly how many documents ``run`` sends through the model."""
+    options = subject.options
+    return FORTH_AND_BACK * subject.affordable(options.ig_documents) * (options.ig_steps + 1)
 
 
 def run(

@@ -34,7 +34,7 @@ from attnpriv.audit.effects import (
 )
 from attnpriv.audit.figures import Figures
 from attnpriv.audit.statistics import Floats
-from attnpriv.audit.subject import Answers, Progress, Subject
+from attnpriv.audit.subject import USUAL_ENTITIES, Answers, Progress, Subject
 from attnpriv.audit.swapping import (
     Entity,
     Ids,
@@ -205,6 +205,12 @@ def _probes(vocab_size: int, seed: int) -> tuple[Answer, Answer]:
         lambda ids, mask, sensitive: read(ids, mask & sensitive),
         lambda ids, mask, sensitive: read(ids, mask & ~sensitive),
     )
+
+
+def passes(subject: Subject) -> float:
+    """Roughly how many documents ``run`` sends through the model."""
+    some = min(subject.options.counterfactual_documents, len(subject.documents))
+    return some * KINDS * USUAL_ENTITIES
 
 
 def run(

@@ -42,6 +42,7 @@ from attnpriv.explain.removal import leave_one_out, probability_drops, removal_e
 from attnpriv.modality import AttentionModel, Embedded
 
 PERCENTS = (1, 5, 10, 20, 50)  # of the content tokens, rounded up: at least one goes
+RANKINGS = 6  # that are compared: four of their own, rollout, and a second random one
 EXPERIMENTS = 24  # random removals of a document, for the infidelity
 LEAVE_ONE_OUT, RANDOM, SECOND_RANDOM = "leave_one_out", "random", "random_again"
 ATTENTION, GRADIENTS = "attention", "integrated_gradients"
@@ -281,6 +282,13 @@ def explains(subject: Subject, passed: Pass) -> list[int]:
     options = subject.options
     most = subject.affordable(options.faithfulness_documents)
     return sample_with_content(subject.documents, most, options.seed)
+
+
+def passes(subject: Subject) -> float:
+    """Roughly how many documents ``run`` sends through the model: one a token, and the removals."""
+    removals = EXPERIMENTS + 2 * len(PERCENTS) * RANKINGS
+    most = subject.affordable(subject.options.faithfulness_documents)
+    return most * (subject.mean_length + removals)
 
 
 def run(

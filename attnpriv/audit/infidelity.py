@@ -22,7 +22,7 @@ from torch import Tensor
 from attnpriv.audit.documents import Documents, sample
 from attnpriv.audit.figures import Figures
 from attnpriv.audit.statistics import Floats, bootstrap_ratios
-from attnpriv.audit.subject import Answers, Progress, Subject
+from attnpriv.audit.subject import FORTH_AND_BACK, USUAL_POINTS, Answers, Progress, Subject
 from attnpriv.errors import InputError
 from attnpriv.estimates import Control, Estimate, percentile_interval
 from attnpriv.explain.attention import last_attention
@@ -245,6 +245,12 @@ def _sensitivity_result(
         valid=positive.passed and null.passed,
         seed=seed,
     )
+
+
+def passes(subject: Subject) -> float:
+    """Roughly how many documents ``run`` sends through the model."""
+    most = subject.affordable(subject.options.sensitivity_documents)
+    return most * (DRAWS + 1) * FORTH_AND_BACK * USUAL_POINTS
 
 
 def run(

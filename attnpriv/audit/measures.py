@@ -80,6 +80,8 @@ class Measure(Generic[Read]):
         needs: what it cannot be run without; ``NotRun`` stands where its result would otherwise.
         explains: the documents whose integrated gradients it reads, if it reads any; those of all
             measures are computed once, before they are run.
+        passes: roughly how many documents it sends through the model, a backward pass counted as
+            two; the expected end of the audit is told by it.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Measure(Generic[Read]):
     words: str
     needs: tuple[Need, ...] = ()
     explains: Callable[[Subject, Pass], list[int]] | None = None
+    passes: Callable[[Subject], float] = lambda subject: 0.0
 
 
 OF_THE_PASS: tuple[Measure[Pass], ...] = (
@@ -103,12 +106,23 @@ ALONE: tuple[Measure[Answers], ...] = (
         "attribution",
         AttributionResult,
         attribution.run,
-        "integrated gradients",
+        "lift of integrated gradients",
         explains=attribution.explains,
     ),
-    Measure("conductance", ConductanceResult, conductance.run, "conductance of attention"),
     Measure(
-        "occlusion", OcclusionResult, occlusion.run, "occlusion", explains=attribution.explains
+        "conductance",
+        ConductanceResult,
+        conductance.run,
+        "conductance of attention",
+        passes=conductance.passes,
+    ),
+    Measure(
+        "occlusion",
+        OcclusionResult,
+        occlusion.run,
+        "occlusion",
+        explains=attribution.explains,
+        passes=occlusion.passes,
     ),
     Measure(
         "faithfulness",
@@ -116,15 +130,29 @@ ALONE: tuple[Measure[Answers], ...] = (
         faithfulness.run,
         "faithfulness",
         explains=faithfulness.explains,
+        passes=faithfulness.passes,
     ),
-    Measure("sensitivity", SensitivityResult, infidelity.run, "sensitivity"),
-    Measure("counterfactual", CounterfactualResult, counterfactual.run, "swapping personal data"),
+    Measure(
+        "sensitivity",
+        SensitivityResult,
+        infidelity.run,
+        "sensitivity",
+        passes=infidelity.passes,
+    ),
+    Measure(
+        "counterfactual",
+        CounterfactualResult,
+        counterfactual.run,
+        "swapping personal data",
+        passes=counterfactual.passes,
+    ),
     Measure(
         "memorisation",
         MemorisationResult,
         memorisation.run,
         "swapping in training rows",
         needs=("members",),
+        passes=memorisation.passes,
     ),
     Measure(
         "membership",
@@ -132,8 +160,15 @@ ALONE: tuple[Measure[Answers], ...] = (
         membership.run,
         "membership",
         needs=("members", "non-members"),
+        passes=membership.passes,
     ),
-    Measure("robustness", RobustnessResult, embedding.run, "FGSM and PGD"),
+    Measure(
+        "robustness",
+        RobustnessResult,
+        embedding.run,
+        "FGSM and PGD",
+        passes=embedding.passes,
+    ),
 )
 """Pieces of work of their own, for any process; each knows the answers alone."""
 

@@ -30,7 +30,7 @@ from attnpriv.audit.documents import Documents, sample
 from attnpriv.audit.figures import Figures
 from attnpriv.audit.leakage.membership import true_label_log_odds
 from attnpriv.audit.statistics import Floats, bootstrap_ratios
-from attnpriv.audit.subject import Answers, Progress, Subject
+from attnpriv.audit.subject import USUAL_ENTITIES, Answers, Progress, Subject
 from attnpriv.audit.swapping import (
     Entity,
     Ids,
@@ -321,6 +321,11 @@ def _controls(
         Control(EXPECTED[0], found, found < SIGNIFICANT),
         Control(EXPECTED[1], shuffled, shuffled >= 0.001),
     )
+
+
+def passes(subject: Subject) -> float:
+    """Roughly how many documents ``run`` sends through the model."""
+    return 2 * subject.options.memorisation_documents * (1 + USUAL_ENTITIES)
 
 
 def run(

@@ -121,6 +121,11 @@ def measure_occlusion(
     )
 
 
+def passes(subject: Subject) -> float:
+    """Roughly how many documents ``run`` sends through the model: one a token."""
+    return subject.affordable(subject.options.ig_documents) * subject.mean_length
+
+
 def run(
     subject: Subject, answers: Answers, progress: Progress, figures: Figures
 ) -> OcclusionResult:

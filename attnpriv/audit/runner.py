@@ -18,7 +18,6 @@ from attnpriv.audit.results import Audit, NotRun
 from attnpriv.audit.subject import (
     Answers,
     AuditOptions,
-    Need,
     Pass,
     Subject,
     choose_rows,
@@ -173,7 +172,7 @@ def _alone(
     found: list[dict[str, Measured]] = []
     for number, (subject, passed) in enumerate(zip(subjects, passes, strict=True)):
         answers = Answers(passed.held_out, passed.members, explained=passed.explained)
-        missing = {each.name: lack for each in ALONE if (lack := _lack(subject, each.needs))}
+        missing = {each.name: lack for each in ALONE if (lack := subject.lack(each.needs))}
         found.append({name: Measured(NotRun(lack)) for name, lack in missing.items()})
         tasks += [
             Task(number, each.name, answers=answers) for each in ALONE if each.name not in missing
@@ -182,11 +181,6 @@ def _alone(
         with _readable(task):
             found[task.subject][task.stage] = parse(task.stage, content)
     return found
-
-
-def _lack(subject: Subject, needs: Sequence[Need]) -> str | None:
-    """Why the first of the needs that is not met is not."""
-    return next((lack for need in needs if (lack := subject.rows.lack(need))), None)
 
 
 @contextmanager

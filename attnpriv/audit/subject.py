@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 Spans = Mapping[int, tuple[Span, ...]]
 Progress = Callable[[int, int], None]
 """Called with what is done and the total."""
+# What the expected end of an audit is told by: how many times as long as a forward pass one takes
+# with its backward pass, how many points a path of integrated gradients needs, and how many
+# entities a document holds.
+FORTH_AND_BACK, USUAL_POINTS, USUAL_ENTITIES = 3, 100, 2
 Need = Literal["members", "non-members"]
 """Training rows that are known, and held-out rows whose text is no training row's."""
 
@@ -216,10 +220,19 @@ class Subject:
         """The personal data in rows, in their order."""
         return [self.spans[row] for row in rows or ()]
 
+    def lack(self, needs: Sequence[Need]) -> str | None:
+        """Why the first of a measure's needs that is not met is not; None where all are."""
+        return next((lack for need in needs if (lack := self.rows.lack(need))), None)
+
+    @cached_property
+    def mean_length(self) -> float:
+        """Tokens of a held-out row, on average."""
+        return fmean(len(encoding.ids) for encoding in self.documents.encodings)
+
     def affordable(self, most: int) -> int:
         """How many documents of a sample to take: all of it, or fewer where documents are long."""
-        length = fmean(len(encoding.ids) for encoding in self.documents.encodings)
-        return max(1, min(most, int(most * self.options.full_sample_tokens / length)))
+        share = self.options.full_sample_tokens / self.mean_length
+        return max(1, min(most, int(most * share), len(self.documents)))
 
     def _prepare(self, rows: Sequence[int]) -> Documents:
         longest = self.run.model.config.max_length

@@ -23,13 +23,14 @@ from attnpriv.audit.attention import AttentionAccumulator, measure_attention
 from attnpriv.audit.documents import Documents
 from attnpriv.audit.figures import Figures
 from attnpriv.audit.measures import ALONE, Measure, Read
-from attnpriv.audit.subject import Answers, Progress, Subject
+from attnpriv.audit.subject import FORTH_AND_BACK, USUAL_POINTS, Answers, Progress, Subject
 from attnpriv.audit.tally import Arrays
 from attnpriv.models.text import TextClassifier
 
 CHUNK = 128  # documents in one piece; it bounds what an interruption costs
 FEW = 4  # documents whose gradients are one piece
 ATTENTION, MEMBERS, GRADIENTS = "attention", "members", "gradients"
+WHOLE = "the whole audit"
 BY_NAME = {measure.name: measure for measure in ALONE}
 WORDS = {
     ATTENTION: "predictions and attention",
@@ -108,6 +109,18 @@ def parse(name: str, content: bytes) -> Measured:
     plain = json.loads(content)
     result = TypeAdapter(BY_NAME[name].result).validate_python(plain["result"])
     return Measured(result, TypeAdapter(Figures).validate_python(plain["figures"]))
+
+
+def expected_passes(subject: Subject) -> dict[str, float]:
+    """Roughly how many documents each stage sends through the model, a backward pass twice."""
+    options = subject.options
+    explained = options.ig_documents + options.faithfulness_documents
+    return {
+        ATTENTION: len(subject.documents),
+        MEMBERS: len(subject.members),
+        GRADIENTS: subject.affordable(explained) * FORTH_AND_BACK * USUAL_POINTS,
+        **{each.name: each.passes(subject) for each in ALONE if not subject.lack(each.needs)},
+    }
 
 
 def pieces(

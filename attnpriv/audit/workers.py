@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -15,9 +16,10 @@ from functools import partial
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
+from statistics import fmean
 
 from attnpriv.audit.subject import AuditOptions, Rows, Spans, Subject
-from attnpriv.audit.tasks import WORDS, Task, one_thread
+from attnpriv.audit.tasks import WHOLE, WORDS, Task, expected_passes, one_thread
 from attnpriv.data.records import Dataset
 from attnpriv.errors import InputError, RunFolderError
 from attnpriv.runs.folder import Run, load_run
@@ -62,11 +64,21 @@ class Workers:
 
 
 class Meter:
-    """Adds up the progress of tasks by run and stage, and reports it in words."""
+    """Adds up the progress of tasks by run and stage, and of the whole audit; reports it in words.
 
-    def __init__(self, names: Sequence[str], report: StageProgress) -> None:
-        self._names, self._report = names, report
+    Args:
+        subjects: the runs under audit.
+        report: called with a stage's name, or ``WHOLE``, what is done of it and the total.
+    """
+
+    def __init__(self, subjects: Sequence[Subject], report: StageProgress) -> None:
+        self._names, self._report = [subject.run.name for subject in subjects], report
         self._done: dict[Task, tuple[int, int]] = {}
+        self._passes = {
+            (number, stage): passes
+            for number, subject in enumerate(subjects)
+            for stage, passes in expected_passes(subject).items()
+        }
 
     def expect(self, tasks: Iterable[Task]) -> None:
         """Say what is to come."""
@@ -79,6 +91,14 @@ class Meter:
         parts = [parts for each, parts in self._done.items() if (each.subject, each.stage) == key]
         name = f"{self._names[task.subject]}: {WORDS.get(task.stage, task.stage)}"
         self._report(name, sum(done for done, _ in parts), sum(total for _, total in parts))
+        self._report(WHOLE, round(self._passes_done()), round(sum(self._passes.values())))
+
+    def _passes_done(self) -> float:
+        """What is done of the whole audit, where each stage counts by the passes it takes."""
+        stages: dict[tuple[int, str], list[float]] = defaultdict(list)
+        for task, (done, total) in self._done.items():
+            stages[task.subject, task.stage].append(done / max(total, 1))
+        return sum(self._passes[stage] * fmean(shares) for stage, shares in stages.items())
 
     def finish(self, task: Task) -> None:
         """Say that a task is done."""
@@ -91,7 +111,7 @@ def workers(
     subjects: Sequence[Subject], processes: int, work: WorkFolder | None, report: StageProgress
 ) -> Iterator[Workers]:
     """Workers in this process, or in as many others; these end with the block."""
-    meter = Meter([subject.run.name for subject in subjects], report)
+    meter = Meter(subjects, report)
     if processes == 1:
         yield Workers(partial(_here, subjects, meter), meter, work)
         return

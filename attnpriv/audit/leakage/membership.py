@@ -213,6 +213,11 @@ def _overfit(features: Floats, labels: NDArray[np.int64], seed: int) -> MLPClass
         return network.fit(features, labels)
 
 
+def passes(subject: Subject) -> float:
+    """Roughly how many documents ``run`` sends through the model."""
+    return min(FEATURE_ROWS, len(subject.documents))
+
+
 def run(
     subject: Subject, answers: Answers, progress: Progress, figures: Figures
 ) -> MembershipResult:

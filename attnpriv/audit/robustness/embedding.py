@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from attnpriv.audit.documents import Documents, sample
 from attnpriv.audit.figures import Figures, figure
 from attnpriv.audit.robustness import SCALES
-from attnpriv.audit.subject import Answers, Progress, Subject
+from attnpriv.audit.subject import FORTH_AND_BACK, Answers, Progress, Subject
 from attnpriv.estimates import Control, Estimate, wilson
 from attnpriv.modality import AttentionModel, Embedded
 from attnpriv.tasks import CLASSIFY
@@ -288,6 +288,12 @@ def make_batch(example: Embedded, labels: Tensor) -> _Batch:
 def _coordinate_deviation(batches: Sequence[_Batch]) -> float:
     values = torch.cat([batch.x[batch.movable > 0] for batch in batches])
     return float(values.std()) if len(values) > 1 else 0.0
+
+
+def passes(subject: Subject) -> float:
+    """Roughly how many documents ``run`` sends through the model."""
+    steps = len(SCALES) * (1 + PGD_STEPS)
+    return subject.affordable(subject.options.pgd_documents) * FORTH_AND_BACK * steps
 
 
 def run(

@@ -40,10 +40,11 @@ def test_a_given_number_replaces_that_of_the_depth() -> None:
 def test_samples_shrink_in_proportion_where_documents_are_long(
     run: Run, words: int, full: int, expected: int
 ) -> None:
-    texts = ("word " * words,) * 3
-    data = Dataset("long", texts, (0, 1, 0), run.label_names, ((),) * 3)
+    data = Dataset("long", ("word " * words,) * 40, (0,) * 40, run.label_names, ((),) * 40)
     options = AuditOptions(full_sample_tokens=full)
-    subject = Subject(run, data, Rows(None, (0, 1, 2), frozenset()), {0: (), 1: (), 2: ()}, options)
+    rows = Rows(None, tuple(range(40)), frozenset())
+    subject = Subject(run, data, rows, dict.fromkeys(range(40), ()), options)
     length = len(subject.documents.encodings[0].ids)
     assert length == min(words + 2, run.model.config.max_length)
     assert subject.affordable(32) == expected
+    assert subject.affordable(10_000) <= 40
