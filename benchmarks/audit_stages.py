@@ -1,10 +1,10 @@
 """What each stage of an audit costs, for documents of 16, 64 and 256 tokens.
 
-The model is a head on frozen MiniLM, trained without privacy on synthetic tickets; the documents are
-tickets put end to end and cut by the tokeniser. Each stage runs in one thread on a few documents.
-``seconds_per_document`` times the documents that a depth takes of that length is
-``seconds_at_depth``, what the stage adds to an audit of one run on the given number of held-out rows
-and as many members. Several processes share that out.
+The model is a head on frozen MiniLM, trained without privacy on synthetic tickets; the documents
+are tickets put end to end and cut by the tokeniser. Each stage runs in one thread on a few of them.
+``seconds_at_standard`` is what a stage adds to an audit of one run at ``--depth standard``, on the
+given number of held-out rows and as many members: its seconds per document, times the documents
+that it takes there. Several processes share that out.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
+from attnpriv.audit.attribution import sample_sensitive
+from attnpriv.audit.gradients import explained
+from attnpriv.audit.infidelity import sample_with_content
 from attnpriv.audit.measures import ALONE
 from attnpriv.audit.subject import Answers, AuditOptions, Rows, Subject
-from attnpriv.audit.tasks import ATTENTION, GRADIENTS, MEMBERS, Task, one_thread
+from attnpriv.audit.tasks import ATTENTION, GRADIENTS, MEMBERS, Task, one_thread, to_arrays
 from attnpriv.config import AttentionConfig, TrainConfig
 from attnpriv.data import Dataset, load_dataset
 from attnpriv.data.records import Span
@@ -82,7 +85,7 @@ def _measure(run: Run, length: int, rows: int) -> dict[str, dict[str, float]]:
     )
     subject = Subject(run, data, own, dict(enumerate(data.spans or ())), few)
     assert {len(each.ids) for each in subject.documents.encodings} == {length}
-    seconds = {name: _seconds(subject, task) / count for name, (task, count) in _tasks(few).items()}
+    seconds = _all_stages(subject)
     taken = {ATTENTION: rows, MEMBERS: rows, "membership": min(400, rows)}
     taken |= {name: _taken(name, length, rows) for name in SAMPLES}
     taken[GRADIENTS] = taken["attribution"] + taken["faithfulness"]
@@ -93,19 +96,27 @@ def _measure(run: Run, length: int, rows: int) -> dict[str, dict[str, float]]:
     }
 
 
-def _tasks(few: AuditOptions) -> dict[str, tuple[Task, int]]:
-    """Each stage on a few documents, and on how many."""
-    answers = Answers(np.eye(10)[[0] * ROWS], np.eye(10)[[0] * ROWS])
-    documents = range(ROWS)
-    tasks = {
-        ATTENTION: (Task(0, ATTENTION, documents), ROWS),
-        MEMBERS: (Task(0, MEMBERS, documents), ROWS),
-        GRADIENTS: (Task(0, GRADIENTS, (0, 1), answers), 2),
+def _all_stages(subject: Subject) -> dict[str, float]:
+    """Seconds a document of each stage."""
+    classes = len(subject.data.label_names)
+    first = np.eye(classes)[[0] * ROWS]
+    answers, options = Answers(first, first), subject.options
+    sampled = {
+        *sample_sensitive(subject.documents, options.ig_documents, options.seed),
+        *sample_with_content(subject.documents, options.faithfulness_documents, options.seed),
     }
+    seconds = {
+        stage: _perform(subject, Task(0, stage, range(ROWS)))[0] / ROWS
+        for stage in (ATTENTION, MEMBERS)
+    }
+    spent, content = _perform(subject, Task(0, GRADIENTS, tuple(sorted(sampled)), answers))
+    seconds[GRADIENTS] = spent / len(sampled)
+    answers = replace(answers, explained=explained(to_arrays(content)))
     for measure in ALONE:
-        count = ROWS if measure.name == "membership" else getattr(few, SAMPLES[measure.name])
-        tasks[measure.name] = Task(0, measure.name, answers=answers), count
-    return tasks
+        name = measure.name
+        count = ROWS if name == "membership" else getattr(options, SAMPLES[name])
+        seconds[name] = _perform(subject, Task(0, name, answers=answers))[0] / count
+    return seconds
 
 
 def _taken(name: str, length: int, rows: int) -> int:
@@ -117,10 +128,11 @@ def _taken(name: str, length: int, rows: int) -> int:
     return min(most, rows)
 
 
-def _seconds(subject: Subject, task: Task) -> float:
+def _perform(subject: Subject, task: Task) -> tuple[float, bytes]:
+    """The seconds that a task takes, and its result."""
     started = time.perf_counter()
-    task.perform(subject, lambda done, total: None)
-    return time.perf_counter() - started
+    content = task.perform(subject, lambda done, total: None)
+    return time.perf_counter() - started, content
 
 
 def _tickets(length: int, label_names: tuple[str, ...]) -> Dataset:
@@ -133,9 +145,8 @@ def _tickets(length: int, label_names: tuple[str, ...]) -> Dataset:
         text, found = "", list[Span]()
         while len(text) < 6 * length:
             shift = len(text)
-            found += [
-                Span(s.start + shift, s.end + shift, s.entity_type) for s in source.spans[row]
-            ]
+            for span in source.spans[row]:
+                found.append(Span(span.start + shift, span.end + shift, span.entity_type))
             text += f"{source.texts[row]} "
             row += 1
         texts.append(text)
