@@ -24,7 +24,6 @@ from attnpriv.audit.subject import (
 )
 from attnpriv.audit.tasks import (
     ATTENTION,
-    FEW,
     GRADIENTS,
     MEMBERS,
     Measured,
@@ -157,7 +156,7 @@ def _explained(crew: Workers, subjects: Sequence[Subject], passes: Sequence[Pass
     for number, (subject, passed) in enumerate(zip(subjects, passes, strict=True)):
         wanted = {d for each in MEASURES if each.explains for d in each.explains(subject, passed)}
         answers = Answers(passed.held_out, passed.members)
-        tasks += pieces(number, GRADIENTS, sorted(wanted), FEW, answers)
+        tasks += pieces(number, GRADIENTS, sorted(wanted), answers)
     for task, content in crew.results(tasks):
         with _readable(task):
             found[task.subject] |= explained(to_arrays(content))

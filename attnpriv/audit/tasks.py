@@ -124,13 +124,10 @@ def expected_passes(subject: Subject) -> dict[str, float]:
 
 
 def pieces(
-    subject: int,
-    stage: str,
-    documents: Sequence[int],
-    size: int = CHUNK,
-    answers: Answers | None = None,
+    subject: int, stage: str, documents: Sequence[int], answers: Answers | None = None
 ) -> list[Task]:
     """A stage that takes one document after the other, in pieces."""
+    size = CHUNK if answers is None else FEW
     parts = [tuple(documents[at : at + size]) for at in range(0, len(documents), size)]
     return [Task(subject, stage, part, answers) for part in parts]
 

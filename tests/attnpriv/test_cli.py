@@ -244,6 +244,7 @@ def test_control_c_leaves_a_training_that_goes_on_with_resume(
     assert command("evaluate", out, "--data", "tickets:rows=400", "--json").code == 0
 
 
+@pytest.mark.exhaustive
 def test_control_c_before_the_first_step_leaves_nothing_and_advises_no_resume(
     interrupted: Run, tmp_path: Path
 ) -> None:

@@ -59,7 +59,8 @@ def test_an_interrupted_audit_resumes_and_nothing_leaks(
         "--encoder", "scratch",
     )  # fmt: skip
     assert trained.code == 0, trained.err
-    arguments = ["audit", run, "--data", marked, "--out", out, "--documents", 4]
+    asked = ["--data", marked, "--out", out, "--depth", "quick", "--documents", 4]
+    arguments = ["audit", run, *asked]
     code, said, shown = interrupted(b"FGSM", *arguments, "--processes", 2)
     assert code == 130
     assert b"interrupted; to continue, run the same command with --resume" in shown

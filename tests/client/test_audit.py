@@ -41,7 +41,7 @@ from attnpriv_client.audit.view import audit_view
 NAMES = ("Bob", "Eve", "Ann", "Kim", "Lea", "Max", "Tom", "Zoe", "Ida", "Jon")
 HOSTS = ("river", "maple")
 TOPICS = ("parcel", "refund")
-FILLERS = ("today", "again", "since", "because", "nobody", "answers", "please", "kindly", "early")
+FILLERS = ("today", "again", "since", "because", "nobody", "parcels", "please", "kindly", "early")
 LABELS = ("no", "yes")
 MARKER = "qzx"
 

@@ -177,16 +177,24 @@ def test_health_where_nobody_answers(command) -> None:
     ("arguments", "stdin", "message"),
     [
         (["predict", "--model", "MODEL"], b"", "give either texts, or - to read stdin, or --file"),
-        (["predict", "--model", "MODEL", "-"], b"a\n\nb\n", "line 2 is empty"),
-        (["predict", "--model", "MODEL", "-"], b"", "line 1 is empty"),
+        (["predict", "--model", "MODEL", "-"], b"a\n\nb\n", "line 2 has no visible character"),
+        (["predict", "--model", "MODEL", "-"], b"", "line 1 has no visible character"),
         (
             ["predict", "--model", "MODEL", "-"],
             b"a\nb\xff",
             "line 2: invalid UTF-8 at byte 1",
         ),
-        (["predict", "--model", "MODEL", "-"], b"x" * 2**21, "stdin, line 1: expected at most"),
+        (
+            ["predict", "--model", "MODEL", "-"],
+            b"x" * 2**21,
+            "stdin, line 1: expected a line of at most 1048576 bytes",
+        ),
         (["predict", "--model", "MODEL", "--file", "/none"], b"", "cannot read /none"),
-        (["predict", "--model", "MODEL", "--output", "/x", "a"], b"", "expected texts, or -"),
+        (
+            ["predict", "--model", "MODEL", "--output", "/x", "a"],
+            b"",
+            "give either texts, or - to read stdin, or --file",
+        ),
         (["predict", "--model", "nobody", "text"], b"", "NOT_FOUND: unknown model"),
         (["predict", "--model", "MODEL", "a", " "], b"", "text 2: INVALID_ARGUMENT: "),
         (["explain", "--model", "MODEL", "--label", "x", "a"], b"", "unknown label"),

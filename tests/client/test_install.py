@@ -34,6 +34,7 @@ def bare(tmp_path) -> Path:
     return environment / "bin"
 
 
+@pytest.mark.exhaustive
 def test_the_base_is_a_client_without_torch(bare, serve, echo, tmp_path) -> None:
     def output(*command: str | Path) -> str:
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)

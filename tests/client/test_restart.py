@@ -159,6 +159,7 @@ def stop(server: Running) -> None:
     assert server.process.wait(SECONDS) == 0
 
 
+@pytest.mark.exhaustive
 def test_a_rolling_restart_fails_no_call(start) -> None:
     first, second = [answering() for answering in [start(), start()]]
     callers = Callers(f"ipv4:{first.address},{second.address}", "private")

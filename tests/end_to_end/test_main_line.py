@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import pytest
 import torch
 
 from attnpriv.data import load_dataset
@@ -54,7 +55,8 @@ def test_train_evaluate_audit_serve_and_ask(serving: Serving, tmp_path: Path) ->
 
     report, gates = tmp_path / "report", tmp_path / "gates.toml"
     gates.write_text(GATES, encoding="utf-8")
-    table = run("attnpriv", "audit", out, "--data", data, "--gates", gates, "--out", report)
+    asked = ["--data", data, "--depth", "quick", "--gates", gates, "--out", report]
+    table = run("attnpriv", "audit", out, *asked)
     assert "tickets" in table
     assert re.search(r"^PASS +ε \(tickets\): .* is at most 3$", table, re.MULTILINE)
     assert ET.parse(report / "gates.xml").getroot().get("tests") == "1"
@@ -77,6 +79,7 @@ def test_train_evaluate_audit_serve_and_ask(serving: Serving, tmp_path: Path) ->
         assert "maria" not in explained
 
 
+@pytest.mark.exhaustive
 def test_the_server_and_evaluate_agree_on_real_messages(
     serving: Serving, shared_data: Path, tmp_path: Path
 ) -> None:
@@ -96,6 +99,7 @@ def test_the_server_and_evaluate_agree_on_real_messages(
     assert len(labels) == MESSAGES
 
 
+@pytest.mark.exhaustive
 def test_two_processes_of_torchrun_train_what_one_trains(tmp_path: Path) -> None:
     training = [
         "train", "--data", "tickets:rows=400", "--epsilon", 3, "--noise-multiplier", 2,

@@ -354,6 +354,7 @@ def test_learned_temperatures_stay_those_of_the_certificate() -> None:
 # --- a trained MiniLM on real messages -----------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_bfloat16_keeps_the_labels_of_real_messages(shared_data: Path) -> None:
     """All but a few that float32 leaves undecided: only differences below 0.04 can turn."""
     encodings, spam = real_messages(shared_data)

@@ -112,6 +112,7 @@ def test_a_signal_during_the_start_ends_it(models_folder, number, prefix) -> Non
     assert (outer.returncode, out, err) == (0, "", "")
 
 
+@pytest.mark.exhaustive
 def test_a_port_in_use_is_not_shared_with_a_second_server(models_folder) -> None:
     with started("--models", models_folder, "--listen", "127.0.0.1:0") as (_, target):
         error = refusal("--models", models_folder, "--listen", target)
@@ -120,6 +121,7 @@ def test_a_port_in_use_is_not_shared_with_a_second_server(models_folder) -> None
     assert f"cannot listen on {target}" in error
 
 
+@pytest.mark.exhaustive
 def test_a_tampered_run_folder_stops_the_start(models_folder, tmp_path) -> None:
     shutil.copytree(models_folder, tmp_path / "models")
     weights = tmp_path / "models" / "tiny" / "model.safetensors"

@@ -237,6 +237,7 @@ def watched(folder: Path, serve: Callable[[Core], grpc.Channel]) -> Iterator[Att
         yield AttnprivServiceStub(serve(core))
 
 
+@pytest.mark.exhaustive
 def test_a_model_is_deleted_and_comes_back_while_it_is_asked(serve, private_run, tmp_path) -> None:
     folder = tmp_path / "models"
     for name in ("private", "other"):
@@ -334,6 +335,7 @@ def children(process: subprocess.Popen[str]) -> list[int]:
     return [int(pid) for thread in threads for pid in (thread / "children").read_text().split()]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks into /proc")
 def test_killed_workers_lose_no_call(private_run, tmp_path) -> None:
     models, log, port = tmp_path / "models", tmp_path / "log", free_port()

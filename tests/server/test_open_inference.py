@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import grpc
 import numpy as np
 import pytest
@@ -307,8 +309,9 @@ def test_what_the_policy_withholds_is_left_out_or_refused(make) -> None:
     assert caught.value.status.code is Code.PERMISSION_DENIED
 
 
-def test_metadata_name_every_output_as_it_comes() -> None:
-    model = Model({"name": "m", "label_names": ["calm", "ürgent"]}, "1", ("1", "2"))
+def test_metadata_name_every_output_as_it_comes(models) -> None:
+    card = replace(models["private"].card, name="m", label_names=("calm", "ürgent"))
+    model = Model(card, "1", ("1", "2"))
 
     metadata = to_wire(pb.ModelMetadataRequest(name="m", version="1"), model)
 

@@ -62,7 +62,7 @@ def test_a_policy_for_nobody_is_refused(path) -> None:
     ("content", "message"),
     [
         (b"redact = true\n", "unknown 'redact'"),
-        (b"reveal_attention = 1\n", "reveal_attention true or false, got 1"),
+        (b"reveal_attention = 1\n", "reveal_attention to be true or false, got 1"),
         (b"reveal_attention\n", "cannot read policy"),
         (b"\xff\xfe", "cannot read policy"),
         pytest.param(b"a = " + b"[" * 3000 + b"]" * 3000, "cannot read policy", id="deep"),

@@ -82,6 +82,7 @@ def is_back(worker: Any, before: subprocess.Popen[bytes], key: int) -> bool:
     return worker._process is not before and key in worker._loaded
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_bits_are_those_of_this_process(workers, precision: Precision) -> None:
     run = run_of()
@@ -184,6 +185,7 @@ def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(workers, telemetry) 
     assert deaths(telemetry) == before + 6
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("what", ["reads", "answers"])
 def test_a_worker_that_hangs_is_replaced_and_nothing_is_lost(telemetry, what) -> None:
     """It is halted before it reads a model, which is more than a socket holds, or a batch."""
@@ -236,6 +238,7 @@ def test_a_batch_that_kills_every_worker_fails_alone(workers, telemetry) -> None
     assert (backend.classify(TEXTS) == expected).all()
 
 
+@pytest.mark.exhaustive
 def test_a_model_that_killed_the_workers_is_tried_again(workers, private_run, tmp_path) -> None:
     """It may have been want of memory, of which the folder says nothing."""
     for number in ("1", "2"):
@@ -316,6 +319,7 @@ def is_there(pid: int) -> bool:
     return state != "Z"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
 def test_workers_end_with_a_server_that_was_killed() -> None:
     command = [sys.executable, "-c", SERVER]
@@ -350,6 +354,7 @@ def test_closing_ends_the_processes_and_a_halted_one_too(monkeypatch) -> None:
     assert [process.poll() for process in left] == [-signal.SIGKILL, 0]
 
 
+@pytest.mark.exhaustive
 def test_a_worker_that_cannot_be_started_is_tried_again(monkeypatch) -> None:
     telemetry = Telemetry()
     with Workers(1, 1, telemetry) as workers:

@@ -293,8 +293,12 @@ def test_a_bias_by_position_equals_the_reference(
 @pytest.mark.parametrize(
     ("config", "shape", "message"),
     [
-        (AttentionConfig(), (2, 12), r"expected position_bias \[2, an odd number >= 13\]"),
-        (AttentionConfig(), (2, 11), r"an odd number >= 13\], got \[2, 11\]"),
+        (
+            AttentionConfig(),
+            (2, 12),
+            r"expected position_bias of shape \[2, L\] with an odd L >= 13, got \[2, 12\]",
+        ),
+        (AttentionConfig(), (2, 11), r"an odd L >= 13, got \[2, 11\]"),
         (AttentionConfig(), (3, 13), r"got \[3, 13\]"),
         (AttentionConfig(), (13,), r"got \[13\]"),
         (CLIPPED[2], (2, 13), "expected no position_bias .* score dot_product and clip_mode norm"),
@@ -311,7 +315,7 @@ def test_a_bias_that_does_not_fit_is_refused(
         attend(q, k, v, None, config, need_weights, score_vector=w, position_bias=bias)
 
 
-@pytest.mark.every_pair
+@pytest.mark.every_value
 @pytest.mark.parametrize("config", CLIPPED[:2], ids=str)
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("causal", [False, True])
@@ -334,6 +338,7 @@ def test_flex_equals_the_reference(config: AttentionConfig, mask: str, causal: b
         assert_close([out], expected, learned, torch.float32)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(shutil.which("g++") is None, reason="FlexAttention compiles with g++ on a CPU")
 def test_compiled_flex_equals_the_reference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -357,6 +362,7 @@ def test_compiled_flex_equals_the_reference(
     assert_close([out], [reference(inputs, config, True)], config, torch.float32)
 
 
+@pytest.mark.exhaustive
 def test_the_blockwise_kernel_passes_gradcheck() -> None:
     for mode, score in itertools.product(MODES, SCORES):
         config = AttentionConfig(0.7, 1.3, mode, score, 0.3)
@@ -463,6 +469,7 @@ def peak_megabytes(config: AttentionConfig, tokens: int, need_weights: bool) -> 
     return max(itertools.accumulate(steps)) / 2**20
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("mode", MODES)
 def test_no_square_tensor_is_made_unless_weights_are_asked_for(mode: ClipMode) -> None:
     """One float32 [1, 2, 4096, 4096] has 128 MB; inputs, output and gradients together have 4."""

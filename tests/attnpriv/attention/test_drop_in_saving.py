@@ -110,6 +110,7 @@ def test_hardening_with_an_equal_configuration_keeps_what_was_learned(
     ) != (before)
 
 
+@pytest.mark.exhaustive
 def test_a_model_saved_whole_loads_where_nothing_of_this_package_was_imported(
     tmp_path: Path,
 ) -> None:

@@ -80,6 +80,7 @@ class HuggingFace(nn.Module):
         return ids(texts, tokens), mask(texts, tokens).long()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("kind", "config"), [(Torch, NORM), (Ours, RELATIVE), (HuggingFace, CLAMP)], ids=str
 )

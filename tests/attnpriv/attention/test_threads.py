@@ -142,6 +142,7 @@ def test_threads_that_ask_at_the_same_time_share_one_pool(several: int) -> None:
     assert threads._pool.cache_info().misses == 1
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("before", ["attend_once()", "pass"])
 def test_a_thread_that_outlives_the_main_one_computes_on(before: str) -> None:
     """A pool takes no more work from the moment the main thread ends."""

@@ -83,6 +83,7 @@ def test_sensitivity_equals_a_plain_loop(model: TextClassifier, documents: Docum
     assert result.valid
 
 
+@pytest.mark.exhaustive
 def test_sensitivity_is_the_same_each_time(model: TextClassifier, documents: Documents) -> None:
     targets, seen = [0] * len(documents), []
     first, again = (

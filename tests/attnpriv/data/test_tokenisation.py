@@ -200,6 +200,7 @@ def test_data_that_was_seen_changes_nothing(tokenizer: Tokenizer) -> None:
     assert not [name for name in dir(tokenizer) if re.match("fit|train|update|learn", name)]
 
 
+@pytest.mark.exhaustive
 def test_hashed_ids_are_fixed_for_good_in_any_process() -> None:
     """A changed id would make every model from scratch that was saved before useless."""
     code = f"from attnpriv.data import HashTokenizer as H; print(H().encode({HELLO!r}, 64).ids)"

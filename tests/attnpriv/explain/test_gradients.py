@@ -37,6 +37,7 @@ def _riemann(
     return ((x - base) * total / steps).sum(-1)
 
 
+@pytest.mark.exhaustive
 def test_agrees_with_a_riemann_sum(model: TextClassifier, read: Tickets) -> None:
     example = embed(model, read([0, 1, 2]))
     ours = integrated_gradients(model, example, TARGET, steps=300).scores

@@ -32,6 +32,7 @@ def reference(noise_multiplier: float, delta: float, sample_rate: float, steps: 
     return float(PLDAccountant().compose(event, steps).get_epsilon(delta))
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize(("noise_multiplier", "sample_rate", "steps"), GRID)
 def test_prv_agrees_with_dp_accounting_and_rdp_is_no_tighter(
     noise_multiplier: float, sample_rate: float, steps: int
@@ -154,6 +155,7 @@ def test_steps_within_epsilon_are_as_many_as_fit(
         assert epsilon_spent(noise, 1e-5, sample_rate, steps + 1, accountant) > 3.0
 
 
+@pytest.mark.exhaustive
 @pytest.mark.every_pair
 @pytest.mark.parametrize("accountant", ["prv", "rdp"])
 @pytest.mark.parametrize("epsilon", [0.05, 7.0])
@@ -229,6 +231,7 @@ def test_numbers_of_numpy_are_numbers() -> None:
     assert numpy == plain
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("accountant", ACCOUNTANTS)
 @pytest.mark.parametrize(
     "target", [(0.002, 1e-5, 0.25, 100), (3.0, 1e-5, 0.01, 500), (1e5, 1e-5, 0.01, 3)]

@@ -191,6 +191,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.exhaustive
 def test_each_seed_has_four_runs_with_one_split_and_what_its_cell_says(
     finished: Path, data: Dataset
 ) -> None:
@@ -211,6 +212,7 @@ def test_each_seed_has_four_runs_with_one_split_and_what_its_cell_says(
     assert len(list((finished / "runs").iterdir())) == SEEDS * 4
 
 
+@pytest.mark.exhaustive
 def test_the_audits_of_a_seed_are_of_its_four_runs_on_the_same_rows(finished: Path) -> None:
     for seed in range(SEEDS):
         audit = read(finished / f"seed{seed}" / "audit.json")
@@ -220,6 +222,7 @@ def test_the_audits_of_a_seed_are_of_its_four_runs_on_the_same_rows(finished: Pa
         assert (finished / f"seed{seed}" / "report.html").exists()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", PLACES)
 def test_figures_are_those_of_the_audits(finished: Path, study: Any, name: str) -> None:
     part, figure = PLACES[name]
@@ -253,6 +256,7 @@ def test_figures_are_those_of_the_audits(finished: Path, study: Any, name: str) 
         assert measure["effects"][effect] == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.exhaustive
 def test_only_hardened_cells_have_a_certified_bound(study: Any) -> None:
     (bound,) = [m for m in study["measures"] if m["name"] == "proved bound on attention weights"]
     (largest,) = [m for m in study["measures"] if m["name"] == "largest attention weight"]
@@ -262,6 +266,7 @@ def test_only_hardened_cells_have_a_certified_bound(study: Any) -> None:
         assert largest["means"][cell] < bound["means"][cell] < 1
 
 
+@pytest.mark.exhaustive
 def test_study_json_states_what_was_done_and_what_it_costs(study: Any, finished: Path) -> None:
     assert (study["schema_version"], study["data"], study["seeds"]) == (1, "tickets", [0, 1, 2])
     assert study["settings"]["attention clip"] == 0.97
@@ -279,6 +284,7 @@ def test_study_json_states_what_was_done_and_what_it_costs(study: Any, finished:
     assert "They do not cover other data" in page
 
 
+@pytest.mark.exhaustive
 def test_neither_file_has_a_record_or_the_noise_seed(finished: Path, data: Dataset) -> None:
     assert data.spans is not None
     secrets = {
@@ -293,6 +299,7 @@ def test_neither_file_has_a_record_or_the_noise_seed(finished: Path, data: Datas
     assert (finished / "settings.json").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.exhaustive
 def test_an_interrupted_study_keeps_what_is_complete_and_does_only_the_rest(story: Story) -> None:
     assert story.after_training == {"plain-seed0", "hardened-seed0", ".private-seed0.partial"}
     assert story.after_audit == {f"{cell.name}-seed0" for cell in CELLS}
@@ -304,6 +311,7 @@ def test_an_interrupted_study_keeps_what_is_complete_and_does_only_the_rest(stor
     }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("seed", [0, 1])
 def test_interrupted_or_not_a_run_is_what_training_it_alone_gives(
     finished: Path, data: Dataset, tmp_path: Path, seed: int
@@ -322,6 +330,7 @@ def test_interrupted_or_not_a_run_is_what_training_it_alone_gives(
         assert ours.read_bytes() == theirs.read_bytes(), file
 
 
+@pytest.mark.exhaustive
 def test_a_finished_study_is_left_as_it_is(finished: Path, data: Dataset) -> None:
     before = contents(finished)
     stages: dict[str, tuple[int, int]] = {}
@@ -332,6 +341,7 @@ def test_a_finished_study_is_left_as_it_is(finished: Path, data: Dataset) -> Non
     assert contents(finished) == before
 
 
+@pytest.mark.exhaustive
 def test_the_command_prints_the_tables_or_the_file(
     command: Any, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -400,6 +410,7 @@ def test_several_processes_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.exhaustive
 def test_a_second_process_at_the_same_study_is_refused(finished: Path, data: Dataset) -> None:
     with hold_lock(finished, "study"):  # as the first one does
         with pytest.raises(InputError, match="another process is at work on the study in .*study"):
@@ -407,6 +418,7 @@ def test_a_second_process_at_the_same_study_is_refused(finished: Path, data: Dat
         (finished / LOCK).unlink()
 
 
+@pytest.mark.exhaustive
 def test_a_folder_that_exists_or_is_of_another_study_is_refused(
     finished: Path, data: Dataset
 ) -> None:
@@ -433,6 +445,7 @@ def test_a_folder_that_exists_or_is_of_another_study_is_refused(
     assert contents(finished) == before
 
 
+@pytest.mark.exhaustive
 def test_a_run_of_another_cell_or_a_damaged_one_is_refused(
     finished: Path, data: Dataset, tmp_path: Path
 ) -> None:

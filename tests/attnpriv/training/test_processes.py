@@ -136,6 +136,7 @@ def test_a_lost_process_ends_the_other_and_one_goes_on(
     assert_same_run(out, uninterrupted())
 
 
+@pytest.mark.exhaustive
 def test_two_go_on_where_one_or_two_were_interrupted(
     trainings: Any, uninterrupted: Any, tmp_path: Path
 ) -> None:

@@ -85,6 +85,7 @@ def test_warm_up_decay_and_average_go_on_where_they_were(trainings: Any, tmp_pat
         assert_same(out, expected)
 
 
+@pytest.mark.exhaustive
 def test_a_secret_key_goes_on_from_the_saved_state(
     trainings: Any, uninterrupted: Any, tmp_path: Path
 ) -> None:

@@ -139,7 +139,7 @@ def one_class(tickets: Dataset) -> Dataset:
             {"config": TrainConfig(trainable="last:9", steps=4, batch_size=60)},
             "at most last:2, got 'last:9'",
         ),
-        ({"config": TrainConfig(steps=1, train_size=300)}, "leave rows on both sides of 300"),
+        ({"config": TrainConfig(steps=1, train_size=300)}, "rows to hold out, got 300 of 300 rows"),
     ],
 )
 def test_bad_input_is_refused_and_leaves_nothing(

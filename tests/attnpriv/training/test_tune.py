@@ -308,7 +308,7 @@ def test_each_row_moves_the_count_by_at_most_one_whatever_the_weights_are() -> N
         ({"mean_runs": 0.5}, "mean from 1 to 10000, got 0.5"),
         ({"distribution": "uniform"}, "poisson, geometric, got 'uniform'"),
         ({"validation_share": 1.0}, r"share in \(0, 1\), got 1.0"),
-        ({"validation_share": 1e-9}, "rows on both sides of 101, got 1e-09"),
+        ({"validation_share": 1e-9}, "rows to hold out, got 1e-09 of 101 rows"),
         ({"salt": ""}, "salt of 1 to 64 bytes, got 0"),
         ({"encoder": "bert-huge"}, "scratch, minilm or a folder, got 'bert-huge'"),
     ],
@@ -473,4 +473,4 @@ def test_help_states_the_default_grid(command: Run, monkeypatch: pytest.MonkeyPa
         first, second, third = (f"{rate:g}" for rate in rates)
         assert f"{name.replace('_', ' ')}s {first}, {second} and {third}" in shown
         steps = dict.fromkeys(candidate.config.steps for candidate in grid)
-        assert "each with {} and {} steps".format(*steps) in shown
+        assert "each with {} and with {} steps".format(*steps) in shown
