@@ -21,8 +21,11 @@ from beartype.door import is_bearable
 from jaxtyping import jaxtyped
 
 CHECKED = {
-    f"attnpriv.attention.{name}"
-    for name in ("blockwise", "functional", "modules", "packing", "scores")
+    *(
+        f"attnpriv.attention.{name}"
+        for name in ("blockwise", "functional", "modules", "packing", "scores")
+    ),
+    *(f"attnpriv.explain.{name}" for name in ("attention", "gradients", "removal")),
 }
 
 

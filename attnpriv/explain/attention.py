@@ -18,13 +18,16 @@ from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from attnpriv.attention import MultiHeadSelfAttention
 from attnpriv.modality import AttentionModel, Embedded
 
 
-def attention_received(weights: Sequence[Tensor], mask: Tensor) -> Tensor:
+def attention_received(
+    weights: Sequence[Float[Tensor, "B H T T"]], mask: Bool[Tensor, "B T"]
+) -> Float[Tensor, "B L H T"]:
     """The mass that each key gets, averaged over the visible queries.
 
     Args:
@@ -40,7 +43,9 @@ def attention_received(weights: Sequence[Tensor], mask: Tensor) -> Tensor:
     )
 
 
-def last_attention(model: AttentionModel, example: Embedded, target: Tensor) -> Tensor:
+def last_attention(
+    model: AttentionModel, example: Embedded, target: Int[Tensor, " B"]
+) -> Float[Tensor, "B T"]:
     """The attention that each position gets in the last layer, mean over heads and queries, [B, T].
 
     Args:
@@ -52,7 +57,7 @@ def last_attention(model: AttentionModel, example: Embedded, target: Tensor) -> 
     return attention_received(weights[-1:], example.mask).mean((1, 2))
 
 
-def rollout(weights: Tensor) -> Tensor:
+def rollout(weights: Float[Tensor, "L H T T"]) -> Float[Tensor, "T T"]:
     """How much of each input position reaches each position after the last layer.
 
     Args:
@@ -71,7 +76,9 @@ def rollout(weights: Tensor) -> Tensor:
     return flow
 
 
-def rollout_received(model: AttentionModel, example: Embedded, target: Tensor) -> Tensor:
+def rollout_received(
+    model: AttentionModel, example: Embedded, target: Int[Tensor, " B"]
+) -> Float[Tensor, "B T"]:
     """How much of each position reaches the last layer, mean over the visible queries, [B, T].
 
     Args:
@@ -87,7 +94,9 @@ def rollout_received(model: AttentionModel, example: Embedded, target: Tensor) -
     return torch.stack(reached) * mask
 
 
-def value_norms(values: Tensor, output: Tensor) -> Tensor:
+def value_norms(
+    values: Float[Tensor, "*batch H T Dh"], output: Float[Tensor, "D heads"]
+) -> Float[Tensor, "*batch H T"]:
     """The lengths of the vectors that keys send, per unit of weight: ``‖f(x)‖``.
 
     Args:

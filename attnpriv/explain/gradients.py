@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from captum.attr import IntegratedGradients
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -45,13 +46,13 @@ class Attribution:
         points: on the path of each example, [B].
     """
 
-    scores: Tensor
-    error: Tensor
-    tolerance: Tensor
-    points: Tensor
+    scores: Float[Tensor, "B T"]
+    error: Float[Tensor, " B"]
+    tolerance: Float[Tensor, " B"]
+    points: Int[Tensor, " B"]
 
     @property
-    def converged(self) -> Tensor:
+    def converged(self) -> Bool[Tensor, " B"]:
         """For each example, whether its error is within the tolerance, [B]."""
         return self.error <= self.tolerance
 
@@ -59,7 +60,7 @@ class Attribution:
 def integrated_gradients(
     model: AttentionModel,
     example: Embedded,
-    target: Tensor,
+    target: Int[Tensor, " B"],
     steps: int = 32,
     *,
     check: Callable[[], None] | None = None,
@@ -106,7 +107,7 @@ def integrated_gradients(
 def integrate(
     model: AttentionModel,
     example: Embedded,
-    target: Tensor,
+    target: Int[Tensor, " B"],
     steps: int,
     check: Callable[[], None] | None = None,
 ) -> Attribution:
@@ -211,7 +212,7 @@ class _Path:
 
 def attention_conductance(
     model: AttentionModel, example: Embedded, target: int, steps: int
-) -> Tensor:
+) -> Float[Tensor, "L H T T"]:
     """How much of an answer goes through each attention weight, by the trapezoidal rule.
 
     Along the path of ``integrated_gradients`` the conductance of a weight is

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from attnpriv.modality import AttentionModel, Embedded
@@ -16,7 +17,9 @@ from attnpriv.tasks import CLASSIFY
 ROWS_AT_ONCE = 64  # variants in one forward pass; bounds memory only
 
 
-def occlusion(model: AttentionModel, example: Embedded, target: Tensor) -> Tensor:
+def occlusion(
+    model: AttentionModel, example: Embedded, target: Int[Tensor, " B"]
+) -> Float[Tensor, "B T"]:
     """By how much the target's logit falls without each content position alone.
 
     Args:
@@ -33,8 +36,11 @@ def occlusion(model: AttentionModel, example: Embedded, target: Tensor) -> Tenso
 
 
 def removal_effects(
-    model: AttentionModel, example: Embedded, target: Tensor, removed: Tensor
-) -> Tensor:
+    model: AttentionModel,
+    example: Embedded,
+    target: Int[Tensor, " B"],
+    removed: Bool[Tensor, "B P T"],
+) -> Float[Tensor, "B P"]:
     """By how much the target's logit falls when embeddings become those of the baseline.
 
     It is the baseline of ``integrated_gradients``, so that its scores sum to the effect of removing
@@ -59,7 +65,9 @@ def removal_effects(
     return _falls(whole, logits, target, removed.shape[1])
 
 
-def leave_one_out(model: AttentionModel, example: Embedded, target: Tensor) -> Tensor:
+def leave_one_out(
+    model: AttentionModel, example: Embedded, target: Int[Tensor, " B"]
+) -> Float[Tensor, "B T"]:
     """How far the target's probability falls without each content position alone, [B, T]."""
     width = example.mask.shape[1]
     masks = example.mask[:, None] & ~torch.eye(width, dtype=torch.bool)
@@ -68,8 +76,11 @@ def leave_one_out(model: AttentionModel, example: Embedded, target: Tensor) -> T
 
 
 def probability_drops(
-    model: AttentionModel, example: Embedded, target: Tensor, masks: Tensor
-) -> Tensor:
+    model: AttentionModel,
+    example: Embedded,
+    target: Int[Tensor, " B"],
+    masks: Bool[Tensor, "B P T"],
+) -> Float[Tensor, "B P"]:
     """The fall of the target's probability under each of P masks [B, P, T], [B, P]."""
     logits = torch.cat([model.run(example.x[rows], mask).outputs for rows, mask in _parts(masks)])
     whole = model.run(example.x, example.mask).outputs
