@@ -47,6 +47,7 @@ def exactly(value: float) -> object:
     return pytest.approx(value, rel=1e-12, abs=1e-15)
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize(("c", "tau", "n"), GRID)
 def test_weight_mass_and_lift_are_attained_at_a_vertex(c: float, tau: float, n: int) -> None:
     rows = vertex_rows(c, tau, n)
@@ -57,6 +58,7 @@ def test_weight_mass_and_lift_are_attained_at_a_vertex(c: float, tau: float, n: 
         assert mass * n / k == exactly(g.lift_bound(c, tau, n, k))
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize(("c", "tau", "n"), GRID)
 def test_total_variation_and_output_change_are_attained_for_even_n(
     c: float, tau: float, n: int
@@ -76,6 +78,7 @@ def test_total_variation_and_output_change_are_attained_for_even_n(
         assert change == exactly(bound)
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize(("c", "tau", "n"), GRID)
 def test_selection_epsilon_is_attained_by_a_pair_of_vertices(c: float, tau: float, n: int) -> None:
     logs = vertex_rows(c, tau, n).log()
@@ -86,6 +89,7 @@ def test_selection_epsilon_is_attained_by_a_pair_of_vertices(c: float, tau: floa
     assert renyi <= 2 * g.selection_rho(c, tau) * (1 + 1e-12) + 1e-12
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize(("c", "tau", "n"), [case for case in GRID if case[2] > 1])
 def test_single_logit_total_variation_is_attained_inside_the_cube(
     c: float, tau: float, n: int
@@ -101,6 +105,7 @@ def test_single_logit_total_variation_is_attained_inside_the_cube(
         assert float((low - high).abs().sum() / 2) == exactly(bound)
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize(("c", "tau", "n"), GRID)
 def test_the_jacobian_bound_holds_at_vertices_and_is_attained_for_two_equal_keys(
     c: float, tau: float, n: int

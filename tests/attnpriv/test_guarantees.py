@@ -25,6 +25,7 @@ def vertex_rows(c: float, tau: float, n: int) -> NDArray[np.float64]:
     return softmax(np.array(list(itertools.product((-c, c), repeat=n))), tau)
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize(("c", "tau", "n"), GRID)
 def test_weight_mass_and_lift_bounds_are_the_extremes_over_all_vertices(
     c: float, tau: float, n: int
@@ -39,6 +40,7 @@ def test_weight_mass_and_lift_bounds_are_the_extremes_over_all_vertices(
         assert mass * n / k == pytest.approx(g.lift_bound(c, tau, n, k), rel=1e-12)
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize(("c", "tau", "n"), GRID)
 def test_total_variation_bound_holds_and_is_attained_for_even_n(
     c: float, tau: float, n: int
@@ -51,6 +53,7 @@ def test_total_variation_bound_holds_and_is_attained_for_even_n(
         assert largest == pytest.approx(bound, rel=1e-12)
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize(("c", "tau", "n"), GRID)
 def test_single_logit_bound_holds_and_is_nearly_attained(c: float, tau: float, n: int) -> None:
     rng = np.random.default_rng(0)
@@ -65,6 +68,7 @@ def test_single_logit_bound_holds_and_is_nearly_attained(c: float, tau: float, n
         assert variation.max() >= 0.99 * bound
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize(("c", "tau", "n"), GRID)
 def test_selection_epsilon_is_the_largest_log_ratio(c: float, tau: float, n: int) -> None:
     rows = vertex_rows(c, tau, n)
@@ -74,6 +78,7 @@ def test_selection_epsilon_is_the_largest_log_ratio(c: float, tau: float, n: int
     assert g.selection_rho(c, tau) == pytest.approx((4 * c / tau) ** 2 / 8)
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize(("c", "tau", "n"), GRID)
 def test_softmax_jacobian_bound_holds_at_random_logits(c: float, tau: float, n: int) -> None:
     rng = np.random.default_rng(0)
@@ -83,6 +88,7 @@ def test_softmax_jacobian_bound_holds_at_random_logits(c: float, tau: float, n: 
         assert np.linalg.norm(jacobian, 2) <= bound * (1 + 1e-12)
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize(("c", "tau", "n"), GRID)
 def test_row_release_scale_covers_the_l1_distance_of_any_two_rows(
     c: float, tau: float, n: int

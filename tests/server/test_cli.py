@@ -58,7 +58,9 @@ def started(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[str], str
             process.kill()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.exhaustive)]
+)
 def test_it_serves_until_told_to_stop(models_folder, number) -> None:
     with started("--models", models_folder, "--listen", "127.0.0.1:0") as (process, target):
         with grpc.insecure_channel(target) as channel:

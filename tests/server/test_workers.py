@@ -92,6 +92,7 @@ def test_the_bits_are_those_of_this_process(workers, precision: Precision) -> No
         np.testing.assert_array_equal(there.classify(TEXTS[:count]), here.classify(TEXTS[:count]))
 
 
+@pytest.mark.exhaustive
 def test_each_model_answers_for_itself_in_every_worker(workers) -> None:
     runs = [run_of(seed) for seed in range(3)]
     here = [make_backend(run, "float32").classify(TEXTS).tobytes() for run in runs]

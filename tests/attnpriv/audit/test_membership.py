@@ -59,6 +59,7 @@ def test_tpr_equals_counting_and_needs_enough_non_members() -> None:
     assert few[1].not_reported == "needs at least 1,000 non-members, there are 99"
 
 
+@pytest.mark.exhaustive
 def test_false_alarms_are_as_rare_as_the_interval_says() -> None:
     rng, alarms = np.random.default_rng(7), 0
     for _ in range(300):

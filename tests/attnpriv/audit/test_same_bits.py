@@ -49,6 +49,7 @@ def expected(audited: MakeAudit) -> str:
     return audited()
 
 
+@pytest.mark.exhaustive
 def test_pieces_of_another_size_and_more_threads_change_no_bit(
     audited: MakeAudit, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

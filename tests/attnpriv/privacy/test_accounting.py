@@ -44,6 +44,7 @@ def test_prv_agrees_with_dp_accounting_and_rdp_is_no_tighter(
     assert ours <= epsilon_spent(noise_multiplier, 1e-5, sample_rate, steps, "rdp") + 0.021
 
 
+@pytest.mark.every_pair
 @pytest.mark.filterwarnings("ignore:Optimal order")
 @pytest.mark.parametrize(("noise_multiplier", "sample_rate", "steps"), GRID)
 def test_both_accountants_say_what_those_of_opacus_say_where_rounding_is_small(

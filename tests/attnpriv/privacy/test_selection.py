@@ -35,6 +35,7 @@ SCHEDULES = ((3.0, 0.25, 30), (8.0, 0.25, 100), (0.8, 0.004, 1000), (6.0, 1.0, 5
 GRID = list(itertools.product(DISTRIBUTIONS, (2.0, 10.0, 40.0), SCHEDULES))
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize(("distribution", "mean", "schedule"), GRID)
 def test_agrees_with_dp_accounting(
     distribution: RunDistribution, mean: float, schedule: tuple[float, float, int]

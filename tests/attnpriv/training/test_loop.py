@@ -35,6 +35,7 @@ def test_learning_rates(decay: Decay, warmup: float, expected: list[float]) -> N
     assert scales == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.every_pair
 @pytest.mark.parametrize("decay", ["constant", "linear", "cosine"])
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5, 0.99])
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 100])

@@ -233,6 +233,7 @@ def test_want_of_memory_for_one_folder_keeps_no_other_out(put, repository, caplo
     assert [failure["error"] for failure in failures(caplog)] == ["MemoryError"]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("budget_in_models", [None, 1.5])
 def test_no_request_is_lost_while_a_model_is_replaced_twenty_times(
     models, put, repository, budget_in_models
