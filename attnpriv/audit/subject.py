@@ -95,14 +95,14 @@ class AuditOptions:
 
 SIZES: dict[Depth, dict[str, Any]] = {
     "quick": {
-        "documents": 300,
-        "members": 300,
-        "ig_documents": 8,
-        "faithfulness_documents": 8,
-        "sensitivity_documents": 2,
-        "counterfactual_documents": 40,
-        "memorisation_documents": 40,
-        "pgd_documents": 20,
+        "documents": 200,
+        "members": 200,
+        "ig_documents": 6,
+        "faithfulness_documents": 6,
+        "sensitivity_documents": 1,
+        "counterfactual_documents": 24,
+        "memorisation_documents": 24,
+        "pgd_documents": 12,
         "examples": 2,
     },
     "standard": {},

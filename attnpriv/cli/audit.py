@@ -51,7 +51,7 @@ def audit(
     documents: Annotated[
         int | None,
         typer.Option(
-            help="Most held-out rows to audit. Default: 300, 1200 or 5000, by the depth.",
+            help="Most held-out rows to audit. Default: 200, 1200 or 5000, by the depth.",
             rich_help_panel=options.DATA,
         ),
     ] = None,
