@@ -138,13 +138,13 @@ def measure_sensitivity(
     for row, document in enumerate(chosen):
         example, target = documents.embedded(model, document), torch.tensor([targets[document]])
         for column, explain in enumerate(explanations.values()):
-            draws = [seed, document, 3]
-            measured[row, column] = _largest_move(explain, example, target, RADIUS, draws)
+            own = [seed, document, 3]
+            measured[row, column] = _largest_move(explain, example, target, RADIUS, DRAWS, own)
         known[row] = _known_move(example)
         if progress:
             progress(row + 1, len(chosen))
-    still = [
-        _largest_move(explain, example, target, 0.0, [seed]) for explain in explanations.values()
+    still = [  # one draw: all of radius 0 are the same
+        _largest_move(explain, example, target, 0.0, 1, [seed]) for explain in explanations.values()
     ]
     return _sensitivity_result(documents, measured, known, max(still), steps, resamples, seed)
 
@@ -187,7 +187,7 @@ def _deviation(example: Embedded) -> tuple[Tensor, Tensor]:
 
 
 def _largest_move(
-    explain: Explain, example: Embedded, target: Tensor, radius: float, seed: list[int]
+    explain: Explain, example: Embedded, target: Tensor, radius: float, draws: int, seed: list[int]
 ) -> float:
     content, deviation = _deviation(example)
     rng = np.random.default_rng(seed)
@@ -199,9 +199,9 @@ def _largest_move(
     def explained(inputs: Tensor | tuple[Tensor], target: Tensor) -> tuple[Tensor]:
         """Captum hands over the example alone, or its noisy copies in a tuple of one."""
         x = inputs[0] if isinstance(inputs, tuple) else inputs
-        return (explain(example.moved_to(x), target),)
+        return (explain(example.moved_to(x), target[:1].expand(len(x))),)
 
-    moved = sensitivity_max(explained, example.x, perturb, n_perturb_samples=DRAWS, target=target)
+    moved = sensitivity_max(explained, example.x, perturb, n_perturb_samples=draws, target=target)
     return float(moved)
 
 
