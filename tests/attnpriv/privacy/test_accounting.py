@@ -32,7 +32,7 @@ def reference(noise_multiplier: float, delta: float, sample_rate: float, steps: 
     return float(PLDAccountant().compose(event, steps).get_epsilon(delta))
 
 
-@pytest.mark.every_pair
+@pytest.mark.every_value
 @pytest.mark.parametrize(("noise_multiplier", "sample_rate", "steps"), GRID)
 def test_prv_agrees_with_dp_accounting_and_rdp_is_no_tighter(
     noise_multiplier: float, sample_rate: float, steps: int

@@ -118,6 +118,7 @@ def one_by_one(batch: Batch) -> list[Callable[[nn.Module], Tensor]]:
     return [losses_of(slice(i, i + 1), batch) for i in range(len(batch[2]))]
 
 
+@pytest.mark.every_pair
 @each_engine
 @pytest.mark.parametrize("trainable", ["head", "lora:2", "all"])
 @pytest.mark.parametrize("attention", [HARDENED, LEARNED], ids=["hardened", "learned"])
