@@ -43,8 +43,6 @@ SAMPLES = {
     "robustness": "pgd_documents",
 }
 """Which of the options says how many documents a measure takes."""
-LONG_ONES = ("attribution", "conductance", "occlusion", "faithfulness", "sensitivity", "robustness")
-"""The measures that take fewer documents where these are long."""
 
 
 def main() -> None:
@@ -123,8 +121,7 @@ def _taken(name: str, length: int, rows: int) -> int:
     """How many documents ``--depth standard`` takes of so many rows of one length."""
     options = AuditOptions()
     most: int = getattr(options, SAMPLES[name])
-    if name in LONG_ONES:
-        most = max(1, min(most, most * options.full_sample_tokens // length))
+    most = max(1, min(most, most * options.full_sample_tokens // length))
     return min(most, rows)
 
 

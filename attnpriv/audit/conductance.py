@@ -94,7 +94,7 @@ def measure_conductance(
 def passes(subject: Subject) -> float:
     """Roughly how many documents ``run`` sends through the model."""
     options = subject.options
-    return FORTH_AND_BACK * subject.affordable(options.ig_documents) * (options.ig_steps + 1)
+    return FORTH_AND_BACK * subject.taken(options.ig_documents) * (options.ig_steps + 1)
 
 
 def run(

@@ -209,7 +209,7 @@ def _probes(vocab_size: int, seed: int) -> tuple[Answer, Answer]:
 
 def passes(subject: Subject) -> float:
     """Roughly how many documents ``run`` sends through the model."""
-    some = min(subject.options.counterfactual_documents, len(subject.documents))
+    some = subject.taken(subject.options.counterfactual_documents)
     return some * KINDS * USUAL_ENTITIES
 
 
@@ -221,7 +221,7 @@ def run(
         subject.run,
         subject.documents,
         subject.spans_of(subject.rows.held_out),
-        most=subject.options.counterfactual_documents,
+        most=subject.affordable(subject.options.counterfactual_documents),
         progress=progress,
         figures=figures,
         **subject.options.draws,

@@ -287,7 +287,7 @@ def explains(subject: Subject, passed: Pass) -> list[int]:
 def passes(subject: Subject) -> float:
     """Roughly how many documents ``run`` sends through the model: one a token, and the removals."""
     removals = EXPERIMENTS + 2 * len(PERCENTS) * RANKINGS
-    most = subject.affordable(subject.options.faithfulness_documents)
+    most = subject.taken(subject.options.faithfulness_documents)
     return most * (subject.mean_length + removals)
 
 

@@ -249,7 +249,7 @@ def _sensitivity_result(
 
 def passes(subject: Subject) -> float:
     """Roughly how many documents ``run`` sends through the model."""
-    most = subject.affordable(subject.options.sensitivity_documents)
+    most = subject.taken(subject.options.sensitivity_documents)
     return most * (DRAWS + 1) * FORTH_AND_BACK * USUAL_POINTS
 
 

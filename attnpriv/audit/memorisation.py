@@ -325,7 +325,7 @@ def _controls(
 
 def passes(subject: Subject) -> float:
     """Roughly how many documents ``run`` sends through the model."""
-    return 2 * subject.options.memorisation_documents * (1 + USUAL_ENTITIES)
+    return 2 * subject.taken(subject.options.memorisation_documents) * (1 + USUAL_ENTITIES)
 
 
 def run(
@@ -339,7 +339,7 @@ def run(
         subject.documents,
         subject.spans_of(subject.rows.held_out),
         trained_on=subject.other_training_texts,
-        most=subject.options.memorisation_documents,
+        most=subject.affordable(subject.options.memorisation_documents),
         progress=progress,
         **subject.options.draws,
     )

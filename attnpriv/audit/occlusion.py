@@ -123,7 +123,7 @@ def measure_occlusion(
 
 def passes(subject: Subject) -> float:
     """Roughly how many documents ``run`` sends through the model: one a token."""
-    return subject.affordable(subject.options.ig_documents) * subject.mean_length
+    return subject.taken(subject.options.ig_documents) * subject.mean_length
 
 
 def run(

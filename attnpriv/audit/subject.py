@@ -48,8 +48,8 @@ class AuditOptions:
         memorisation_documents: training rows at most, and as many held-out ones, likewise.
         pgd_documents: of the held-out rows, how many are attacked.
         full_sample_tokens: where the held-out documents have more tokens than this on average, the
-            four samples of gradients, removals, noise and attacks shrink in proportion: the work on
-            one document grows faster than its length.
+            samples of gradients, removals, noise, swaps and attacks shrink in proportion: the work
+            on one document grows faster than its length.
         examples: documents shown token by token.
         permutations: of the sensitivity labels, for the null.
         resamples: of the bootstrap.
@@ -232,7 +232,11 @@ class Subject:
     def affordable(self, most: int) -> int:
         """How many documents of a sample to take: all of it, or fewer where documents are long."""
         share = self.options.full_sample_tokens / self.mean_length
-        return max(1, min(most, int(most * share), len(self.documents)))
+        return max(1, min(most, int(most * share)))
+
+    def taken(self, most: int) -> int:
+        """How many held-out rows a sample has, where there may be fewer than it can afford."""
+        return min(self.affordable(most), len(self.documents))
 
     def _prepare(self, rows: Sequence[int]) -> Documents:
         longest = self.run.model.config.max_length

@@ -118,7 +118,7 @@ def expected_passes(subject: Subject) -> dict[str, float]:
     return {
         ATTENTION: len(subject.documents),
         MEMBERS: len(subject.members),
-        GRADIENTS: subject.affordable(explained) * FORTH_AND_BACK * USUAL_POINTS,
+        GRADIENTS: subject.taken(explained) * FORTH_AND_BACK * USUAL_POINTS,
         **{each.name: each.passes(subject) for each in ALONE if not subject.lack(each.needs)},
     }
 

@@ -293,7 +293,7 @@ def _coordinate_deviation(batches: Sequence[_Batch]) -> float:
 def passes(subject: Subject) -> float:
     """Roughly how many documents ``run`` sends through the model."""
     steps = len(SCALES) * (1 + PGD_STEPS)
-    return subject.affordable(subject.options.pgd_documents) * FORTH_AND_BACK * steps
+    return subject.taken(subject.options.pgd_documents) * FORTH_AND_BACK * steps
 
 
 def run(

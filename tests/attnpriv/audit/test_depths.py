@@ -47,4 +47,4 @@ def test_samples_shrink_in_proportion_where_documents_are_long(
     length = len(subject.documents.encodings[0].ids)
     assert length == min(words + 2, run.model.config.max_length)
     assert subject.affordable(32) == expected
-    assert subject.affordable(10_000) <= 40
+    assert subject.taken(10_000) <= 40
