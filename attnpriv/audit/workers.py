@@ -89,7 +89,7 @@ class Meter:
         self._done[task] = done, total
         key = task.subject, task.stage
         parts = [parts for each, parts in self._done.items() if (each.subject, each.stage) == key]
-        name = f"{self._names[task.subject]}: {WORDS.get(task.stage, task.stage)}"
+        name = f"{self._names[task.subject]}: {WORDS[task.stage]}"
         self._report(name, sum(done for done, _ in parts), sum(total for _, total in parts))
         self._report(WHOLE, round(self._passes_done()), round(sum(self._passes.values())))
 
