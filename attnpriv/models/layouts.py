@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,63 +26,97 @@ _BUCKETS = "encoder.relative_attention_bias.weight"
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of encoder: what its weights are called.
+    """A kind of encoder: what its sizes and weights are called.
 
     Attributes:
         name: its ``model_type``.
+        prefix: what a model around the encoder puts before the names of the encoder's weights.
+        sizes: of each size of ours, its key in ``config.json``.
+        activation: the key there of the activation in the feed-forward layers.
+        layer: what comes before the number of a layer.
         parts: of each part of our blocks, what it is called in a layer of theirs; the queries, keys
             and values that ours compute at once have three names.
         first_position: the row of the first token among the position embeddings.
+        pad_id: the ``pad_token_id`` for which that holds, if it depends on that.
         segments: whether a text has an embedding of its segment.
         relative: whether the distance of two tokens adds to their logit.
     """
 
     name: str
+    prefix: str
+    sizes: Mapping[str, str]
+    activation: str
+    layer: str
     parts: Mapping[str, tuple[str, ...]]
     first_position: int
+    pad_id: int | None
     segments: bool
     relative: bool
 
 
-_FEED_FORWARD = {
-    "expand": ("intermediate.dense",),
-    "contract": ("output.dense",),
-    "output_norm": ("output.LayerNorm",),
-}
-
-FAMILIES = {
-    family.name: family
-    for family in (
-        Family(
-            "bert",
-            {
-                "attention.qkv": (
-                    "attention.self.query",
-                    "attention.self.key",
-                    "attention.self.value",
-                ),
-                "attention.output": ("attention.output.dense",),
-                "attention_norm": ("attention.output.LayerNorm",),
-                **_FEED_FORWARD,
-            },
-            first_position=0,
-            segments=True,
-            relative=False,
-        ),
-        Family(
-            "mpnet",
-            {
-                "attention.qkv": ("attention.attn.q", "attention.attn.k", "attention.attn.v"),
-                "attention.output": ("attention.attn.o",),
-                "attention_norm": ("attention.LayerNorm",),
-                **_FEED_FORWARD,
-            },
-            first_position=2,
-            segments=False,
-            relative=True,
-        ),
-    )
-}
+_BERT = Family(
+    name="bert",
+    prefix="bert.",
+    sizes={
+        "dim": "hidden_size",
+        "layers": "num_hidden_layers",
+        "heads": "num_attention_heads",
+        "hidden_dim": "intermediate_size",
+        "norm_eps": "layer_norm_eps",
+    },
+    activation="hidden_act",
+    layer="encoder.layer",
+    parts={
+        "attention.qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
+        "attention.output": ("attention.output.dense",),
+        "attention_norm": ("attention.output.LayerNorm",),
+        "expand": ("intermediate.dense",),
+        "contract": ("output.dense",),
+        "output_norm": ("output.LayerNorm",),
+    },
+    first_position=0,
+    pad_id=None,
+    segments=True,
+    relative=False,
+)
+# Positions are counted from the one after that of padding, which is the padding's id.
+_ROBERTA = replace(_BERT, name="roberta", prefix="roberta.", first_position=2, pad_id=1)
+_XLM_ROBERTA = replace(_ROBERTA, name="xlm-roberta")
+_MPNET = replace(
+    _BERT,
+    name="mpnet",
+    prefix="mpnet.",
+    parts={
+        **_BERT.parts,
+        "attention.qkv": ("attention.attn.q", "attention.attn.k", "attention.attn.v"),
+        "attention.output": ("attention.attn.o",),
+        "attention_norm": ("attention.LayerNorm",),
+    },
+    first_position=2,
+    segments=False,
+    relative=True,
+)
+_DISTILBERT = Family(
+    name="distilbert",
+    prefix="distilbert.",
+    # Its norms have the ε that is ours by default.
+    sizes={"dim": "dim", "layers": "n_layers", "heads": "n_heads", "hidden_dim": "hidden_dim"},
+    activation="activation",
+    layer="transformer.layer",
+    parts={
+        "attention.qkv": ("attention.q_lin", "attention.k_lin", "attention.v_lin"),
+        "attention.output": ("attention.out_lin",),
+        "attention_norm": ("sa_layer_norm",),
+        "expand": ("ffn.lin1",),
+        "contract": ("ffn.lin2",),
+        "output_norm": ("output_layer_norm",),
+    },
+    first_position=0,
+    pad_id=None,
+    segments=False,
+    relative=False,
+)
+FAMILIES = {family.name: family for family in (_BERT, _DISTILBERT, _MPNET, _ROBERTA, _XLM_ROBERTA)}
 
 
 def to_ours(state: Mapping[str, Tensor], config: ModelConfig, family: Family) -> dict[str, Tensor]:
@@ -101,16 +135,16 @@ def to_ours(state: Mapping[str, Tensor], config: ModelConfig, family: Family) ->
 
     Raises:
         KeyError: the file lacks a weight.
+        TypeError: a weight is not a floating-point number, as in quantised files.
     """
-    prefix = _prefix(state, family)
+    file = _File(state, family)
     ours = {
-        name: torch.cat([state[prefix + each].float() for each in theirs])
+        name: torch.cat([file.weight(each) for each in theirs])
         for name, theirs in _names(config, family).items()
     }
-    rows = _rows(config, family)
-    ours["positions.weight"] = state[prefix + _POSITIONS].float()[rows] + _segment(state, family)
+    ours["positions.weight"] = file.weight(_POSITIONS)[_rows(config, family)] + file.segment()
     if family.relative:
-        by_distance = _by_distance(state[prefix + _BUCKETS].float(), config.max_length)
+        by_distance = _by_distance(file.weight(_BUCKETS), config.max_length)
         for layer in range(config.layers):
             ours[f"blocks.{layer}.attention.core.position_bias"] = by_distance.clone()
     return ours
@@ -138,25 +172,49 @@ def to_theirs(
 
     Raises:
         KeyError: either lacks a weight.
+        TypeError: a weight of theirs is not a floating-point number.
     """
-    prefix = _prefix(state, family)
-    theirs = dict(state)
+    file, theirs = _File(state, family), dict(state)
     for name, parts in _names(config, family).items():
         for part, tensor in zip(parts, ours[name].chunk(len(parts)), strict=True):
-            theirs[prefix + part] = tensor.to(state[prefix + part].dtype, copy=True)
-    rows, segment = _rows(config, family), _segment(state, family)
-    table = state[prefix + _POSITIONS].clone()
+            key = file.key(part)
+            theirs[key] = tensor.to(state[key].dtype, copy=True)
+    rows, segment = _rows(config, family), file.segment()
+    table = state[file.key(_POSITIONS)].clone()
     new, old = ours["positions.weight"], table[rows].float()
     # Subtracting would not undo the rounding of the addition where nothing was trained.
     table[rows] = torch.where(new == old + segment, old, new - segment).to(table.dtype)
-    theirs[prefix + _POSITIONS] = table
+    theirs[file.key(_POSITIONS)] = table
     return theirs
 
 
-def _prefix(state: Mapping[str, Tensor], family: Family) -> str:
-    """What a model around the encoder put before the encoder's names: ``bert.`` or nothing."""
-    prefix = f"{family.name}."
-    return prefix if prefix + _WORDS in state else ""
+@dataclass(frozen=True)
+class _File:
+    """The weights of an encoder by the names that its family gives them."""
+
+    state: Mapping[str, Tensor]
+    family: Family
+
+    def key(self, name: str) -> str:
+        """What a weight is called in the file: with a prefix or without, and maybe by an old name.
+
+        The norms of BERT's first files have a gamma and a beta.
+        """
+        prefix = self.family.prefix if self.family.prefix + _WORDS in self.state else ""
+        old = name.replace("LayerNorm.weight", "LayerNorm.gamma")
+        old = old.replace("LayerNorm.bias", "LayerNorm.beta")
+        return prefix + (old if prefix + old in self.state else name)
+
+    def weight(self, name: str) -> Tensor:
+        """A weight in float32."""
+        tensor = self.state[self.key(name)]
+        if not tensor.is_floating_point():
+            raise TypeError(f"expected floating-point numbers in {name}, got {tensor.dtype}")
+        return tensor.float()
+
+    def segment(self) -> Tensor:
+        """The vector of segment 0, [D], or [] of 0 where there are no segments."""
+        return self.weight(_SEGMENTS)[0] if self.family.segments else torch.zeros(())
 
 
 def _names(config: ModelConfig, family: Family) -> dict[str, tuple[str, ...]]:
@@ -170,7 +228,7 @@ def _names(config: ModelConfig, family: Family) -> dict[str, tuple[str, ...]]:
         for part, theirs in family.parts.items():
             for kind in ("weight", "bias"):
                 names[f"blocks.{layer}.{part}.{kind}"] = tuple(
-                    f"encoder.layer.{layer}.{each}.{kind}" for each in theirs
+                    f"{family.layer}.{layer}.{each}.{kind}" for each in theirs
                 )
     return names
 
@@ -178,11 +236,6 @@ def _names(config: ModelConfig, family: Family) -> dict[str, tuple[str, ...]]:
 def _rows(config: ModelConfig, family: Family) -> slice:
     """The rows of their positions that ours hold."""
     return slice(family.first_position, family.first_position + config.max_length)
-
-
-def _segment(state: Mapping[str, Tensor], family: Family) -> Tensor | float:
-    """The vector of segment 0, [D], or 0 where there are no segments."""
-    return state[_prefix(state, family) + _SEGMENTS][0].float() if family.segments else 0.0
 
 
 def _by_distance(of_buckets: Tensor, max_length: int) -> Tensor:

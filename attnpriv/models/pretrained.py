@@ -1,4 +1,7 @@
-"""Pretrained BERT and MPNet weights, from a folder in Hugging Face layout, in our own blocks."""
+"""Pretrained encoders, from a folder in Hugging Face layout, in our own blocks.
+
+``attnpriv.models.layouts`` knows the kinds: BERT, RoBERTa, XLM-RoBERTa, DistilBERT and MPNet.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,8 @@ def load_pretrained(
     With clipping off and temperature 1 the hidden states equal those of ``transformers``.
 
     Args:
-        folder: holds ``config.json`` and ``model.safetensors`` of a BERT or MPNet model.
+        folder: holds ``config.json`` and ``model.safetensors`` of an encoder of a kind in
+            ``attnpriv.models.layouts``.
         num_labels: number of classes K.
         attention: hardening of every layer.
         pooling: how token vectors become one text vector.
@@ -84,26 +88,24 @@ def load_pretrained(
         config = ModelConfig(
             encoder=folder.resolve().name if folder != _minilm_folder() else "minilm",
             vocab_size=values["vocab_size"],
-            dim=values["hidden_size"],
-            layers=values["num_hidden_layers"],
-            heads=values["num_attention_heads"],
-            hidden_dim=values["intermediate_size"],
             max_length=min(LONGEST, values["max_position_embeddings"] - family.first_position),
             num_labels=num_labels,
             pooling=pooling,
-            norm_eps=values["layer_norm_eps"],
             attention=attention,
             relative_positions=family.relative,
+            **{size: values[key] for size, key in family.sizes.items()},
         )
         model = TextClassifier(config)
         model.load_state_dict({**_new_state(model), **to_ours(encoder.state, config, family)})
-    except (KeyError, RuntimeError) as error:
-        raise InputError(f"{folder} does not hold a {family.name} encoder: {error}") from error
+    except (KeyError, RuntimeError, TypeError) as error:
+        missing = " is missing" if isinstance(error, KeyError) else ""
+        reason = " ".join(str(error).split()) + missing
+        raise InputError(f"{folder} does not hold a {family.name} encoder: {reason}") from error
     return model
 
 
 def read_encoder(folder: Path) -> Encoder:
-    """Read a BERT or MPNet folder in Hugging Face layout as it is, to load it or to change a copy.
+    """Read an encoder's folder in Hugging Face layout as it is, to load it or to change a copy.
 
     Raises:
         InputError: ``config.json`` or ``model.safetensors`` is missing or cannot be read, or is of
@@ -125,15 +127,27 @@ def _read_config(folder: Path) -> dict[str, Any]:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read the encoder's configuration {path}: {error}") from error
-    kind = values.get("model_type")
-    position = values.get("position_embedding_type", "absolute")
-    activation = values.get("hidden_act")
-    if kind not in FAMILIES or (position, activation) != ("absolute", "gelu"):
-        raise InputError(
-            f"expected an encoder {' or '.join(FAMILIES)} with absolute positions and gelu, "
-            f"got {kind}, {position}, {activation}"
-        )
+    kind = values.get("model_type") if isinstance(values, dict) else None
+    if not isinstance(kind, str) or kind not in FAMILIES:
+        raise InputError(f"{path}: expected model_type {' or '.join(FAMILIES)}, got {kind!r}")
+    _check_computation(values, FAMILIES[kind], path)
     return values
+
+
+def _check_computation(values: dict[str, Any], family: Family, path: Path) -> None:
+    """Refuse an encoder that has the right weights and computes something else with them."""
+    only = {
+        "position_embedding_type": "absolute",
+        family.activation: "gelu",
+        "is_decoder": False,
+        "add_cross_attention": False,
+        "quantization_config": None,
+    }
+    if family.pad_id is not None:
+        only["pad_token_id"] = family.pad_id
+    for key, expected in only.items():
+        if values.get(key, expected) != expected:  # what is not there has these values by default
+            raise InputError(f"{path}: expected {key} {expected}, got {values[key]!r}")
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

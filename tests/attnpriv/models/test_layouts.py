@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,36 +13,18 @@ from attnpriv.config import AttentionConfig
 from attnpriv.models.layouts import FAMILIES, to_ours, to_theirs
 from attnpriv.models.pretrained import load_pretrained, read_encoder
 from attnpriv.models.text import TextClassifier
+from tests.attnpriv.models.encoders import farthest_apart, random_encoder
 
-WORDS, POSITIONS = 61, 302  # more positions than our models take
-FIRST = {"bert": 0, "mpnet": 2}
-QUERY = {"bert": "attention.self.query", "mpnet": "attention.attn.q"}
-KEY = {"bert": "attention.self.key", "mpnet": "attention.attn.k"}
-VALUE = {"bert": "attention.self.value", "mpnet": "attention.attn.v"}
-CONTRACT = {"bert": "output.dense", "mpnet": "output.dense"}
+# In each family: the row of the first position, the layer's prefix, and some of its parts.
+NAMES = {
+    "bert": (0, "encoder", "attention.self.key", "attention.self.value", "output.dense"),
+    "roberta": (2, "encoder", "attention.self.key", "attention.self.value", "output.dense"),
+    "xlm-roberta": (2, "encoder", "attention.self.key", "attention.self.value", "output.dense"),
+    "mpnet": (2, "encoder", "attention.attn.k", "attention.attn.v", "output.dense"),
+    "distilbert": (0, "transformer", "attention.k_lin", "attention.v_lin", "ffn.lin2"),
+}
+PREFIX = {name: f"{name}." for name in NAMES} | {"xlm-roberta": "roberta."}
 every_family = pytest.mark.parametrize("name", FAMILIES)
-
-
-def random_encoder(name: str, folder: Path) -> None:
-    """A small model of ``transformers`` with random weights, those of its norms too."""
-    import transformers
-
-    torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(
-        name,
-        vocab_size=WORDS,
-        hidden_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=3,
-        intermediate_size=40,
-        max_position_embeddings=POSITIONS,
-        initializer_range=0.3,
-    )
-    model = transformers.AutoModel.from_config(config)
-    for parameter in model.parameters():
-        if parameter.ndim == 1:
-            torch.nn.init.uniform_(parameter, -0.5, 1.0)
-    model.save_pretrained(folder)
 
 
 def opened(folder: Path) -> tuple[TextClassifier, dict[str, Tensor]]:
@@ -71,9 +52,9 @@ def test_what_was_not_trained_comes_back_to_the_bit(
 ) -> None:
     random_encoder(name, tmp_path)
     file = tmp_path / "model.safetensors"
-    prefix = f"{name}." if prefixed else ""
+    prefix = PREFIX[name] if prefixed else ""
     state = {f"{prefix}{key}": tensor.to(dtype) for key, tensor in load_file(file).items()}
-    state |= {"lm_head.bias": torch.arange(7), "embeddings.position_ids": torch.arange(POSITIONS)}
+    state |= {"lm_head.bias": torch.arange(7), "embeddings.position_ids": torch.arange(302)}
     save_file(state, file)
     model, read = opened(tmp_path)
     assert set(read) == set(state)
@@ -84,7 +65,8 @@ def test_what_was_not_trained_comes_back_to_the_bit(
 def test_a_changed_weight_comes_back_in_its_place_alone(tmp_path: Path, name: str) -> None:
     random_encoder(name, tmp_path)
     model, before = opened(tmp_path)
-    dim, first = model.config.dim, FIRST[name]
+    dim = model.config.dim
+    first, encoder, keys, values, contract = NAMES[name]
     qkv = model.blocks[1].attention.qkv
     with torch.no_grad():
         qkv.weight[dim + 3, 5] += 1.0  # the second third are the keys
@@ -93,13 +75,13 @@ def test_a_changed_weight_comes_back_in_its_place_alone(tmp_path: Path, name: st
         model.positions.weight[11, 1] += 4.0
         model.blocks[0].contract.weight[2, 39] += 5.0
     after = written_back(model, tmp_path)
-    layer = "encoder.layer"
+    layer = f"{encoder}.layer"
     expected = {
-        f"{layer}.1.{KEY[name]}.weight": ((3, 5), 1.0),
-        f"{layer}.1.{VALUE[name]}.bias": ((4,), 2.0),
+        f"{layer}.1.{keys}.weight": ((3, 5), 1.0),
+        f"{layer}.1.{values}.bias": ((4,), 2.0),
         "embeddings.word_embeddings.weight": ((7, 2), 3.0),
         "embeddings.position_embeddings.weight": ((first + 11, 1), 4.0),
-        f"{layer}.0.{CONTRACT[name]}.weight": ((2, 39), 5.0),
+        f"{layer}.0.{contract}.weight": ((2, 39), 5.0),
     }
     assert set(before) - set(same(before, after)) == set(expected)
     for key, (place, by) in expected.items():
@@ -107,13 +89,6 @@ def test_a_changed_weight_comes_back_in_its_place_alone(tmp_path: Path, name: st
         changed[place] = by
         torch.testing.assert_close(after[key] - before[key], changed, atol=1e-6, rtol=0)
         assert torch.count_nonzero(after[key] - before[key]) == 1
-
-
-def hidden_states(model: TextClassifier, ids: Tensor, mask: Tensor) -> list[Tensor]:
-    states = [model.embed(ids)]
-    for block in model.blocks:
-        states.append(block(states[-1], mask)[0])
-    return states
 
 
 @every_family
@@ -130,21 +105,10 @@ def test_transformers_computes_the_same_with_what_was_written_back(
             parameter.add_(torch.randn_like(parameter) / 10)
     state = written_back(model, tmp_path)
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    theirs: Any
     theirs, report = transformers.AutoModel.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report.values())
-
-    longest = model.config.max_length
-    assert longest == 256
-    ids = torch.randint(3, WORDS, (3, longest), generator=torch.Generator().manual_seed(0))
-    mask = torch.arange(longest) < torch.tensor([1, 17, longest])[:, None]
-    ids = ids.where(mask, theirs.config.pad_token_id)
-    with torch.no_grad():
-        expected = theirs.eval()(ids, attention_mask=mask.long(), output_hidden_states=True)
-        ours = hidden_states(model, ids, mask)
-    assert len(ours) == len(expected.hidden_states) == 3
-    for mine, other in zip(ours, expected.hidden_states, strict=True):
-        assert (mine - other)[mask].abs().max() < 1e-4
+    assert model.config.max_length == 256
+    assert farthest_apart(model, theirs.eval()) < 1e-4
 
 
 @every_family
@@ -168,7 +132,35 @@ def test_the_file_and_our_state_are_not_changed(tmp_path: Path, name: str) -> No
 def test_a_file_without_a_weight_is_named(tmp_path: Path, name: str) -> None:
     random_encoder(name, tmp_path)
     model, state = opened(tmp_path)
-    lost = f"encoder.layer.1.{QUERY[name]}.bias"
+    lost = f"{NAMES[name][1]}.layer.1.{NAMES[name][2]}.bias"
     del state[lost]
     with pytest.raises(KeyError, match=lost):
         to_ours(state, model.config, FAMILIES[name])
+
+
+@every_family
+def test_norms_of_the_first_files_have_a_gamma_and_a_beta(tmp_path: Path, name: str) -> None:
+    random_encoder(name, tmp_path)
+    model, state = opened(tmp_path)
+    old = {
+        key.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): tensor
+        for key, tensor in state.items()
+    }
+    assert "embeddings.LayerNorm.gamma" in old
+    ours = to_ours(old, model.config, FAMILIES[name])
+    expected = to_ours(state, model.config, FAMILIES[name])
+    assert same(ours, expected) == list(expected)
+    assert same(to_theirs(ours, old, model.config, FAMILIES[name]), old) == list(old)
+
+
+@every_family
+def test_quantised_weights_are_refused(tmp_path: Path, name: str) -> None:
+    random_encoder(name, tmp_path)
+    model, state = opened(tmp_path)
+    key = "embeddings.word_embeddings.weight"
+    with pytest.raises(
+        TypeError, match=f"expected floating-point numbers in {key}, got torch.int8"
+    ):
+        to_ours({**state, key: state[key].to(torch.int8)}, model.config, FAMILIES[name])

@@ -19,10 +19,17 @@ from attnpriv.data import WordPieceTokenizer, load_dataset
 from attnpriv.data.text import pad_batch
 from attnpriv.errors import InputError
 from attnpriv.guarantees import weight_bounds
+from attnpriv.models.layouts import FAMILIES
 from attnpriv.models.pretrained import encoder_folder, load_pretrained
 from attnpriv.models.text import TextClassifier
 from attnpriv.runs.folder import load_run
 from attnpriv.training import train
+from tests.attnpriv.models.encoders import (
+    WORDS,
+    farthest_apart,
+    hidden_states,
+    random_encoder,
+)
 
 SENTENCES = [
     "Ok lar... Joking wif u oni...",
@@ -42,15 +49,6 @@ def minilm() -> TextClassifier:
 def real_sentences(shared: Path) -> list[str]:
     lines = (shared / "sms_spam.tsv").read_text(encoding="utf-8").splitlines()
     return [line.split("\t")[1] for line in lines[:60]]
-
-
-def hidden_states(
-    model: TextClassifier, ids: torch.Tensor, mask: torch.Tensor
-) -> list[torch.Tensor]:
-    states = [model.embed(ids)]
-    for block in model.blocks:
-        states.append(block(states[-1], mask)[0])
-    return states
 
 
 @pytest.mark.parametrize("source", ["built in", "SMS"])
@@ -84,63 +82,61 @@ def test_hardening_changes_the_hidden_states(minilm: TextClassifier) -> None:
     assert difference.abs().max() > 1e-2
 
 
-def small_mpnet(folder: Path, change: dict[str, Any] | None = None) -> Any:
-    """A model of ``transformers`` with random weights, and its folder."""
-    from transformers import MPNetConfig, MPNetModel
-
-    torch.manual_seed(0)
-    shape = {
-        "vocab_size": 61,
-        "hidden_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 3,
-        "intermediate_size": 40,
-        "max_position_embeddings": 302,
-        "initializer_range": 0.3,
-    }
-    theirs = MPNetModel(MPNetConfig(**{**shape, **(change or {})})).eval()
-    theirs.save_pretrained(folder)
-    return theirs
+SHAPES: list[dict[str, int]] = [
+    {},
+    {"hidden_size": 5, "num_attention_heads": 1, "num_hidden_layers": 3, "wide": 7},
+    {"num_attention_heads": 12, "num_hidden_layers": 1, "max_position_embeddings": 34},
+    {"max_position_embeddings": 182},
+    {"max_position_embeddings": 514},
+]
 
 
-@pytest.mark.parametrize("change", [{}, {"max_position_embeddings": 182}], ids=str)
-def test_every_hidden_state_of_mpnet_equals_that_of_transformers(
-    tmp_path: Path, change: dict[str, int]
+@pytest.mark.parametrize("change", SHAPES, ids=str)
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_every_hidden_state_of_every_kind_equals_that_of_transformers(
+    tmp_path: Path, kind: str, change: dict[str, int]
 ) -> None:
-    """With texts longer than the distances that it tells apart."""
-    theirs = small_mpnet(tmp_path, change)
+    """With padding, and with texts as long as our models or theirs take."""
+    theirs = random_encoder(kind, tmp_path, **change)
     ours = load_pretrained(tmp_path, 2, AttentionConfig()).eval()
-    longest = min(256, change.get("max_position_embeddings", 302) - 2)
-    assert ours.config.max_length == longest
-    ids = torch.randint(3, 61, (4, longest), generator=torch.Generator().manual_seed(0))
-    mask = torch.arange(longest) < torch.tensor([1, 17, 140, longest])[:, None]
-    ids = ids.where(mask, 1)
-    with torch.no_grad():
-        expected = theirs(ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states
-        states = hidden_states(ours, ids, mask)
-        without = load_pretrained(tmp_path, 2, AttentionConfig())
-        for bias in without.buffers():
-            bias.zero_()
-        unbiased = hidden_states(without, ids, mask)
-    assert len(states) == len(expected) == 3
-    for mine, other in zip(states, expected, strict=True):
-        assert (mine - other)[mask].abs().max() < 1e-4
-    assert (unbiased[-1] - states[-1])[mask].abs().max() > 1e-2
+    first = 0 if kind in ("bert", "distilbert") else 2
+    assert ours.config.max_length == min(256, theirs.config.max_position_embeddings - first)
+    assert farthest_apart(ours, theirs) < 1e-4
 
 
-def test_weights_of_mpnet_keep_the_bounds(tmp_path: Path) -> None:
-    small_mpnet(tmp_path, {"initializer_range": 3.0})
-    ids = torch.randint(3, 61, (2, 32), generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("kind", ["bert", "roberta", "xlm-roberta", "mpnet"])
+def test_the_epsilon_of_the_norms_is_theirs(tmp_path: Path, kind: str) -> None:
+    """DistilBERT's cannot be chosen, and is 1e-12."""
+    theirs = random_encoder(kind, tmp_path, layer_norm_eps=0.1)
+    ours = load_pretrained(tmp_path, 2, AttentionConfig()).eval()
+    assert ours.config.norm_eps == 0.1
+    assert farthest_apart(ours, theirs) < 1e-4
+
+
+def test_distances_matter_to_mpnet(tmp_path: Path) -> None:
+    theirs = random_encoder("mpnet", tmp_path)
+    ours = load_pretrained(tmp_path, 2, AttentionConfig()).eval()
+    for bias in ours.buffers():
+        bias.zero_()
+    assert farthest_apart(ours, theirs) > 1e-2
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_hardened_weights_of_every_kind_keep_the_bounds(tmp_path: Path, kind: str) -> None:
+    random_encoder(kind, tmp_path, initializer_range=3.0)
+    ids = torch.randint(3, WORDS, (2, 32), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(2, 32, dtype=torch.bool)
+    least, most = weight_bounds(0.97, 1.0, 32)
     largest = {}
     for clip in (None, 0.97):
         model = load_pretrained(tmp_path, 2, AttentionConfig(clip=clip))
         with torch.no_grad():
-            mask = torch.ones(2, 32, dtype=torch.bool)
             weights = model.run(model.embed(ids), mask, need_maps=True).self_attention()
         largest[clip] = max(float(each.max()) for each in weights)
-    bound = weight_bounds(0.97, 1.0, 32)[1]
-    assert 0.9 * bound <= largest[0.97] <= bound * (1 + 1e-5)
-    assert (largest[None] or 0) > 2 * bound
+        smallest = min(float(each.min()) for each in weights)
+    assert 0.9 * most <= largest[0.97] <= most * (1 + 1e-5)
+    assert least * (1 - 1e-5) <= smallest <= 1.1 * least
+    assert (largest[None] or 0) > 2 * most
 
 
 @pytest.mark.parametrize(
@@ -153,7 +149,7 @@ def test_weights_of_mpnet_keep_the_bounds(tmp_path: Path) -> None:
 def test_what_would_not_bound_the_positions_of_mpnet_is_refused(
     tmp_path: Path, attention: AttentionConfig, message: str
 ) -> None:
-    small_mpnet(tmp_path)
+    random_encoder("mpnet", tmp_path)
     with pytest.raises(InputError, match=message):
         load_pretrained(tmp_path, 2, attention)
 
@@ -182,7 +178,7 @@ def test_texts_for_mpnet_have_its_special_tokens_and_cannot_forge_them(tmp_path:
 def test_a_private_run_on_mpnet_keeps_its_biases(tmp_path: Path) -> None:
     tickets = load_dataset("tickets:rows=80")
     words = sorted({word for text in tickets.texts for word in re.findall("[a-z]+", text.lower())})
-    small_mpnet(tmp_path / "mpnet", {"vocab_size": len(words) + 8})
+    random_encoder("mpnet", tmp_path / "mpnet", vocab_size=len(words) + 8)
     mpnet_tokenizer(words).save(str(tmp_path / "mpnet" / "tokenizer.json"))
     attention = AttentionConfig(clip=0.97)
     train(
@@ -225,18 +221,47 @@ def test_a_local_folder_loads_under_its_own_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "roberta"}, "expected an encoder bert or mpnet .* got roberta"),
-        ({"hidden_act": "relu"}, "expected an encoder bert or mpnet .* got bert, absolute, relu"),
+        (
+            {"model_type": "albert"},
+            "model_type bert or distilbert or mpnet or roberta or xlm-roberta, got 'albert'",
+        ),
+        ({"model_type": ["bert"]}, r"expected model_type bert or .*, got \['bert'\]"),
+        ({"hidden_act": "relu"}, "expected hidden_act gelu, got 'relu'"),
+        (
+            {"position_embedding_type": "relative_key"},
+            "expected position_embedding_type absolute, got 'relative_key'",
+        ),
+        ({"is_decoder": True}, "expected is_decoder False, got True"),
+        ({"add_cross_attention": True}, "expected add_cross_attention False, got True"),
+        (
+            {"quantization_config": {"bits": 8}},
+            "expected quantization_config None, got {'bits': 8}",
+        ),
         ({"model_type": "mpnet"}, "does not hold a mpnet encoder"),
-        ({"num_hidden_layers": 7}, "does not hold a bert encoder"),
+        ({"model_type": "roberta", "pad_token_id": 0}, "expected pad_token_id 1, got 0"),
+        (
+            {"model_type": "distilbert", "activation": "relu"},
+            "expected activation gelu, got 'relu'",
+        ),
+        ({"model_type": "distilbert"}, "does not hold a distilbert encoder: 'dim' is missing"),
+        ({"num_hidden_layers": 7}, "does not hold a bert encoder: 'encoder.layer.6.* is missing"),
+        ({"num_hidden_layers": "6"}, "does not hold a bert encoder"),
         ({"hidden_size": 192}, "does not hold a bert encoder"),
     ],
 )
 def test_other_architectures_are_refused(
     tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as refusal:
         load_pretrained(broken_copy(tmp_path / "other", change), 2, AttentionConfig())
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_configuration_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    folder = broken_copy(tmp_path / "other", {})
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(InputError, match="expected model_type bert or .*, got None"):
+        load_pretrained(folder, 2, AttentionConfig())
 
 
 def test_missing_and_unreadable_files_are_refused(tmp_path: Path) -> None:
