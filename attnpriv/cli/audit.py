@@ -13,7 +13,7 @@ from rich.table import Table
 
 from attnpriv.cli import options
 from attnpriv.cli.gate import outcome_lines
-from attnpriv.cli.output import console, progress_bars, resumable, warn
+from attnpriv.cli.output import console, progress_bars, resumable, warn, warn_of_unknown
 from attnpriv.config import Depth
 from attnpriv.data import load_dataset
 
@@ -113,6 +113,7 @@ def audit(
                 f"{dataset.name} is not the training data of {each.name}: {left_out} rows are left "
                 "out because they may have been trained on"
             )
+        warn_of_unknown(each, dataset)
     with resumable(lambda: has_begun(out)), _bars() as progress:
         written = audit_into(
             out,

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -15,7 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from attnpriv.command import INTERRUPTED, complain
 from attnpriv.data import Dataset
+from attnpriv.data.unknown import NOTICEABLE, unknown_in
 from attnpriv.runs.card import ModelCard
+
+if TYPE_CHECKING:
+    from attnpriv.runs.folder import Run
 
 # Labels and paths are printed too, and may look like markup or like the code of an emoji.
 console = Console(markup=False, emoji=False)
@@ -63,6 +67,16 @@ def print_json(value: dict[str, Any]) -> None:
 def warn(message: str) -> None:
     """Print one line on stderr about something that does not stop the command."""
     sys.stderr.write(f"warning: {message}\n")
+
+
+def warn_of_unknown(run: Run, dataset: Dataset) -> None:
+    """Warn of texts that a run's model cannot read, where that is more than a little."""
+    unknown = unknown_in(run.tokenizer, dataset.texts, run.modality.read(dataset.texts))
+    if unknown.share > NOTICEABLE:
+        warn(
+            f"{run.name} cannot read all of the texts of {dataset.name}: {unknown}; its "
+            "answers to such texts say little"
+        )
 
 
 def print_classes(dataset: Dataset) -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from attnpriv.cli import options
-from attnpriv.cli.output import console, print_json, progress_bars, warn
+from attnpriv.cli.output import console, print_json, progress_bars, warn, warn_of_unknown
 from attnpriv.data import load_dataset
 from attnpriv.data.splits import Split
 from attnpriv.rounding import round_up
@@ -48,6 +48,7 @@ def evaluate(
     )
     numbers, rows = _rows_to_score(loaded.split(dataset), all_rows)
     scored = dataset.subset(numbers)
+    warn_of_unknown(loaded, scored)
     with progress_bars() as progress:
         task = progress.add_task("predicting", total=len(scored))
         probabilities = predict_probabilities(

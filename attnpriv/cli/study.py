@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from attnpriv.cli import options
-from attnpriv.cli.output import console, print_classes, progress_bars, resumable
+from attnpriv.cli.output import console, print_classes, progress_bars, resumable, warn
 from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import load_dataset
 
@@ -115,7 +115,13 @@ def study(
             progress.update(task, description=stage, completed=done, total=total)
 
         result = run_study(
-            dataset, out, design, detector=PresidioDetector(), resume=resume, progress=on_stage
+            dataset,
+            out,
+            design,
+            detector=PresidioDetector(),
+            resume=resume,
+            progress=on_stage,
+            warn=warn,
         )
     if json_:
         sys.stdout.write((out / JSON_NAME).read_text(encoding="utf-8"))

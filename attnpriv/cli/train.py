@@ -9,7 +9,7 @@ import typer
 
 from attnpriv import config
 from attnpriv.cli import options
-from attnpriv.cli.output import print_classes, print_training, progress_bars, resumable
+from attnpriv.cli.output import print_classes, print_training, progress_bars, resumable, warn
 from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import load_dataset
 from attnpriv.errors import InputError
@@ -201,6 +201,7 @@ def train(
             distil_from=distil_from,
             resume=resume,
             on_step=on_step,
+            warn=warn,
         )
     if is_first_process():
         print_training(result.card, out, result.skipped_records)

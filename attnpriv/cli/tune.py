@@ -9,7 +9,7 @@ import typer
 
 from attnpriv import config
 from attnpriv.cli import options
-from attnpriv.cli.output import console, print_classes, print_training, progress_bars
+from attnpriv.cli.output import console, print_classes, print_training, progress_bars, warn
 from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import load_dataset
 from attnpriv.runs.card import ModelCard
@@ -152,6 +152,7 @@ def tune(
             on_step=lambda step, steps: progress.update(
                 task, description="training", completed=step, total=steps
             ),
+            warn=warn,
         )
     _print_best_run(result.card)
     print_training(result.card, out, result.skipped_records)

@@ -79,6 +79,10 @@ class Tokenizer(Protocol):
     def pad_id(self) -> int:
         """The id that pads batches; no text produces it."""
 
+    @property
+    def unknown_id(self) -> int | None:
+        """The one id of all words that are not in the vocabulary; None where there are none."""
+
     def encode(self, text: str, max_length: int) -> Encoding:
         """Tokenise one text."""
 
@@ -101,6 +105,7 @@ class HashTokenizer:
     """
 
     pad_id = 0
+    unknown_id = None  # every piece has a hash
     _cls_id = 1
     _sep_id = 2
     _first_free_id = 3
@@ -145,6 +150,7 @@ class WordPieceTokenizer:
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
         self.vocab_size: int = tokenizer.get_vocab_size()
+        self.unknown_id: int | None = tokenizer.token_to_id(tokenizer.model.unk_token)
         # MPNet's vocabulary has BERT's special tokens too, as words like others.
         special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
         names = MPNET_TOKENS if special.issuperset(MPNET_TOKENS) else BERT_TOKENS
@@ -179,7 +185,7 @@ class WordPieceTokenizer:
             kind = type(tokenizer.model).__name__
             raise InputError(f"expected a WordPiece tokenizer at {source}, got {kind}")
         made = cls(tokenizer)
-        if tokenizer.token_to_id(tokenizer.model.unk_token) is None:
+        if made.unknown_id is None:
             raise InputError(f"expected a token for unknown words in {source}, got none")
         return made
 

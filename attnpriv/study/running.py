@@ -22,6 +22,7 @@ from attnpriv.study.design import CELLS, Cell, Design
 from attnpriv.study.effects import StudyResult, summarise
 from attnpriv.study.writing import write_study
 from attnpriv.training import has_begun, train
+from attnpriv.training.preparation import Warn
 from attnpriv.training.release import writing_is_possible
 from attnpriv.work_folder import LOCK, check_same, hold_lock
 
@@ -39,6 +40,7 @@ def run_study(
     detector: Detector | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    warn: Warn | None = None,
 ) -> StudyResult:
     """Train the four cells with every seed, audit each seed's four, and write what differs.
 
@@ -51,6 +53,7 @@ def run_study(
             are; an audit by other code or on another machine is made again.
         progress: called with a stage's name, the number done and the total; of the stage ``WHOLE``
             after each run and each audit.
+        warn: as in ``train``, for the first run alone: all have the same texts, split differently.
 
     Raises:
         InputError: the data or the design cannot be used, ``out`` exists already, or, to resume, it
@@ -71,7 +74,8 @@ def run_study(
         for seed in range(design.seeds):
             runs = []
             for cell in CELLS:
-                runs.append(_train(data, out, design, cell, seed, report))
+                told = warn if (seed, cell) == (0, CELLS[0]) else None
+                runs.append(_train(data, out, design, cell, seed, report, told))
                 report(WHOLE, len(reports) * (len(CELLS) + 1) + len(runs), total)
             reports.append(_audit(data, runs, out / f"seed{seed}", design, seed, detector, report))
             report(WHOLE, len(reports) * (len(CELLS) + 1), total)
@@ -124,7 +128,13 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 
 def _train(
-    data: Dataset, out: Path, design: Design, cell: Cell, seed: int, report: Progress
+    data: Dataset,
+    out: Path,
+    design: Design,
+    cell: Cell,
+    seed: int,
+    report: Progress,
+    warn: Warn | None,
 ) -> Run:
     """A run, trained now or found complete."""
     path = out / RUNS / f"{cell.name}-seed{seed}"
@@ -138,6 +148,7 @@ def _train(
             privacy=design.privacy_of(cell, seed),
             resume=has_begun(path),
             on_step=lambda step, steps, _: report(f"{path.name}: training", step, steps),
+            warn=warn,
         )
     run = load_run(path)
     privacy = design.privacy_of(cell, seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor
 from attnpriv.config import AttentionConfig, ModelConfig, Pooling, TrainConfig, parse_trainable
 from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import Encoding, HashTokenizer, Tokenizer, WordPieceTokenizer
+from attnpriv.data.unknown import NOTICEABLE, unknown_in
 from attnpriv.errors import InputError
 from attnpriv.models.pretrained import encoder_folder, load_pretrained
 from attnpriv.models.text import TextClassifier, pooled_features
@@ -31,6 +32,13 @@ SCRATCH: dict[str, Any] = {
     "hidden_dim": 256,
     "max_length": 256,
 }
+READABLE = 0.5  # no larger share of the characters of the training texts may be unknown
+ADVICE = (
+    "for texts in a language that the encoder does not know, use --encoder scratch, whose "
+    "tokeniser reads every script, or the folder of a multilingual encoder (these figures are "
+    "private data: they are shown here and written nowhere)"
+)
+Warn = Callable[[str], None]
 LARGEST_CACHE = 2**30  # bytes of hidden states that are kept rather than computed in every step
 
 
@@ -94,6 +102,33 @@ def build_classifier(
     model = load_pretrained(folder, num_labels, attention, pooling)
     file = folder / TOKENIZER
     return Classifier(model, WordPieceTokenizer.from_file(file), file)
+
+
+def check_known(
+    classifier: Classifier,
+    texts: Sequence[str],
+    encodings: Sequence[Encoding],
+    warn: Warn | None,
+) -> None:
+    """Refuse training texts most of which the encoder has no words for, and warn where some is.
+
+    Args:
+        classifier: what is to be trained.
+        texts: those to train on.
+        encodings: the same, tokenised.
+        warn: called with one sentence. It holds exact figures about the texts, which no ε covers.
+
+    Raises:
+        InputError: more than half of the characters are unknown.
+    """
+    encoder = classifier.model.config.encoder
+    unknown = unknown_in(classifier.tokenizer, texts, encodings)
+    if unknown.share > READABLE:
+        raise InputError(
+            f"expected training texts that encoder {encoder} can read, but {unknown}; {ADVICE}"
+        )
+    if warn is not None and unknown.share > NOTICEABLE:
+        warn(f"encoder {encoder} cannot read all of the training texts: {unknown}; {ADVICE}")
 
 
 def weights_sha256(model: TextClassifier) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 from attnpriv.config import AttentionConfig, Pooling, PrivacyConfig, TrainConfig
 from attnpriv.data.records import Dataset
 from attnpriv.data.splits import split_rule, tells_rows_apart
+from attnpriv.data.tokenisation import Encoding
 from attnpriv.models.lora import merge_adapters
 from attnpriv.privacy.ledger import Ledger
 from attnpriv.randomness import StepKeys
@@ -25,7 +26,7 @@ from attnpriv.training.checkpoint import (
 )
 from attnpriv.training.loop import Training, run
 from attnpriv.training.plan import Plan, cut, plan_training
-from attnpriv.training.preparation import build_classifier
+from attnpriv.training.preparation import Warn, build_classifier, check_known
 from attnpriv.training.processes import Processes, join_processes
 from attnpriv.training.release import (
     TrainingResult,
@@ -52,6 +53,7 @@ def train(
     distil_from: Path | None = None,
     resume: bool = False,
     on_step: OnStep | None = None,
+    warn: Warn | None = None,
 ) -> TrainingResult:
     """Train a text classifier and write its run folder.
 
@@ -71,10 +73,12 @@ def train(
         resume: go on with the unfinished training of this run folder.
         on_step: called after each step with the step, the number of steps, and an upper bound on
             the ε spent by then.
+        warn: called before the first step with a sentence for whoever holds the data, if there is
+            anything to warn of; see ``preparation.check_known``.
 
     Raises:
-        InputError: the data, the target or the options cannot be used, or the unfinished training
-            is another one. Nothing is written then.
+        InputError: the data, the target or the options cannot be used, the encoder cannot read most
+            of the texts, or the unfinished training is another one. Nothing is written then.
 
     Claim: with ``privacy``, the weights are (ε, δ)-differentially private with respect to adding or
     removing one training record, ε as on the card. Not covered: what the card and the ledger list
@@ -94,6 +98,9 @@ def train(
     with join_processes() as processes:
         parts = cut(dataset, split_rule(config.train_size, config.seed))
         plan = plan_training(parts, build, config, privacy, teacher)
+        encodings = plan.classifier.encode(parts.rows.texts)
+        first = processes.rank == 0
+        check_known(plan.classifier, parts.rows.texts, encodings, warn if first else None)
         identity = plan.identity()
         with (
             writing_is_possible(out, RESUMABLE),
@@ -102,7 +109,7 @@ def train(
             else nullcontext(training_folder(out, identity)) as work,
         ):
             processes.wait()  # until rank 0 has the folder
-            training = _begin(plan, work, processes, resume)
+            training = _begin(plan, encodings, work, processes, resume)
             _run(plan, training, work, processes, on_step)
             training.finish()
             merge_adapters(plan.classifier.model)
@@ -114,12 +121,17 @@ def train(
     return TrainingResult(out, card, training.skipped_records)
 
 
-def _begin(plan: Plan, work: TrainingFolder, processes: Processes, resume: bool) -> Training:
+def _begin(
+    plan: Plan,
+    encodings: Sequence[Encoding],
+    work: TrainingFolder,
+    processes: Processes,
+    resume: bool,
+) -> Training:
     """The training before its next step, whether that is its first or not."""
     seed = plan.config.seed if plan.privacy is None else plan.privacy.noise_seed
     keys = StepKeys.from_system() if seed is None else StepKeys.from_seed(seed)
     checkpoint = work.load() if resume else None
-    encodings = plan.classifier.encode(plan.parts.rows.texts)
     training = plan.begin(encodings, StepKeys(processes.agree_on(keys.key)), processes)
     if checkpoint is not None:
         training.load_state(checkpoint.tensors, checkpoint.key, checkpoint.steps_taken)

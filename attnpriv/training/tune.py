@@ -34,7 +34,13 @@ from attnpriv.training.candidates import Candidate
 from attnpriv.training.checkpoint import open_training_folder
 from attnpriv.training.loop import Schedule, Training, run
 from attnpriv.training.plan import Parts, Plan, check_delta, cut, make_schedule
-from attnpriv.training.preparation import Classifier, build_classifier, seeded
+from attnpriv.training.preparation import (
+    Classifier,
+    Warn,
+    build_classifier,
+    check_known,
+    seeded,
+)
 from attnpriv.training.processes import Processes
 from attnpriv.training.release import (
     TrainingResult,
@@ -62,6 +68,7 @@ def tune(
     pooling: Pooling = "layers",
     share_layers: bool = False,
     on_step: OnRunStep | None = None,
+    warn: Warn | None = None,
 ) -> TrainingResult:
     """Train with several candidates, and write the run folder of the best run.
 
@@ -84,14 +91,15 @@ def tune(
         pooling: how token vectors become one text vector.
         share_layers: the layers of an encoder from scratch apply one block.
         on_step: called with (step, steps) of the run under way, after each of its steps.
+        warn: as in ``train``.
 
     Returns:
         The best run. Where the number of runs is drawn as 0, it is the untrained model of the first
         candidate, and the card says so.
 
     Raises:
-        InputError: the data, the target, a candidate or an option cannot be used, or several
-            processes were started. No file is left then.
+        InputError: the data, the target, a candidate or an option cannot be used, the encoder
+            cannot read most of the texts, or several processes were started. No file is left then.
 
     Claim: the weights, the settings and the noised score are (ε, δ)-differentially private with
     respect to adding or removing one record, trained on or validated on, ε as on the card.
@@ -124,6 +132,7 @@ def tune(
         runs = RunCount(float(mean_runs), distribution)
         parts = cut(dataset, {"rule": CONTENT, "validation_share": validation_share, "salt": salt})
         search = _plan(parts, untrained, candidates, privacy, runs)
+        check_known(untrained, parts.rows.texts, search.encodings, warn)
         _try_each(search)
         best = _best_run(search, on_step)
         card, config = _card(search, best, out.name), search.plans[best.number].config

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnpriv.data.tokenisation import Encoding
+from attnpriv.data.unknown import has_known
 from attnpriv.errors import InputError
 from attnpriv.guarantees import weight_bounds
-from attnpriv.modality import content_of
 from attnpriv.runs.folder import Run
 from attnpriv.runs.prediction import encode_texts
 from attnpriv.sensitive import PresidioDetector
@@ -180,7 +180,7 @@ class Core:
         self._check_texts("texts", request.texts)
         loaded = await self._loaded(request.model, request.version, deadline)
         encodings = await self._encodings(loaded.run, request.texts, turn)
-        _check_readable("texts", encodings)
+        _check_readable("texts", loaded.run, encodings)
         probabilities = await self._probabilities(loaded, encodings, turn, deadline)
         policy = self._policies.for_principal(principal)
         reveal = policy.reveal_probabilities and not _restricted(policy, loaded.run)
@@ -204,7 +204,7 @@ class Core:
         target = _label_index(run, request.target_label)
         self._explanations.check_room(1, turn)
         encodings = await self._encodings(run, (request.text,), turn)
-        _check_readable("text", encodings)
+        _check_readable("text", run, encodings)
         probabilities = await self._probabilities(loaded, encodings, turn, deadline)
         if target is None:
             target = int(probabilities[0].argmax())
@@ -354,10 +354,13 @@ def _check_explainable(policy: Policy, run: Run) -> None:
         raise RefusedError(Code.PERMISSION_DENIED, "the policy withholds all explanations")
 
 
-def _check_readable(field: str, encodings: Sequence[Encoding]) -> None:
-    """Tokenisers drop some characters that are seen; without any token there is no answer."""
+def _check_readable(field: str, run: Run, encodings: Sequence[Encoding]) -> None:
+    """Refuse a text of which the model would see nothing, or nothing but the unknown token.
+
+    Tokenisers drop some characters that are seen, and know no word of some scripts.
+    """
     for index, encoding in enumerate(encodings):
-        if not any(content_of(encoding.places)):
+        if not has_known(run.tokenizer, encoding):
             _refuse_input(_path(field, index), "expected a text, got nothing that the model reads")
 
 

@@ -120,6 +120,17 @@ class _Deaf(HashTokenizer):
         return super().encode_batch([text.replace("\ufffd", "") for text in texts], max_length)
 
 
+@pytest.mark.parametrize("method", ASKING)
+def test_a_text_of_unknown_words_alone_gets_no_label(method, serve, make_core, models) -> None:
+    tokenizer = HashTokenizer(models["private"].tokenizer.vocab_size)
+    tokenizer.unknown_id = tokenizer.encode("中", 8).ids[1]
+    channel = serve(make_core({"private": replace(models["private"], tokenizer=tokenizer)}))
+    code, details = outcome(channel, method, ASKING[method]("中 中").SerializeToString())
+    assert code == "INVALID_ARGUMENT"
+    assert "nothing that the model reads" in details
+    assert outcome(channel, method, ASKING[method]("中 文").SerializeToString())[0] == "OK"
+
+
 # Bytes
 
 VALID = {
