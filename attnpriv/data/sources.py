@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from attnpriv.data.files import Column, read_file
 from attnpriv.data.records import Dataset
 from attnpriv.data.tables import SUFFIXES
+from attnpriv.data.ticket_english import ENGLISH
+from attnpriv.data.ticket_german import GERMAN
+from attnpriv.data.ticket_grammar import Grammar
 from attnpriv.data.tickets import make_tickets
 from attnpriv.errors import InputError
 
 SOURCES = {
-    "tickets": "synthetic support messages in ten classes, with gold spans of personal data; "
+    ENGLISH.name: "synthetic support messages in ten classes, with gold spans of personal data; "
     "options: rows=4000, seed=0, tie=0 (tie=1: the e-mail's domain alone tells the class)",
+    GERMAN.name: "the same in German, with German and Austrian personal data; the same options",
 }
+
+_GRAMMARS: Mapping[str, Grammar] = {each.name: each for each in (ENGLISH, GERMAN)}
 
 _TICKET_OPTIONS = {"rows": "[0-9]{1,9}", "seed": "[0-9]{1,9}", "tie": "[01]"}
 
@@ -33,8 +39,8 @@ def load_dataset(
     """Load a data set by name or from a file.
 
     Args:
-        source: ``tickets``, also with options as in ``tickets:rows=500,seed=3,tie=1``, or the
-            path of a .csv, .tsv, .jsonl or .parquet file.
+        source: ``tickets`` or ``tickets-de``, also with options as in
+            ``tickets:rows=500,seed=3,tie=1``, or the path of a .csv, .tsv, .jsonl or .parquet file.
         text_column: for files, see ``read_file``.
         label_column: for files, see ``read_file``.
         spans_column: for files, see ``read_file``.
@@ -67,11 +73,11 @@ def load_dataset(
     given = [column for column, value in columns.items() if value is not None]
     if given:
         raise InputError(f"expected no {given[0]} column with {name}, which has its own columns")
-    dataset = _make_tickets(options)
+    dataset = _make_tickets(_GRAMMARS[name], options)
     return dataset if label_names is None else _renumber(dataset, label_names)
 
 
-def _make_tickets(options: str) -> Dataset:
+def _make_tickets(grammar: Grammar, options: str) -> Dataset:
     given: dict[str, int] = {}
     for option in options.split(",") if options else []:
         key, _, value = option.partition("=")
@@ -81,7 +87,8 @@ def _make_tickets(options: str) -> Dataset:
                 f"got {option!r}"
             )
         given[key] = int(value)
-    return make_tickets(given.get("rows", 4000), given.get("seed", 0), bool(given.get("tie")))
+    rows, seed, tie = given.get("rows", 4000), given.get("seed", 0), bool(given.get("tie"))
+    return make_tickets(rows, seed, tie, grammar)
 
 
 def _renumber(dataset: Dataset, label_names: Sequence[str]) -> Dataset:

@@ -14,8 +14,9 @@ from string import Formatter
 
 from faker import Faker
 
-from attnpriv.data import ticket_grammar as grammar
 from attnpriv.data.records import Dataset, Span
+from attnpriv.data.ticket_english import ENGLISH
+from attnpriv.data.ticket_grammar import Grammar
 from attnpriv.errors import InputError
 
 MAX_TICKETS = 1_000_000
@@ -31,28 +32,13 @@ ENTITY_TYPES = {
     "date": "DATE_TIME",
 }
 
-_LABELS = tuple(sorted(grammar.INTENTS))
-_WEIGHTS = tuple(grammar.INTENTS[label].weight for label in _LABELS)
-_LOCALES = ("en_US", "en_GB", "de_DE", "fr_FR")
-# One per label, so that with `tie` the domain tells the label.
-_MAIL_HOSTS = (
-    "river",
-    "maple",
-    "harbor",
-    "violet",
-    "copper",
-    "meadow",
-    "falcon",
-    "winter",
-    "lemon",
-    "castle",
-)
-_DATE_FORMATS = ("%Y-%m-%d", "%d/%m/%Y", "%d %B %Y", "%B %d, %Y")
 _FIRST_DAY, _LAST_DAY = date(2025, 1, 1), date(2026, 6, 30)
 _CARD_TYPES = ("visa16", "mastercard", "amex")
 
 
-def make_tickets(rows: int = 4000, seed: int = 0, tie: bool = False) -> Dataset:
+def make_tickets(
+    rows: int = 4000, seed: int = 0, tie: bool = False, grammar: Grammar = ENGLISH
+) -> Dataset:
     """Compose support messages in ten intents, roughly but not exactly balanced.
 
     Two in five messages also mention a second issue that is solved, denied or somebody
@@ -65,6 +51,7 @@ def make_tickets(rows: int = 4000, seed: int = 0, tie: bool = False) -> Dataset:
         tie: a positive control. If true, each message carries an e-mail address whose domain
             alone tells the label, and all the rest is independent of the label. If false, the
             personal data is independent of the label.
+        grammar: the language.
 
     Returns:
         The messages, with gold spans of every inserted piece of personal data, sorted and without
@@ -77,71 +64,79 @@ def make_tickets(rows: int = 4000, seed: int = 0, tie: bool = False) -> Dataset:
         raise InputError(f"expected rows in [2, {MAX_TICKETS}], got {rows}")
     if seed < 0:  # Random takes -1 for 1
         raise InputError(f"expected seed >= 0, got {seed}")
-    generator = _Generator(seed)
+    generator = _Generator(seed, grammar)
     labels = generator.draw_labels(rows)
     topics = generator.draw_labels(rows) if tie else labels
     tickets = [
-        generator.ticket(_LABELS[topic], mail_host=_MAIL_HOSTS[label] if tie else None)
+        generator.ticket(topic, mail_host=grammar.mail_hosts[label] if tie else None)
         for label, topic in zip(labels, topics, strict=True)
     ]
     return Dataset(
-        name="tickets",
+        name=grammar.name,
         texts=tuple(text for text, _ in tickets),
         labels=tuple(labels),
-        label_names=_LABELS,
+        label_names=generator.labels,
         spans=tuple(spans for _, spans in tickets),
     )
 
 
 class _Generator:
-    """A source of tickets: the grammar with its own randomness, apart from any global state."""
+    """A source of tickets: a grammar with its own randomness, apart from any global state."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, grammar: Grammar) -> None:
+        self.labels = tuple(sorted(grammar.intents))
+        self._grammar = grammar
+        self._weights = [grammar.intents[label].weight for label in self.labels]
         self._random = Random(seed)
         # One Faker a locale: a Faker of several locales picks among them by global randomness.
-        self._fakers = [Faker(locale) for locale in _LOCALES]
+        self._fakers = [Faker(locale) for locale in grammar.locales]
         for faker in self._fakers:
             faker.seed_instance(self._random.getrandbits(64))
 
     def draw_labels(self, count: int) -> list[int]:
-        return self._random.choices(range(len(_LABELS)), _WEIGHTS, k=count)
+        return self._random.choices(range(len(self.labels)), self._weights, k=count)
 
-    def ticket(self, topic: str, mail_host: str | None) -> tuple[str, tuple[Span, ...]]:
+    def ticket(self, topic: int, mail_host: str | None) -> tuple[str, tuple[Span, ...]]:
         """Compose one ticket on a topic; a given mail host means that an e-mail must be in it."""
-        template = _capitalise(self._expand(self._template(topic, mail_host is not None)))
-        host = mail_host or self._random.choice(_MAIL_HOSTS)
-        customer = _Customer(self._random, self._random.choice(self._fakers), host)
+        template = _capitalise(
+            self._expand(self._template(self.labels[topic], mail_host is not None))
+        )
+        host = mail_host or self._random.choice(self._grammar.mail_hosts)
+        faker = self._random.choice(self._fakers)
+        customer = _Customer(self._random, faker, self._grammar, host)
         return _write(template, customer, _Noise(self._random))
 
     def _template(self, topic: str, needs_email: bool) -> str:
         """The ticket as one template in which only fields of personal data are left."""
-        details = self._random.sample(sorted(grammar.DETAILS), self._random.choice((0, 1, 2, 2, 3)))
+        grammar = self._grammar
+        details = self._random.sample(sorted(grammar.details), self._random.choice((0, 1, 2, 2, 3)))
         if needs_email and "email" not in details:
             details.append("email")
-        sentences = [self._random.choice(grammar.DETAILS[detail]) for detail in details]
-        sentences += self._sometimes(grammar.FILLERS, 0.4)
+        sentences = [self._random.choice(grammar.details[detail]) for detail in details]
+        sentences += self._sometimes(grammar.fillers, 0.4)
         self._random.shuffle(sentences)
         cut = self._random.randint(0, len(sentences))
         return " ".join(
             [
-                *self._sometimes(grammar.GREETINGS, 0.6),
+                *self._sometimes(grammar.greetings, 0.6),
                 *sentences[:cut],
                 self._issue(topic),
                 *sentences[cut:],
-                *self._sometimes(grammar.CLOSINGS, 0.6),
+                *self._sometimes(grammar.closings, 0.6),
             ]
         )
 
     def _issue(self, topic: str) -> str:
         """The sentences that decide the label."""
-        other = self._random.choice([label for label in _LABELS if label != topic])
+        grammar = self._grammar
+        other = self._random.choice([label for label in self.labels if label != topic])
         frame = self._random.choice(
-            self._random.choices((grammar.SINGLE, grammar.DOUBLE), (60, 40))[0]
+            self._random.choices((grammar.single, grammar.double), (60, 40))[0]
         )
         phrases = {"date": "{date}"}
-        for prefix, intent in (("", grammar.INTENTS[topic]), ("o_", grammar.INTENTS[other])):
-            for form in ("verb", "noun", "now", "past"):
-                phrases[prefix + form] = self._random.choice(getattr(intent, form))
+        for prefix, intent in (("", grammar.intents[topic]), ("o_", grammar.intents[other])):
+            for form, alternatives in intent.forms.items():
+                phrases[prefix + form] = self._random.choice(alternatives)
         return frame.format_map(phrases)
 
     def _sometimes(self, phrases: tuple[str, ...], probability: float) -> list[str]:
@@ -157,6 +152,7 @@ class _Customer:
 
     random: Random
     faker: Faker
+    grammar: Grammar
     mail_host: str
     _known: dict[str, str] = field(default_factory=dict)
 
@@ -190,7 +186,8 @@ class _Customer:
 
     def _date(self) -> str:
         day = self.faker.date_between(_FIRST_DAY, _LAST_DAY)
-        return str(day.strftime(self.random.choice(_DATE_FORMATS)))
+        month = self.grammar.months[day.month - 1]
+        return self.random.choice(self.grammar.dates).format(day=day, month=month)
 
 
 class _Noise:
@@ -202,7 +199,7 @@ class _Noise:
         self._typo_rate = random.choices((0.0, 0.05, 0.15), (60, 30, 10))[0]
 
     def __call__(self, words: str) -> str:
-        return self._case(re.sub(r"[A-Za-z]{4,}", self._mistype, words))
+        return self._case(re.sub(r"[^\W\d_]{4,}", self._mistype, words))
 
     def _mistype(self, match: re.Match[str]) -> str:
         word = match[0]
@@ -214,7 +211,7 @@ class _Noise:
 
 
 def _capitalise(template: str) -> str:
-    return re.sub(r"(?:^|[.?] )[a-z]", lambda match: match[0].upper(), template)
+    return re.sub(r"(?:^|[.?] )[^\W\d_]", lambda match: match[0].upper(), template)
 
 
 def _write(template: str, customer: _Customer, noise: _Noise) -> tuple[str, tuple[Span, ...]]:

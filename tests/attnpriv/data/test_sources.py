@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from attnpriv.data import SOURCES, load_dataset, make_tickets
+from attnpriv.data.ticket_german import GERMAN
 from attnpriv.errors import InputError
 
 
@@ -13,6 +14,9 @@ def test_tickets_by_name_and_with_options() -> None:
     expected = make_tickets(rows=50, seed=3, tie=True)
     assert load_dataset("tickets:rows=50,seed=3,tie=1") == expected
     assert load_dataset("tickets:tie=0,rows=50") == make_tickets(rows=50)
+    german = make_tickets(rows=50, seed=3, tie=True, grammar=GERMAN)
+    assert load_dataset("tickets-de:rows=50,seed=3,tie=1") == german
+    assert german.name == "tickets-de"
 
 
 def test_every_source_loads_and_says_what_it_is() -> None:
@@ -45,10 +49,12 @@ def test_unknown_options_are_refused(options: str, named: str) -> None:
     assert named in str(caught.value)
 
 
-@pytest.mark.parametrize("source", ["ticket", "", "Tickets", "data.txt", "tickets/", "a.csv.gz"])
+@pytest.mark.parametrize(
+    "source", ["ticket", "", "Tickets", "tickets_de", "data.txt", "tickets/", "a.csv.gz"]
+)
 def test_an_unknown_source_is_refused(source: str) -> None:
     with pytest.raises(
-        InputError, match=r"expected the source tickets, or a file ending"
+        InputError, match=r"expected the source tickets or tickets-de, or a file ending"
     ) as caught:
         load_dataset(source)
     assert repr(source) in str(caught.value)
