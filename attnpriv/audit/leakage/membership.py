@@ -193,6 +193,8 @@ def _positive_control(features: Floats, classes: int, seed: int) -> Control:
     if half < 2:
         raise InputError(f"expected at least 4 feature rows, got {len(features)}")
     labels = np.random.default_rng([seed, 3]).integers(0, classes, len(rows))
+    if len({*labels[:half]}) == 1:  # few rows may draw one class, of which nothing can be learned
+        labels[0] = (labels[0] + 1) % classes
     scaled = StandardScaler().fit_transform(features[rows])
     network = _overfit(scaled[:half], labels[:half], seed)
     probabilities = np.zeros((len(rows), classes))

@@ -7,6 +7,7 @@ import pytest
 
 from attnpriv.audit.leakage.membership import (
     FPRS,
+    _positive_control,
     _tpr_at,
     _verdict,
     membership,
@@ -31,6 +32,12 @@ def test_a_leak_is_found_and_both_controls_pass() -> None:
     assert result.valid
     assert result.verdict.startswith("LEAK FOUND")
     assert (result.auc.low or 0) > 0.5
+
+
+def test_a_control_on_few_rows_always_has_two_classes_to_learn() -> None:
+    """Of four rows, two are fitted, and they draw the same of two labels every second time."""
+    for seed in range(8):
+        assert 0 <= _positive_control(FEATURES[:4], 2, seed).measured <= 1
 
 
 def test_no_leak_is_not_called_private() -> None:
