@@ -126,7 +126,14 @@ def serve() -> Iterator[Serve]:
 
 @contextmanager
 def serving(core: Core) -> Iterator[grpc.Channel]:
-    """A real server on a free port, in an event loop of its own thread."""
+    """A channel to a real server."""
+    with listening(core) as target, grpc.insecure_channel(target) as channel:
+        yield channel
+
+
+@contextmanager
+def listening(core: Core) -> Iterator[str]:
+    """The address of a real server on a free port, in an event loop of its own thread."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -141,11 +148,10 @@ def serving(core: Core) -> Iterator[grpc.Channel]:
 
     try:
         server = run(start())
-        with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-            try:
-                yield channel
-            finally:
-                run(server.stop(grace=30))
+        try:
+            yield f"127.0.0.1:{server.port}"
+        finally:
+            run(server.stop(grace=30))
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
