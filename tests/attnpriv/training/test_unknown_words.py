@@ -102,6 +102,9 @@ def test_a_warning_is_shown_and_its_figures_are_in_no_file(
         assert b"cannot tell apart" not in path.read_bytes()
     evaluated = command("evaluate", out, "--data", file, "--all-rows")
     assert "warning: run cannot read all of the texts of mail: " in evaluated.err
+    audited = command("audit", out, "--data", file, "--out", file / "no folder")
+    assert audited.code == 2  # after the warning
+    assert "warning: run cannot read all of the texts of mail: " in audited.err
     known = write(mixed(0), tmp_path / "known.tsv")
     assert "cannot read" not in command("evaluate", out, "--data", known, "--all-rows").err
 
