@@ -19,6 +19,7 @@ from attnpriv.command import run_command
 from attnpriv.errors import InputError
 from attnpriv_server.access import Access, new_token
 from attnpriv_server.address import Address
+from attnpriv_server.budget.command import budget_app
 from attnpriv_server.cores import usable_cores
 from attnpriv_server.policy import Limits, Policies, load_limits, load_policies
 from attnpriv_server.queueing import Batching
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import grpc
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(budget_app, name="budget")
 
 # A thread that waits for the interpreter asks for it back after this long, in place of 5 ms: each
 # step of a forward pass would otherwise wait that long behind the event loop.

@@ -46,6 +46,7 @@ OTHER = "other"
 CODES = frozenset({"OK", "UNKNOWN", *(code.value for code in Code)})
 FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE"})
 LANES = frozenset({"predict", "explain"})
+CHARGES = frozenset({"charged", "repeated", "exhausted", "conflict", "unit", "store"})
 DROP_REASONS = frozenset({"deadline", "cancelled", "failed"})
 
 # A small batch takes milliseconds, an explanation seconds, and a queue may be longer still.
@@ -129,6 +130,12 @@ class Telemetry:
     def watch_queue(self, lane: str, rows: Callable[[], int]) -> None:
         """Ask ``rows`` how many rows wait whenever the metrics are read."""
         self._metrics.queue_rows.labels(_known(lane, LANES)).set_function(rows)
+
+    def charge_finished(self, outcome: str, seconds: float) -> None:
+        """Count a charge to a privacy budget by one of ``CHARGES``, never by whose budget it is."""
+        outcome = _known(outcome, CHARGES)
+        self._metrics.budget_charges.labels(outcome).inc()
+        self._metrics.budget_charge_seconds.labels(outcome).observe(seconds)
 
     def worker_died(self) -> None:
         """Count a worker process that ended without being told to."""
@@ -229,6 +236,17 @@ class _Metrics:
             "batch_tokens", "Tokens of a batch.", ["lane"], buckets=TOKENS, **ours
         )
         self.worker_deaths = Counter("worker_deaths", "Workers that died.", **ours)
+        # Budget
+        self.budget_charges = Counter(
+            "budget_charges", "Charges to privacy budgets.", ["outcome"], **ours
+        )
+        self.budget_charge_seconds = Histogram(
+            "budget_charge_seconds",
+            "Time until a charge is durable or refused.",
+            ["outcome"],
+            buckets=SECONDS,
+            **ours,
+        )
         # Models
         self.models_loaded = Gauge("models_loaded", "Model versions in memory.", **ours)
         self.memory_bytes = Gauge(

@@ -1,0 +1,1 @@
+"""Versions of the budget store's tables, for Alembic."""
