@@ -210,6 +210,7 @@ def all_metrics() -> list[Metric]:
     telemetry.model_loaded("mail", "1", 2.0, 4096)
     telemetry.load_failed("mail")
     telemetry.look_failed()
+    telemetry.charge_finished("charged", 0.5)
     return list(telemetry.registry.collect())
 
 

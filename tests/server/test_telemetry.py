@@ -122,6 +122,16 @@ def test_an_unloaded_model_leaves_no_memory_behind(telemetry) -> None:
     assert value(telemetry, "model_load_failures_total", model="mail") == 1
 
 
+def test_charges_are_counted_by_outcome(telemetry) -> None:
+    telemetry.charge_finished("charged", 0.25)
+    telemetry.charge_finished("exhausted", 0.5)
+    telemetry.charge_finished("exhausted", 0.5)
+
+    assert value(telemetry, "budget_charges_total", outcome="charged") == 1
+    assert value(telemetry, "budget_charges_total", outcome="exhausted") == 2
+    assert value(telemetry, "budget_charge_seconds_sum", outcome="exhausted") == 1
+
+
 def test_servers_in_one_process_count_apart(telemetry) -> None:
     other = Telemetry([METHOD])
     telemetry.call_finished(METHOD, "OK", 0.5)
@@ -144,6 +154,7 @@ def everything_made_up(telemetry: Telemetry, text: str) -> None:
     telemetry.waited(text, 0.5)
     telemetry.refused(text)
     telemetry.dropped(text, text)
+    telemetry.charge_finished(text, 0.5)
     metadata = {"authorization": text, "tracestate": f"a={text}", "baggage": f"b={text}"}
     with telemetry.span(f"/{text}/Method", metadata | {"traceparent": TRACEPARENT}, model=text):
         telemetry.call_finished(METHOD, text, 0.5)

@@ -43,13 +43,13 @@ class Budget:
         self._clock = clock
 
     @classmethod
-    def open(cls, url: str, telemetry: Telemetry) -> Budget:
+    def open(cls, url: str, telemetry: Telemetry, clock: Callable[[], float] = time.time) -> Budget:
         """The budget in the database that a URL names, which is made if need be.
 
         Raises:
             InputError: it cannot be used.
         """
-        return cls(Store(open_database(url, create=True)), telemetry)
+        return cls(Store(open_database(url, create=True)), telemetry, clock)
 
     def close(self) -> None:
         """Finish the transaction under way, and close the store."""

@@ -14,7 +14,7 @@ from tests.server.budget.postgres import PostgresServer, fast_folder
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    server = PostgresServer()
+    server = PostgresServer(fast_folder())
     yield server
     server.close()
 

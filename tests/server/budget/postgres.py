@@ -28,10 +28,13 @@ class PostgresServer:
     The package's own way to start it wants to own the machine's user directory and stops servers
     that it finds; of the package only the binaries are used, copied to where nobody in particular
     may read them if the tests run as root.
+
+    Args:
+        parent: of its folder; every user must be able to reach it.
     """
 
-    def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="attnpriv-postgres-", dir=fast_folder()))
+    def __init__(self, parent: Path) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="attnpriv-postgres-", dir=parent))
         self._data = self._folder / "data"
         self._as = {"user": NOBODY, "group": NOBODY} if os.geteuid() == 0 else {}
         self._programs = self._binaries()
