@@ -34,32 +34,33 @@ class CuttingProxy:
         self._thread.join()
 
     def _accept(self) -> None:
-        passing = []
+        connections = []
         while True:
             try:
                 client, _ = self._listening.accept()
             except OSError:
                 break
-            server = socket.create_connection(self._target)
-            for source, sink in ((client, server), (server, client)):
-                thread = threading.Thread(target=self._pass, args=(source, sink, sink is server))
-                thread.start()
-                passing.append(thread)
-        for thread in passing:
-            thread.join()
+            connections.append(threading.Thread(target=self._connect, args=(client,)))
+            connections[-1].start()
+        for connection in connections:
+            connection.join()
 
-    def _pass(self, source: socket.socket, sink: socket.socket, to_server: bool) -> None:
+    def _connect(self, client: socket.socket) -> None:
+        with client, socket.create_connection(self._target) as server:
+            back = threading.Thread(target=self._pass, args=(server, client, False))
+            back.start()
+            self._pass(client, server, True)
+            back.join()
+
+    def _pass(self, source: socket.socket, sink: socket.socket, may_cut: bool) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
-                cut = self._chance.random() if to_server and COMMIT in data else 1.0
+                cut = self._chance.random() if may_cut and COMMIT in data else 1.0
+                if cut >= self._share / 2:
+                    sink.sendall(data)
                 if cut < self._share:
                     self.cuts += 1
-                    if cut < self._share / 2:
-                        sink.sendall(data)
                     break
-                sink.sendall(data)
         for end in (source, sink):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-        if to_server:
-            source.close()

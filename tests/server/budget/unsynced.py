@@ -11,6 +11,7 @@ from __future__ import annotations
 import _sqlite3
 import ctypes as c
 import json
+import os
 import random
 import shutil
 import sqlite3
@@ -233,3 +234,5 @@ def _crash(
 
 if __name__ == "__main__":
     json.dump(main(**json.loads(sys.argv[1])), sys.stdout)
+    sys.stdout.flush()
+    os._exit(0)  # connections that end later would call functions that are gone
