@@ -78,18 +78,21 @@ def find_words(documents: Documents, document: int) -> list[Entity]:
     """The words between white space that hold no sensitive token, each mention for itself."""
     text = documents.data.texts[document]
     found = []
-    for run, start, end in _runs(documents.encodings[document].places):
+    for run, start, end in _runs(documents.encodings[document].places, text):
         alone = text[start - 1 : start].strip() == "" == text[end : end + 1].strip()
         if alone and not documents.sensitive[document][run].any():
             found.append(Entity(WORD, text[start:end], (start,), tuple(run), len(run)))
     return found
 
 
-def _runs(places: Sequence[Place | None]) -> list[tuple[list[int], int, int]]:
-    """Tokens with nothing between them: their positions, their first character and their end."""
+def _runs(places: Sequence[Place | None], text: str) -> list[tuple[list[int], int, int]]:
+    """Tokens with nothing between them: their positions, their first character and their end.
+
+    Some tokenisers have tokens for white space, which part words as white space does.
+    """
     runs: list[tuple[list[int], int, int]] = []
     for token, place in enumerate(places):
-        if place is None:
+        if place is None or text[slice(*place)].isspace():
             continue
         start, end = place
         if runs and start <= runs[-1][2]:

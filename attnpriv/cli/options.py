@@ -123,7 +123,8 @@ Encoder = Annotated[
     str | None,
     typer.Option(
         help="The encoder to start from: scratch (small, with random weights), minilm "
-        "(pretrained), or a folder with a pretrained BERT or MPNet.",
+        "(pretrained), or a folder with a pretrained BERT, RoBERTa, XLM-RoBERTa, DistilBERT or "
+        "MPNet.",
         show_default="scratch",
         rich_help_panel=MODEL,
     ),

@@ -11,23 +11,18 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import tokenizers
 from numpy.typing import NDArray
-from tokenizers import Regex, models, pre_tokenizers
+from tokenizers import Regex, pre_tokenizers
 
 from attnpriv.data.spans import sensitive_tokens
 from attnpriv.errors import InputError
 from attnpriv.modality import Place
 from attnpriv.spans import Span
 
-# The tokens that pad a batch, begin a text and end it.
-BERT_TOKENS = ("[PAD]", "[CLS]", "[SEP]")
-MPNET_TOKENS = ("<pad>", "<s>", "</s>")
-ADDED = BERT_TOKENS[1:]  # the names that users see for the two special tokens of any tokeniser
+ADDED = ("[CLS]", "[SEP]")  # what users see for the two special tokens of any tokeniser
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +32,8 @@ class Encoding:
     Attributes:
         ids: the special token that begins a text, such as [CLS], the tokens, and the special token
             that ends it.
-        places: the ``(start, end)`` of each id in characters of the original text; None for the two
-            special tokens, which the model added.
+        places: the ``(start, end)`` of each id in characters of the original text, which several
+            may share; None for the two special tokens, which the model added.
     """
 
     ids: tuple[int, ...]
@@ -117,14 +112,14 @@ class HashTokenizer:
 
     def encode(self, text: str, max_length: int) -> Encoding:
         """Tokenise one text; see ``Tokenizer``."""
-        room = _room_for_tokens(max_length)
-        _check_unicode(text)
+        room = room_for_tokens(max_length)
+        check_unicode(text)
         pieces = _first_pieces(text, room)
         ids = [
             self._id(piece, _continues(previous, end, piece, start))
             for (previous, (_, end)), (piece, (start, _)) in pairwise([("", (0, 0)), *pieces])
         ]
-        return _wrap(self._cls_id, ids, [place for _, place in pieces], self._sep_id)
+        return wrap(self._cls_id, ids, [place for _, place in pieces], self._sep_id)
 
     def encode_batch(self, texts: Sequence[str], max_length: int) -> list[Encoding]:
         """Tokenise many texts; see ``Tokenizer``."""
@@ -135,87 +130,6 @@ class HashTokenizer:
         key = ("##" if continues else "") + normal
         number = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")
         return self._first_free_id + number % (self.vocab_size - self._first_free_id)
-
-
-class WordPieceTokenizer:
-    """The public WordPiece vocabulary of a pretrained encoder, read from its tokenizer.json.
-
-    Literal ``[SEP]``, ``[PAD]`` and the like inside a text are ordinary characters, so that no
-    text can forge a special token; here this differs from the default of ``transformers``.
-    """
-
-    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        tokenizer.encode_special_tokens = True
-        self._tokenizer = tokenizer
-        self.vocab_size: int = tokenizer.get_vocab_size()
-        self.unknown_id: int | None = tokenizer.token_to_id(tokenizer.model.unk_token)
-        # MPNet's vocabulary has BERT's special tokens too, as words like others.
-        special = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-        names = MPNET_TOKENS if special.issuperset(MPNET_TOKENS) else BERT_TOKENS
-        self.pad_id, self._cls_id, self._sep_id = map(self._special_id, names)
-
-    @classmethod
-    def from_file(cls, path: str | Path) -> WordPieceTokenizer:
-        """Read a Hugging Face tokenizer.json.
-
-        Raises:
-            InputError: the file is missing, or as ``from_bytes``.
-        """
-        try:
-            content = Path(path).read_bytes()
-        except OSError as error:
-            raise InputError(f"expected a tokenizer.json at {path}: {error.strerror}") from error
-        return cls.from_bytes(content, path)
-
-    @classmethod
-    def from_bytes(cls, content: bytes, source: str | Path) -> WordPieceTokenizer:
-        """Read the content of a Hugging Face tokenizer.json; ``source`` is for messages.
-
-        Raises:
-            InputError: it is not a tokeniser or not WordPiece, it lacks one of [PAD], [CLS] and
-                [SEP] (unless it has <pad>, <s> and </s>), or it has no token for unknown words.
-        """
-        try:
-            tokenizer = tokenizers.Tokenizer.from_buffer(content)
-        except Exception as error:  # the library raises nothing more specific
-            raise InputError(f"expected a tokenizer.json at {source}: {error}") from error
-        if not isinstance(tokenizer.model, models.WordPiece):
-            kind = type(tokenizer.model).__name__
-            raise InputError(f"expected a WordPiece tokenizer at {source}, got {kind}")
-        made = cls(tokenizer)
-        if made.unknown_id is None:
-            raise InputError(f"expected a token for unknown words in {source}, got none")
-        return made
-
-    @property
-    def largest_id(self) -> int:
-        """The largest id that a text may produce."""
-        return max(self._tokenizer.get_vocab().values())
-
-    def encode(self, text: str, max_length: int) -> Encoding:
-        """Tokenise one text; see ``Tokenizer``."""
-        room = _room_for_tokens(max_length)
-        _check_unicode(text)
-        return self._cut(self._tokenizer.encode(text, add_special_tokens=False), room)
-
-    def encode_batch(self, texts: Sequence[str], max_length: int) -> list[Encoding]:
-        """Tokenise many texts on all cores; see ``Tokenizer``."""
-        room = _room_for_tokens(max_length)
-        for text in texts:
-            _check_unicode(text)
-        found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [self._cut(each, room) for each in found]
-
-    def _cut(self, found: tokenizers.Encoding, room: int) -> Encoding:
-        return _wrap(self._cls_id, found.ids[:room], found.offsets[:room], self._sep_id)
-
-    def _special_id(self, token: str) -> int:
-        token_id = self._tokenizer.token_to_id(token)
-        if token_id is None:
-            raise InputError(f"expected a tokenizer with the token {token}, got one without it")
-        return int(token_id)
 
 
 _PIECES = pre_tokenizers.Split(
@@ -246,19 +160,21 @@ def _continues(previous: str, previous_end: int, piece: str, start: int) -> bool
     )
 
 
-def _room_for_tokens(max_length: int) -> int:
+def room_for_tokens(max_length: int) -> int:
+    """How many tokens fit between the two special ones; raises InputError if not even these do."""
     if max_length < 2:
         raise InputError(f"expected max_length >= 2, got {max_length}")
     return max_length - 2
 
 
-def _check_unicode(text: str) -> None:
-    """Refuse lone surrogates, for which the library has unclear errors of its own."""
+def check_unicode(text: str) -> None:
+    """Raise InputError for lone surrogates, for which ``tokenizers`` has unclear errors."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise InputError(f"the text is not valid Unicode at character {error.start}") from None
 
 
-def _wrap(cls_id: int, ids: Sequence[int], places: Sequence[Place], sep_id: int) -> Encoding:
+def wrap(cls_id: int, ids: Sequence[int], places: Sequence[Place], sep_id: int) -> Encoding:
+    """Tokens and their places between the two special ones."""
     return Encoding((cls_id, *ids, sep_id), (None, *places, None))

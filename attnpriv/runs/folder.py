@@ -32,10 +32,11 @@ import safetensors.torch
 from safetensors import SafetensorError
 
 from attnpriv.config import ModelConfig
+from attnpriv.data.pretrained import PretrainedTokenizer
 from attnpriv.data.records import Dataset
 from attnpriv.data.splits import Split, split_rows, tells_rows_apart
 from attnpriv.data.text import Text
-from attnpriv.data.tokenisation import HashTokenizer, Tokenizer, WordPieceTokenizer
+from attnpriv.data.tokenisation import HashTokenizer, Tokenizer
 from attnpriv.errors import InputError, RunFolderError
 from attnpriv.models.text import TextClassifier
 from attnpriv.replacing import replace_file, sync_folder
@@ -278,9 +279,8 @@ def _check_label_names(names: Any, classes: int) -> tuple[str, ...]:
 def _build_tokenizer(vocabulary: bytes | None, vocab_size: int) -> Tokenizer:
     if vocabulary is None:
         return HashTokenizer(vocab_size)
-    tokenizer = WordPieceTokenizer.from_bytes(vocabulary, TOKENIZER)
-    if tokenizer.largest_id >= vocab_size:
-        raise InputError(f"expected token ids below {vocab_size}, got {tokenizer.largest_id}")
+    tokenizer = PretrainedTokenizer.from_bytes(vocabulary, TOKENIZER)
+    tokenizer.check_ids(vocab_size)
     return tokenizer
 
 

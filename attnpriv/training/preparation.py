@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from attnpriv.config import AttentionConfig, ModelConfig, Pooling, TrainConfig, parse_trainable
+from attnpriv.data.pretrained import PretrainedTokenizer
 from attnpriv.data.text import Text
-from attnpriv.data.tokenisation import Encoding, HashTokenizer, Tokenizer, WordPieceTokenizer
+from attnpriv.data.tokenisation import Encoding, HashTokenizer, Tokenizer
 from attnpriv.data.unknown import NOTICEABLE, unknown_in
 from attnpriv.errors import InputError
 from attnpriv.models.pretrained import encoder_folder, load_pretrained
@@ -101,7 +102,9 @@ def build_classifier(
     folder = encoder_folder(encoder)
     model = load_pretrained(folder, num_labels, attention, pooling)
     file = folder / TOKENIZER
-    return Classifier(model, WordPieceTokenizer.from_file(file), file)
+    tokenizer = PretrainedTokenizer.from_file(file)
+    tokenizer.check_ids(model.config.vocab_size)
+    return Classifier(model, tokenizer, file)
 
 
 def check_known(

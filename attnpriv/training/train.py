@@ -63,8 +63,8 @@ def train(
         attention: hardening of every layer.
         config: how to fit.
         privacy: the target, or None for training without privacy, which the card then says.
-        encoder: ``scratch`` (the default), ``minilm`` or a folder in Hugging Face layout with BERT
-            or MPNet.
+        encoder: ``scratch`` (the default), ``minilm`` or a folder in Hugging Face layout with BERT,
+            RoBERTa, XLM-RoBERTa, DistilBERT or MPNet.
         pooling: how token vectors become one text vector; by default, by ``layers``.
         share_layers: the layers of an encoder from scratch apply one block.
         distil_from: the run folder of a teacher that was trained on the same rows. The model has

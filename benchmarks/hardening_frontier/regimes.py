@@ -18,7 +18,7 @@ from torch import Tensor
 
 from attnpriv.audit.statistics import Floats
 from attnpriv.config import AttentionConfig, ModelConfig, Precision, PrivacyConfig, TrainConfig
-from attnpriv.data import Encoding, HashTokenizer, Tokenizer, WordPieceTokenizer
+from attnpriv.data import Encoding, HashTokenizer, PretrainedTokenizer, Tokenizer
 from attnpriv.data.text import Text
 from attnpriv.models.pretrained import encoder_folder, load_pretrained
 from attnpriv.models.text import TextClassifier, pooled_features
@@ -229,7 +229,7 @@ def _encodings(dataset: str, encoder: str) -> tuple[Encoding, ...]:
 def _tokenizer(encoder: str) -> Tokenizer:
     if encoder == "scratch":
         return HashTokenizer(SCRATCH["vocab_size"])
-    return WordPieceTokenizer.from_file(encoder_folder(encoder) / TOKENIZER)
+    return PretrainedTokenizer.from_file(encoder_folder(encoder) / TOKENIZER)
 
 
 @torch.no_grad()

