@@ -17,11 +17,14 @@ What the formulas do not say:
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from collections.abc import Iterable
 from numbers import Integral
 
 from attnpriv.errors import InputError
 
 LARGEST_COUNT = 2**53  # of keys; up to here a float holds every whole number
+MOST_KEYS = 10**6  # where a formula is a maximum over k terms
 
 
 def weight_bounds(c: float, tau: float, n: int) -> tuple[float, float]:
@@ -111,6 +114,45 @@ def single_logit_total_variation_bound(c: float, tau: float) -> float:
     return math.tanh(_scaled(c, tau) / 2)
 
 
+def span_total_variation_bound(c: float, tau: float, n: int, k: int) -> float:
+    """Largest total variation between two rows of which only k given logits differ.
+
+    Claim: with ``a = e^x``, ``m = n - k`` and t of the k logits rising while the other ``s = k - t``
+    fall, the largest over t from ⌈k/2⌉ to k of ``(a-1)·t·(s(a+1)+B) / ((ta+s+B)(sa+t+B))``, for two
+    inputs with the same n and the same k keys; attained. B is the total ``e^(z/τ)`` of the other keys, in
+    units of its least value for one key: the number in ``[m, am]`` that is nearest to
+    ``√a·(t-s) - s(a+1)``.
+    Condition: only these logits change, which is so in the first layer for a query outside the k
+    tokens, if each token enters it by itself. The clip is ``clamp``, ``tanh`` or ``norm``.
+    Not covered: the clip ``relative``, under which a logit that becomes the largest moves others;
+    later layers, where one token moves every logit. There only ``total_variation_bound`` holds.
+    Source: derived here; the tests compare it with all vertices.
+
+    >>> round(span_total_variation_bound(2.0, 2.0, 32, 4), 5)
+    0.38852
+    >>> span_total_variation_bound(2.0, 2.0, 32, 0)
+    0.0
+
+    Raises:
+        InputError: c < 0, tau <= 0, n outside [1, 1,000,000], or k outside [0, n].
+    """
+    root = math.exp(-_scaled(c, tau))
+    _check_count("n", n, 1, MOST_KEYS)
+    _check_count("k", k, 0, n)
+    if root == 0:  # without a clip one logit is enough to move the whole mass
+        return 1.0 if k and n > 1 else 0.0
+    return max((_variation(root, n - k, t, k - t) for t in range((k + 1) // 2, k + 1)), default=0.0)
+
+
+def _variation(root: float, others: int, rising: int, falling: int) -> float:
+    """One term of ``span_total_variation_bound``, everything divided by a; root is 1/√a."""
+    inverse = root * root
+    stationary = root * (rising - falling) - falling * (1 + inverse)
+    rest = min(max(stationary, others * inverse), others)
+    moved = (1 - inverse) * rising * (falling * (1 + inverse) + rest)
+    return moved / ((rising + falling * inverse + rest) * (falling + rising * inverse + rest))
+
+
 def output_change_bound(c: float, tau: float, value_diameter: float) -> float:
     """Largest L2 change of one head's output while its values stay the same.
 
@@ -183,6 +225,40 @@ def selection_rho(c: float, tau: float) -> float:
     return bounded_range * bounded_range / 8  # a power would raise where this gives infinity
 
 
+def span_selection_epsilon(c: float, tau: float, n: int, k: int) -> float:
+    """The ε of drawing one key index from a row of which only k given logits can change.
+
+    Claim: ``x + ln((1+(k-1)e^x+B)/(e^x+k-1+B))`` as pure differential privacy, with ``B = n - k``
+    for k >= 2 and ``B = (n-1)e^x`` for k = 1; attained. It is 0 for k = 0, and that of
+    ``selection_epsilon`` for k = n.
+    Condition and what is not covered: as ``span_total_variation_bound``. Showing the weights
+    themselves is not covered either.
+    Source: the exponential mechanism (McSherry and Talwar 2007); the tests compare the formula with
+    all vertices.
+
+    >>> round(span_selection_epsilon(2.0, 2.0, 32, 4), 5)
+    2.28733
+    >>> round(span_selection_epsilon(2.0, 2.0, 32, 1), 5)
+    1.97261
+
+    Raises:
+        InputError: c < 0, tau <= 0, n < 1, or k outside [0, n].
+    """
+    inverse = _inverse_ratio(c, tau)
+    _check_count("n", n, 1)
+    _check_count("k", k, 0, n)
+    if k == 0 or n == 1:
+        return 0.0
+    exponent = 2 * _scaled(c, tau)
+    if k == 1:
+        return exponent + math.log((inverse + (n - 1)) / n)
+    others = n - k
+    # Both divided by a: in this form nothing overflows.
+    return exponent + math.log(
+        (inverse + (k - 1) + others * inverse) / (1 + (k - 1 + others) * inverse)
+    )
+
+
 def row_release_scale(c: float, tau: float, epsilon: float) -> float:
     """The scale of the Laplace noise on each entry that makes releasing one row pure ε-DP.
 
@@ -199,6 +275,70 @@ def row_release_scale(c: float, tau: float, epsilon: float) -> float:
     if not epsilon > 0:
         raise InputError(f"expected epsilon > 0, got {epsilon}")
     return 2 * total_variation_bound(c, tau) / epsilon
+
+
+def gate_lift_bound(c: float, tau: float, n: int, k: int) -> float:
+    """Largest ratio of the mass of k sigmoid gates, normalised over n positions, to the share k/n.
+
+    Claim: ``n/(k+(n-k)e^(-c/τ))`` for gates ``σ(z/τ)`` whose z is clipped to [-c, c]; attained. Two
+    such gates differ by a factor of at most ``e^(c/τ)``, where two softmax weights of one row can
+    differ by ``e^(2c/τ)``.
+    Not covered: what the gates multiply, which is unbounded; the receptive field, by which a deep
+    position sees its neighbours; gates on top of gates, whose largest ratios multiply.
+    Source: gates of squeeze-and-excitation (arXiv:1709.01507) and CBAM (arXiv:1807.06521).
+
+    >>> round(gate_lift_bound(2.0, 2.0, 32, 4), 4)
+    2.2377
+
+    Raises:
+        InputError: c < 0, tau <= 0, n < 1, or k outside [1, n].
+    """
+    return lift_bound(_scaled(c, tau), 2.0, n, k)
+
+
+def substitution_radius(contributions: Iterable[float], smallest: float) -> int:
+    """How many tokens anyone can substitute without changing which of two classes is ahead.
+
+    Setting: one query that does not depend on the text pools the tokens, and each token's logit s
+    and value v depend on that token alone. Then the class is ahead of the other one exactly if
+    ``Σ u_i > 0``, where ``u_i = e^{s_i}·(g·v_i + b)`` is the contribution of token i, and g and b
+    are the differences of the two classes' vectors and biases.
+    Claim: the radius is the largest m for which ``Σ u_i - (the m largest u_i) + m·smallest > 0``.
+    The class stays ahead under every substitution of at most m tokens, at any places and by any
+    tokens of the vocabulary, and m + 1 substitutions can end that. It is 0 where the class is not
+    ahead to begin with, and the number of tokens where no substitution suffices.
+    With more than two classes take the smallest radius over the others.
+    Condition: ``smallest`` is at most every u of the vocabulary. It does not depend on the place:
+    where positions enter s or v, take the smallest over them too, and the radius is a lower bound.
+    Not covered: contextual states, where one token moves the logits and values of others;
+    normalisation after the pooling; inserted and deleted tokens; rounding in the contributions.
+    (Their sum is rounded only once here, which keeps its sign.)
+    Source: derived here; the tests compare it with an exhaustive search.
+
+    >>> substitution_radius([2.0, 1.0, 0.5], smallest=-1.0)
+    1
+
+    Args:
+        contributions: u_i of each token of the text.
+        smallest: min u over the vocabulary.
+
+    Raises:
+        InputError: one of the numbers is not finite.
+    """
+    ordered = sorted(map(float, contributions), reverse=True)
+    for number in (*ordered, smallest):
+        if not math.isfinite(number):
+            raise InputError(f"expected finite contributions, got {number}")
+
+    def margin(substituted: int) -> float:
+        # Nobody substitutes a token that is below the smallest already.
+        replaced = [min(u, smallest) for u in ordered[:substituted]]
+        return math.fsum(replaced + ordered[substituted:])
+
+    # The margin falls with each substitution, so the first of 1..n that is not positive is found by
+    # bisection.
+    broken = bisect_left(range(1, len(ordered) + 1), True, key=lambda m: margin(m) <= 0)
+    return broken if ordered and margin(0) > 0 else 0
 
 
 def clip_radius(c: float, head_dim: int) -> float:

@@ -98,6 +98,189 @@ def test_row_release_scale_covers_the_l1_distance_of_any_two_rows(
     assert largest / g.row_release_scale(c, tau, 0.7) <= 0.7 * (1 + 1e-12)
 
 
+def test_values_of_the_span_bounds_and_of_the_gates() -> None:
+    assert g.span_total_variation_bound(2.0, 2.0, 32, 4) == pytest.approx(0.38852, abs=5e-6)
+    assert g.span_selection_epsilon(2.0, 2.0, 32, 4) == pytest.approx(2.28733, abs=5e-6)
+    assert g.gate_lift_bound(2.0, 2.0, 32, 4) == pytest.approx(2.2377, abs=5e-5)
+
+
+SPAN_GRID = [
+    (ratio, n, k)
+    for ratio in (0.05, 0.5, 1.0, 3.0)
+    for n in (1, 2, 3, 4, 5, 6, 7)
+    for k in range(1, min(n, 4) + 1)
+]
+
+
+def span_rows(
+    ratio: float, k: int, rest: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rows at all vertices of k logits: their k weights [rest, 2^k, k], and the other keys' sum."""
+    powers = np.exp(np.array(list(itertools.product((-ratio, ratio), repeat=k))))
+    totals = powers.sum(-1)[None] + rest[:, None]
+    return powers[None] / totals[..., None], rest[:, None] / totals
+
+
+@pytest.mark.every_pair
+@pytest.mark.parametrize(("ratio", "n", "k"), SPAN_GRID)
+def test_span_total_variation_is_the_largest_over_all_vertices(
+    ratio: float, n: int, k: int
+) -> None:
+    # The keys that stay matter only by the sum of their powers: each keeps its share of what is
+    # left. The sum need not be at a vertex, so it takes a grid, finer than the tolerance.
+    rest = np.geomspace((n - k) * math.exp(-ratio), (n - k) * math.exp(ratio), 1001) if n > k else 0
+    weights, others = span_rows(ratio, k, np.atleast_1d(rest).astype(float))
+    distances = np.abs(weights[:, :, None] - weights[:, None]).sum(-1)
+    largest = ((distances + np.abs(others[:, :, None] - others[:, None])) / 2).max()
+    bound = g.span_total_variation_bound(ratio, 1.0, n, k)
+    assert largest <= bound * (1 + 1e-12)
+    assert largest == pytest.approx(bound, rel=1e-5)
+
+
+@pytest.mark.every_pair
+@pytest.mark.parametrize(("ratio", "n", "k"), [cell for cell in SPAN_GRID if cell[1] <= 6])
+def test_span_selection_epsilon_is_the_largest_over_all_vertices(
+    ratio: float, n: int, k: int
+) -> None:
+    rows = vertex_rows(ratio, 1.0, n)
+    # The first n - k logits stay: the rows that share them are next to each other.
+    logarithms = np.log(rows).reshape(2 ** (n - k), 2**k, n)
+    largest = (logarithms.max(1) - logarithms.min(1)).max()
+    assert g.span_selection_epsilon(ratio, 1.0, n, k) == pytest.approx(
+        largest, rel=1e-12, abs=1e-15
+    )
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_no_ascent_from_random_logits_exceeds_the_span_bounds(k: int) -> None:
+    n, ratio = 6, 1.0
+    rng = np.random.default_rng(k)
+    variation = g.span_total_variation_bound(ratio, 1.0, n, k)
+    epsilon = g.span_selection_epsilon(ratio, 1.0, n, k)
+    logits = rng.uniform(-ratio, ratio, (500, 2, n))
+    logits[:, 1, k:] = logits[:, 0, k:]
+    best = np.zeros((2, 500))
+    for step in range(300):  # coordinates are moved at random, and stay where they made it worse
+        moved = np.clip(logits + rng.normal(0, 1 / (1 + step / 30), logits.shape), -ratio, ratio)
+        moved = np.where(rng.random(logits.shape) < 0.5, moved, logits)
+        moved[:, 1, k:] = moved[:, 0, k:]
+        rows = softmax(moved, 1.0)
+        found = np.array(
+            [
+                np.abs(rows[:, 0] - rows[:, 1]).sum(-1) / 2,
+                np.abs(np.log(rows[:, 0] / rows[:, 1])).max(-1),
+            ]
+        )
+        objective = step % 2
+        better = found[objective] > best[objective]
+        logits[better] = moved[better]
+        best = np.maximum(best, found)
+    assert best[0].max() <= variation * (1 + 1e-12)
+    assert best[1].max() <= epsilon * (1 + 1e-12)
+    assert best[0].max() >= 0.9 * variation
+    assert best[1].max() >= 0.9 * epsilon
+
+
+def test_span_bounds_of_all_keys_are_those_of_any_change() -> None:
+    for ratio, n in itertools.product((0.1, 1.0, 4.0), (1, 2, 3, 8, 33)):
+        variation = g.span_total_variation_bound(ratio, 1.0, n, n)
+        assert variation <= g.total_variation_bound(ratio, 1.0) * (1 + 1e-12)
+        if n % 2 == 0:
+            assert variation == pytest.approx(g.total_variation_bound(ratio, 1.0), rel=1e-12)
+        epsilon = g.span_selection_epsilon(ratio, 1.0, n, n)
+        assert epsilon == pytest.approx(g.selection_epsilon(ratio, 1.0, n), rel=1e-12)
+
+
+def test_span_bounds_grow_with_the_clip_and_with_the_number_of_sensitive_keys() -> None:
+    for bound, n in itertools.product(
+        (g.span_total_variation_bound, g.span_selection_epsilon), (2, 5, 32)
+    ):
+        table = [[bound(c, 1.0, n, k) for k in range(n + 1)] for c in (0.01, 0.1, 1, 3, 10, 1000)]
+        assert (np.diff(table, axis=0) >= -1e-9).all()
+        assert (np.diff(table, axis=1) >= -1e-9).all()
+
+
+def test_one_sensitive_key_has_at_most_the_variation_of_one_logit() -> None:
+    for ratio, n in itertools.product((0.1, 1.0, 4.0), (2, 3, 8, 33)):
+        one = g.span_total_variation_bound(ratio, 1.0, n, 1)
+        bound = g.single_logit_total_variation_bound(ratio, 1.0)
+        assert one <= bound * (1 + 1e-12)
+    assert g.span_total_variation_bound(1.0, 1.0, 2, 1) == pytest.approx(math.tanh(0.5))
+
+
+def test_limits_of_the_span_bounds() -> None:
+    for c in (0.0, 1.0, 1e6, math.inf):
+        assert g.span_total_variation_bound(c, 1.0, 5, 0) == 0.0
+        assert g.span_selection_epsilon(c, 1.0, 5, 0) == 0.0
+        assert g.span_total_variation_bound(c, 1.0, 1, 1) == 0.0
+        assert g.span_selection_epsilon(c, 1.0, 1, 1) == 0.0
+    for k in (1, 2, 5):
+        assert g.span_total_variation_bound(0.0, 1.0, 5, k) == 0.0
+        assert g.span_selection_epsilon(0.0, 1.0, 5, k) == 0.0
+        assert g.span_total_variation_bound(math.inf, 1.0, 5, k) == 1.0
+        assert g.span_total_variation_bound(1e3, 1.0, 5, k) == pytest.approx(1.0)
+        assert g.span_selection_epsilon(math.inf, 1.0, 5, k) == math.inf
+
+
+@pytest.mark.every_pair
+@pytest.mark.parametrize(("c", "tau", "n"), GRID)
+def test_gate_lift_bound_is_the_largest_over_all_vertices(c: float, tau: float, n: int) -> None:
+    gates = 1 / (1 + np.exp(-np.array(list(itertools.product((-c, c), repeat=n))) / tau))
+    shares = gates / gates.sum(-1, keepdims=True)
+    for k in range(1, n + 1):
+        lift = shares[:, :k].sum(-1).max() * n / k
+        assert lift == pytest.approx(g.gate_lift_bound(c, tau, n, k), rel=1e-12)
+
+
+def substitutions_withstood(tokens: list[int], vocabulary: list[int]) -> int:
+    """The radius by trying every text that differs in 1, 2, ... tokens; integers are exact."""
+    if sum(tokens) <= 0:
+        return 0
+    for substituted in range(1, len(tokens) + 1):
+        for places in itertools.combinations(range(len(tokens)), substituted):
+            for words in itertools.product(vocabulary, repeat=substituted):
+                text = list(tokens)
+                for place, word in zip(places, words, strict=True):
+                    text[place] = word
+                if sum(text) <= 0:
+                    return substituted - 1
+    return len(tokens)
+
+
+def test_substitution_radius_is_that_of_an_exhaustive_search() -> None:
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(600):
+        # In small whole numbers many margins are exactly zero.
+        vocabulary = rng.integers(rng.integers(-6, 3), 7, 4).tolist()
+        tokens = rng.choice(vocabulary, rng.integers(0, 6)).tolist()
+        expected = substitutions_withstood(tokens, vocabulary)
+        assert g.substitution_radius(tokens, min(vocabulary)) == expected
+        found.append(expected)
+    assert set(found) == {0, 1, 2, 3, 4, 5}
+
+
+def test_substitution_radius_counts_only_what_the_vocabulary_can_lower() -> None:
+    # The text has a token that is below every word of the vocabulary: nobody substitutes it.
+    assert g.substitution_radius([5.0, -1.0], 0.0) == 0
+    assert g.substitution_radius([5.0, 3.0, -1.0], 0.0) == 1
+
+
+def test_substitution_radius_keeps_the_sign_of_sums_that_nearly_cancel() -> None:
+    tokens = [1e16, 1.0, -1e16, 1.0]
+    assert g.substitution_radius([*tokens, -1.0], -1e16) == 0
+    assert g.substitution_radius([1e16, 1.0, -1e16], -1e16) == 0
+    assert g.substitution_radius(tokens, 1.0) == 0
+    assert g.substitution_radius([], 1.0) == 0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_substitution_radius_refuses_numbers_that_are_not_finite(value: float) -> None:
+    for call in ([1.0, value], 0.0), ([1.0, 2.0], value):
+        with pytest.raises(InputError, match=f"expected finite contributions, got {value}"):
+            g.substitution_radius(*call)
+
+
 def test_output_change_bound_holds_for_random_values() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
@@ -133,6 +316,11 @@ def test_limits_no_clip_zero_clip_one_key_and_huge_clip() -> None:
         lambda: g.mass_bound(1, 1, 3, 4),
         lambda: g.mass_bound(1, 1, 3, -1),
         lambda: g.lift_bound(1, 1, 3, 0),
+        lambda: g.span_total_variation_bound(1, 1, 3, 4),
+        lambda: g.span_total_variation_bound(1, 1, 10**6 + 1, 4),
+        lambda: g.span_selection_epsilon(1, 1, 3, 4),
+        lambda: g.span_selection_epsilon(1, 1, 3, -1),
+        lambda: g.gate_lift_bound(1, 1, 3, 0),
         lambda: g.selection_epsilon(1, 1, 0),
         lambda: g.row_release_scale(1, 1, 0),
         lambda: g.output_change_bound(1, 1, -1),
@@ -150,6 +338,9 @@ FUNCTIONS: dict[Callable[..., object], tuple[float, ...]] = {
     g.lift_bound: (1.0, 1.0, 3, 2),
     g.total_variation_bound: (1.0, 1.0),
     g.single_logit_total_variation_bound: (1.0, 1.0),
+    g.span_total_variation_bound: (1.0, 1.0, 3, 2),
+    g.span_selection_epsilon: (1.0, 1.0, 3, 2),
+    g.gate_lift_bound: (1.0, 1.0, 3, 2),
     g.output_change_bound: (1.0, 1.0, 1.0),
     g.softmax_jacobian_bound: (1.0, 1.0, 3),
     g.selection_epsilon: (1.0, 1.0, 3),
@@ -161,7 +352,9 @@ FUNCTIONS: dict[Callable[..., object], tuple[float, ...]] = {
 
 def test_every_function_is_tried_with_values_out_of_range() -> None:
     public = {f for name, f in vars(g).items() if callable(f) and not name.startswith("_")}
-    assert {f for f in public if f.__module__ == g.__name__} == set(FUNCTIONS)
+    takes_contributions = {g.substitution_radius}  # any finite ones; it has tests of its own
+    ours = {f for f in public if f.__module__ == g.__name__}
+    assert ours == set(FUNCTIONS) | takes_contributions
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1, 0, 2.5, 1e300, 2**60])
