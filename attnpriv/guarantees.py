@@ -117,11 +117,11 @@ def single_logit_total_variation_bound(c: float, tau: float) -> float:
 def span_total_variation_bound(c: float, tau: float, n: int, k: int) -> float:
     """Largest total variation between two rows of which only k given logits differ.
 
-    Claim: with ``a = e^x``, ``m = n - k`` and t of the k logits rising while the other ``s = k - t``
-    fall, the largest over t from ⌈k/2⌉ to k of ``(a-1)·t·(s(a+1)+B) / ((ta+s+B)(sa+t+B))``, for two
-    inputs with the same n and the same k keys; attained. B is the total ``e^(z/τ)`` of the other keys, in
-    units of its least value for one key: the number in ``[m, am]`` that is nearest to
-    ``√a·(t-s) - s(a+1)``.
+    Claim: for two inputs with the same n and the same k keys, with ``a = e^x``, ``m = n - k`` and t
+    of the k logits rising while the other ``s = k - t`` fall, it is the largest over t from ⌈k/2⌉
+    to k of ``(a-1)·t·(s(a+1)+B) / ((ta+s+B)(sa+t+B))``; attained. B is the total ``e^(z/τ)`` of the
+    other keys, in units of its least value for one key: the number in ``[m, am]`` that is nearest
+    to ``√a·(t-s) - s(a+1)``.
     Condition: only these logits change, which is so in the first layer for a query outside the k
     tokens, if each token enters it by itself. The clip is ``clamp``, ``tanh`` or ``norm``.
     Not covered: the clip ``relative``, under which a logit that becomes the largest moves others;
