@@ -4,7 +4,8 @@
 
     AttnprivError
     └── InputError              the caller's input is wrong: one line, exit code 2
-        └── RunFolderError      a run folder is missing, incomplete or does not match its manifest
+        ├── RunFolderError      a run folder is missing, incomplete or does not match its manifest
+        └── DetectionError      a text cannot be searched for personal data
 
 Besides these, the system's own errors about a path escape, such as PermissionError; the commands
 treat them as bad input. Anything else that escapes is a defect of attnpriv. Messages name the value
@@ -26,3 +27,7 @@ class InputError(AttnprivError, ValueError):
 
 class RunFolderError(InputError):
     """A run folder is missing, incomplete, or differs from its manifest."""
+
+
+class DetectionError(InputError):
+    """A text cannot be searched for personal data, so that nothing of it may be shown."""

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from attnpriv.audit.subject import Progress, Rows, Spans
-from attnpriv.data.records import Dataset
+from attnpriv.data.records import Dataset, Span
 from attnpriv.sensitive import Detector, TypeQuality, span_quality
 
 GOLD = "gold spans"
+TOGETHER = 32  # texts that the detector takes at once
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,10 @@ def detect(
     if detector is None:
         return {}
     wanted = _all(rows) if data.spans is None else sorted(rows[0].held_out)
-    found = {}
-    for row in wanted:
-        found[row] = detector.detect(data.texts[row])
+    found: dict[int, tuple[Span, ...]] = {}
+    for start in range(0, len(wanted), TOGETHER):
+        some = wanted[start : start + TOGETHER]
+        found.update(zip(some, detector.detect_all([data.texts[row] for row in some]), strict=True))
         progress(len(found), len(wanted))
     return found
 

@@ -73,6 +73,7 @@ def audit(
             rich_help_panel=options.OUTPUT,
         ),
     ] = None,
+    detection: options.Detection = None,
     include_text: Annotated[
         bool,
         typer.Option(
@@ -95,10 +96,11 @@ def audit(
     from attnpriv.report.auditing import audit_into
     from attnpriv.report.writer import HTML_NAME, JSON_NAME
     from attnpriv.runs.folder import load_run
-    from attnpriv.sensitive import PresidioDetector
+    from attnpriv.sensitive import PresidioDetector, load_rules
 
     chosen = {"seed": seed} if documents is None else {"seed": seed, "documents": documents}
     limits = () if gates is None else read_gates(gates)
+    rules = None if detection is None else load_rules(detection)
     loaded = [load_run(path) for path in (run, *(against or []))]
     dataset = load_dataset(
         data,
@@ -119,7 +121,7 @@ def audit(
             out,
             loaded,
             dataset,
-            PresidioDetector(),
+            PresidioDetector(rules),
             AuditOptions.at(depth, **chosen),
             progress,
             resume=resume,

@@ -287,6 +287,14 @@ MicroBatchTokens = Annotated[
 RunOut = Annotated[
     Path, typer.Option("--out", help="The run folder to make.", rich_help_panel=OUTPUT)
 ]
+Detection = Annotated[
+    Path | None,
+    typer.Option(
+        help="TOML file: what counts as personal data beside what is found anyway "
+        "(docs/detection.md).",
+        rich_help_panel=DATA,
+    ),
+]
 Resume = Annotated[
     bool,
     typer.Option(

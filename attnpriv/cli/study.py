@@ -60,6 +60,7 @@ def study(
     batch_size: options.BatchSize = None,
     learning_rate: options.LearningRate = TrainConfig.learning_rate,
     head_learning_rate: options.HeadLearningRate = TrainConfig.head_learning_rate,
+    detection: options.Detection = None,
     out: Annotated[
         Path,
         typer.Option(
@@ -76,11 +77,12 @@ def study(
     hardened. The plain and the hardened ones have no ε: if the data is private, publish neither.
     """
     from attnpriv.audit.subject import AuditOptions
-    from attnpriv.sensitive import PresidioDetector
+    from attnpriv.sensitive import PresidioDetector, load_rules
     from attnpriv.study import WHOLE, Design, run_study
     from attnpriv.study.running import SETTINGS
     from attnpriv.study.writing import JSON_NAME
 
+    rules = None if detection is None else load_rules(detection)
     encoder = encoder or options.SCRATCH
     design = Design(
         attention=AttentionConfig(temperature, clip, clip_mode),
@@ -118,7 +120,7 @@ def study(
             dataset,
             out,
             design,
-            detector=PresidioDetector(),
+            detector=PresidioDetector(rules),
             resume=resume,
             progress=on_stage,
             warn=warn,

@@ -93,7 +93,7 @@ def _not_run(report: Report) -> Iterator[str]:
                 reason = escape(value.not_run)
                 yield f"{escape(result.name)}: {measure} was not run, since {reason}"
     if unseen := report.coverage.cannot_see:
-        yield f"The detector of personal data never finds {escape(', '.join(unseen))}."
+        yield f"The detector of personal data does not find {escape(', '.join(unseen))}."
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

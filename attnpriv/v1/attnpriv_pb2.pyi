@@ -413,7 +413,8 @@ Global___Offsets: _TypeAlias = Offsets  # noqa: Y015
 @_typing.final
 class Redaction(_message.Message):
     """What redaction looked for. It hides the words that a detector found, and no more:
-      * What the detector misses is shown, and the types in `cannot_see` it never finds.
+      * What the detector misses is shown. Names are found by likelihood: some are missed. The types
+        in `cannot_see` it does not find, or seldom.
       * The scores of every token depend on the hidden ones too. Whoever can run the same model can
         test a guess against them, and the summed attention of a placeholder hints at its length.
       * A truncated answer tells how many tokens are hidden in all, as the model's limit is known.
@@ -432,7 +433,9 @@ class Redaction(_message.Message):
 
     @_builtins.property
     def cannot_see(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Types of personal data that it cannot find; they are NOT redacted."""
+        """Types of personal data that it does not find, or misses too often to rely on; they are NOT
+        redacted.
+        """
 
     def __init__(
         self,

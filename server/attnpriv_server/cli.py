@@ -55,6 +55,13 @@ def serve(
             help="TOML file: what answers may reveal, and to whom. Default: the safe policy."
         ),
     ] = None,
+    detection: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file: what counts as personal data beside what is found anyway. "
+            "Default: none (docs/detection.md)."
+        ),
+    ] = None,
     listen: Annotated[
         str, typer.Option(help="HOST:PORT to listen on; port 0 picks a free port.")
     ] = "127.0.0.1:50051",
@@ -129,6 +136,7 @@ def serve(
     if models is None:
         raise InputError("--models is required: the folder of run folders to serve")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines would show addresses
+    from attnpriv.sensitive import PresidioDetector, load_rules
     from attnpriv_server.telemetry import Telemetry, configure_logging
     from attnpriv_server.transport import check_exposure
 
@@ -136,6 +144,7 @@ def serve(
     access = Access.anonymous() if principals is None else Access.from_file(principals)
     policies = Policies() if policy is None else load_policies(policy)
     policies.check_principals(access.names)
+    rules = None if detection is None else load_rules(detection)
     bounds = Limits() if limits is None else load_limits(limits)
     batching = Batching(token_budget=token_budget, capacity=queue_rows)
     credentials = _credentials(tls_certificate, tls_key, tls_client_ca)
@@ -184,7 +193,8 @@ def serve(
         repository = Repository(models, precision, budget, telemetry, workers=pool)
         lanes = max(processes, 1)
         # Before the models are read: it imports for seconds, and so do the workers meanwhile.
-        core = Core(repository, access, policies, bounds, batching, telemetry, lanes)
+        detector = PresidioDetector(rules)
+        core = Core(repository, access, policies, bounds, batching, telemetry, lanes, detector)
         stack.enter_context(repository)
         asyncio.run(run(core))
 

@@ -22,7 +22,7 @@ from attnpriv.errors import InputError
 from attnpriv.guarantees import weight_bounds
 from attnpriv.runs.folder import Run
 from attnpriv.runs.prediction import encode_texts
-from attnpriv.sensitive import PresidioDetector
+from attnpriv.sensitive import Detector, PresidioDetector
 from attnpriv.visible import has_visible
 from attnpriv_server.access import Access
 from attnpriv_server.calls import Call, Calls, Incoming, StreamCall
@@ -90,6 +90,7 @@ class Core:
         batching: how predictions are put together.
         telemetry: told of calls and of what the lanes do.
         workers: how many batches of predictions are computed at once.
+        detector: finds what explanations hide; by default the one without a file of rules.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Core:
         batching: Batching,
         telemetry: Telemetry,
         workers: int = 1,
+        detector: Detector | None = None,
     ) -> None:
         self.limits = limits
         self.repository = repository
@@ -108,7 +110,7 @@ class Core:
         self._access = access
         self._calls = Calls(access, telemetry, self._answer)
         self._policies = policies
-        self._detector = PresidioDetector()
+        self._detector = PresidioDetector() if detector is None else detector
         self._tokenisers = ThreadPoolExecutor(1, "tokenise")
         self._loader = ThreadPoolExecutor(1, "load")  # the repository loads one at a time
         self._loads: dict[Version, asyncio.Future[Loaded]] = {}  # that wait or are under way

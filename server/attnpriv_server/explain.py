@@ -15,16 +15,17 @@ import torch
 from attnpriv.data.records import Span
 from attnpriv.data.spans import sensitive_tokens
 from attnpriv.data.tokenisation import Encoding
+from attnpriv.errors import DetectionError
 from attnpriv.explain.attention import attention_received
 from attnpriv.explain.gradients import TOLERANCE, Attribution, integrated_gradients
 from attnpriv.modality import embed
 from attnpriv.runs.folder import Run
 from attnpriv.sensitive import Detector, placeholder
-from attnpriv_server.domain import Deadline, Token
+from attnpriv_server.domain import Code, Deadline, RefusedError, Token, Violation
 from attnpriv_server.policy import Policy
 
 # The detector reads a little beyond the last token, so that a number cut there is still recognised;
-# not the whole text, since some patterns take seconds on long hostile ones.
+# not the whole text, since long hostile ones take seconds.
 DETECTOR_CONTEXT = 256
 
 
@@ -84,9 +85,19 @@ def split_special(tokens: Sequence[Token]) -> tuple[list[Token], list[Token]]:
 
 
 def detect(detector: Detector, text: str, tokens: Sequence[Token]) -> tuple[Span, ...]:
-    """The sensitive spans among what the model read of a text."""
+    """The sensitive spans among what the model read of a text.
+
+    Raises:
+        RefusedError: the text cannot be searched, so that none of it may be shown.
+    """
     end = max((token.offsets[1] for token in tokens if token.offsets), default=0)
-    return detector.detect(text[: end + DETECTOR_CONTEXT])
+    try:
+        return detector.detect(text[: end + DETECTOR_CONTEXT])
+    except DetectionError:
+        why = "expected a text that can be searched for personal data in the time there is"
+        raise RefusedError(
+            Code.INVALID_ARGUMENT, f"text: {why}", (Violation("text", why),)
+        ) from None
 
 
 def redact(tokens: Sequence[Token], spans: Sequence[Span]) -> list[Token]:

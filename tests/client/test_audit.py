@@ -170,6 +170,8 @@ def address(models: Path, tmp_path_factory) -> Iterator[str]:
     )
     program = Path(sys.executable).with_name("attnpriv-server")
     options = ["--models", models, "--listen", "127.0.0.1:0", "--precision", "float32"]
+    (folder / "detection.toml").write_text('language_model = "none"')
+    options += ["--detection", folder / "detection.toml"]
     options += ["--policy", folder / "policy.toml", "--principals", folder / "principals.toml"]
     with subprocess.Popen(
         [program, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -322,7 +324,7 @@ def test_what_is_redacted_is_counted_apart(audit) -> None:
 
     release, lift = found.measures["release"], found.measures["lift"]
     shown = {each["entity_type"]: each["shown"]["value"] for each in release["spans_shown"]}
-    assert shown == {"EMAIL_ADDRESS": 0.0, "PERSON": 1.0}  # names the detector cannot see
+    assert shown == {"EMAIL_ADDRESS": 0.0, "PERSON": 1.0}  # the detector has no language model
     assert "PERSON" in release["cannot_see"]
     assert (release["redacted"], release["offsets"]) == (True, False)
     assert (lift["unaligned"], lift["hidden_entries"]) == (0, 40)

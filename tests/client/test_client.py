@@ -40,7 +40,7 @@ def test_the_explanation_is_whole_and_redacted(target, run) -> None:
     rows = (*explanation.tokens, *explanation.special_tokens)
     assert sum(token.attention for token in rows) == pytest.approx(1, abs=1e-5)
     assert all(token.offsets is None for token in rows)
-    assert "PERSON" in explanation.redaction.cannot_see
+    assert "AGE" in explanation.redaction.cannot_see
     assert explanation.weight_bound < 1
 
 

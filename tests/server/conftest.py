@@ -13,6 +13,7 @@ import torch
 
 from attnpriv.runs.card import ModelCard
 from attnpriv.runs.folder import Run, load_run
+from attnpriv.sensitive import Detector
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
 from attnpriv_server.access import Access
 from attnpriv_server.backend import make_backend
@@ -61,6 +62,7 @@ def new_core(
     limits: Limits | None = None,
     batching: Batching | None = None,
     access: Access | None = None,
+    detector: Detector | None = None,
 ) -> Core:
     return Core(
         GivenRuns(runs),
@@ -69,6 +71,7 @@ def new_core(
         limits or Limits(),
         batching or Batching(),
         Telemetry(),
+        detector=detector,
     )
 
 

@@ -23,6 +23,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from attnpriv.runs.folder import Run, load_run
+from attnpriv.sensitive import PresidioDetector, Rules, patterns
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
 from attnpriv_client import Client
@@ -402,3 +403,21 @@ def test_a_killed_server_starts_again_and_a_stopped_one_loses_nothing(
     methods = [line["method"].rpartition("/")[2] for line in lines if line["code"] == "OK"]
     told = Counter(methods) - Counter(["Predict", "Watch"])  # the patient one's, and ours
     assert told == second.answered
+
+
+def test_a_text_that_cannot_be_searched_for_personal_data_is_refused(
+    serve, make_core, models, monkeypatch
+) -> None:
+    monkeypatch.setattr(patterns, "SECONDS", 0.2)
+    slow = {"entity_type": "SLOW", "patterns": [r"(x+x+)+y"]}
+    rules = Rules.model_validate({"language_model": "none", "recognizers": [slow]})
+    stub = AttnprivServiceStub(serve(make_core(models, detector=PresidioDetector(rules))))
+
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Explain(explain_of("x" * 4000))
+
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.details() == (
+        "text: expected a text that can be searched for personal data in the time there is"
+    )
+    assert stub.Explain(explain_of("nothing of it")).tokens

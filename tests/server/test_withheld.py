@@ -23,9 +23,17 @@ def test_no_sensitive_text_is_in_the_answer(channel) -> None:
     for placeholder in ("[PHONE_NUMBER]", "[EMAIL_ADDRESS]", "[CREDIT_CARD]"):
         assert texts.count(placeholder) == 1
     assert not any(token.HasField("offsets") for token in response.tokens)
-    assert response.redaction.detector == "presidio-patterns"
+    assert response.redaction.detector == "presidio-en_core_web_sm"
     assert "PHONE_NUMBER" in response.redaction.entity_types
-    assert "PERSON" in response.redaction.cannot_see
+    assert "AGE" in response.redaction.cannot_see
+
+
+def test_names_are_not_in_the_answer_either(stub) -> None:
+    response = explain(stub, "Regards, Karen Fletcher from London")
+
+    assert response.tokens[-1].text == "[LOCATION]"
+    assert "[PERSON]" in [token.text for token in response.tokens]
+    assert not {"karen", "fletcher", "london"} & {token.text.lower() for token in response.tokens}
 
 
 def test_a_number_cut_by_the_model_is_still_recognised(stub, models) -> None:

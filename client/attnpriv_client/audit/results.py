@@ -45,7 +45,7 @@ class ReleaseResult:
         weight_bound: whether a certified bound is released.
         redacted: whether the server looks for personal data to hide.
         detector: the detector that it uses.
-        cannot_see: types that the detector never finds.
+        cannot_see: types that the detector does not find, or misses too often to rely on.
         rows_shown: share of the rows whose explanation repeats at least one word of the text.
         spans_shown: the same for spans of personal data, by entity type.
         repeat_difference: largest difference between the scores of the same question asked twice.

@@ -198,8 +198,8 @@ def test_detector_stands_in_for_missing_gold_and_is_scored_beside_it(
     run, detector = load_run(tiny_run), PresidioDetector()
     blind = dataclasses.replace(tickets, spans=None)
     coverage = audit_runs([run], blind, detector, FEWER).coverage
-    assert (coverage.source, coverage.quality) == ("presidio-patterns", None)
-    assert "PERSON" in coverage.cannot_see
+    assert (coverage.source, coverage.quality) == ("presidio-en_core_web_sm", None)
+    assert "AGE" in coverage.cannot_see
     scored = audit_runs([run], tickets, detector, FEWER).coverage
     assert scored.source == "gold spans"
     quality = {q.entity_type: q for q in scored.quality or ()}

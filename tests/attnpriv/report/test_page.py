@@ -268,7 +268,7 @@ class TestTrue:
             "planted canaries were not run",
             "attention is not an explanation",
             "Edits of words and characters were not tested",
-            "What the detector cannot see:</b> PERSON",
+            "What the detector cannot see, or misses too often to rely on:</b> PERSON",
         ):
             assert words in text, words
 

@@ -1,0 +1,25 @@
+"""Which stretches of a text are personal data, and what is shown in their place.
+
+There are two sources: gold spans that come with a data set (``Dataset.spans``), and a ``Detector``
+that reads the text. Presidio and spaCy are imported only when a detector is made, since that takes
+seconds.
+"""
+
+from attnpriv.sensitive.detector import Detector, PresidioDetector, placeholder
+from attnpriv.sensitive.digits import LONG_NUMBER
+from attnpriv.sensitive.overlaps import resolve_overlaps
+from attnpriv.sensitive.quality import TypeQuality, detector_quality, span_quality
+from attnpriv.sensitive.rules import Rules, load_rules
+
+__all__ = [
+    "LONG_NUMBER",
+    "Detector",
+    "PresidioDetector",
+    "Rules",
+    "TypeQuality",
+    "detector_quality",
+    "load_rules",
+    "placeholder",
+    "resolve_overlaps",
+    "span_quality",
+]
