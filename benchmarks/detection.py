@@ -4,8 +4,8 @@ For each type of gold span: ``hidden`` is the share of gold spans of which every
 in some span, ``recall`` the same for spans of the right type, ``precision`` the share of the spans
 of that type that touch a gold span of it, and F2 puts recall four times as high as precision. Times
 are of the processor, so that busy neighbours count little. The generated sentences beside the
-checkout are divided by the template that they were made from: the patterns were written while
-looking at one half, never at the half ``held_out``.
+checkout are divided by the template that they were made from: the patterns were tuned to what they
+missed in one half, not in the half ``held_out``.
 """
 
 from __future__ import annotations
