@@ -44,8 +44,14 @@ class Batches(Generic[Item, Result]):
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if not self._busy:
-            self._begin()
+            self._begin_soon()
         return await future
+
+    def _begin_soon(self) -> None:
+        # After those that the last batch woke: begun at once, the next would hold the first of them
+        # alone, and all others would wait for two commits.
+        self._busy = True
+        asyncio.get_running_loop().call_soon(self._begin)
 
     def _begin(self) -> None:
         batch: list[tuple[Item, asyncio.Future[Result]]] = []
@@ -65,7 +71,6 @@ class Batches(Generic[Item, Result]):
         futures: Sequence[asyncio.Future[Result]],
         done: asyncio.Future[Sequence[Result]],
     ) -> None:
-        self._begin()
         error = asyncio.CancelledError() if done.cancelled() else done.exception()
         for number, future in enumerate(futures):
             if future.done():
@@ -74,3 +79,4 @@ class Batches(Generic[Item, Result]):
                 future.set_result(done.result()[number])
             else:
                 future.set_exception(error)
+        self._begin_soon()

@@ -185,20 +185,47 @@ def test_what_comes_during_a_commit_shares_the_next_one() -> None:
     async def settle_many() -> list[int]:
         with ThreadPoolExecutor(1) as pool:
             batches = Batches[int, int](settle, pool)
-            tasks = asyncio.gather(*(batches.settle(number) for number in range(300)))
-            await asyncio.sleep(0)  # all have come, and the loop turns while the first is settled
+            first = asyncio.gather(*(batches.settle(number) for number in range(3)))
+            while not settled:
+                await asyncio.sleep(0)  # the loop turns while the first are settled
+            others = asyncio.gather(*(batches.settle(number) for number in range(3, 300)))
+            await asyncio.sleep(0)
             may_end.set()
-            return await tasks
+            return [*await first, *await others]
 
     assert asyncio.run(settle_many()) == list(range(300))
-    assert settled == [1, 256, 43]
+    assert settled == [3, 256, 41]
+
+
+def test_callers_that_a_commit_woke_share_the_next_one() -> None:
+    settled: list[int] = []
+
+    def settle(items: Sequence[None]) -> Sequence[None]:
+        settled.append(len(items))
+        return items
+
+    async def settle_again_and_again() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            batches = Batches[None, None](settle, pool)
+
+            async def call() -> None:
+                for _ in range(5):
+                    await batches.settle(None)
+
+            await asyncio.gather(*(call() for _ in range(64)))
+
+    asyncio.run(settle_again_and_again())
+
+    assert settled == [64] * 5
 
 
 def test_a_caller_that_leaves_before_its_turn_is_not_charged(budget) -> None:
     async def leave() -> None:
         first = asyncio.ensure_future(budget.charge(charge(1)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # now it is under way, and the next one waits
         second = asyncio.ensure_future(budget.charge(charge(10)))
-        await asyncio.sleep(0)  # the first is under way, and the second waits
+        await asyncio.sleep(0)
         for task in (first, second):
             task.cancel()
         await asyncio.gather(first, second, return_exceptions=True)
