@@ -120,6 +120,22 @@ class Stream:
         bits = np.frombuffer(self._keystream(8 * size), "<u8") >> np.uint64(11)
         return torch.from_numpy(bits * 2.0**-53)
 
+    def below(self, bound: int) -> int:
+        """A whole number from 0 to ``bound`` - 1, each exactly equally likely.
+
+        Numbers of as many bits are drawn until one is below the bound, twice on average at most.
+
+        Raises:
+            InputError: the bound is below 1.
+        """
+        if bound < 1:
+            raise InputError(f"expected bound >= 1, got {bound}")
+        bits = (bound - 1).bit_length()
+        while True:
+            number = int.from_bytes(self._keystream(-(-bits // 8)), "little") & ((1 << bits) - 1)
+            if number < bound:
+                return number
+
     def add_normal_(self, out: Tensor, std: float) -> Tensor:
         """Add independent N(0, std²) noise to ``out`` in place.
 
