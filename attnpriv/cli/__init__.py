@@ -1,4 +1,4 @@
-"""The ``attnpriv`` command: data, train, tune, evaluate, certify, audit, study, gate.
+"""The ``attnpriv`` command: data, encoder, train, tune, evaluate, certify, audit, study, gate.
 
 Exit codes: 0 done; 1 a gate failed; 2 a gate came to no verdict, or bad input or usage (one line on
 stderr); 130 interrupted; 141 the reader of the output is gone.
@@ -13,6 +13,7 @@ import typer
 from attnpriv import __version__, openmp  # noqa: F401  # before anything loads torch
 from attnpriv.cli.audit import audit
 from attnpriv.cli.data import data_app
+from attnpriv.cli.encoder import encoder_app
 from attnpriv.cli.gate import gate
 from attnpriv.cli.output import console
 from attnpriv.cli.runs import certify, evaluate
@@ -23,6 +24,7 @@ from attnpriv.command import help_of, run_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data_app, name="data")
+app.add_typer(encoder_app, name="encoder")
 for command in (train, tune, evaluate, certify, audit, study, gate):
     app.command(help=help_of(command))(command)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from attnpriv import config
-from attnpriv.config import TrainConfig
+from attnpriv.config import AttentionConfig, TrainConfig
 
 # The panels of --help. What belongs to none of them is listed first.
 DATA, MODEL, ATTENTION = "Data", "Model", "Attention"
@@ -53,6 +55,31 @@ def rows_or_share(value: str | float) -> float:
 def trained_part(trainable: str | None, encoder: str) -> str:
     """The part of the model to train: what was given, or else what suits the encoder."""
     return trainable or ("all" if encoder == SCRATCH else TrainConfig.trainable)
+
+
+def given(context: typer.Context, names: Iterable[str]) -> list[str]:
+    """Those of the options that somebody gave on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return [name for name, source in sources.items() if source and source.name != "DEFAULT"]
+
+
+def attention_of(context: typer.Context, encoder: str, **values: Any) -> AttentionConfig | None:
+    """The attention that the options ask for; None, where none was given, leaves it to the encoder.
+
+    Of a bounded encoder, what is not given is as it was taught.
+
+    Args:
+        context: of the command.
+        encoder: what ``--encoder`` names.
+        **values: of the options on attention, by the names in ``AttentionConfig``.
+    """
+    chosen = {name: values[name] for name in given(context, values)}
+    if not chosen:
+        return None
+    from attnpriv.models.pretrained import encoder_bound
+
+    bound = encoder_bound(encoder)
+    return replace(AttentionConfig() if bound is None else bound.attention, **chosen)
 
 
 Run = Annotated[
@@ -123,8 +150,9 @@ Encoder = Annotated[
     str | None,
     typer.Option(
         help="The encoder to start from: scratch (small, with random weights), minilm "
-        "(pretrained), or a folder with a pretrained BERT, RoBERTa, XLM-RoBERTa, DistilBERT or "
-        "MPNet.",
+        "(pretrained), minilm-bounded (minilm, taught to work under a bound on its attention: four "
+        "of 32 tokens get at most 3.99 times their share), or a folder with a pretrained BERT, "
+        "DistilBERT, MPNet, RoBERTa or XLM-RoBERTa, or with what attnpriv encoder bound made.",
         show_default="scratch",
         rich_help_panel=MODEL,
     ),
@@ -171,7 +199,7 @@ Clip = Annotated[
         parser=number_or_none,
         metavar="NUMBER|none",
         help="Clip c, the largest absolute attention logit. Without one, no bound on the attention "
-        "weights is certified.",
+        "weights is certified. A bounded encoder brings its own.",
         show_default="none",
         rich_help_panel=ATTENTION,
     ),

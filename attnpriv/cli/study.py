@@ -11,11 +11,12 @@ from rich.table import Table
 
 from attnpriv.cli import options
 from attnpriv.cli.output import console, print_classes, progress_bars, resumable, warn
-from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
+from attnpriv.config import PrivacyConfig, TrainConfig
 from attnpriv.data import load_dataset
 
 
 def study(
+    context: typer.Context,
     *,
     data: options.Data,
     text_column: options.TextColumn = None,
@@ -29,14 +30,25 @@ def study(
         ),
     ] = 1200,
     encoder: options.Encoder = None,
+    plain_encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="The encoder of the runs that are not hardened, where that of the others is "
+            "bounded. Default: minilm beside minilm-bounded, else --encoder.",
+            show_default=False,
+            rich_help_panel=options.MODEL,
+        ),
+    ] = None,
     trainable: options.Trainable = None,
     clip: Annotated[
-        float,
+        float | None,
         typer.Option(
-            help="Clip c of the hardened runs, the largest absolute attention logit.",
+            help="Clip c of the hardened runs, the largest absolute attention logit. Needed unless "
+            "the encoder is bounded.",
+            show_default=False,
             rich_help_panel=options.ATTENTION,
         ),
-    ],
+    ] = None,
     temperature: options.Temperature = 1.0,
     clip_mode: options.ClipMode = "clamp",
     epsilon: Annotated[
@@ -85,7 +97,9 @@ def study(
     rules = None if detection is None else load_rules(detection)
     encoder = encoder or options.SCRATCH
     design = Design(
-        attention=AttentionConfig(temperature, clip, clip_mode),
+        attention=options.attention_of(
+            context, encoder, temperature=temperature, clip=clip, clip_mode=clip_mode
+        ),
         privacy=PrivacyConfig(
             epsilon=epsilon, delta=delta, max_grad_norm=max_grad_norm, noise_seed=noise_seed
         ),
@@ -97,6 +111,7 @@ def study(
             head_learning_rate=head_learning_rate,
         ),
         encoder=encoder,
+        plain_encoder=plain_encoder,
         seeds=seeds,
         audit=AuditOptions(documents=documents),
     )

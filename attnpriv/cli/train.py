@@ -10,7 +10,7 @@ import typer
 from attnpriv import config
 from attnpriv.cli import options
 from attnpriv.cli.output import print_classes, print_training, progress_bars, resumable, warn
-from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
+from attnpriv.config import PrivacyConfig, TrainConfig
 from attnpriv.data import load_dataset
 from attnpriv.errors import InputError
 from attnpriv.rounding import round_up
@@ -143,7 +143,16 @@ def train(
     from attnpriv.training import train as train_model
 
     target = options.number_or_none(epsilon, "'--epsilon'")
-    attention = AttentionConfig(temperature, clip, clip_mode, score, temperature_floor)
+    encoder = encoder or (options.SCRATCH if distil_from is None else None)
+    attention = options.attention_of(
+        context,
+        encoder or options.SCRATCH,
+        temperature=temperature,
+        clip=clip,
+        clip_mode=clip_mode,
+        score=score,
+        temperature_floor=temperature_floor,
+    )
     settings = TrainConfig(
         trainable=options.trained_part(trainable, encoder or options.SCRATCH),
         steps=steps,
@@ -209,11 +218,10 @@ def train(
 
 def _refuse_given(context: typer.Context, names: tuple[str, ...]) -> None:
     """Raise InputError for options that somebody gave and that a plain training would ignore."""
-    sources = {name: context.get_parameter_source(name) for name in names}
-    given = [name for name, source in sources.items() if source and source.name != "DEFAULT"]
+    given = options.given(context, names)
     if given:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        listed = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise InputError(
-            f"{options} cannot be used with --epsilon none, which trains without privacy: "
+            f"{listed} cannot be used with --epsilon none, which trains without privacy: "
             "leave it out, or give epsilon as a number"
         )

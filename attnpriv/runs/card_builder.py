@@ -11,6 +11,7 @@ from typing import Any
 
 from attnpriv import __version__
 from attnpriv.config import ModelConfig, PrivacyConfig, TrainConfig, parse_trainable
+from attnpriv.models.bounded import Bound
 from attnpriv.privacy.ledger import NoisedSteps, Selection
 from attnpriv.rounding import digits_up, round_up
 from attnpriv.runs.card import ModelCard
@@ -62,6 +63,17 @@ PRETRAINED = (
 )
 
 
+def bounded_from(bound: Bound) -> str:
+    """Where a bounded encoder comes from, and that no record had a part in it."""
+    made = bound.provenance
+    names = ", ".join(text["name"] for text in made["texts"])
+    return (
+        f"the encoder is a copy of {made['encoder']} (SHA-256 {made['encoder_sha256']}) that was "
+        f"taught to work under the bound on its attention from public texts alone ({names}): that "
+        "read no training record, and ε does not cover those texts"
+    )
+
+
 def build_card(
     *,
     name: str,
@@ -75,6 +87,7 @@ def build_card(
     held_out: dict[str, Any],
     not_covered: tuple[str, ...],
     teacher: dict[str, Any] | None = None,
+    bound: Bound | None = None,
     selection: Selection | None = None,
     score: float | None = None,
 ) -> ModelCard:
@@ -92,6 +105,7 @@ def build_card(
         held_out: rows and accuracy.
         not_covered: what looked at the data without noise, ``NOT_COVERED`` and what the data adds.
         teacher: name, attention and hashes of the run that the model was distilled from.
+        bound: how the encoder is bounded, if it was taught under a bound.
         selection: the search whose best run this is, if it is one; ``privacy`` and ``spent`` are
             then that run's, of 0 steps where the search made no run.
         score: the noised score of that run; None where the search made no run.
@@ -117,6 +131,7 @@ def build_card(
             **(LIMITS_OF_EPSILON if mechanism else {}),
             **LIMITS,
             **({} if model.encoder == "scratch" else {"pretrained_encoder": PRETRAINED}),
+            **({} if bound is None else {"bounded_encoder": bounded_from(bound)}),
         },
         "encoder": model.encoder,
         "trainable": config.trainable,

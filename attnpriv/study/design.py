@@ -11,6 +11,8 @@ from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import Dataset
 from attnpriv.data.splits import split_rule
 from attnpriv.errors import InputError
+from attnpriv.models.pretrained import MINILM, MINILM_BOUNDED, encoder_bound
+from attnpriv.models.text import TextClassifier
 from attnpriv.privacy.accounting import noise_multiplier_for
 from attnpriv.training.loop import Schedule
 from attnpriv.training.plan import check_delta, cut, make_schedule, make_untrained
@@ -40,47 +42,70 @@ CELLS = (
 class Design:
     """What the cells have in common, and what they differ in.
 
-    The four runs of a seed have the same split, initial weights and schedule. They differ in
-    ``attention``, which the cells without hardening have unclipped and at temperature 1, and in
-    ``privacy``, which is none in the cells without it.
+    The four runs of a seed have the same split and schedule. They differ in ``attention``, which
+    the cells without hardening have unclipped and at temperature 1, and in ``privacy``, which is
+    none in the cells without it. They start from the same weights, unless the encoder is bounded:
+    then those without hardening start from the encoder that it is a copy of.
 
     Attributes:
-        attention: of the hardened cells; clipped.
+        attention: of the hardened cells; clipped. None takes that of a bounded encoder.
         privacy: of the private cells. A noise seed is added to the run's, so that the noise differs
             between seeds.
         config: how all of them are fitted; its seed is replaced by the run's.
-        encoder: ``scratch``, ``minilm`` or a folder in Hugging Face layout.
+        encoder: ``scratch``, ``minilm``, ``minilm-bounded`` or a folder in Hugging Face layout.
+        plain_encoder: that of the cells without hardening. None takes the one of the others, or
+            ``minilm`` beside ``minilm-bounded``.
         seeds: how many; they are 0, 1, 2, ...
         audit: how much is measured; its seed is replaced by the run's.
 
     Raises:
-        InputError: fewer than 3 seeds, attention without a clip, or a noise multiplier: private
-            runs would stop at another step than the others.
+        InputError: fewer than 3 seeds, attention without a clip, a bounded encoder with no plain
+            one beside it, or a noise multiplier: private runs would stop at another step than the
+            others.
     """
 
-    attention: AttentionConfig
+    attention: AttentionConfig | None
     privacy: PrivacyConfig
     config: TrainConfig
     encoder: str = "scratch"
+    plain_encoder: str | None = None
     seeds: int = FEWEST_SEEDS
     audit: AuditOptions = field(default_factory=AuditOptions)
 
     def __post_init__(self) -> None:
         if self.seeds < FEWEST_SEEDS:
             raise InputError(f"expected at least {FEWEST_SEEDS} seeds, got {self.seeds}")
-        if self.attention.clip is None:
+        if self.hardened.clip is None:
             raise InputError("expected clip as a number: without one nothing is hardened, got none")
+        if encoder_bound(self.encoder_of(CELLS[0])) is not None:
+            raise InputError(
+                f"expected a plain_encoder beside the bounded encoder {self.encoder}: the one of "
+                "which it is a copy"
+            )
         if self.privacy.noise_multiplier is not None:
             raise InputError(
                 "expected no noise_multiplier, as a study takes the smallest with which all steps "
                 f"stay within epsilon, got {self.privacy.noise_multiplier}"
             )
 
+    @property
+    def hardened(self) -> AttentionConfig:
+        """The attention of the hardened cells."""
+        bound = encoder_bound(self.encoder)
+        return self.attention or (AttentionConfig() if bound is None else bound.attention)
+
     def attention_of(self, cell: Cell) -> AttentionConfig:
         """The attention of a cell."""
         if cell.hardened:
-            return self.attention
-        return replace(self.attention, temperature=1.0, clip=None, temperature_floor=None)
+            return self.hardened
+        return replace(self.hardened, temperature=1.0, clip=None, temperature_floor=None)
+
+    def encoder_of(self, cell: Cell) -> str:
+        """What a cell starts from."""
+        if cell.hardened:
+            return self.encoder
+        default = MINILM if self.encoder == MINILM_BOUNDED else self.encoder
+        return self.plain_encoder or default
 
     def privacy_of(self, cell: Cell, seed: int) -> PrivacyConfig | None:
         """The privacy of a cell's run; None without."""
@@ -101,20 +126,30 @@ class Design:
         """
         for seed in range(self.seeds):
             self._schedule(data, seed)
-        labels = len(data.label_names)
-        build = partial(build_classifier, self.encoder, self.attention, "layers", False, labels)
-        classifier = make_untrained(build, self.config_of(0))
-        options = {name: asdict(getattr(self, name)) for name in ("attention", "privacy", "audit")}
-        options["training"] = asdict(self.config)
+        plain, hardened = (self._untrained(cell, len(data.label_names)) for cell in CELLS[:2])
+        options = {
+            "attention": asdict(self.hardened),
+            "privacy": asdict(self.privacy),
+            "audit": asdict(self.audit),
+            "training": asdict(self.config),
+        }
         for name in ("training", "audit"):
             del options[name]["seed"]  # the run's
         return {
             "data": data.fingerprint(),
-            "encoder": classifier.model.config.encoder,
+            "encoder": hardened.config.encoder,
+            "plain encoder": plain.config.encoder,
             "seeds": self.seeds,
             **{f"{of} {name}": value for of in options for name, value in options[of].items()},
-            "initial weights": weights_sha256(classifier.model),  # last: the others explain them
+            "initial weights": weights_sha256(hardened),  # last: the others explain them
+            "initial weights of the plain runs": weights_sha256(plain),
         }
+
+    def _untrained(self, cell: Cell, labels: int) -> TextClassifier:
+        """The model of a cell before its training, of seed 0."""
+        start, attention = self.encoder_of(cell), self.attention_of(cell)
+        build = partial(build_classifier, start, attention, "layers", False, labels)
+        return make_untrained(build, self.config_of(0)).model
 
     def check_epsilon(self, data: Dataset) -> None:
         """Raise InputError where no noise is enough; the trainings need the figure anyway."""

@@ -142,7 +142,7 @@ def _train(
         train(
             data,
             path,
-            encoder=design.encoder,
+            encoder=design.encoder_of(cell),
             attention=design.attention_of(cell),
             config=design.config_of(seed),
             privacy=design.privacy_of(cell, seed),

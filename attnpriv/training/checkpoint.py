@@ -125,7 +125,7 @@ def open_training_folder(
         yield folder
 
 
-def require_new(target: Path) -> None:
-    """Raise InputError where there is something at the path of a run folder to be made."""
+def require_new(target: Path, what: str = "run folder") -> None:
+    """Raise InputError where there is something at the path of a folder to be made."""
     if os.path.lexists(target):  # a link to nothing too: a folder cannot take its name
-        raise InputError(f"expected a new run folder, {target} exists already")
+        raise InputError(f"expected a new {what}, {target} exists already")

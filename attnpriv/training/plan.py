@@ -174,6 +174,7 @@ class Plan:
             held_out={"rows": rows, "accuracy": correct / rows},
             not_covered=(*not_covered, *dataset.data_dependent),
             teacher=description(self.teacher),
+            bound=self.classifier.bound,
             **search,
         )
 

@@ -18,7 +18,8 @@ from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import Encoding, HashTokenizer, Tokenizer
 from attnpriv.data.unknown import NOTICEABLE, unknown_in
 from attnpriv.errors import InputError
-from attnpriv.models.pretrained import encoder_folder, load_pretrained
+from attnpriv.models.bounded import Bound
+from attnpriv.models.pretrained import classifier_of, open_encoder
 from attnpriv.models.text import TextClassifier, pooled_features
 from attnpriv.runs.folder import TOKENIZER
 from attnpriv.training.batches import HeadRecords, Records, TextRecords, UpperRecords, states_size
@@ -51,11 +52,13 @@ class Classifier:
         model: the classifier.
         tokenizer: the model's own.
         tokenizer_file: the vocabulary file of a pretrained encoder.
+        bound: how its encoder is bounded, if it was taught under a bound.
     """
 
     model: TextClassifier
     tokenizer: Tokenizer
     tokenizer_file: Path | None
+    bound: Bound | None = None
 
     @property
     def modality(self) -> Text:
@@ -80,9 +83,15 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def build_classifier(
-    encoder: str, attention: AttentionConfig, pooling: Pooling, share_layers: bool, num_labels: int
+    encoder: str,
+    attention: AttentionConfig | None,
+    pooling: Pooling,
+    share_layers: bool,
+    num_labels: int,
 ) -> Classifier:
     """The untrained classifier; what is new of it is drawn from torch's generator.
+
+    Without ``attention``, a bounded encoder has its own and any other is not hardened.
 
     Raises:
         InputError: there is no such encoder, or it does not go with the other options.
@@ -91,7 +100,7 @@ def build_classifier(
         shape = ModelConfig(
             encoder=encoder,
             num_labels=num_labels,
-            attention=attention,
+            attention=attention or AttentionConfig(),
             pooling=pooling,
             share_layers=share_layers,
             **SCRATCH,
@@ -99,12 +108,12 @@ def build_classifier(
         return Classifier(TextClassifier(shape), HashTokenizer(shape.vocab_size), None)
     if share_layers:
         raise InputError(f"only the encoder scratch can share its layers, got encoder {encoder!r}")
-    folder = encoder_folder(encoder)
-    model = load_pretrained(folder, num_labels, attention, pooling)
-    file = folder / TOKENIZER
+    source = open_encoder(encoder)
+    model = classifier_of(source, num_labels, attention, pooling)
+    file = source.folder / TOKENIZER
     tokenizer = PretrainedTokenizer.from_file(file)
     tokenizer.check_ids(model.config.vocab_size)
-    return Classifier(model, tokenizer, file)
+    return Classifier(model, tokenizer, file, source.bound)
 
 
 def check_known(

@@ -44,7 +44,7 @@ def train(
     dataset: Dataset,
     out: Path,
     *,
-    attention: AttentionConfig,
+    attention: AttentionConfig | None = None,
     config: TrainConfig,
     privacy: PrivacyConfig | None,
     encoder: str | None = None,
@@ -60,11 +60,12 @@ def train(
     Args:
         dataset: labelled texts; ``config.train_size`` of them are trained on.
         out: the run folder to make.
-        attention: hardening of every layer.
+        attention: hardening of every layer. By default, a bounded encoder has the one under which
+            it was taught, which nothing may contradict, and any other is not hardened.
         config: how to fit.
         privacy: the target, or None for training without privacy, which the card then says.
-        encoder: ``scratch`` (the default), ``minilm`` or a folder in Hugging Face layout with BERT,
-            RoBERTa, XLM-RoBERTa, DistilBERT or MPNet.
+        encoder: ``scratch`` (the default), ``minilm``, ``minilm-bounded`` or a folder in Hugging
+            Face layout with an encoder of a kind in ``attnpriv.models.layouts``.
         pooling: how token vectors become one text vector; by default, by ``layers``.
         share_layers: the layers of an encoder from scratch apply one block.
         distil_from: the run folder of a teacher that was trained on the same rows. The model has
@@ -94,7 +95,7 @@ def train(
     else:
         check_no_shape(encoder=encoder, pooling=pooling, share_layers=share_layers or None)
         teacher = load_teacher(distil_from, dataset, config, privacy)
-        build = partial(student_of, teacher, attention)
+        build = partial(student_of, teacher, attention or AttentionConfig())
     with join_processes() as processes:
         parts = cut(dataset, split_rule(config.train_size, config.seed))
         plan = plan_training(parts, build, config, privacy, teacher)

@@ -58,7 +58,7 @@ def tune(
     out: Path,
     *,
     encoder: str,
-    attention: AttentionConfig,
+    attention: AttentionConfig | None,
     candidates: Sequence[Candidate],
     privacy: PrivacyConfig,
     mean_runs: float = 10.0,
@@ -75,8 +75,8 @@ def tune(
     Args:
         dataset: labelled texts.
         out: the run folder to make.
-        encoder: ``scratch``, ``minilm`` or a folder in Hugging Face layout.
-        attention: hardening of every layer.
+        encoder: ``scratch``, ``minilm``, ``minilm-bounded`` or a folder in Hugging Face layout.
+        attention: as in ``train``.
         candidates: the settings that a run may have. Each run draws one of them, all equally
             likely, so that a candidate named twice is twice as likely. Their steps and batch sizes
             are filled in as in ``train``, and all must have the same seed.

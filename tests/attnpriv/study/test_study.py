@@ -15,7 +15,7 @@ from scipy.stats import ttest_1samp
 
 from attnpriv.audit import subject
 from attnpriv.audit.subject import AuditOptions
-from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
+from attnpriv.config import BOUNDED, AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import Dataset, load_dataset
 from attnpriv.data.splits import Split, split_rows, split_rule
 from attnpriv.errors import InputError
@@ -384,7 +384,7 @@ def test_bad_input_is_refused_before_any_work(command: Any, tmp_path: Path, case
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("option", ["--clip", "--epsilon", "--data", "--out"])
+@pytest.mark.parametrize("option", ["--epsilon", "--data", "--out"])
 def test_what_is_missing_is_a_usage_error(command: Any, tmp_path: Path, option: str) -> None:
     given = [*COMMAND, "--out", str(tmp_path / "study")]
     at = given.index(option)
@@ -394,9 +394,23 @@ def test_what_is_missing_is_a_usage_error(command: Any, tmp_path: Path, option: 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_bounded_encoder_brings_the_bound_and_has_its_plain_one_beside_it() -> None:
+    design = replace(DESIGN, attention=None, encoder="minilm-bounded")
+    for cell in CELLS:
+        assert design.encoder_of(cell) == ("minilm-bounded" if cell.hardened else "minilm")
+        assert design.attention_of(cell) == (BOUNDED if cell.hardened else AttentionConfig())
+    assert {DESIGN.encoder_of(cell) for cell in CELLS} == {"scratch"}
+    other = replace(design, plain_encoder="scratch")
+    assert other.encoder_of(CELLS[0]) == "scratch"
+
+
 def test_a_design_without_a_bound_or_with_a_noise_of_its_own_is_refused() -> None:
     with pytest.raises(InputError, match="expected clip as a number"):
         replace(DESIGN, attention=AttentionConfig(temperature=2.0))
+    with pytest.raises(InputError, match="expected clip as a number"):
+        replace(DESIGN, attention=None)
+    with pytest.raises(InputError, match="expected a plain_encoder beside the bounded encoder"):
+        replace(DESIGN, attention=None, encoder="minilm-bounded", plain_encoder="minilm-bounded")
     with pytest.raises(InputError, match="expected no noise_multiplier"):
         replace(DESIGN, privacy=PrivacyConfig(8.0, noise_multiplier=1.0))
 

@@ -21,6 +21,7 @@ from attnpriv.privacy.sampling import poisson_batch
 from attnpriv.randomness import StepKeys, Stream
 from attnpriv.runs.folder import TOKENIZER, WEIGHTS, load_run
 from attnpriv.training import TrainingResult, train
+from tests.attnpriv.models.encoders import random_encoder
 
 ROWS = 241  # of the 300 tickets, by the rule of seed 0
 QUICK = TrainConfig(trainable="head", steps=4, batch_size=60)
@@ -134,7 +135,7 @@ def one_class(tickets: Dataset) -> Dataset:
             "batch_size at most the 30 training rows, got 31",
         ),
         ({"privacy": PrivacyConfig(1.0, delta=1 / 241)}, r"delta below 1/N = 0.00415.*got 0.0041"),
-        ({"encoder": "bert-huge"}, "scratch, minilm or a folder, got 'bert-huge'"),
+        ({"encoder": "bert-huge"}, "scratch, minilm, minilm-bounded or a folder, got 'bert-huge'"),
         (
             {"config": TrainConfig(trainable="last:9", steps=4, batch_size=60)},
             "at most last:2, got 'last:9'",
@@ -175,8 +176,9 @@ def test_additive_scores_train_from_scratch_and_not_on_a_pretrained_encoder(
     config = TrainConfig(trainable="last:1", steps=4, batch_size=60)
     result = run_training(tickets, tmp_path / "run", attention=additive, config=config)
     assert result.card.attention.score == "additive"
+    random_encoder("bert", tmp_path / "bert")
     with pytest.raises(InputError, match="expected score dot_product with an encoder"):
-        load_pretrained(tmp_path, 2, additive)
+        load_pretrained(tmp_path / "bert", 2, additive)
 
 
 @pytest.mark.parametrize("label", [10, -1, 99])

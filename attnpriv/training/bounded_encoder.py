@@ -1,0 +1,273 @@
+"""Making a bounded copy of an encoder: read public texts, teach, write a folder.
+
+::
+
+    .NAME.partial/                  as in ``attnpriv.work_folder``
+        before.json                 the distance before the first step
+        checkpoint.safetensors      the saved state
+        encoder/                    the folder in the making, which moves to NAME as it is
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from attnpriv.config import AttentionConfig, BoundingConfig
+from attnpriv.data.pretrained import PretrainedTokenizer
+from attnpriv.errors import InputError
+from attnpriv.models.bounded import ENTRY, Bound
+from attnpriv.models.layouts import to_theirs
+from attnpriv.models.pretrained import Encoder, classifier_of, file_sha256, open_encoder
+from attnpriv.models.text import TextClassifier
+from attnpriv.replacing import replace_file, sync_folder
+from attnpriv.runs.folder import CONFIG, TOKENIZER, WEIGHTS
+from attnpriv.training.bounding import Bounding, Comparison, Distance, Texts
+from attnpriv.training.checkpoint import CHECKPOINT, require_new, work_path
+from attnpriv.training.processes import Processes, join_processes
+from attnpriv.training.release import writing_is_possible
+from attnpriv.work_folder import WorkFolder, open_work_folder
+
+BEFORE, STAGING = "before.json", "encoder"
+SAVED_EVERY = 100  # steps
+RESUMABLE = "--resume goes on from the last saved state, where there is one"
+
+OnStep = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True)
+class BoundedEncoder:
+    """A finished copy.
+
+    Attributes:
+        path: its folder.
+        before: how far the encoder is from itself under the bound, before anything is learned.
+        after: how far the copy is from the encoder.
+    """
+
+    path: Path
+    before: Distance
+    after: Distance
+
+
+class OwnLayers:
+    """An encoder in this package's own blocks, see ``bounding.Layered``.
+
+    Args:
+        model: its word embeddings and head are left alone.
+        learns: whether its other weights are learned.
+    """
+
+    def __init__(self, model: TextClassifier, learns: bool) -> None:
+        self.module = model
+        self.pooled = model.config.pooled_layers
+        model.requires_grad_(learns)
+        model.head.requires_grad_(False)
+        model.words.requires_grad_(False)
+
+    def states(self, ids: Tensor, mask: Tensor) -> list[Tensor]:
+        """Hidden states after every layer."""
+        x, states = self.module.embed(ids), []
+        for block in self.module.layers:
+            x, _ = block(x, mask)
+            states.append(x)
+        return states
+
+
+def bound_encoder(
+    encoder: str,
+    texts: Sequence[Path],
+    out: Path,
+    *,
+    attention: AttentionConfig,
+    config: BoundingConfig,
+    resume: bool = False,
+    on_step: OnStep | None = None,
+) -> BoundedEncoder:
+    """Teach a copy of an encoder to work under bounded attention, and write its folder.
+
+    The folder is in Hugging Face layout, like the encoder's own. Its ``config.json`` carries the
+    attention and where the copy comes from: the SHA-256 of the encoder and of each file of texts,
+    how it was taught, and its distance to the encoder before and after on texts held out.
+
+    Args:
+        encoder: as in ``attnpriv train``, but not ``scratch``, and not bounded already.
+        texts: files of public texts in UTF-8, one a line. They are no part of the folder, and no ε
+            covers them: private texts do not belong here.
+        out: the folder to make.
+        attention: with a clip and a fixed temperature.
+        config: how the copy is taught.
+        resume: go on with the unfinished copy of this folder.
+        on_step: called after each step with the step, the number of steps and the step's loss.
+
+    Raises:
+        InputError: the encoder, the texts or the options cannot be used, or the unfinished copy is
+            another one. Nothing is written then.
+
+    Claim: whatever is trained later on the copy under this attention, every weight of every row of
+    every layer lies within ``guarantees.weight_bounds``. Not covered: how close the copy is to the
+    encoder on other texts than those held out.
+    """
+    require_new(out, "folder")
+    _check(attention)
+    source = open_encoder(encoder)
+    if source.bound is not None:
+        raise InputError(f"expected an encoder without a bound, {encoder} is bounded already")
+    read = _read_texts(texts, source, config)
+    teacher, student = (
+        classifier_of(source, 2, each, "layers") for each in (AttentionConfig(), attention)
+    )
+    provenance = {
+        "encoder": source.name,
+        "encoder_sha256": file_sha256(source.folder / WEIGHTS),
+        "texts": [_described(path) for path in texts],
+        "taught": asdict(config),
+    }
+    identity = {"attention": asdict(attention), **provenance}
+    comparison = Comparison(OwnLayers(teacher, False), OwnLayers(student, True), read)
+    with join_processes() as processes:
+        bounding = Bounding(comparison, processes)
+        with (
+            writing_is_possible(out, RESUMABLE),
+            _work_folder(out, identity, processes, resume) as work,
+        ):
+            processes.wait()  # until rank 0 has the folder
+            before = _begin(bounding, comparison, work, processes, resume)
+            _learn(bounding, work, processes, on_step)
+            after = comparison.distance()
+            held_out = {"before": asdict(before), "after": asdict(after)}
+            bound = Bound(attention, {**provenance, "held_out": held_out})
+            if processes.rank == 0:
+                _write(work.path / STAGING, source, student, bound)
+                (work.path / STAGING).rename(out)
+                sync_folder(out.parent)
+        processes.wait()  # until there is the folder
+    return BoundedEncoder(out, before, after)
+
+
+def distance_between(
+    encoder: Encoder, copy: Encoder, texts: Sequence[Path], config: BoundingConfig
+) -> Distance:
+    """How far a bounded copy is from its encoder, on what a teaching with these texts held out."""
+    read = _read_texts(texts, encoder, config)
+    ours, theirs = (OwnLayers(classifier_of(each, 2), False) for each in (encoder, copy))
+    return Comparison(ours, theirs, read).distance()
+
+
+def _check(attention: AttentionConfig) -> None:
+    if attention.clip is None:
+        raise InputError("expected clip as a number: without one nothing is bounded, got none")
+    if attention.temperature_floor is not None:
+        raise InputError(
+            "expected no temperature_floor: an encoder is bounded at one temperature, "
+            f"got {attention.temperature_floor}"
+        )
+
+
+def _read_texts(paths: Sequence[Path], encoder: Encoder, config: BoundingConfig) -> Texts:
+    """Every different line of the files that is not empty, tokenised as the encoder does."""
+    tokenizer = PretrainedTokenizer.from_file(encoder.folder / TOKENIZER)
+    lines: dict[str, None] = {}
+    for path in paths:
+        try:
+            lines |= dict.fromkeys(path.read_text(encoding="utf-8").splitlines())
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"expected texts in UTF-8, one a line, in {path}: {error}") from error
+    kept = [line for line in lines if line.strip()]
+    encodings = tokenizer.encode_batch(kept, config.max_length)
+    ids = [np.array(each.ids, dtype=np.int32) for each in encodings]
+    return Texts(ids, tokenizer.pad_id, config)
+
+
+def _described(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    return {
+        "name": path.name,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "lines": len(content.splitlines()),
+    }
+
+
+@contextmanager
+def _work_folder(
+    out: Path, identity: dict[str, Any], processes: Processes, resume: bool
+) -> Iterator[WorkFolder]:
+    """The work folder, locked by rank 0; the others only read from it."""
+    path = work_path(out)
+    with (
+        open_work_folder(path, identity, job=f"bounding of {out}", resume=resume)
+        if processes.rank == 0
+        else nullcontext(WorkFolder(path, identity)) as work
+    ):
+        yield work
+
+
+def _begin(
+    bounding: Bounding,
+    comparison: Comparison,
+    work: WorkFolder,
+    processes: Processes,
+    resume: bool,
+) -> Distance:
+    """Leave the copy before its next step; its distance before the first one."""
+    saved = work.read(BEFORE) if resume else None
+    if saved is not None:
+        before = Distance(**json.loads(saved))
+    else:
+        before = comparison.distance()
+        if processes.rank == 0:
+            work.write(BEFORE, json.dumps(asdict(before)).encode())
+    path = work.path / CHECKPOINT
+    if resume and path.exists():
+        try:
+            with safe_open(path, "pt") as file:
+                steps = int(file.metadata()["steps_taken"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"cannot read the saved state {path}: {error}") from error
+        bounding.load_state(tensors, steps)
+    processes.wait()  # until all have read it, before rank 0 replaces it
+    return before
+
+
+def _learn(
+    bounding: Bounding, work: WorkFolder, processes: Processes, on_step: OnStep | None
+) -> None:
+    steps = bounding.config.steps
+    while bounding.steps_taken < steps:
+        loss = bounding.step()
+        if processes.rank == 0:
+            if bounding.steps_taken % SAVED_EVERY == 0 or bounding.steps_taken == steps:
+                tensors = {k: v.contiguous() for k, v in bounding.state().items()}
+                taken = {"steps_taken": str(bounding.steps_taken)}
+                work.write(CHECKPOINT, safetensors.torch.save(tensors, taken))
+            if on_step is not None:
+                on_step(bounding.steps_taken, steps, loss)
+
+
+def _write(staging: Path, source: Encoder, student: TextClassifier, bound: Bound) -> None:
+    """Write a copy of the encoder's folder with other weights and the bound in its config."""
+    if staging.exists():  # what a crash left
+        shutil.rmtree(staging)
+    staging.mkdir()
+    for path in sorted(source.folder.glob("*.json")):
+        shutil.copyfile(path, staging / path.name)
+    for path in sorted(source.folder.glob("*.txt")):
+        shutil.copyfile(path, staging / path.name)
+    values = json.dumps({**source.values, ENTRY: bound.entry()}, indent=2)
+    replace_file(staging / CONFIG, f"{values}\n".encode(), mode=0o644)
+    state = to_theirs(student.state_dict(), source.state, student.config, source.family)
+    tensors = {name: tensor.contiguous() for name, tensor in state.items()}
+    replace_file(staging / WEIGHTS, safetensors.torch.save(tensors, {"format": "pt"}), mode=0o644)
+    sync_folder(staging)
