@@ -177,7 +177,7 @@ class Comparison:
             theirs = self._states(self.encoder, ids, mask)
         ours = self._states(self.copy, ids, mask)
         visible = mask.unsqueeze(-1)
-        pairs = zip(ours, theirs, strict=True)
+        pairs = list(zip(ours, theirs, strict=True))
         squares = torch.stack([((a - b) ** 2 * visible).sum() / a.shape[-1] for a, b in pairs])
         pooled = [
             torch.stack(

@@ -22,7 +22,7 @@ from attnpriv.errors import InputError
 from attnpriv.models.pretrained import load_pretrained, read_encoder
 from attnpriv.training import bound_encoder
 from attnpriv.training.bounded_encoder import OwnLayers
-from attnpriv.training.bounding import Bounding, Texts
+from attnpriv.training.bounding import Bounding, Comparison, Texts
 from attnpriv.training.processes import Processes
 from tests.attnpriv.models.encoders import WORDS, random_encoder
 
@@ -220,11 +220,9 @@ def test_two_processes_have_the_gradient_of_one_between_them(encoder: Path) -> N
         found: list[torch.Tensor] = []
         processes = Second(rank, found)
         processes.count = count
-        models = load_pretrained(encoder, 2), load_pretrained(encoder, 2, ATTENTION)
-        bounding = Bounding(
-            OwnLayers(models[0], False), OwnLayers(models[1], True), texts, processes
-        )
-        bounding.step()
+        teacher = OwnLayers(load_pretrained(encoder, 2), False)
+        student = OwnLayers(load_pretrained(encoder, 2, ATTENTION), True)
+        Bounding(Comparison(teacher, student, texts), processes).step()
         return found
 
     alone, first, second = gradients(0, 1), gradients(0, 2), gradients(1, 2)
