@@ -55,8 +55,8 @@ class Cell:
 
     Attributes:
         dataset: one of the tasks.
-        encoder: ``minilm``, or the name of the folder it was loaded from.
-        attention: a point of the frontier of hardening, or ``plain``.
+        encoder: ``minilm``, ``minilm-bounded``, or the name of the folder it was loaded from.
+        attention: a point of the frontier of hardening, ``plain``, or a bounded encoder's ``own``.
         epsilon: the target; infinite without privacy.
         seed: see above.
     """
@@ -74,13 +74,18 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("docs/dp_utility.jsonl"))
     parser.add_argument("--datasets", default="sms,sst2")
     parser.add_argument("--encoder", default="minilm", help="or a folder (%(default)s)")
-    parser.add_argument("--attentions", default="clamp:0.97:1,plain", help="(%(default)s)")
+    parser.add_argument(
+        "--attentions",
+        default="clamp:0.97:1,plain",
+        help="points of the frontier, plain, or own, which a bounded encoder has (%(default)s)",
+    )
+    parser.add_argument("--epsilons", default=",".join(map(str, EPSILONS)), help="(%(default)s)")
     parser.add_argument("--plot", type=Path, help="draw the curves into this file")
     options = parser.parse_args()
     done = read(options.results)
     for dataset in options.datasets.split(","):
         for attention in options.attentions.split(","):
-            for epsilon in EPSILONS:
+            for epsilon in map(float, options.epsilons.split(",")):
                 for seed in SEEDS:
                     cell = Cell(dataset, Path(options.encoder).name, attention, epsilon, seed)
                     if cell not in done:
@@ -150,7 +155,7 @@ def fit(
 
 def new_classifier(task: Task, encoder: str, attention: str) -> Classifier:
     """The encoder with a new head."""
-    hardening = Point.parse(attention).attention
+    hardening = None if attention == "own" else Point.parse(attention).attention
     return build_classifier(encoder, hardening, "layers", False, len(task.data.label_names))
 
 

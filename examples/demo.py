@@ -1,8 +1,8 @@
 """The main job from end to end, with the commands that a user would type.
 
-It trains a plain and a private, hardened classifier on synthetic support messages, audits them side
-by side, serves them, asks the server through the client, and prints one table. All files go to
-``demo/``.
+It trains a plain classifier on synthetic support messages, and a private one on an encoder whose
+attention is bounded. It audits them side by side, serves them, asks the server through the client,
+and prints one table. All files go to ``demo/``.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ QUESTION = (
     "Hi, I was charged twice last month and you fixed that. Today I cannot log in any more: "
     "my e-mail is maria.keller@example.com and my phone is +1 415 555 0132."
 )
-COMMON = ["--data", DATA, "--encoder", "minilm", "--pooling", "mean", "--seed", "0"]
+COMMON = ["--data", DATA, "--seed", "0"]
 RUNS = {
-    "plain": ["--epsilon", "none"],
-    "private": ["--epsilon", "3", "--temperature", "2", "--clip", "4", "--clip-mode", "norm"],
+    "plain": ["--encoder", "minilm", "--epsilon", "none"],
+    "private": ["--encoder", "minilm-bounded", "--epsilon", "3"],
 }
 
 console = Console(markup=False, emoji=False)
