@@ -1,9 +1,9 @@
 """What privacy costs in accuracy: the whole ε curve, with hardened attention, on real data.
 
-One cell is a data set, an encoder, its attention, an ε and a seed, which sets the split (where
-there is none), the draws and the noise. Cells are appended to a file of results as they are
-measured, and are not measured again. Known seeds void ε for a model in use; here they make figures
-repeatable.
+One cell is a data set, an encoder, its attention, what is trained of it, an ε and a seed, which
+sets the split (where there is none), the draws and the noise. Cells are appended to a file of
+results as they are measured, and are not measured again. Known seeds void ε for a model in use;
+here they make figures repeatable.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from attnpriv.config import PrivacyConfig, TrainConfig
+from attnpriv.config import Precision, PrivacyConfig, TrainConfig
+from attnpriv.guarantees import lift_bound
 from attnpriv.models.text import TextClassifier, pooled_features
 from attnpriv.privacy import noise_multiplier_for
 from attnpriv.randomness import StepKeys
@@ -39,11 +40,11 @@ from attnpriv.training.preparation import (
     seeded,
 )
 from attnpriv.training.processes import Processes
-from benchmarks.hardening_frontier.points import Point
+from benchmarks.hardening_frontier.points import KEYS, SENSITIVE_KEYS, Point
 from benchmarks.hardening_frontier.tasks import Task, load_task
 
 DELTA = 1e-5
-NAMES = ("dataset", "encoder", "attention")
+NAMES = ("dataset", "encoder", "attention", "trainable")
 EPSILONS = (0.5, 1.0, 2.0, 3.0, 8.0, math.inf)
 SEEDS = (0, 1, 2)
 TARGETS = {("sms", 3.0): 0.93, ("sms", 1.0): 0.90, ("sst2", 3.0): 0.84}
@@ -57,6 +58,7 @@ class Cell:
         dataset: one of the tasks.
         encoder: ``minilm``, ``minilm-bounded``, or the name of the folder it was loaded from.
         attention: a point of the frontier of hardening, ``plain``, or a bounded encoder's ``own``.
+        trainable: as the command has it.
         epsilon: the target; infinite without privacy.
         seed: see above.
     """
@@ -64,6 +66,7 @@ class Cell:
     dataset: str
     encoder: str
     attention: str
+    trainable: str
     epsilon: float
     seed: int
 
@@ -79,6 +82,8 @@ def main() -> None:
         default="clamp:0.97:1,plain",
         help="points of the frontier, plain, or own, which a bounded encoder has (%(default)s)",
     )
+    parser.add_argument("--trainable", default="head", help="(%(default)s)")
+    parser.add_argument("--precision", default="float32", help="of other than heads (%(default)s)")
     parser.add_argument("--epsilons", default=",".join(map(str, EPSILONS)), help="(%(default)s)")
     parser.add_argument("--plot", type=Path, help="draw the curves into this file")
     options = parser.parse_args()
@@ -87,9 +92,10 @@ def main() -> None:
         for attention in options.attentions.split(","):
             for epsilon in map(float, options.epsilons.split(",")):
                 for seed in SEEDS:
-                    cell = Cell(dataset, Path(options.encoder).name, attention, epsilon, seed)
+                    name = Path(options.encoder).name
+                    cell = Cell(dataset, name, attention, options.trainable, epsilon, seed)
                     if cell not in done:
-                        done[cell] = measure(cell, options.encoder)
+                        done[cell] = measure(cell, options.encoder, options.precision)
                         append(options.results, cell, done[cell])
     summary = summarise(done)
     if options.plot:
@@ -97,28 +103,63 @@ def main() -> None:
     print(json.dumps({"benchmark": "dp_utility", "delta": DELTA, "rows": summary}))
 
 
-def measure(cell: Cell, encoder: str) -> dict[str, Any]:
-    """Train the head of the frozen encoder with the command line's defaults, and score it."""
+def measure(cell: Cell, encoder: str, precision: Precision) -> dict[str, Any]:
+    """Train what is to be trained with the command line's defaults, and score it."""
     started = time.monotonic()
-    task, config = load_task(cell.dataset), TrainConfig(seed=cell.seed)
-    features = all_features(cell.dataset, encoder, cell.attention)
+    task = load_task(cell.dataset)
+    config = TrainConfig(trainable=cell.trainable, seed=cell.seed, precision=precision)
     rows, held_out = task.split(cell.seed)
     with seeded(cell.seed):
         classifier = new_classifier(task, encoder, cell.attention)
-    classifier.model.select_trainable("head")
-    labels = torch.tensor(task.data.labels)[rows]
+        classifier.model.select_trainable(cell.trainable)
     schedule = make_schedule(config, len(rows))
     noise = 0.0
     if math.isfinite(cell.epsilon):
         noise = noise_multiplier_for(cell.epsilon, DELTA, schedule.sample_rate, schedule.steps)
-    records = make_records(classifier, [], labels, config, features[rows])
+    records = records_of(classifier, task, rows, config, encoder, cell)
     fit(classifier.model, records, config, schedule, cell.epsilon, noise)
+    features = features_of(classifier, task, held_out, encoder, cell)
     with torch.no_grad():
-        probabilities = classifier.model.head(features[held_out]).softmax(-1).double().numpy()
+        probabilities = classifier.model.head(features).softmax(-1).double().numpy()
     score = task.score(held_out, probabilities)
     print(f"{cell}: {score:.4f}", file=sys.stderr, flush=True)
     seconds = round(time.monotonic() - started, 1)
-    return {"metric": task.metric, "score": score, "noise_multiplier": noise, "seconds": seconds}
+    hardening = classifier.model.config.attention
+    return {
+        "metric": task.metric,
+        "score": score,
+        "noise_multiplier": noise,
+        "provable_lift": lift_bound(
+            hardening.logit_bound, hardening.smallest_temperature, KEYS, SENSITIVE_KEYS
+        ),
+        "seconds": seconds,
+    }
+
+
+def records_of(
+    classifier: Classifier,
+    task: Task,
+    rows: list[int],
+    config: TrainConfig,
+    encoder: str,
+    cell: Cell,
+) -> Records:
+    """The training rows, as features where the head alone is trained."""
+    labels = torch.tensor(task.data.labels)[rows]
+    if cell.trainable == "head":
+        features = all_features(cell.dataset, encoder, cell.attention)[rows]
+        return make_records(classifier, [], labels, config, features)
+    encodings = classifier.encode([task.data.texts[row] for row in rows])
+    return make_records(classifier, encodings, labels, config)
+
+
+def features_of(
+    classifier: Classifier, task: Task, rows: list[int], encoder: str, cell: Cell
+) -> Tensor:
+    """What the head sees of the rows once all is trained."""
+    if cell.trainable == "head":
+        return all_features(cell.dataset, encoder, cell.attention)[rows]
+    return classifier.features(classifier.encode([task.data.texts[row] for row in rows]))
 
 
 def fit(
@@ -174,7 +215,12 @@ def read(path: Path) -> dict[Cell, dict[str, Any]]:
         return {}
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return {
-        Cell(*(r[name] for name in NAMES), float(r["epsilon"]), r["seed"]): r["result"]
+        Cell(
+            *(r[name] for name in NAMES[:-1]),
+            r.get("trainable", "head"),  # which older results do not say
+            float(r["epsilon"]),
+            r["seed"],
+        ): r["result"]
         for r in rows
     }
 
@@ -188,22 +234,23 @@ def append(path: Path, cell: Cell, result: dict[str, Any]) -> None:
 
 def summarise(done: dict[Cell, dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean and spread over seeds, beside the target and the same without privacy."""
-    groups: dict[tuple[str, str, str, float], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, str, str, str, float], list[dict[str, Any]]] = {}
     for cell, result in done.items():
-        key = (cell.dataset, cell.encoder, cell.attention, cell.epsilon)
+        key = (cell.dataset, cell.encoder, cell.attention, cell.trainable, cell.epsilon)
         groups.setdefault(key, []).append(result)
     means = {key: statistics.mean(r["score"] for r in results) for key, results in groups.items()}
     rows = []
-    for (dataset, encoder, attention, epsilon), results in groups.items():
+    for (dataset, encoder, attention, trainable, epsilon), results in groups.items():
         scores = [r["score"] for r in results]
         target = TARGETS.get((dataset, epsilon))
-        without = means.get((dataset, encoder, attention, math.inf))
-        mean = means[dataset, encoder, attention, epsilon]
+        without = means.get((dataset, encoder, attention, trainable, math.inf))
+        mean = means[dataset, encoder, attention, trainable, epsilon]
         rows.append(
             {
                 "dataset": dataset,
                 "encoder": encoder,
                 "attention": attention,
+                "trainable": trainable,
                 "epsilon": str(epsilon),
                 "metric": results[0]["metric"],
                 "mean": mean,
@@ -222,7 +269,7 @@ def plot(summary: list[dict[str, Any]], path: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "attnpriv"
     datasets = list(dict.fromkeys(row["dataset"] for row in summary))
     places = {str(epsilon): place for place, epsilon in enumerate(EPSILONS)}
-    curves = sorted({(row["encoder"], row["attention"]) for row in summary})
+    curves = sorted({tuple(row[name] for name in NAMES[1:]) for row in summary})
     figure = Figure(figsize=(4.6 * len(datasets), 4.2), layout="constrained")
     axes = figure.subplots(1, len(datasets), squeeze=False)[0]
     for panel, dataset in zip(axes, datasets, strict=True):
