@@ -31,9 +31,10 @@ def bound(
     texts: Annotated[
         list[Path],
         typer.Option(
-            help="A file of public texts in UTF-8, one a line; repeat the option for more files. "
-            "Do not give private texts: no ε covers them. Any public text of the language and the "
-            "kind that the encoder is to read will do; 100,000 varied lines are a good number.",
+            help="A file of public texts in UTF-8, one a line, or a folder of such .txt files; "
+            "repeat the option for more. Do not give private texts: no ε covers them. Any public "
+            "text of the language and the kind that the encoder is to read will do; 100,000 varied "
+            "lines are a good number.",
             rich_help_panel=options.DATA,
         ),
     ],

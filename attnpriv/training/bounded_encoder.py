@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,9 @@ def bound_encoder(
 
     Args:
         encoder: as in ``attnpriv train``, but not ``scratch``, and not bounded already.
-        texts: files of public texts in UTF-8, one a line. They are no part of the folder, and no ε
-            covers them: private texts do not belong here.
+        texts: files of public texts in UTF-8, one a line, or folders of such files with the suffix
+            ``.txt``. They are no part of the folder, and no ε covers them: private texts do not
+            belong here.
         out: the folder to make.
         attention: with a clip and a fixed temperature.
         config: how the copy is taught.
@@ -124,6 +126,7 @@ def bound_encoder(
     source = open_encoder(encoder)
     if source.bound is not None:
         raise InputError(f"expected an encoder without a bound, {encoder} is bounded already")
+    texts = _files(texts)
     read = _read_texts(texts, source, config)
     teacher, student = (
         classifier_of(source, 2, each, "layers") for each in (AttentionConfig(), attention)
@@ -160,7 +163,7 @@ def distance_between(
     encoder: Encoder, copy: Encoder, texts: Sequence[Path], config: BoundingConfig
 ) -> Distance:
     """How far a bounded copy is from its encoder, on what a teaching with these texts held out."""
-    read = _read_texts(texts, encoder, config)
+    read = _read_texts(_files(texts), encoder, config)
     ours, theirs = (OwnLayers(classifier_of(each, 2), False) for each in (encoder, copy))
     return Comparison(ours, theirs, read).distance()
 
@@ -173,6 +176,12 @@ def _check(attention: AttentionConfig) -> None:
             "expected no temperature_floor: an encoder is bounded at one temperature, "
             f"got {attention.temperature_floor}"
         )
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    """The files, and those in the folders by their names."""
+    folders = [sorted(path.glob("*.txt")) if path.is_dir() else [path] for path in paths]
+    return list(chain.from_iterable(folders))
 
 
 def _read_texts(paths: Sequence[Path], encoder: Encoder, config: BoundingConfig) -> Texts:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -232,6 +236,30 @@ def test_two_processes_have_the_gradient_of_one_between_them(encoder: Path) -> N
         assert float(one.abs().max()) > 0
 
 
+@pytest.mark.exhaustive
+def test_torchrun_teaches_what_one_process_teaches(
+    bounds: Bounds, encoder: Path, texts: Path, tmp_path: Path
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+        "--master-addr", "127.0.0.1", "--master-port", str(port), "-m", "attnpriv.cli",
+        "encoder", "bound", "--encoder", encoder, "--texts", texts, "--clip", "0.5",
+        "--batch-tokens", "200", "--max-length", "24", "--steps", "12",
+        "--learning-rate", "3e-3", "--out", tmp_path / "together",
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("folder:") == 1
+    alone = load_file(bounds(tmp_path / "alone").path / "model.safetensors")
+    together = load_file(tmp_path / "together" / "model.safetensors")
+    for name, tensor in alone.items():
+        torch.testing.assert_close(together[name], tensor, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("attention", "message"),
     [
@@ -246,6 +274,22 @@ def test_an_attention_that_bounds_nothing_is_refused(
     with pytest.raises(InputError, match=message):
         bounds(tmp_path / "calm", attention=attention)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_stands_for_its_text_files(
+    bounds: Bounds, encoder: Path, texts: Path, tmp_path: Path
+) -> None:
+    lines = texts.read_text(encoding="utf-8").splitlines()
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for name, part in (("b.txt", lines[200:]), ("a.txt", lines[:200]), ("other.md", ["no"] * 99)):
+        (folder / name).write_text("\n".join(part), encoding="utf-8")
+    made = bound_encoder(
+        str(encoder), [folder], tmp_path / "calm", attention=ATTENTION, config=CONFIG
+    )
+    described = json.loads((made.path / "config.json").read_text())["attnpriv"]["texts"]
+    assert [each["name"] for each in described] == ["a.txt", "b.txt"]
+    assert made.after == bounds(tmp_path / "one").after
 
 
 def test_bad_texts_and_folders_are_refused(bounds: Bounds, encoder: Path, tmp_path: Path) -> None:
