@@ -81,10 +81,10 @@ def summarise(done: dict[Cell, dict[str, Any]]) -> list[dict[str, Any]]:
             "attention": attention,
             "epsilon": epsilon,
             "provable_lift": lifts[encoder, attention],
-            "mean": statistics.mean(found),
+            "mean": means[dataset, encoder, attention, epsilon],
             "scores": found,
             "points_to_plain": 100
-            * (statistics.mean(found) - statistics.mean(plain[dataset, epsilon])),
+            * (means[dataset, encoder, attention, epsilon] - plain[dataset, epsilon]),
         }
         for (dataset, encoder, attention, epsilon), found in scores.items()
     ]
