@@ -1,9 +1,7 @@
-"""Encoders that were taught to do with bounded attention: how they are marked, and the one shipped.
+"""``minilm-bounded``, the copy of ``minilm`` that was taught to do with bounded attention.
 
-A folder in Hugging Face layout is marked by an entry in its ``config.json``, beside the encoder's
-own: the attention under which its weights are to be used, and how they came to be.
-``minilm-bounded`` is shipped as the difference of its weights to those of ``minilm``, which a
-package of its own carries.
+It is shipped as the difference of its weights to those of ``minilm``, which a package of its own
+carries.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any
 
@@ -21,53 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnpriv.config import AttentionConfig
+from attnpriv.attention.bound import ENTRY, Bound
 from attnpriv.errors import InputError
 
-ENTRY = "attnpriv"  # in config.json
-FORMAT = 1
 DIFFERENCE, RECORD = "minilm_bounded.npz", "minilm_bounded.json"
 FOLDER = resources.files("attnpriv.models")
 STEPS = ".step"  # what is added to the name of a tensor for the size of one of its levels
-
-
-@dataclass(frozen=True)
-class Bound:
-    """How an encoder is bounded.
-
-    Attributes:
-        attention: the only one under which the weights are to be used.
-        provenance: how they were made, as JSON values: the encoder they are a copy of, the public
-            texts, the steps, and the distance to that encoder before and after.
-    """
-
-    attention: AttentionConfig
-    provenance: Mapping[str, Any]
-
-    def entry(self) -> dict[str, Any]:
-        """What ``config.json`` says of it."""
-        return {"format": FORMAT, "attention": asdict(self.attention), **self.provenance}
-
-    @classmethod
-    def from_config(cls, values: Mapping[str, Any]) -> Bound | None:
-        """The bound in a ``config.json``; None where there is none.
-
-        Raises:
-            InputError: there is an entry that this version cannot use.
-        """
-        if ENTRY not in values:
-            return None
-        entry = values[ENTRY]
-        try:
-            provenance = dict(entry)
-            if provenance.pop("format") != FORMAT:
-                raise ValueError(f"its format is {entry['format']!r}, not {FORMAT}")
-            return cls(AttentionConfig(**provenance.pop("attention")), provenance)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"expected what attnpriv encoder bound writes under {ENTRY!r} in config.json: "
-                f"{error}"
-            ) from error
 
 
 def shipped_bound() -> Bound:

@@ -16,10 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from attnpriv.attention.bound import Bound
 from attnpriv.config import AttentionConfig, ModelConfig, Pooling
 from attnpriv.errors import InputError
 from attnpriv.models import bounded
-from attnpriv.models.bounded import Bound
 from attnpriv.models.layouts import FAMILIES, Family, to_ours
 from attnpriv.models.text import TextClassifier
 
@@ -190,14 +190,27 @@ def _minilm_folder() -> Path | None:
     return Path(spec.origin).parent / "model" if spec is not None and spec.origin else None
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """The ``config.json`` of a folder, of any kind of model.
+
+    Raises:
+        InputError: it is missing, cannot be read, or does not say which kind of model it is of.
+    """
     path = folder / "config.json"
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read the encoder's configuration {path}: {error}") from error
     kind = values.get("model_type") if isinstance(values, dict) else None
-    if not isinstance(kind, str) or kind not in FAMILIES:
+    if not isinstance(kind, str):
+        raise InputError(f"{path}: expected model_type {' or '.join(FAMILIES)}, got {kind!r}")
+    return values
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    values, path = read_config(folder), folder / "config.json"
+    kind = values["model_type"]
+    if kind not in FAMILIES:
         raise InputError(f"{path}: expected model_type {' or '.join(FAMILIES)}, got {kind!r}")
     _check_computation(values, FAMILIES[kind], path)
     return values

@@ -10,8 +10,8 @@ from dataclasses import asdict
 from typing import Any
 
 from attnpriv import __version__
+from attnpriv.attention.bound import Bound
 from attnpriv.config import ModelConfig, PrivacyConfig, TrainConfig, parse_trainable
-from attnpriv.models.bounded import Bound
 from attnpriv.privacy.ledger import NoisedSteps, Selection
 from attnpriv.rounding import digits_up, round_up
 from attnpriv.runs.card import ModelCard

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attnpriv.attention.bound import Bound
 from attnpriv.config import AttentionConfig, ModelConfig, Pooling, TrainConfig, parse_trainable
 from attnpriv.data.pretrained import PretrainedTokenizer
 from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import Encoding, HashTokenizer, Tokenizer
 from attnpriv.data.unknown import NOTICEABLE, unknown_in
 from attnpriv.errors import InputError
-from attnpriv.models.bounded import Bound
 from attnpriv.models.pretrained import classifier_of, open_encoder
 from attnpriv.models.text import TextClassifier, pooled_features
 from attnpriv.runs.folder import TOKENIZER

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import torch
 
+from attnpriv.attention.bound import Bound
 from attnpriv.config import BoundingConfig
 from attnpriv.models import bounded
-from attnpriv.models.bounded import Bound, pack, unpack
+from attnpriv.models.bounded import pack, unpack
 from attnpriv.models.pretrained import Encoder, open_encoder
 from attnpriv.training.bounded_encoder import distance_between
 

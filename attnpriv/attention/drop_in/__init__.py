@@ -7,10 +7,12 @@ from typing import TypeVar
 from torch import nn
 
 from attnpriv.attention.drop_in.multihead import harden_multihead, make_core, multihead_attention
+from attnpriv.attention.drop_in.taught import choose_attention
 from attnpriv.attention.drop_in.transformers_models import (
     applications,
     harden_registered,
     heads_and_width,
+    owners_in,
     registered_attention,
 )
 from attnpriv.config import AttentionConfig
@@ -19,7 +21,7 @@ from attnpriv.errors import InputError
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def harden(model: Model, config: AttentionConfig) -> Model:
+def harden(model: Model, config: AttentionConfig | None = None) -> Model:
     """Harden the attention of a finished model in place; its own weights stay as they are.
 
     Two kinds of attention are found, at any depth: ``nn.MultiheadAttention``, including that in the
@@ -53,24 +55,28 @@ def harden(model: Model, config: AttentionConfig) -> Model:
 
     Args:
         model: holds, or is, an ``nn.MultiheadAttention`` or a whole model of ``transformers``.
-        config: temperature and clipping; the score must be ``dot_product``.
+        config: temperature and clipping; the score must be ``dot_product``. None takes what a model
+            of ``transformers`` was taught under, where ``attnpriv encoder bound`` made the folder
+            it, or a model that it was fine-tuned from, was loaded from.
 
     Returns:
         The same model.
 
     Raises:
-        InputError: there is nothing to harden, the score is additive, the model was saved with
-            learned temperatures that are not found, or the model holds attention that might not be
-            bounded. That is a subclass of an attention class that would be hardened; a module of
-            such a class whose ``forward`` was replaced; and, beside or inside a model of
-            ``transformers``, a family that is not listed or a class with "attention" in its name
-            that bypasses ``AttentionInterface``. After this or any other error the model is as it
-            was, bit for bit. The hardened model itself raises InputError for a float mask that is
-            learned or holds values other than 0 and -inf, for nested tensors, for any argument that
-            a ``transformers`` model passes to its attention and that could change the weights, if
-            its attention implementation was switched afterwards, and in ``torch.jit.trace``.
-            ``torch.export`` works, with varying sizes, and so does the ONNX export built on it; an
-            ONNX graph cannot refuse a float mask, and reads every value but -inf in it as 0.
+        InputError: there is nothing to harden, the score is additive, ``config`` is None and the
+            model does not say what it was taught under, or says another attention than ``config``;
+            the model was saved with learned temperatures that are not found, or it holds attention
+            that might not be bounded. That is a subclass of an attention class that would be
+            hardened; a module of such a class whose ``forward`` was replaced; and, beside or inside
+            a model of ``transformers``, a family that is not listed or a class with "attention" in
+            its name that bypasses ``AttentionInterface``. After this or any other error the model
+            is as it was, bit for bit. The hardened model itself raises InputError for a float mask
+            that is learned or holds values other than 0 and -inf, for nested tensors, for any
+            argument that a ``transformers`` model passes to its attention and that could change the
+            weights, if its attention implementation was switched afterwards, and in
+            ``torch.jit.trace``. ``torch.export`` works, with varying sizes, and so does the ONNX
+            export built on it; an ONNX graph cannot refuse a float mask, and reads every value but
+            -inf in it as 0.
 
     Claim: with a clip, every weight of the attention that was replaced lies within
     ``guarantees.weight_bounds(c, τ, n)`` for n visible keys, in training and in evaluation, whether
@@ -81,6 +87,7 @@ def harden(model: Model, config: AttentionConfig) -> Model:
     computes, for example by combining the answers of several attentions; a model that was saved,
     and loaded without hardening it again.
     """
+    config = choose_attention(owners_in(model), config)
     if config.score != "dot_product":
         raise InputError(
             "expected score 'dot_product', which the model's weights were trained with, "

@@ -63,7 +63,7 @@ def registered_attention(model: nn.Module) -> list[nn.Module]:
         InputError: the model holds attention that ``families`` does not name, or that bypasses the
             registry.
     """
-    owners = _owners(model)
+    owners = owners_in(model)
     if not owners:
         return []
     for part in model.modules():
@@ -73,7 +73,7 @@ def registered_attention(model: nn.Module) -> list[nn.Module]:
     return [part for part in model.modules() if is_known(part)]
 
 
-def _owners(model: nn.Module) -> list[Any]:
+def owners_in(model: nn.Module) -> list[Any]:
     """The models of transformers that a module is or holds, the outer before the inner."""
     if "transformers.modeling_utils" not in sys.modules:
         return []
@@ -158,7 +158,7 @@ def harden_registered(
     if not cores:
         return
     new = {part: core for part, core in cores.items() if not hasattr(part, CORE)}
-    restore_temperatures(_owners(model), new, config)
+    restore_temperatures(owners_in(model), new, config)
     configurations = _own_configurations(model, config)
     for part, core in cores.items():
         if part in new:
@@ -257,6 +257,8 @@ def _attention(
         mask = shown("attention_mask", mask)
     causal = is_causal and mask is None and query.shape[2] > 1  # a single query is the last one
     need_weights = bool(others.get("output_attentions"))
+    # Under autocast, turning queries and keys by their positions leaves them in float32.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     query = _scaled(query, scaling)
     key, value = (_one_for_each_head(x, query.shape[1]) for x in (key, value))
     attended, weights = core(query, key, value, mask, need_weights, causal)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from attnpriv.attention.bound import ENTRY, Bound
 from attnpriv.config import BOUNDED, AttentionConfig
 from attnpriv.errors import InputError
 from attnpriv.models import bounded
-from attnpriv.models.bounded import ENTRY, Bound, pack, unpack
+from attnpriv.models.bounded import pack, unpack
 from attnpriv.models.pretrained import (
     classifier_of,
     encoder_bound,
