@@ -91,6 +91,11 @@ def _require_number(name: str, value: object, most: float = math.inf, least: flo
     _require(fits, name, expected, value)
 
 
+def thirds(layers: int) -> tuple[int, ...]:
+    """The last layers of the first third, the first two thirds and all layers, counted from 1."""
+    return tuple(sorted({-(-layers * third // 3) for third in (1, 2, 3)}))
+
+
 def _is_positive(value: object) -> bool:
     return is_number(value) and 0 < cast(float, value) < math.inf
 
@@ -223,7 +228,7 @@ class ModelConfig:
     def pooled_layers(self) -> tuple[int, ...]:
         """The layers, counted from 1, after which the hidden states are pooled for the head."""
         if self.pooling == "layers":
-            return tuple(sorted({-(-self.layers * third // 3) for third in (1, 2, 3)}))
+            return thirds(self.layers)
         return (self.layers,)
 
     def to_dict(self) -> dict[str, Any]:

@@ -24,7 +24,9 @@ def bound(
         str,
         typer.Option(
             help="The encoder to copy: minilm, or a folder with a pretrained BERT, DistilBERT, "
-            "MPNet, RoBERTa or XLM-RoBERTa.",
+            "MPNet, RoBERTa or XLM-RoBERTa; with transformers installed, also an ALBERT, "
+            "CamemBERT, Data2VecText, ELECTRA, ERNIE, EuroBERT, ModernBERT, RoBERTa-PreLayerNorm "
+            "or XLM-RoBERTa-XL.",
             rich_help_panel=options.MODEL,
         ),
     ],
@@ -78,7 +80,8 @@ def bound(
     out: Annotated[
         Path,
         typer.Option(
-            help="The folder to make in Hugging Face layout; attnpriv train takes it as --encoder.",
+            help="The folder to make in Hugging Face layout. transformers loads it, and attnpriv "
+            "train takes the first five families as --encoder.",
             rich_help_panel=options.OUTPUT,
         ),
     ],

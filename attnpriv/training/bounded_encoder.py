@@ -22,20 +22,20 @@ from typing import Any
 
 import numpy as np
 import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from attnpriv.attention.bound import ENTRY, Bound
 from attnpriv.config import AttentionConfig, BoundingConfig
 from attnpriv.data.pretrained import PretrainedTokenizer
 from attnpriv.errors import InputError
-from attnpriv.models.bounded import ENTRY, Bound
-from attnpriv.models.layouts import to_theirs
-from attnpriv.models.pretrained import Encoder, classifier_of, file_sha256, open_encoder
-from attnpriv.models.text import TextClassifier
+from attnpriv.models.pretrained import Encoder, classifier_of, file_sha256
 from attnpriv.replacing import replace_file, sync_folder
 from attnpriv.runs.folder import CONFIG, TOKENIZER, WEIGHTS
 from attnpriv.training.bounding import Bounding, Comparison, Distance, Texts
 from attnpriv.training.checkpoint import CHECKPOINT, require_new, work_path
+from attnpriv.training.encoders import OwnLayers, Source, open_source
 from attnpriv.training.processes import Processes, join_processes
 from attnpriv.training.release import writing_is_possible
 from attnpriv.work_folder import WorkFolder, open_work_folder
@@ -54,36 +54,12 @@ class BoundedEncoder:
     Attributes:
         path: its folder.
         before: how far the encoder is from itself under the bound, before anything is learned.
-        after: how far the copy is from the encoder.
+        after: how far the copy is from the encoder, with its weights as they are in the folder.
     """
 
     path: Path
     before: Distance
     after: Distance
-
-
-class OwnLayers:
-    """An encoder in this package's own blocks, see ``bounding.Layered``.
-
-    Args:
-        model: its word embeddings and head are left alone.
-        learns: whether its other weights are learned.
-    """
-
-    def __init__(self, model: TextClassifier, learns: bool) -> None:
-        self.module = model
-        self.pooled = model.config.pooled_layers
-        model.requires_grad_(learns)
-        model.head.requires_grad_(False)
-        model.words.requires_grad_(False)
-
-    def states(self, ids: Tensor, mask: Tensor) -> list[Tensor]:
-        """Hidden states after every layer."""
-        x, states = self.module.embed(ids), []
-        for block in self.module.layers:
-            x, _ = block(x, mask)
-            states.append(x)
-        return states
 
 
 def bound_encoder(
@@ -123,14 +99,12 @@ def bound_encoder(
     """
     require_new(out, "folder")
     _check(attention)
-    source = open_encoder(encoder)
+    source = open_source(encoder)
     if source.bound is not None:
         raise InputError(f"expected an encoder without a bound, {encoder} is bounded already")
     texts = _files(texts)
-    read = _read_texts(texts, source, config)
-    teacher, student = (
-        classifier_of(source, 2, each, "layers") for each in (AttentionConfig(), attention)
-    )
+    teacher, copy = source.copy(AttentionConfig(), False), source.copy(attention, True)
+    read = _read_texts(texts, source.folder, copy.vocab_size, config)
     provenance = {
         "encoder": source.name,
         "encoder_sha256": file_sha256(source.folder / WEIGHTS),
@@ -138,7 +112,7 @@ def bound_encoder(
         "taught": asdict(config),
     }
     identity = {"attention": asdict(attention), **provenance}
-    comparison = Comparison(OwnLayers(teacher, False), OwnLayers(student, True), read)
+    comparison = Comparison(teacher, copy, read)
     with join_processes() as processes:
         bounding = Bounding(comparison, processes)
         with (
@@ -148,11 +122,17 @@ def bound_encoder(
             processes.wait()  # until rank 0 has the folder
             before = _begin(bounding, comparison, work, processes, resume)
             _learn(bounding, work, processes, on_step)
+            state, held_out = copy.to_file(), {"before": asdict(before)}
+            if any(
+                each.is_floating_point() and each.dtype != torch.float32 for each in state.values()
+            ):
+                held_out["before_rounding"] = asdict(comparison.distance())
+            copy.from_file(state)  # as whoever loads the folder has it
             after = comparison.distance()
-            held_out = {"before": asdict(before), "after": asdict(after)}
+            held_out["after"] = asdict(after)
             bound = Bound(attention, {**provenance, "held_out": held_out})
             if processes.rank == 0:
-                _write(work.path / STAGING, source, student, bound)
+                _write(work.path / STAGING, source, state, bound)
                 (work.path / STAGING).rename(out)
                 sync_folder(out.parent)
         processes.wait()  # until there is the folder
@@ -163,7 +143,7 @@ def distance_between(
     encoder: Encoder, copy: Encoder, texts: Sequence[Path], config: BoundingConfig
 ) -> Distance:
     """How far a bounded copy is from its encoder, on what a teaching with these texts held out."""
-    read = _read_texts(_files(texts), encoder, config)
+    read = _read_texts(_files(texts), encoder.folder, encoder.values["vocab_size"], config)
     ours, theirs = (OwnLayers(classifier_of(each, 2), False) for each in (encoder, copy))
     return Comparison(ours, theirs, read).distance()
 
@@ -184,9 +164,12 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     return list(chain.from_iterable(folders))
 
 
-def _read_texts(paths: Sequence[Path], encoder: Encoder, config: BoundingConfig) -> Texts:
+def _read_texts(
+    paths: Sequence[Path], folder: Path, vocab_size: int, config: BoundingConfig
+) -> Texts:
     """Every different line of the files that is not empty, tokenised as the encoder does."""
-    tokenizer = PretrainedTokenizer.from_file(encoder.folder / TOKENIZER)
+    tokenizer = PretrainedTokenizer.from_file(folder / TOKENIZER)
+    tokenizer.check_ids(vocab_size)
     lines: dict[str, None] = {}
     for path in paths:
         try:
@@ -265,7 +248,12 @@ def _learn(
                 on_step(bounding.steps_taken, steps, loss)
 
 
-def _write(staging: Path, source: Encoder, student: TextClassifier, bound: Bound) -> None:
+def _is_rounded(state: dict[str, Tensor]) -> bool:
+    """Whether a file holds some of its weights in less than float32."""
+    return any(each.is_floating_point() and each.dtype != torch.float32 for each in state.values())
+
+
+def _write(staging: Path, source: Source, state: dict[str, Tensor], bound: Bound) -> None:
     """Write a copy of the encoder's folder with other weights and the bound in its config."""
     if staging.exists():  # what a crash left
         shutil.rmtree(staging)
@@ -276,7 +264,6 @@ def _write(staging: Path, source: Encoder, student: TextClassifier, bound: Bound
         shutil.copyfile(path, staging / path.name)
     values = json.dumps({**source.values, ENTRY: bound.entry()}, indent=2)
     replace_file(staging / CONFIG, f"{values}\n".encode(), mode=0o644)
-    state = to_theirs(student.state_dict(), source.state, student.config, source.family)
     tensors = {name: tensor.contiguous() for name, tensor in state.items()}
     replace_file(staging / WEIGHTS, safetensors.torch.save(tensors, {"format": "pt"}), mode=0o644)
     sync_folder(staging)

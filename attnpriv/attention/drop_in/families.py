@@ -84,6 +84,22 @@ TURNED = {
 WITHOUT = {"encoder_decoder": ()}
 FAMILIES: dict[str, tuple[str, ...]] = {**PROJECTED, **TURNED, **WITHOUT}
 
+# The ``model_type`` of those families that read one text in both directions and that this package's
+# own blocks do not load. Not here: X-MOD, of whose adapters one language's alone would be taught;
+# LayoutLM, whose texts have places on a page; and MobileBERT, whose hidden states have no norm, so
+# that their distance is of no known size.
+ENCODERS = (
+    "albert",
+    "camembert",
+    "data2vec-text",
+    "electra",
+    "ernie",
+    "eurobert",
+    "modernbert",
+    "roberta-prelayernorm",
+    "xlm-roberta-xl",
+)
+
 
 def is_known(part: nn.Module) -> bool:
     """Whether a module is attention of transformers that may be hardened."""

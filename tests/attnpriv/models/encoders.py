@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import random
+import string
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 
 from attnpriv.models.text import TextClassifier
 
 WORDS = 61
 PAD = 1
+LETTERS = string.ascii_lowercase
 
 
-def random_encoder(kind: str, folder: Path, **change: Any) -> Any:
-    """Write an encoder whose every weight is random, those of the norms too."""
+def random_encoder(kind: str, folder: Path, auto: str = "AutoModel", **change: Any) -> Any:
+    """Write an encoder whose every weight is random, those of the norms too.
+
+    ``auto`` is the class of transformers that makes it, with or without a head.
+    """
     import transformers
 
     torch.manual_seed(0)
@@ -31,12 +38,51 @@ def random_encoder(kind: str, folder: Path, **change: Any) -> Any:
         "pad_token_id": PAD,
     }
     config = transformers.AutoConfig.for_model(kind, **{**shape, **change})
-    model = transformers.AutoModel.from_config(config).eval()
+    model = getattr(transformers, auto).from_config(config).eval()
     for parameter in model.parameters():
         if parameter.ndim == 1:
             torch.nn.init.uniform_(parameter, -0.5, 1.0)
     model.save_pretrained(folder)
     return model
+
+
+FAMILY_SIZES: dict[str, dict[str, Any]] = {
+    "albert": {"embedding_size": 5, "num_hidden_layers": 5, "num_hidden_groups": 2},
+    "electra": {"embedding_size": 16},
+    "eurobert": {"num_key_value_heads": 3},
+    "modernbert": {"local_attention": 4, "layer_types": None, "num_hidden_layers": 4},
+}
+
+
+def family_encoder(kind: str, folder: Path, auto: str = "AutoModel", **change: Any) -> Any:
+    """``random_encoder`` of any family that ``harden`` knows, with attention that is sharp."""
+    model = random_encoder(kind, folder, auto, **FAMILY_SIZES.get(kind, {}), **change)
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    return model
+
+
+def letters_tokenizer(folder: Path) -> None:
+    """Write a tokenizer.json whose words are letters."""
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = [*names, *LETTERS, *(f"##{letter}" for letter in LETTERS)]
+    assert len(words) <= WORDS
+    tokenizer = Tokenizer(
+        models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    tokenizer.add_special_tokens(names)
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def lines_of_letters() -> list[str]:
+    """400 texts of words of letters."""
+    chance = random.Random(0)
+    words = ["".join(chance.choices(LETTERS, k=chance.randint(1, 6))) for _ in range(50)]
+    return [" ".join(chance.choices(words, k=chance.randint(1, 9))) for _ in range(400)]
 
 
 def hidden_states(model: TextClassifier, ids: Tensor, mask: Tensor) -> list[Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 import socket
 import subprocess
 import sys
@@ -18,21 +17,24 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, models, pre_tokenizers
 
 from attnpriv.config import AttentionConfig, BoundingConfig
 from attnpriv.data.pretrained import PretrainedTokenizer
 from attnpriv.errors import InputError
 from attnpriv.models.pretrained import load_pretrained, read_encoder
 from attnpriv.training import bound_encoder
-from attnpriv.training.bounded_encoder import OwnLayers
 from attnpriv.training.bounding import Bounding, Comparison, Texts
+from attnpriv.training.encoders import OwnLayers
 from attnpriv.training.processes import Processes
-from tests.attnpriv.models.encoders import WORDS, random_encoder
+from tests.attnpriv.models.encoders import (
+    LETTERS,
+    letters_tokenizer,
+    lines_of_letters,
+    random_encoder,
+)
 
 ATTENTION = AttentionConfig(clip=0.5)
 CONFIG = BoundingConfig(steps=12, batch_tokens=200, learning_rate=3e-3, max_length=24)
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 @pytest.fixture(scope="module")
@@ -40,23 +42,13 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT whose words are letters."""
     folder = tmp_path_factory.mktemp("encoders") / "letters"
     random_encoder("bert", folder, wide=32)
-    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    words = [*names, *LETTERS, *(f"##{letter}" for letter in LETTERS)]
-    assert len(words) <= WORDS
-    tokenizer = Tokenizer(
-        models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]")
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
-    tokenizer.add_special_tokens(names)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    letters_tokenizer(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    chance = random.Random(0)
-    words = ["".join(chance.choices(LETTERS, k=chance.randint(1, 6))) for _ in range(50)]
-    lines = [" ".join(chance.choices(words, k=chance.randint(1, 9))) for _ in range(400)]
+    lines = lines_of_letters()
     path = tmp_path_factory.mktemp("texts") / "public.txt"
     path.write_text("\n".join(["", *lines, lines[0], "  "]) + "\n", encoding="utf-8")
     return path
