@@ -68,8 +68,9 @@ class BoundedDraw:
         """The chances of the K outcomes as whole numbers; they are secret, as ``whole`` is.
 
         Args:
-            whole: the scores by the whole text. A score that is negative or not finite counts as 0:
-                an error would tell of the hidden values.
+            whole: the scores by the whole text, probabilities or others from 0 to 1. One that is
+                negative or not finite counts as 0, one above 1 as 1: an error would tell of the
+                hidden values.
 
         Raises:
             InputError: there are not as many scores as ``redacted`` has.
@@ -117,7 +118,7 @@ class BoundedDraw:
         from those of the whole text, and never out of their bounds.
         """
         numbers = np.asarray(whole, dtype=np.float64)
-        scores = np.where((numbers >= 0) & (numbers <= 1), numbers, 0.0) * UNIT
+        scores = np.clip(np.where(np.isfinite(numbers), numbers, 0.0), 0.0, 1.0) * UNIT
         redacted = np.array(self._redacted, dtype=np.float64)
         scores += SMALLEST_SHARE * redacted  # so that no score is 0 where the redacted one is not
         low, high = (np.array(bounds, dtype=np.float64) for bounds in self._bounds)

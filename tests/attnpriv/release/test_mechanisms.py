@@ -149,6 +149,12 @@ def test_answers_that_say_nothing_about_a_text_are_those_of_the_redacted_one() -
         assert chances(weights) == pytest.approx(redacted, rel=1e-12)
 
 
+def test_a_probability_that_rounding_took_above_one_counts_as_one() -> None:
+    mechanism = BoundedDraw([0.5, 0.5], 1_000_000)
+    assert mechanism.weights([1.0 + 2**-23, 0.0]) == mechanism.weights([1.0, 0.0])
+    assert mechanism.weights([1.0, math.inf]) == mechanism.weights([1.0, 0.0])
+
+
 @pytest.mark.parametrize("micro", EPSILONS)
 def test_bounded_draw_is_as_close_to_the_whole_text_as_a_linear_program(micro: int) -> None:
     rng = np.random.default_rng(micro)
