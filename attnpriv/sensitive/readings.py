@@ -40,7 +40,7 @@ def as_prose(text: str) -> str:
     Every character stays where it is.
 
     >>> as_prose("> ANNA SMITH" + chr(10) + "> 12 Elm Rd")
-    '  Anna Smith,> 12 Elm Rd'
+    '  Anna Smith,  12 Elm Rd'
     """
     joined = _LINE_END.sub(",", _MARKS.sub(lambda match: " " * len(match[0]), text))
     words = _WORD.findall(joined)

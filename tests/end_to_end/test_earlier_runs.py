@@ -31,6 +31,7 @@ from attnpriv.data import Dataset, load_dataset
 from attnpriv.runs.folder import Run, load_run
 from attnpriv.runs.prediction import predict_probabilities
 from attnpriv_client import Client
+from attnpriv_client.errors import InvalidRequestError
 
 FOLDER = Path(__file__).with_name("earlier_runs")
 SAID: dict[str, Any] = json.loads((FOLDER / "said.json").read_text(encoding="utf-8"))
@@ -118,6 +119,11 @@ def client(
 @pytest.mark.parametrize("name", RUNS)
 def test_answers_of_a_server(client: Client, name: str) -> None:
     same(asdict(client.model_card(name)), SAID[name]["card"])
-    predictions = client.predict(name, SAID["texts"])
-    same([asdict(each) for each in predictions], SAID[name]["predictions"])
+    texts, said = SAID["texts"], SAID[name]["predictions"]
+    if name == "lora":  # whose small vocabulary lacks the only word of two texts: refused since
+        for text in texts[6:8]:
+            with pytest.raises(InvalidRequestError, match="nothing that the model reads"):
+                client.predict(name, [text])
+        texts, said = ([*each[:6], *each[8:]] for each in (texts, said))
+    same([asdict(each) for each in client.predict(name, texts)], said)
     same(asdict(client.explain(name, SAID["texts"][0])), SAID[name]["explanation"], 1e-3)

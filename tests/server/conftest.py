@@ -129,9 +129,9 @@ def serve() -> Iterator[Serve]:
 
 @contextmanager
 def serving(core: Core) -> Iterator[grpc.Channel]:
-    """A channel to a real server."""
-    with listening(core) as target, grpc.insecure_channel(target) as channel:
-        yield channel
+    """A channel to a real server, which stops before the channel is closed."""
+    with ExitStack() as closing, listening(core) as target:
+        yield closing.enter_context(grpc.insecure_channel(target))
 
 
 @contextmanager

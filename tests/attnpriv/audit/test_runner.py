@@ -204,7 +204,7 @@ def test_detector_stands_in_for_missing_gold_and_is_scored_beside_it(
     assert scored.source == "gold spans"
     quality = {q.entity_type: q for q in scored.quality or ()}
     assert (quality["EMAIL_ADDRESS"].recall or 0) > 0.9
-    assert quality["PERSON"].recall == 0.0
+    assert (quality["PERSON"].recall or 0) > 0.5
 
 
 def test_data_without_personal_data_is_audited_all_the_same(
