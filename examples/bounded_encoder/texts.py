@@ -23,6 +23,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
@@ -34,6 +35,8 @@ SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[\"'(]?[A-Z0-9])")
 SPACE = re.compile(r"\s+")
 # Words of a passage: half of the texts are single sentences, a tenth are long.
 PASSAGES = ((0, 0.5), (25, 0.25), (50, 0.15), (170, 0.1))
+# Faker counts from the present unless it is told otherwise; the texts shall be the same every day.
+BORN, TODAY = datetime(1930, 1, 1, tzinfo=UTC), datetime(2026, 11, 30, tzinfo=UTC)
 LEAST_WORDS, MOST_WORDS = 2, 220
 
 
@@ -261,9 +264,12 @@ class Variation:
         fake, chance = self.faker, self.chance
         makers: Sequence[Callable[[], str]] = (
             fake.name, fake.first_name, fake.phone_number, fake.email, fake.url, fake.company,
-            fake.street_address, fake.city, fake.date, fake.time, fake.credit_card_number,
+            fake.street_address, fake.city,
+            lambda: fake.date(end_datetime=TODAY),
+            lambda: fake.time(end_datetime=TODAY),
+            fake.credit_card_number,
             fake.iban, fake.ipv4, fake.ssn, fake.job, fake.user_name, fake.postcode, fake.bs,
-            lambda: fake.date_of_birth().strftime("%d %B %Y"),
+            lambda: fake.date_between(BORN, TODAY).strftime("%d %B %Y"),
             lambda: f"{chance.choice('$£€')}{chance.randint(1, 9999)}",
             lambda: f"{chance.choice('£$')}{chance.uniform(1, 500):.2f}",
             lambda: f"#{fake.bothify('??-#####').upper()}",
