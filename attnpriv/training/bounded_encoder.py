@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from attnpriv.attention.bound import ENTRY, Bound
@@ -34,7 +33,13 @@ from attnpriv.models.pretrained import Encoder, classifier_of, file_sha256
 from attnpriv.replacing import replace_file, sync_folder
 from attnpriv.runs.folder import CONFIG, TOKENIZER, WEIGHTS
 from attnpriv.training.bounding import Bounding, Comparison, Distance, Texts
-from attnpriv.training.checkpoint import CHECKPOINT, require_new, work_path
+from attnpriv.training.checkpoint import (
+    CHECKPOINT,
+    load_state,
+    require_new,
+    state_content,
+    work_path,
+)
 from attnpriv.training.encoders import OwnLayers, Source, open_source
 from attnpriv.training.processes import Processes, join_processes
 from attnpriv.training.release import writing_is_possible
@@ -222,12 +227,7 @@ def _begin(
             work.write(BEFORE, json.dumps(asdict(before)).encode())
     path = work.path / CHECKPOINT
     if resume and path.exists():
-        try:
-            with safe_open(path, "pt") as file:
-                steps = int(file.metadata()["steps_taken"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"cannot read the saved state {path}: {error}") from error
+        steps, tensors = load_state(path, lambda state, found: (int(state["steps_taken"]), found))
         bounding.load_state(tensors, steps)
     processes.wait()  # until all have read it, before rank 0 replaces it
     return before
@@ -241,9 +241,8 @@ def _learn(
         loss = bounding.step()
         if processes.rank == 0:
             if bounding.steps_taken % SAVED_EVERY == 0 or bounding.steps_taken == steps:
-                tensors = {k: v.contiguous() for k, v in bounding.state().items()}
-                taken = {"steps_taken": str(bounding.steps_taken)}
-                work.write(CHECKPOINT, safetensors.torch.save(tensors, taken))
+                taken = {"steps_taken": bounding.steps_taken}
+                work.write(CHECKPOINT, state_content(taken, bounding.state()))
             if on_step is not None:
                 on_step(bounding.steps_taken, steps, loss)
 
@@ -258,9 +257,7 @@ def _write(staging: Path, source: Source, state: dict[str, Tensor], bound: Bound
     if staging.exists():  # what a crash left
         shutil.rmtree(staging)
     staging.mkdir()
-    for path in sorted(source.folder.glob("*.json")):
-        shutil.copyfile(path, staging / path.name)
-    for path in sorted(source.folder.glob("*.txt")):
+    for path in (*source.folder.glob("*.json"), *source.folder.glob("*.txt")):
         shutil.copyfile(path, staging / path.name)
     values = json.dumps({**source.values, ENTRY: bound.entry()}, indent=2)
     replace_file(staging / CONFIG, f"{values}\n".encode(), mode=0o644)

@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
@@ -32,6 +32,7 @@ from attnpriv.runs.folder import LEDGER
 from attnpriv.work_folder import WorkFolder, open_work_folder
 
 CHECKPOINT, RUN = "checkpoint.safetensors", "run"
+State = TypeVar("State")
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,7 @@ class TrainingFolder:
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the saved state; it is on disk when the call returns."""
         state = {"steps_taken": checkpoint.steps_taken, "key": checkpoint.key.hex()}
-        tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
-        content = safetensors.torch.save(tensors, {"state": json.dumps(state)})
-        self._work.write(CHECKPOINT, content)
+        self._work.write(CHECKPOINT, state_content(state, checkpoint.tensors))
 
     def load(self) -> Checkpoint:
         """The saved state.
@@ -79,14 +78,39 @@ class TrainingFolder:
             InputError: it cannot be read, or is of another training; the message says what differs.
         """
         self._work.check()
-        path = self._work.path / CHECKPOINT
-        try:
-            with safe_open(path, "pt") as file:
-                state = json.loads(file.metadata()["state"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return Checkpoint(int(state["steps_taken"]), bytes.fromhex(state["key"]), tensors)
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"cannot read the saved state {path}: {error}") from error
+        return load_state(
+            self._work.path / CHECKPOINT,
+            lambda state, tensors: Checkpoint(
+                int(state["steps_taken"]), bytes.fromhex(state["key"]), tensors
+            ),
+        )
+
+
+def state_content(state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
+    """What a file of saved state holds: JSON values and tensors, by name."""
+    laid_out = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    return safetensors.torch.save(laid_out, {"state": json.dumps(state)})
+
+
+def load_state(path: Path, made: Callable[[dict[str, Any], dict[str, Tensor]], State]) -> State:
+    """What can be made of a file that holds ``state_content``.
+
+    Args:
+        path: the file.
+        made: makes it of the JSON values and the tensors; what it misses there makes the file one
+            that cannot be read.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            state = json.loads(file.metadata()["state"])
+            # The file is no mapping: it has keys, and cannot be iterated over.
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return made(state, tensors)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"cannot read the saved state {path}: {error}") from error
 
 
 def work_path(target: Path) -> Path:
