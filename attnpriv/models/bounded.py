@@ -56,8 +56,8 @@ def _record() -> Any:
 def pack(difference: Mapping[str, Tensor], step: float) -> bytes:
     """Numbers that are added to weights, in few bits: the content of an ``.npz`` file.
 
-    Of a matrix, each row's numbers become whole multiples of one step. Small multiples are by far
-    the most frequent, which the file's compression makes use of. Vectors are kept in float16.
+    The numbers of a matrix become whole multiples of one step. Small multiples are by far the most
+    frequent, which the file's compression makes use of. Vectors are kept in float16.
 
     Args:
         difference: by the name of the weight.
