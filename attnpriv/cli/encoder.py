@@ -40,6 +40,15 @@ def bound(
             rich_help_panel=options.DATA,
         ),
     ],
+    start_from: Annotated[
+        str | None,
+        typer.Option(
+            help="A bounded copy of the encoder to begin with: minilm-bounded, or a folder that "
+            "this command made. Its bound may be another one; a tighter bound takes fewer steps "
+            "from there than from the encoder itself.",
+            rich_help_panel=options.MODEL,
+        ),
+    ] = None,
     clip: Annotated[
         float,
         typer.Option(
@@ -105,6 +114,7 @@ def bound(
             out,
             attention=AttentionConfig(temperature, clip, clip_mode),
             config=settings,
+            start_from=start_from,
             resume=resume,
             on_step=lambda step, total, loss: progress.update(
                 task, description=f"teaching, loss {loss:.3f}", completed=step, total=total

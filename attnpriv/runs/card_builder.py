@@ -6,6 +6,7 @@ In the terms of NIST SP 800-226 (Near, Darais, Lefkovitz and Howarth 2025).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -66,12 +67,22 @@ PRETRAINED = (
 def bounded_from(bound: Bound) -> str:
     """Where a bounded encoder comes from, and that no record had a part in it."""
     made = bound.provenance
-    names = ", ".join(text["name"] for text in made["texts"])
+    names = ", ".join(dict.fromkeys(_texts_of(made)))
+    start, begun = made.get("started_from"), ""
+    if start is not None:
+        begun = f", beginning with the weights of {start['name']} (SHA-256 {start['sha256']})"
     return (
         f"the encoder is a copy of {made['encoder']} (SHA-256 {made['encoder_sha256']}) that was "
-        f"taught to work under the bound on its attention from public texts alone ({names}): that "
-        "read no training record, and ε does not cover those texts"
+        f"taught to work under the bound on its attention from public texts alone ({names})"
+        f"{begun}: that read no training record, and ε does not cover those texts"
     )
+
+
+def _texts_of(made: Mapping[str, Any]) -> Iterator[str]:
+    """The names of the texts of a copy, and of the copies that it began with."""
+    yield from (text["name"] for text in made["texts"])
+    if "started_from" in made:
+        yield from _texts_of(made["started_from"])
 
 
 def build_card(

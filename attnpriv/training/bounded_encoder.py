@@ -74,6 +74,7 @@ def bound_encoder(
     *,
     attention: AttentionConfig,
     config: BoundingConfig,
+    start_from: str | None = None,
     resume: bool = False,
     on_step: OnStep | None = None,
 ) -> BoundedEncoder:
@@ -91,6 +92,9 @@ def bound_encoder(
         out: the folder to make.
         attention: with a clip and a fixed temperature.
         config: how the copy is taught.
+        start_from: a bounded copy of the encoder whose weights this one begins with, in place of
+            the encoder's own. Its bound may be another one. What the copy is taught to give is in
+            any case what the encoder gives.
         resume: go on with the unfinished copy of this folder.
         on_step: called after each step with the step, the number of steps and the step's loss.
 
@@ -107,15 +111,20 @@ def bound_encoder(
     source = open_source(encoder)
     if source.bound is not None:
         raise InputError(f"expected an encoder without a bound, {encoder} is bounded already")
+    digest = file_sha256(source.folder / WEIGHTS)
+    start = None if start_from is None else _open_start(start_from, encoder, digest)
     texts = _files(texts)
     teacher, copy = source.copy(AttentionConfig(), False), source.copy(attention, True)
     read = _read_texts(texts, source.folder, copy.vocab_size, config)
     provenance = {
         "encoder": source.name,
-        "encoder_sha256": file_sha256(source.folder / WEIGHTS),
+        "encoder_sha256": digest,
         "texts": [_described(path) for path in texts],
         "taught": asdict(config),
     }
+    if start is not None:
+        copy.from_file(start.weights)
+        provenance["started_from"] = start.provenance
     identity = {"attention": asdict(attention), **provenance}
     comparison = Comparison(teacher, copy, read)
     with join_processes() as processes:
@@ -128,9 +137,7 @@ def bound_encoder(
             before = _begin(bounding, comparison, work, processes, resume)
             _learn(bounding, work, processes, on_step)
             state, held_out = copy.to_file(), {"before": asdict(before)}
-            if any(
-                each.is_floating_point() and each.dtype != torch.float32 for each in state.values()
-            ):
+            if _is_rounded(state):
                 held_out["before_rounding"] = asdict(comparison.distance())
             copy.from_file(state)  # as whoever loads the folder has it
             after = comparison.distance()
@@ -142,6 +149,38 @@ def bound_encoder(
                 sync_folder(out.parent)
         processes.wait()  # until there is the folder
     return BoundedEncoder(out, before, after)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """The bounded copy that another one begins with.
+
+    Attributes:
+        weights: as in its file.
+        provenance: its name, the SHA-256 of its weights, and how it was made.
+    """
+
+    weights: dict[str, Tensor]
+    provenance: dict[str, Any]
+
+
+def _open_start(start_from: str, encoder: str, encoder_sha256: str) -> _Start:
+    """Read the copy to begin with; raises InputError where it is none of that encoder."""
+    start = open_source(start_from)
+    if start.bound is None:
+        raise InputError(
+            f"expected --start-from as a bounded copy of {encoder}, {start_from} is not bounded"
+        )
+    made = start.bound.provenance
+    if made.get("encoder_sha256") != encoder_sha256:
+        raise InputError(
+            f"expected --start-from as a bounded copy of {encoder} (sha256 {encoder_sha256}), "
+            f"{start_from} is a copy of {made.get('encoder')!r} ({made.get('encoder_sha256')})"
+        )
+    # minilm-bounded has no file of weights: the hash of its difference stands for them.
+    digest = made.get("difference_sha256") or file_sha256(start.folder / WEIGHTS)
+    weights = start.copy(start.bound.attention, False).to_file()
+    return _Start(weights, {"name": start.name, "sha256": digest, **start.bound.entry()})
 
 
 def distance_between(

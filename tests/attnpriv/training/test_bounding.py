@@ -22,6 +22,7 @@ from attnpriv.config import AttentionConfig, BoundingConfig
 from attnpriv.data.pretrained import PretrainedTokenizer
 from attnpriv.errors import InputError
 from attnpriv.models.pretrained import load_pretrained, read_encoder
+from attnpriv.runs.card_builder import bounded_from
 from attnpriv.training import bound_encoder
 from attnpriv.training.bounding import Bounding, Comparison, Texts
 from attnpriv.training.encoders import OwnLayers
@@ -193,6 +194,61 @@ def test_what_was_interrupted_ends_with_the_same_bits(
     assert (again.before, again.after) == (whole.before, whole.after)
     left, right = ((made.path / "model.safetensors").read_bytes() for made in (whole, again))
     assert left == right
+
+
+def test_a_copy_begins_with_another_copys_weights(
+    bounds: Bounds, encoder: Path, texts: Path, tmp_path: Path
+) -> None:
+    first = bounds(tmp_path / "first", config=BoundingConfig(60, 200, 3e-3, max_length=24))
+    tighter = AttentionConfig(clip=0.1)
+    second = bounds(tmp_path / "second", attention=tighter, start_from=str(first.path))
+    alone = bounds(tmp_path / "alone", attention=tighter)
+    assert second.after.loss < alone.after.loss
+    same = bounds(tmp_path / "same", start_from=str(first.path))
+    # Where the bound is the same too, nothing is changed before the first step.
+    assert same.before.loss == pytest.approx(first.after.loss, rel=1e-6)
+    bound, begun = read_encoder(second.path).bound, read_encoder(first.path).bound
+    assert bound is not None
+    assert begun is not None
+    assert bound.attention == tighter
+    digest = hashlib.sha256((first.path / "model.safetensors").read_bytes()).hexdigest()
+    started = {"name": "first", "sha256": digest, **begun.entry()}
+    assert bound.provenance["started_from"] == started
+    plain = hashlib.sha256((encoder / "model.safetensors").read_bytes()).hexdigest()
+    assert bound.provenance["encoder_sha256"] == plain
+    said = bounded_from(bound)
+    assert "copy of letters" in said
+    assert f"beginning with the weights of first (SHA-256 {digest})" in said
+    assert "beginning" not in bounded_from(begun)
+
+
+def test_a_start_that_is_no_copy_of_the_encoder_is_refused(
+    bounds: Bounds, encoder: Path, tmp_path: Path
+) -> None:
+    first = bounds(tmp_path / "first")
+    foreign = bounds(tmp_path / "foreign")
+    values = json.loads((foreign.path / "config.json").read_text())
+    values["attnpriv"]["encoder_sha256"] = "0" * 64
+    (foreign.path / "config.json").write_text(json.dumps(values))
+    for start, message in (
+        (encoder, "letters is not bounded"),
+        (foreign.path, "foreign is a copy of 'letters' \\(0{64}\\)"),
+        (tmp_path / "none", "expected encoder scratch"),
+    ):
+        with pytest.raises(InputError, match=message):
+            bounds(tmp_path / "new", start_from=str(start))
+    assert not (tmp_path / "new").exists()
+
+    def stop(step: int, total: int, loss: float) -> None:
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("attnpriv.training.bounded_encoder.SAVED_EVERY", 1)
+        bounds(tmp_path / "new", start_from=str(first.path), on_step=stop)
+    with pytest.raises(InputError, match="its started_from is"):
+        bounds(tmp_path / "new", resume=True)
+    assert bounds(tmp_path / "new", start_from=str(first.path), resume=True).path.exists()
 
 
 class Second(Processes):
