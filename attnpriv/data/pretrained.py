@@ -28,6 +28,7 @@ from attnpriv.modality import Place
 
 # For files that do not say which token pads, and which begin and end a text: their names.
 PADDING = ("<pad>", "[PAD]")
+MASKS = ("<mask>", "[MASK]")
 ENDS = {"<pad>": ("<s>", "</s>"), "[PAD]": ("[CLS]", "[SEP]")}
 
 _NOT_SPACE = re.compile(r"\S*")
@@ -53,6 +54,7 @@ class PretrainedTokenizer:
         self._tokenizer = tokenizer
         self.vocab_size: int = tokenizer.get_vocab_size()
         self.unknown_id = unknown_id
+        self.mask_id = _mask_id(tokenizer, self.pad_id)
         added = tokenizer.get_added_tokens_decoder().items()
         special = {token_id for token_id, token in added if token.special} - {unknown_id}
         self._forbidden = special | {self.pad_id, self._cls_id, self._sep_id}
@@ -271,6 +273,13 @@ def _special_ids(tokenizer: tokenizers.Tokenizer) -> tuple[int, int, int]:
             f"expected a tokenizer that adds one token at each end, got {count} in all"
         )
     return added.ids[0], added.ids[-1], pad_id
+
+
+def _mask_id(tokenizer: tokenizers.Tokenizer, pad_id: int) -> int:
+    """The id of what the encoder was pretrained to guess; of an encoder without one, padding."""
+    added = tokenizer.get_added_tokens_decoder().items()
+    masks = (number for number, token in added if token.special and token.content in MASKS)
+    return next(masks, pad_id)
 
 
 def _padding_token(tokenizer: tokenizers.Tokenizer) -> str:

@@ -75,6 +75,10 @@ class Tokenizer(Protocol):
         """The id that pads batches; no text produces it."""
 
     @property
+    def mask_id(self) -> int:
+        """The id that stands for what is hidden from the model; no text produces it."""
+
+    @property
     def unknown_id(self) -> int | None:
         """The one id of all words that are not in the vocabulary; None where there are none."""
 
@@ -94,12 +98,14 @@ class HashTokenizer:
     folding, modulo the vocabulary. A piece that continues a word or number is hashed with a ``##``.
 
     Different pieces may share an id. Ids 0, 1, 2 are [PAD], [CLS], [SEP]; no text produces them.
+    [PAD] stands for what is hidden, too: no model that learned from whole texts knows any mask.
 
     Raises:
         InputError: vocab_size < 4.
     """
 
     pad_id = 0
+    mask_id = 0
     unknown_id = None  # every piece has a hash
     _cls_id = 1
     _sep_id = 2

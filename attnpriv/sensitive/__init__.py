@@ -9,17 +9,31 @@ from attnpriv.sensitive.detector import Detector, PresidioDetector, placeholder
 from attnpriv.sensitive.digits import LONG_NUMBER
 from attnpriv.sensitive.overlaps import resolve_overlaps
 from attnpriv.sensitive.quality import TypeQuality, detector_quality, span_quality
+from attnpriv.sensitive.redaction import (
+    Part,
+    Reading,
+    Redacted,
+    hidden_parts,
+    read_redacted,
+    redact,
+)
 from attnpriv.sensitive.rules import Rules, load_rules
 
 __all__ = [
     "LONG_NUMBER",
     "Detector",
+    "Part",
     "PresidioDetector",
+    "Reading",
+    "Redacted",
     "Rules",
     "TypeQuality",
     "detector_quality",
+    "hidden_parts",
     "load_rules",
     "placeholder",
+    "read_redacted",
+    "redact",
     "resolve_overlaps",
     "span_quality",
 ]
