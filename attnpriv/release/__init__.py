@@ -17,6 +17,8 @@ Condition: the redacted part is the same to the last bit for two related inputs,
 key is secret and makes this draw only.
 Not covered: what the detector of hidden tokens misses, how many there are and where they stand, how
 long a draw takes. Draws compose: their costs add up.
+
+Figures over many records are noised instead: ``attnpriv.release.sums``.
 """
 
 from attnpriv.release.bounded import BoundedDraw
