@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61ttnpriv/v1/attnpriv.proto\x12\x0b\x61ttnpriv.v1\x1a\x17google/rpc/status.proto\"P\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x14\n\x07version\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\n\n\x08_version\"e\n\x0fPredictResponse\x12\x13\n\x0blabel_names\x18\x01 \x03(\t\x12,\n\x0bpredictions\x18\x02 \x03(\x0b\x32\x17.attnpriv.v1.Prediction\x12\x0f\n\x07version\x18\x03 \x01(\t\"T\n\x14PredictStreamRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12,\n\x07request\x18\x02 \x01(\x0b\x32\x1b.attnpriv.v1.PredictRequest\"\x88\x01\n\x15PredictStreamResponse\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x30\n\x08response\x18\x02 \x01(\x0b\x32\x1c.attnpriv.v1.PredictResponseH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"E\n\nPrediction\x12\r\n\x05label\x18\x01 \x01(\t\x12\x15\n\rprobabilities\x18\x02 \x03(\x02\x12\x11\n\ttruncated\x18\x03 \x01(\x08\"{\n\x0e\x45xplainRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x19\n\x0ctarget_label\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07version\x18\x04 \x01(\tH\x01\x88\x01\x01\x42\x0f\n\r_target_labelB\n\n\x08_version\"\xe0\x03\n\x0f\x45xplainResponse\x12\x13\n\x0blabel_names\x18\x01 \x03(\t\x12+\n\nprediction\x18\x02 \x01(\x0b\x32\x17.attnpriv.v1.Prediction\x12\x14\n\x0ctarget_label\x18\x03 \x01(\t\x12-\n\x06tokens\x18\x04 \x03(\x0b\x32\x1d.attnpriv.v1.TokenExplanation\x12\x35\n\x0especial_tokens\x18\x05 \x03(\x0b\x32\x1d.attnpriv.v1.TokenExplanation\x12.\n\tredaction\x18\x06 \x01(\x0b\x32\x16.attnpriv.v1.RedactionH\x00\x88\x01\x01\x12\x19\n\x0cweight_bound\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07version\x18\x08 \x01(\t\x12\'\n\x1aintegrated_gradients_error\x18\t \x01(\x01H\x02\x88\x01\x01\x12*\n\x1dintegrated_gradients_withheld\x18\n \x01(\tH\x03\x88\x01\x01\x42\x0c\n\n_redactionB\x0f\n\r_weight_boundB\x1d\n\x1b_integrated_gradients_errorB \n\x1e_integrated_gradients_withheld\"\xe9\x01\n\x10TokenExplanation\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x14\n\x0c\x65ntity_types\x18\x02 \x03(\t\x12\x16\n\tattention\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x17\n\x0flayer_attention\x18\x04 \x03(\x02\x12!\n\x14integrated_gradients\x18\x05 \x01(\x02H\x01\x88\x01\x01\x12*\n\x07offsets\x18\x06 \x01(\x0b\x32\x14.attnpriv.v1.OffsetsH\x02\x88\x01\x01\x42\x0c\n\n_attentionB\x17\n\x15_integrated_gradientsB\n\n\x08_offsets\"%\n\x07Offsets\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"G\n\tRedaction\x12\x10\n\x08\x64\x65tector\x18\x01 \x01(\t\x12\x14\n\x0c\x65ntity_types\x18\x02 \x03(\t\x12\x12\n\ncannot_see\x18\x03 \x03(\t\"\x13\n\x11ListModelsRequest\"?\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.attnpriv.v1.ModelSummary\"\xa5\x01\n\x0cModelSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07private\x18\x02 \x01(\x08\x12\x14\n\x07\x65psilon\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05\x64\x65lta\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x13\n\x0blabel_names\x18\x05 \x03(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x10\n\x08versions\x18\x07 \x03(\tB\n\n\x08_epsilonB\x08\n\x06_delta\"A\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\n\n\x08_version\"9\n\x10GetModelResponse\x12%\n\x05model\x18\x01 \x01(\x0b\x32\x16.attnpriv.v1.ModelCard\"\xbb\x01\n\tModelCard\x12*\n\x07summary\x18\x01 \x01(\x0b\x32\x19.attnpriv.v1.ModelSummary\x12\x0f\n\x07\x65ncoder\x18\x02 \x01(\t\x12)\n\tattention\x18\x03 \x01(\x0b\x32\x16.attnpriv.v1.Attention\x12\x11\n\tstatement\x18\x04 \x01(\t\x12\x13\n\x0bnot_covered\x18\x05 \x03(\t\x12\x10\n\x08warnings\x18\x06 \x03(\t\x12\x0c\n\x04json\x18\x07 \x01(\t\"\x94\x01\n\tAttention\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\x11\n\x04\x63lip\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\tclip_mode\x18\x03 \x01(\t\x12\r\n\x05score\x18\x04 \x01(\t\x12\x1e\n\x11temperature_floor\x18\x05 \x01(\x01H\x01\x88\x01\x01\x42\x07\n\x05_clipB\x14\n\x12_temperature_floor2\x91\x03\n\x0f\x41ttnprivService\x12\x44\n\x07Predict\x12\x1b.attnpriv.v1.PredictRequest\x1a\x1c.attnpriv.v1.PredictResponse\x12Z\n\rPredictStream\x12!.attnpriv.v1.PredictStreamRequest\x1a\".attnpriv.v1.PredictStreamResponse(\x01\x30\x01\x12\x44\n\x07\x45xplain\x12\x1b.attnpriv.v1.ExplainRequest\x1a\x1c.attnpriv.v1.ExplainResponse\x12M\n\nListModels\x12\x1e.attnpriv.v1.ListModelsRequest\x1a\x1f.attnpriv.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.attnpriv.v1.GetModelRequest\x1a\x1d.attnpriv.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61ttnpriv/v1/attnpriv.proto\x12\x0b\x61ttnpriv.v1\x1a\x17google/rpc/status.proto\"x\n\x0ePredictRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05texts\x18\x02 \x03(\t\x12\x14\n\x07version\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x17\n\nrequest_id\x18\x04 \x01(\tH\x01\x88\x01\x01\x42\n\n\x08_versionB\r\n\x0b_request_id\"\xba\x01\n\x0fPredictResponse\x12\x13\n\x0blabel_names\x18\x01 \x03(\t\x12,\n\x0bpredictions\x18\x02 \x03(\x0b\x32\x17.attnpriv.v1.Prediction\x12\x0f\n\x07version\x18\x03 \x01(\t\x12.\n\tredaction\x18\x04 \x01(\x0b\x32\x16.attnpriv.v1.RedactionH\x00\x88\x01\x01\x12\x15\n\rmicro_epsilon\x18\x05 \x01(\x04\x42\x0c\n\n_redaction\"T\n\x14PredictStreamRequest\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12,\n\x07request\x18\x02 \x01(\x0b\x32\x1b.attnpriv.v1.PredictRequest\"\x88\x01\n\x15PredictStreamResponse\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x30\n\x08response\x18\x02 \x01(\x0b\x32\x1c.attnpriv.v1.PredictResponseH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"E\n\nPrediction\x12\r\n\x05label\x18\x01 \x01(\t\x12\x15\n\rprobabilities\x18\x02 \x03(\x02\x12\x11\n\ttruncated\x18\x03 \x01(\x08\"\xa3\x01\n\x0e\x45xplainRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x19\n\x0ctarget_label\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07version\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x17\n\nrequest_id\x18\x05 \x01(\tH\x02\x88\x01\x01\x42\x0f\n\r_target_labelB\n\n\x08_versionB\r\n\x0b_request_id\"\xa1\x04\n\x0f\x45xplainResponse\x12\x13\n\x0blabel_names\x18\x01 \x03(\t\x12+\n\nprediction\x18\x02 \x01(\x0b\x32\x17.attnpriv.v1.Prediction\x12\x14\n\x0ctarget_label\x18\x03 \x01(\t\x12-\n\x06tokens\x18\x04 \x03(\x0b\x32\x1d.attnpriv.v1.TokenExplanation\x12\x35\n\x0especial_tokens\x18\x05 \x03(\x0b\x32\x1d.attnpriv.v1.TokenExplanation\x12.\n\tredaction\x18\x06 \x01(\x0b\x32\x16.attnpriv.v1.RedactionH\x00\x88\x01\x01\x12\x19\n\x0cweight_bound\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07version\x18\x08 \x01(\t\x12\'\n\x1aintegrated_gradients_error\x18\t \x01(\x01H\x02\x88\x01\x01\x12*\n\x1dintegrated_gradients_withheld\x18\n \x01(\tH\x03\x88\x01\x01\x12\x15\n\rmicro_epsilon\x18\x0b \x01(\x04\x12\x18\n\x0b\x64rawn_token\x18\x0c \x01(\rH\x04\x88\x01\x01\x42\x0c\n\n_redactionB\x0f\n\r_weight_boundB\x1d\n\x1b_integrated_gradients_errorB \n\x1e_integrated_gradients_withheldB\x0e\n\x0c_drawn_token\"\xbf\x02\n\x10TokenExplanation\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x14\n\x0c\x65ntity_types\x18\x02 \x03(\t\x12\x16\n\tattention\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x17\n\x0flayer_attention\x18\x04 \x03(\x02\x12!\n\x14integrated_gradients\x18\x05 \x01(\x02H\x01\x88\x01\x01\x12*\n\x07offsets\x18\x06 \x01(\x0b\x32\x14.attnpriv.v1.OffsetsH\x02\x88\x01\x01\x12\x14\n\x07rollout\x18\x07 \x01(\x02H\x03\x88\x01\x01\x12\x32\n\x0ehead_attention\x18\x08 \x03(\x0b\x32\x1a.attnpriv.v1.HeadAttentionB\x0c\n\n_attentionB\x17\n\x15_integrated_gradientsB\n\n\x08_offsetsB\n\n\x08_rollout\"\x1e\n\rHeadAttention\x12\r\n\x05heads\x18\x01 \x03(\x02\"%\n\x07Offsets\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\"b\n\tRedaction\x12\x10\n\x08\x64\x65tector\x18\x01 \x01(\t\x12\x14\n\x0c\x65ntity_types\x18\x02 \x03(\t\x12\x12\n\ncannot_see\x18\x03 \x03(\t\x12\x19\n\x11hidden_from_model\x18\x04 \x01(\x08\"\x13\n\x11ListModelsRequest\"?\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.attnpriv.v1.ModelSummary\"\xa5\x01\n\x0cModelSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07private\x18\x02 \x01(\x08\x12\x14\n\x07\x65psilon\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05\x64\x65lta\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x13\n\x0blabel_names\x18\x05 \x03(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x10\n\x08versions\x18\x07 \x03(\tB\n\n\x08_epsilonB\x08\n\x06_delta\"A\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\n\n\x08_version\"9\n\x10GetModelResponse\x12%\n\x05model\x18\x01 \x01(\x0b\x32\x16.attnpriv.v1.ModelCard\"\xbb\x01\n\tModelCard\x12*\n\x07summary\x18\x01 \x01(\x0b\x32\x19.attnpriv.v1.ModelSummary\x12\x0f\n\x07\x65ncoder\x18\x02 \x01(\t\x12)\n\tattention\x18\x03 \x01(\x0b\x32\x16.attnpriv.v1.Attention\x12\x11\n\tstatement\x18\x04 \x01(\t\x12\x13\n\x0bnot_covered\x18\x05 \x03(\t\x12\x10\n\x08warnings\x18\x06 \x03(\t\x12\x0c\n\x04json\x18\x07 \x01(\t\"\x94\x01\n\tAttention\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\x11\n\x04\x63lip\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\tclip_mode\x18\x03 \x01(\t\x12\r\n\x05score\x18\x04 \x01(\t\x12\x1e\n\x11temperature_floor\x18\x05 \x01(\x01H\x01\x88\x01\x01\x42\x07\n\x05_clipB\x14\n\x12_temperature_floor2\x91\x03\n\x0f\x41ttnprivService\x12\x44\n\x07Predict\x12\x1b.attnpriv.v1.PredictRequest\x1a\x1c.attnpriv.v1.PredictResponse\x12Z\n\rPredictStream\x12!.attnpriv.v1.PredictStreamRequest\x1a\".attnpriv.v1.PredictStreamResponse(\x01\x30\x01\x12\x44\n\x07\x45xplain\x12\x1b.attnpriv.v1.ExplainRequest\x1a\x1c.attnpriv.v1.ExplainResponse\x12M\n\nListModels\x12\x1e.attnpriv.v1.ListModelsRequest\x1a\x1f.attnpriv.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.attnpriv.v1.GetModelRequest\x1a\x1d.attnpriv.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,39 +33,41 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'attnpriv.v1.attnpriv_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PREDICTREQUEST']._serialized_start=68
-  _globals['_PREDICTREQUEST']._serialized_end=148
-  _globals['_PREDICTRESPONSE']._serialized_start=150
-  _globals['_PREDICTRESPONSE']._serialized_end=251
-  _globals['_PREDICTSTREAMREQUEST']._serialized_start=253
-  _globals['_PREDICTSTREAMREQUEST']._serialized_end=337
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=340
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=476
-  _globals['_PREDICTION']._serialized_start=478
-  _globals['_PREDICTION']._serialized_end=547
-  _globals['_EXPLAINREQUEST']._serialized_start=549
-  _globals['_EXPLAINREQUEST']._serialized_end=672
-  _globals['_EXPLAINRESPONSE']._serialized_start=675
-  _globals['_EXPLAINRESPONSE']._serialized_end=1155
-  _globals['_TOKENEXPLANATION']._serialized_start=1158
-  _globals['_TOKENEXPLANATION']._serialized_end=1391
-  _globals['_OFFSETS']._serialized_start=1393
-  _globals['_OFFSETS']._serialized_end=1430
-  _globals['_REDACTION']._serialized_start=1432
-  _globals['_REDACTION']._serialized_end=1503
-  _globals['_LISTMODELSREQUEST']._serialized_start=1505
-  _globals['_LISTMODELSREQUEST']._serialized_end=1524
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1526
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1589
-  _globals['_MODELSUMMARY']._serialized_start=1592
-  _globals['_MODELSUMMARY']._serialized_end=1757
-  _globals['_GETMODELREQUEST']._serialized_start=1759
-  _globals['_GETMODELREQUEST']._serialized_end=1824
-  _globals['_GETMODELRESPONSE']._serialized_start=1826
-  _globals['_GETMODELRESPONSE']._serialized_end=1883
-  _globals['_MODELCARD']._serialized_start=1886
-  _globals['_MODELCARD']._serialized_end=2073
-  _globals['_ATTENTION']._serialized_start=2076
-  _globals['_ATTENTION']._serialized_end=2224
-  _globals['_ATTNPRIVSERVICE']._serialized_start=2227
-  _globals['_ATTNPRIVSERVICE']._serialized_end=2628
+  _globals['_PREDICTREQUEST']._serialized_end=188
+  _globals['_PREDICTRESPONSE']._serialized_start=191
+  _globals['_PREDICTRESPONSE']._serialized_end=377
+  _globals['_PREDICTSTREAMREQUEST']._serialized_start=379
+  _globals['_PREDICTSTREAMREQUEST']._serialized_end=463
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=466
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=602
+  _globals['_PREDICTION']._serialized_start=604
+  _globals['_PREDICTION']._serialized_end=673
+  _globals['_EXPLAINREQUEST']._serialized_start=676
+  _globals['_EXPLAINREQUEST']._serialized_end=839
+  _globals['_EXPLAINRESPONSE']._serialized_start=842
+  _globals['_EXPLAINRESPONSE']._serialized_end=1387
+  _globals['_TOKENEXPLANATION']._serialized_start=1390
+  _globals['_TOKENEXPLANATION']._serialized_end=1709
+  _globals['_HEADATTENTION']._serialized_start=1711
+  _globals['_HEADATTENTION']._serialized_end=1741
+  _globals['_OFFSETS']._serialized_start=1743
+  _globals['_OFFSETS']._serialized_end=1780
+  _globals['_REDACTION']._serialized_start=1782
+  _globals['_REDACTION']._serialized_end=1880
+  _globals['_LISTMODELSREQUEST']._serialized_start=1882
+  _globals['_LISTMODELSREQUEST']._serialized_end=1901
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1903
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1966
+  _globals['_MODELSUMMARY']._serialized_start=1969
+  _globals['_MODELSUMMARY']._serialized_end=2134
+  _globals['_GETMODELREQUEST']._serialized_start=2136
+  _globals['_GETMODELREQUEST']._serialized_end=2201
+  _globals['_GETMODELRESPONSE']._serialized_start=2203
+  _globals['_GETMODELRESPONSE']._serialized_end=2260
+  _globals['_MODELCARD']._serialized_start=2263
+  _globals['_MODELCARD']._serialized_end=2450
+  _globals['_ATTENTION']._serialized_start=2453
+  _globals['_ATTENTION']._serialized_end=2601
+  _globals['_ATTNPRIVSERVICE']._serialized_start=2604
+  _globals['_ATTNPRIVSERVICE']._serialized_end=3005
 # @@protoc_insertion_point(module_scope)

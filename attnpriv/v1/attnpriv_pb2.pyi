@@ -8,6 +8,9 @@ Rules that hold for every method:
   * Texts are UTF-8. Positions in a text count Unicode code points, not bytes.
   * What the server's release policy withholds is absent or empty in an answer, never zero. Each
     field that can be withheld says so.
+  * The policy says of each field whether the model reads the full text for it, or the redacted
+    one, in which a mask token stands for each sensitive part. It may have fields drawn at random;
+    that is charged to the caller's privacy budget, once for each request id.
   * An answer never depends on other requests, or on the other texts of the same request, beyond
     rounding.
   * Failures carry a gRPC status and one plain sentence that quotes nothing of the request:
@@ -17,8 +20,11 @@ Rules that hold for every method:
       PERMISSION_DENIED   the caller lacks the role, or the release policy withholds this answer
       NOT_FOUND           no such model or version
       DEADLINE_EXCEEDED   the deadline passed; nothing more is computed for the request
-      RESOURCE_EXHAUSTED  the message is too large, or too many requests are waiting
-      UNAVAILABLE         the model cannot be loaded now, or the server is stopping
+      ALREADY_EXISTS      the request id was used before, for another request
+      RESOURCE_EXHAUSTED  the message is too large, too many requests are waiting, or the privacy
+                          budget has not enough left
+      UNAVAILABLE         the model cannot be loaded now, the privacy budget cannot be charged now,
+                          or the server is stopping
       INTERNAL            a defect of the server, without details
   * Where they help, details of the google.rpc error model follow: BadRequest names the fields at
     fault, RetryInfo says when to try again.
@@ -47,10 +53,16 @@ class PredictRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TEXTS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """A name from ListModels."""
     version: _builtins.str
     """A version of the model; the newest where absent."""
+    request_id: _builtins.str
+    """Chosen by the client, 16 to 128 characters that nobody can guess, such as a random UUID. Where the
+    answer is drawn, the same request under the same id gets the same answer again, for nothing.
+    Without one, every request is new. It changes nothing where nothing is drawn.
+    """
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """At least one text, each with a visible character."""
@@ -61,13 +73,19 @@ class PredictRequest(_message.Message):
         model: _builtins.str = ...,
         texts: _abc.Iterable[_builtins.str] | None = ...,
         version: _builtins.str | None = ...,
+        request_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_version", b"_version", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_request_id", b"_request_id", "_version", b"_version", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_version", b"_version", "model", b"model", "texts", b"texts", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_request_id", b"_request_id", "_version", b"_version", "model", b"model", "request_id", b"request_id", "texts", b"texts", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
+    _WhichOneofArgType__request_id: _TypeAlias = _typing.Literal["_request_id", b"_request_id"]  # noqa: Y015
     _WhichOneofReturnType__version: _TypeAlias = _typing.Literal["version"]  # noqa: Y015
     _WhichOneofArgType__version: _TypeAlias = _typing.Literal["_version", b"_version"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_id) -> _WhichOneofReturnType__request_id | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__version) -> _WhichOneofReturnType__version | None: ...
 
 Global___PredictRequest: _TypeAlias = PredictRequest  # noqa: Y015
@@ -79,8 +97,12 @@ class PredictResponse(_message.Message):
     LABEL_NAMES_FIELD_NUMBER: _builtins.int
     PREDICTIONS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    REDACTION_FIELD_NUMBER: _builtins.int
+    MICRO_EPSILON_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """The version that answered."""
+    micro_epsilon: _builtins.int
+    """What this answer was charged to the privacy budget, in millionths of ε; 0 where nothing is drawn."""
     @_builtins.property
     def label_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The classes, in the order of every `probabilities` below."""
@@ -89,18 +111,28 @@ class PredictResponse(_message.Message):
     def predictions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Prediction]:
         """One for each text, in the order of the request."""
 
+    @_builtins.property
+    def redaction(self) -> Global___Redaction:
+        """What was looked for in order to hide it from the model; absent where the policy lets the model
+        read all of the texts and nothing is drawn.
+        """
+
     def __init__(
         self,
         *,
         label_names: _abc.Iterable[_builtins.str] | None = ...,
         predictions: _abc.Iterable[Global___Prediction] | None = ...,
         version: _builtins.str = ...,
+        redaction: Global___Redaction | None = ...,
+        micro_epsilon: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_redaction", b"_redaction", "redaction", b"redaction"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_names", b"label_names", "predictions", b"predictions", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_redaction", b"_redaction", "label_names", b"label_names", "micro_epsilon", b"micro_epsilon", "predictions", b"predictions", "redaction", b"redaction", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__redaction: _TypeAlias = _typing.Literal["redaction"]  # noqa: Y015
+    _WhichOneofArgType__redaction: _TypeAlias = _typing.Literal["_redaction", b"_redaction"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__redaction) -> _WhichOneofReturnType__redaction | None: ...
 
 Global___PredictResponse: _TypeAlias = PredictResponse  # noqa: Y015
 
@@ -168,7 +200,7 @@ class Prediction(_message.Message):
     PROBABILITIES_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     label: _builtins.str
-    """The most probable class."""
+    """The most probable class, or one that was drawn around it."""
     truncated: _builtins.bool
     """True where the text was longer than the model reads, so that only its beginning counted."""
     @_builtins.property
@@ -198,6 +230,7 @@ class ExplainRequest(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     TARGET_LABEL_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """A name from ListModels."""
     text: _builtins.str
@@ -206,6 +239,11 @@ class ExplainRequest(_message.Message):
     """The class whose score is attributed to the tokens; the predicted class where absent."""
     version: _builtins.str
     """A version of the model; the newest where absent."""
+    request_id: _builtins.str
+    """Chosen by the client, 16 to 128 characters that nobody can guess, such as a random UUID. Where the
+    answer is drawn, the same request under the same id gets the same answer again, for nothing.
+    Without one, every request is new. It changes nothing where nothing is drawn.
+    """
     def __init__(
         self,
         *,
@@ -213,15 +251,20 @@ class ExplainRequest(_message.Message):
         text: _builtins.str = ...,
         target_label: _builtins.str | None = ...,
         version: _builtins.str | None = ...,
+        request_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_target_label", b"_target_label", "_version", b"_version", "target_label", b"target_label", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_request_id", b"_request_id", "_target_label", b"_target_label", "_version", b"_version", "request_id", b"request_id", "target_label", b"target_label", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_target_label", b"_target_label", "_version", b"_version", "model", b"model", "target_label", b"target_label", "text", b"text", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_request_id", b"_request_id", "_target_label", b"_target_label", "_version", b"_version", "model", b"model", "request_id", b"request_id", "target_label", b"target_label", "text", b"text", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
+    _WhichOneofArgType__request_id: _TypeAlias = _typing.Literal["_request_id", b"_request_id"]  # noqa: Y015
     _WhichOneofReturnType__target_label: _TypeAlias = _typing.Literal["target_label"]  # noqa: Y015
     _WhichOneofArgType__target_label: _TypeAlias = _typing.Literal["_target_label", b"_target_label"]  # noqa: Y015
     _WhichOneofReturnType__version: _TypeAlias = _typing.Literal["version"]  # noqa: Y015
     _WhichOneofArgType__version: _TypeAlias = _typing.Literal["_version", b"_version"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_id) -> _WhichOneofReturnType__request_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__target_label) -> _WhichOneofReturnType__target_label | None: ...
     @_typing.overload
@@ -243,6 +286,8 @@ class ExplainResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     INTEGRATED_GRADIENTS_ERROR_FIELD_NUMBER: _builtins.int
     INTEGRATED_GRADIENTS_WITHHELD_FIELD_NUMBER: _builtins.int
+    MICRO_EPSILON_FIELD_NUMBER: _builtins.int
+    DRAWN_TOKEN_FIELD_NUMBER: _builtins.int
     target_label: _builtins.str
     """The class whose score integrated gradients explain."""
     weight_bound: _builtins.float
@@ -264,12 +309,22 @@ class ExplainResponse(_message.Message):
     """Why integrated gradients are withheld though the policy reveals them: the numerical integration
     did not converge to within 5 % of what the scores should add up to. Absent otherwise.
     """
+    micro_epsilon: _builtins.int
+    """What this answer was charged to the privacy budget, in millionths of ε; 0 where nothing is drawn."""
+    drawn_token: _builtins.int
+    """One of `tokens`, by its place among them, drawn with nearly the chances that the attention of the
+    last layer gives it on the full text. Absent where the policy draws none, or there is no token.
+    """
     @_builtins.property
     def label_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The classes, in the order of `prediction.probabilities`."""
 
     @_builtins.property
-    def prediction(self) -> Global___Prediction: ...
+    def prediction(self) -> Global___Prediction:
+        """Of the text as the model reads it for explanations, so it can differ from what Predict answers.
+        Absent where withheld.
+        """
+
     @_builtins.property
     def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenExplanation]:
         """The tokens of the text in order; a run of redacted tokens is one entry."""
@@ -297,11 +352,15 @@ class ExplainResponse(_message.Message):
         version: _builtins.str = ...,
         integrated_gradients_error: _builtins.float | None = ...,
         integrated_gradients_withheld: _builtins.str | None = ...,
+        micro_epsilon: _builtins.int = ...,
+        drawn_token: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_integrated_gradients_error", b"_integrated_gradients_error", "_integrated_gradients_withheld", b"_integrated_gradients_withheld", "_redaction", b"_redaction", "_weight_bound", b"_weight_bound", "integrated_gradients_error", b"integrated_gradients_error", "integrated_gradients_withheld", b"integrated_gradients_withheld", "prediction", b"prediction", "redaction", b"redaction", "weight_bound", b"weight_bound"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_drawn_token", b"_drawn_token", "_integrated_gradients_error", b"_integrated_gradients_error", "_integrated_gradients_withheld", b"_integrated_gradients_withheld", "_redaction", b"_redaction", "_weight_bound", b"_weight_bound", "drawn_token", b"drawn_token", "integrated_gradients_error", b"integrated_gradients_error", "integrated_gradients_withheld", b"integrated_gradients_withheld", "prediction", b"prediction", "redaction", b"redaction", "weight_bound", b"weight_bound"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_integrated_gradients_error", b"_integrated_gradients_error", "_integrated_gradients_withheld", b"_integrated_gradients_withheld", "_redaction", b"_redaction", "_weight_bound", b"_weight_bound", "integrated_gradients_error", b"integrated_gradients_error", "integrated_gradients_withheld", b"integrated_gradients_withheld", "label_names", b"label_names", "prediction", b"prediction", "redaction", b"redaction", "special_tokens", b"special_tokens", "target_label", b"target_label", "tokens", b"tokens", "version", b"version", "weight_bound", b"weight_bound"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_drawn_token", b"_drawn_token", "_integrated_gradients_error", b"_integrated_gradients_error", "_integrated_gradients_withheld", b"_integrated_gradients_withheld", "_redaction", b"_redaction", "_weight_bound", b"_weight_bound", "drawn_token", b"drawn_token", "integrated_gradients_error", b"integrated_gradients_error", "integrated_gradients_withheld", b"integrated_gradients_withheld", "label_names", b"label_names", "micro_epsilon", b"micro_epsilon", "prediction", b"prediction", "redaction", b"redaction", "special_tokens", b"special_tokens", "target_label", b"target_label", "tokens", b"tokens", "version", b"version", "weight_bound", b"weight_bound"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__drawn_token: _TypeAlias = _typing.Literal["drawn_token"]  # noqa: Y015
+    _WhichOneofArgType__drawn_token: _TypeAlias = _typing.Literal["_drawn_token", b"_drawn_token"]  # noqa: Y015
     _WhichOneofReturnType__integrated_gradients_error: _TypeAlias = _typing.Literal["integrated_gradients_error"]  # noqa: Y015
     _WhichOneofArgType__integrated_gradients_error: _TypeAlias = _typing.Literal["_integrated_gradients_error", b"_integrated_gradients_error"]  # noqa: Y015
     _WhichOneofReturnType__integrated_gradients_withheld: _TypeAlias = _typing.Literal["integrated_gradients_withheld"]  # noqa: Y015
@@ -310,6 +369,8 @@ class ExplainResponse(_message.Message):
     _WhichOneofArgType__redaction: _TypeAlias = _typing.Literal["_redaction", b"_redaction"]  # noqa: Y015
     _WhichOneofReturnType__weight_bound: _TypeAlias = _typing.Literal["weight_bound"]  # noqa: Y015
     _WhichOneofArgType__weight_bound: _TypeAlias = _typing.Literal["_weight_bound", b"_weight_bound"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__drawn_token) -> _WhichOneofReturnType__drawn_token | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__integrated_gradients_error) -> _WhichOneofReturnType__integrated_gradients_error | None: ...
     @_typing.overload
@@ -331,6 +392,8 @@ class TokenExplanation(_message.Message):
     LAYER_ATTENTION_FIELD_NUMBER: _builtins.int
     INTEGRATED_GRADIENTS_FIELD_NUMBER: _builtins.int
     OFFSETS_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    HEAD_ATTENTION_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The token as it stands in the text, or a placeholder such as [PHONE_NUMBER]."""
     attention: _builtins.float
@@ -342,6 +405,10 @@ class TokenExplanation(_message.Message):
     padding alone, summed over the embedding, and over the tokens of a redacted entry. Positive
     speaks for the class. Over all tokens they sum, up to `integrated_gradients_error`, to the
     difference of the two logits. Absent where withheld.
+    """
+    rollout: _builtins.float
+    """How much of this token reaches the last layer when attention is followed through all layers
+    (Abnar and Zuidema 2020), mean over all positions there. Absent where withheld.
     """
     @_builtins.property
     def entity_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -357,6 +424,12 @@ class TokenExplanation(_message.Message):
         redacts, since positions would tell the exact length of what is hidden.
         """
 
+    @_builtins.property
+    def head_attention(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeadAttention]:
+        """The attention that this token receives in each head, for each layer from the first to the last.
+        Empty where withheld.
+        """
+
     def __init__(
         self,
         *,
@@ -366,10 +439,12 @@ class TokenExplanation(_message.Message):
         layer_attention: _abc.Iterable[_builtins.float] | None = ...,
         integrated_gradients: _builtins.float | None = ...,
         offsets: Global___Offsets | None = ...,
+        rollout: _builtins.float | None = ...,
+        head_attention: _abc.Iterable[Global___HeadAttention] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_attention", b"_attention", "_integrated_gradients", b"_integrated_gradients", "_offsets", b"_offsets", "attention", b"attention", "integrated_gradients", b"integrated_gradients", "offsets", b"offsets"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attention", b"_attention", "_integrated_gradients", b"_integrated_gradients", "_offsets", b"_offsets", "_rollout", b"_rollout", "attention", b"attention", "integrated_gradients", b"integrated_gradients", "offsets", b"offsets", "rollout", b"rollout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attention", b"_attention", "_integrated_gradients", b"_integrated_gradients", "_offsets", b"_offsets", "attention", b"attention", "entity_types", b"entity_types", "integrated_gradients", b"integrated_gradients", "layer_attention", b"layer_attention", "offsets", b"offsets", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attention", b"_attention", "_integrated_gradients", b"_integrated_gradients", "_offsets", b"_offsets", "_rollout", b"_rollout", "attention", b"attention", "entity_types", b"entity_types", "head_attention", b"head_attention", "integrated_gradients", b"integrated_gradients", "layer_attention", b"layer_attention", "offsets", b"offsets", "rollout", b"rollout", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attention: _TypeAlias = _typing.Literal["attention"]  # noqa: Y015
     _WhichOneofArgType__attention: _TypeAlias = _typing.Literal["_attention", b"_attention"]  # noqa: Y015
@@ -377,14 +452,40 @@ class TokenExplanation(_message.Message):
     _WhichOneofArgType__integrated_gradients: _TypeAlias = _typing.Literal["_integrated_gradients", b"_integrated_gradients"]  # noqa: Y015
     _WhichOneofReturnType__offsets: _TypeAlias = _typing.Literal["offsets"]  # noqa: Y015
     _WhichOneofArgType__offsets: _TypeAlias = _typing.Literal["_offsets", b"_offsets"]  # noqa: Y015
+    _WhichOneofReturnType__rollout: _TypeAlias = _typing.Literal["rollout"]  # noqa: Y015
+    _WhichOneofArgType__rollout: _TypeAlias = _typing.Literal["_rollout", b"_rollout"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__attention) -> _WhichOneofReturnType__attention | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__integrated_gradients) -> _WhichOneofReturnType__integrated_gradients | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__offsets) -> _WhichOneofReturnType__offsets | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rollout) -> _WhichOneofReturnType__rollout | None: ...
 
 Global___TokenExplanation: _TypeAlias = TokenExplanation  # noqa: Y015
+
+@_typing.final
+class HeadAttention(_message.Message):
+    """The attention that a token receives in the heads of one layer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def heads(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        heads: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heads", b"heads"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeadAttention: _TypeAlias = HeadAttention  # noqa: Y015
 
 @_typing.final
 class Offsets(_message.Message):
@@ -412,12 +513,9 @@ Global___Offsets: _TypeAlias = Offsets  # noqa: Y015
 
 @_typing.final
 class Redaction(_message.Message):
-    """What redaction looked for. It hides the words that a detector found, and no more:
-      * What the detector misses is shown. Names are found by likelihood: some are missed. The types
-        in `cannot_see` it does not find, or seldom.
-      * The scores of every token depend on the hidden ones too. Whoever can run the same model can
-        test a guess against them, and the summed attention of a placeholder hints at its length.
-      * A truncated answer tells how many tokens are hidden in all, as the model's limit is known.
+    """What redaction looked for. It hides the parts that a detector found, and no more: what the detector
+    misses is shown and read. Names are found by likelihood: some are missed. The types in `cannot_see`
+    it does not find, or seldom. How many parts are hidden, and of which types, is shown.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -425,8 +523,15 @@ class Redaction(_message.Message):
     DETECTOR_FIELD_NUMBER: _builtins.int
     ENTITY_TYPES_FIELD_NUMBER: _builtins.int
     CANNOT_SEE_FIELD_NUMBER: _builtins.int
+    HIDDEN_FROM_MODEL_FIELD_NUMBER: _builtins.int
     detector: _builtins.str
     """The detector's name."""
+    hidden_from_model: _builtins.bool
+    """True where the model read none of the hidden parts for any field of this answer, but for what was
+    drawn: other hidden values would have given the same answer. Where false, some scores depend on
+    the hidden parts: whoever can run the model can test guesses of them, and the sum over a
+    placeholder hints at its length.
+    """
     @_builtins.property
     def entity_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The types it can find."""
@@ -443,10 +548,11 @@ class Redaction(_message.Message):
         detector: _builtins.str = ...,
         entity_types: _abc.Iterable[_builtins.str] | None = ...,
         cannot_see: _abc.Iterable[_builtins.str] | None = ...,
+        hidden_from_model: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cannot_see", b"cannot_see", "detector", b"detector", "entity_types", b"entity_types"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cannot_see", b"cannot_see", "detector", b"detector", "entity_types", b"entity_types", "hidden_from_model", b"hidden_from_model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,6 +8,9 @@ Rules that hold for every method:
   * Texts are UTF-8. Positions in a text count Unicode code points, not bytes.
   * What the server's release policy withholds is absent or empty in an answer, never zero. Each
     field that can be withheld says so.
+  * The policy says of each field whether the model reads the full text for it, or the redacted
+    one, in which a mask token stands for each sensitive part. It may have fields drawn at random;
+    that is charged to the caller's privacy budget, once for each request id.
   * An answer never depends on other requests, or on the other texts of the same request, beyond
     rounding.
   * Failures carry a gRPC status and one plain sentence that quotes nothing of the request:
@@ -17,8 +20,11 @@ Rules that hold for every method:
       PERMISSION_DENIED   the caller lacks the role, or the release policy withholds this answer
       NOT_FOUND           no such model or version
       DEADLINE_EXCEEDED   the deadline passed; nothing more is computed for the request
-      RESOURCE_EXHAUSTED  the message is too large, or too many requests are waiting
-      UNAVAILABLE         the model cannot be loaded now, or the server is stopping
+      ALREADY_EXISTS      the request id was used before, for another request
+      RESOURCE_EXHAUSTED  the message is too large, too many requests are waiting, or the privacy
+                          budget has not enough left
+      UNAVAILABLE         the model cannot be loaded now, the privacy budget cannot be charged now,
+                          or the server is stopping
       INTERNAL            a defect of the server, without details
   * Where they help, details of the google.rpc error model follow: BadRequest names the fields at
     fault, RetryInfo says when to try again.

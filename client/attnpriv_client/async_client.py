@@ -78,10 +78,16 @@ class AsyncClient:
         self._health = HealthStub(self._channel)
 
     async def predict(
-        self, model: str, texts: Sequence[str], version: str | None = None
+        self,
+        model: str,
+        texts: Sequence[str],
+        version: str | None = None,
+        request_id: str | None = None,
     ) -> tuple[Prediction, ...]:
         """Classify texts; one prediction each, in their order."""
-        request = convert.predict_request(model, texts, version)
+        request = convert.predict_request(
+            model, texts, version, request_id or convert.new_request_id()
+        )
         return convert.predictions(await self._ask(self._stub.Predict, request))
 
     async def predict_stream(
@@ -116,9 +122,12 @@ class AsyncClient:
         text: str,
         target_label: str | None = None,
         version: str | None = None,
+        request_id: str | None = None,
     ) -> Explanation:
         """Explain the answer to a text by its tokens; the default target is the predicted label."""
-        request = convert.explain_request(model, text, target_label, version)
+        request = convert.explain_request(
+            model, text, target_label, version, request_id or convert.new_request_id()
+        )
         return convert.explanation(await self._ask(self._stub.Explain, request))
 
     async def models(self) -> tuple[ModelSummary, ...]:
@@ -208,7 +217,7 @@ class _AsyncStream:
         if self._call is None:
             self._call = _AsyncStreamCall(self._stub, self._connection.metadata)
         for number, texts in window.to_send():
-            self._call.send(convert.stream_request(number, model, texts, version))
+            self._call.send(convert.stream_request(number, model, texts, version, window.id))
         try:
             answer = await self._call.receive(attempts.remaining)
         except InternalError:
@@ -223,7 +232,8 @@ class _AsyncStream:
         self, window: Window, model: str, version: str | None, attempts: Attempts
     ) -> StreamAnswer:
         number, texts = next(window.to_send())
-        request = convert.predict_request(model, texts, version)
+        request_id = convert.streamed_id(window.id, number, texts)
+        request = convert.predict_request(model, texts, version, request_id)
         metadata = self._connection.metadata
         try:
             response = await _call(self._stub.Predict, request, metadata, attempts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from uuid import uuid4
 
 from grpc_health.v1 import health_pb2
 
@@ -22,7 +23,14 @@ from attnpriv_client.errors import ServiceError
 from attnpriv_client.status import from_status
 
 
-def predict_request(model: str, texts: Sequence[str], version: str | None) -> pb.PredictRequest:
+def new_request_id() -> str:
+    """An id under which a request is charged once, however often it is sent."""
+    return str(uuid4())
+
+
+def predict_request(
+    model: str, texts: Sequence[str], version: str | None, request_id: str
+) -> pb.PredictRequest:
     """Ask for the labels of texts; the newest version answers if none is named.
 
     Raises:
@@ -32,18 +40,24 @@ def predict_request(model: str, texts: Sequence[str], version: str | None) -> pb
     if isinstance(texts, str):
         raise InputError("expected a sequence of texts, got a single string")
     with _unicode_only():
-        return pb.PredictRequest(model=model, texts=texts, version=version)
+        return pb.PredictRequest(model=model, texts=texts, version=version, request_id=request_id)
+
+
+def streamed_id(stream_id: str, number: int, texts: Sequence[str]) -> str:
+    """The id of a request of a stream: the same when it is sent again, another with fewer texts."""
+    return f"{stream_id}-{number}-{len(texts)}"
 
 
 def stream_request(
-    number: int, model: str, texts: Sequence[str], version: str | None
+    number: int, model: str, texts: Sequence[str], version: str | None, stream_id: str
 ) -> pb.PredictStreamRequest:
     """The same, as one request of a stream."""
-    return pb.PredictStreamRequest(number=number, request=predict_request(model, texts, version))
+    request = predict_request(model, texts, version, streamed_id(stream_id, number, texts))
+    return pb.PredictStreamRequest(number=number, request=request)
 
 
 def explain_request(
-    model: str, text: str, target_label: str | None, version: str | None
+    model: str, text: str, target_label: str | None, version: str | None, request_id: str
 ) -> pb.ExplainRequest:
     """Ask for the explanation of one text.
 
@@ -51,7 +65,13 @@ def explain_request(
         InputError: a string is not valid Unicode.
     """
     with _unicode_only():
-        return pb.ExplainRequest(model=model, text=text, target_label=target_label, version=version)
+        return pb.ExplainRequest(
+            model=model,
+            text=text,
+            target_label=target_label,
+            version=version,
+            request_id=request_id,
+        )
 
 
 def model_request(name: str, version: str | None) -> pb.GetModelRequest:
@@ -105,7 +125,11 @@ def explanation(response: pb.ExplainResponse) -> Explanation:
     has = response.HasField
     return Explanation(
         version=response.version,
-        prediction=_prediction(response.prediction, response.label_names, response.version),
+        prediction=(
+            _prediction(response.prediction, response.label_names, response.version)
+            if has("prediction")
+            else None
+        ),
         target_label=response.target_label,
         tokens=tuple(map(_token, response.tokens)),
         special_tokens=tuple(map(_token, response.special_tokens)),
@@ -117,6 +141,8 @@ def explanation(response: pb.ExplainResponse) -> Explanation:
         integrated_gradients_withheld=(
             response.integrated_gradients_withheld if has("integrated_gradients_withheld") else None
         ),
+        drawn_token=response.drawn_token if has("drawn_token") else None,
+        micro_epsilon=response.micro_epsilon,
     )
 
 
@@ -180,6 +206,8 @@ def _token(token: pb.TokenExplanation) -> TokenExplanation:
         layer_attention=tuple(token.layer_attention),
         integrated_gradients=gradients if token.HasField("integrated_gradients") else None,
         offsets=(token.offsets.start, token.offsets.end) if token.HasField("offsets") else None,
+        rollout=token.rollout if token.HasField("rollout") else None,
+        head_attention=tuple(tuple(layer.heads) for layer in token.head_attention),
     )
 
 
@@ -188,6 +216,7 @@ def _redaction(redaction: pb.Redaction) -> Redaction:
         detector=redaction.detector,
         entity_types=tuple(redaction.entity_types),
         cannot_see=tuple(redaction.cannot_see),
+        hidden_from_model=redaction.hidden_from_model,
     )
 
 

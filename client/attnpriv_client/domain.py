@@ -41,6 +41,8 @@ class TokenExplanation:
         layer_attention: the same in each layer; empty if withheld.
         integrated_gradients: positive values count in favour of the target class.
         offsets: the token is ``text[start:end]``; only if the server redacts nothing.
+        rollout: how much of it reaches the last layer through all layers.
+        head_attention: attention received in each head, for each layer; empty if withheld.
     """
 
     text: str
@@ -49,15 +51,26 @@ class TokenExplanation:
     layer_attention: tuple[float, ...]
     integrated_gradients: float | None
     offsets: tuple[int, int] | None
+    rollout: float | None = None
+    head_attention: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True)
 class Redaction:
-    """The detector that looked for personal data, what it can find, and what it cannot."""
+    """What was done about personal data in the text.
+
+    Attributes:
+        detector: the detector that looked for it.
+        entity_types: the types that it can find.
+        cannot_see: types that it does not find, or misses too often.
+        hidden_from_model: whether the model read none of the hidden parts, but for what was drawn;
+            if not, some scores depend on them.
+    """
 
     detector: str
     entity_types: tuple[str, ...]
     cannot_see: tuple[str, ...]
+    hidden_from_model: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,8 @@ class Explanation:
 
     Attributes:
         version: the version of the model that answered.
-        prediction: the answer.
+        prediction: the answer for the text as the model read it here, which can differ from what
+            ``predict`` returns; None if withheld.
         target_label: the class that integrated gradients are about.
         tokens: the tokens of the text, in order.
         special_tokens: the tokens that the model adds; attention over both groups sums to 1.
@@ -78,10 +92,12 @@ class Explanation:
             an older server does not say.
         integrated_gradients_withheld: the reason if they are withheld though the policy reveals
             them, else None.
+        drawn_token: the place in ``tokens`` of one that was drawn by its attention, or None.
+        micro_epsilon: millionths of ε that the answer was charged to the caller's privacy budget.
     """
 
     version: str
-    prediction: Prediction
+    prediction: Prediction | None
     target_label: str
     tokens: tuple[TokenExplanation, ...]
     special_tokens: tuple[TokenExplanation, ...]
@@ -89,6 +105,8 @@ class Explanation:
     weight_bound: float | None
     integrated_gradients_error: float | None = None
     integrated_gradients_withheld: str | None = None
+    drawn_token: int | None = None
+    micro_epsilon: int = 0
 
 
 @dataclass(frozen=True)

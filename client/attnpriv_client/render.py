@@ -16,6 +16,7 @@ from attnpriv_client.domain import (
     ModelCard,
     ModelSummary,
     Prediction,
+    Redaction,
     TokenExplanation,
 )
 
@@ -37,16 +38,27 @@ def written(lines: int, output: Path) -> Text:
 
 def explanation_view(explanation: Explanation) -> RenderableType:
     """The answer, a heat strip and a table of the tokens, and notes on redaction and bounds."""
+    return Group(
+        _head(explanation),
+        _heat_strip(explanation.tokens),
+        _tokens_table(explanation),
+        _notes(explanation),
+    )
+
+
+def _head(explanation: Explanation) -> Text:
     prediction = explanation.prediction
-    head = Text.assemble(
+    if prediction is None:
+        label, probability = "withheld", ""
+    else:
+        label = printable(prediction.label)
+        probability = f" ({_probability(prediction)})" if prediction.probabilities else ""
+    return Text.assemble(
         "label ",
-        (printable(prediction.label), "bold"),
-        f" ({_probability(prediction)})" if prediction.probabilities else "",
+        (label, "bold"),
+        probability,
         "; integrated gradients are for ",
         (printable(explanation.target_label), "bold"),
-    )
-    return Group(
-        head, _heat_strip(explanation.tokens), _tokens_table(explanation), _notes(explanation)
     )
 
 
@@ -132,14 +144,23 @@ def _notes(explanation: Explanation) -> Text:
         lines.append(f"no integrated gradients: {explanation.integrated_gradients_withheld}")
     elif explanation.integrated_gradients_error is not None:
         lines.append(_completeness(explanation.tokens, explanation.integrated_gradients_error))
-    if explanation.prediction.truncated:
+    if explanation.prediction is not None and explanation.prediction.truncated:
         lines.append("the text is longer than the model can read; only its beginning counted")
-    if explanation.redaction is not None:
-        unseen = ", ".join(explanation.redaction.cannot_see)
-        lines.append(f"redacted by {explanation.redaction.detector}, which cannot see: {unseen}")
-    else:
-        lines.append("nothing was redacted")
+    lines.append(_redaction(explanation.redaction))
+    if explanation.drawn_token is not None:
+        drawn = explanation.tokens[explanation.drawn_token].text
+        lines.append(f"drawn by its attention in the full text: {drawn}")
+    if explanation.micro_epsilon:
+        lines.append(f"charged to your privacy budget: ε = {explanation.micro_epsilon / 1e6:g}")
     return _plain("\n".join(lines))
+
+
+def _redaction(redaction: Redaction | None) -> str:
+    if redaction is None:
+        return "nothing was redacted"
+    read = "not read by the model" if redaction.hidden_from_model else "but read by the model"
+    unseen = ", ".join(redaction.cannot_see)
+    return f"redacted by {redaction.detector}, {read}; it cannot see: {unseen}"
 
 
 def _completeness(tokens: Sequence[TokenExplanation], error: float) -> str:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from attnpriv.errors import InputError
-from attnpriv_client.convert import byte_size
+from attnpriv_client.convert import byte_size, new_request_id
 from attnpriv_client.domain import Prediction
 from attnpriv_client.errors import InternalError, InvalidRequestError, ServiceError
 
@@ -124,6 +124,7 @@ class Window:
     """The batches that wait for answers, oldest first."""
 
     def __init__(self) -> None:
+        self.id = new_request_id()  # from which those of its requests are made
         self._batches: dict[int, Batch] = {}
         self._next_number = 0
 

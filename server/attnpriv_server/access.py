@@ -93,6 +93,15 @@ class Access:
         return principal
 
 
+def names_in(content: bytes) -> frozenset[str]:
+    """The names of the principals in the content of a file.
+
+    Raises:
+        InputError: as ``Access.from_file``.
+    """
+    return _parse([content]).names
+
+
 class _Directory:
     """The principals of one state of the file.
 

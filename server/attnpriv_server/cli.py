@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -17,18 +18,22 @@ import typer
 from attnpriv import openmp  # noqa: F401  # before anything loads torch
 from attnpriv.command import run_command
 from attnpriv.errors import InputError
-from attnpriv_server.access import Access, new_token
+from attnpriv_server.access import Access, names_in, new_token
 from attnpriv_server.address import Address
 from attnpriv_server.budget.command import budget_app
 from attnpriv_server.cores import usable_cores
-from attnpriv_server.policy import Limits, Policies, load_limits, load_policies
+from attnpriv_server.limits import Limits, load_limits
+from attnpriv_server.policy_command import policy_app
 from attnpriv_server.queueing import Batching
 
 if TYPE_CHECKING:
     import grpc
 
+    from attnpriv_server.policy import Policies
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(budget_app, name="budget")
+app.add_typer(policy_app, name="policy")
 
 # A thread that waits for the interpreter asks for it back after this long, in place of 5 ms: each
 # step of a forward pass would otherwise wait that long behind the event loop.
@@ -52,7 +57,16 @@ def serve(
     policy: Annotated[
         Path | None,
         typer.Option(
-            help="TOML file: what answers may reveal, and to whom. Default: the safe policy."
+            help="TOML file: what answers may reveal, and to whom; read again when it changes. "
+            "Default: the safe policy."
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            envvar="ATTNPRIV_BUDGET",
+            help="Database of the privacy budget, sqlite:///PATH or postgresql://USER@HOST/NAME; "
+            "needed where the policy has answers drawn.",
         ),
     ] = None,
     detection: Annotated[
@@ -142,8 +156,7 @@ def serve(
 
     address, operators = _addresses(listen, operations_listen)
     access = Access.anonymous() if principals is None else Access.from_file(principals)
-    policies = Policies() if policy is None else load_policies(policy)
-    policies.check_principals(access.names)
+    policies = _policies(policy, principals, can_charge=budget is not None)
     rules = None if detection is None else load_rules(detection)
     bounds = Limits() if limits is None else load_limits(limits)
     batching = Batching(token_budget=token_budget, capacity=queue_rows)
@@ -157,6 +170,7 @@ def serve(
     # Only now, so that --help and a wrong option answer at once.
     import torch
 
+    from attnpriv_server.budget.charging import Budget
     from attnpriv_server.core import Core
     from attnpriv_server.memory import keep_freed_memory
     from attnpriv_server.models.repository import Repository
@@ -168,7 +182,7 @@ def serve(
     torch.set_num_threads(threads)
     keep_freed_memory()
     telemetry = Telemetry(METHODS)
-    budget = None if memory_budget is None else memory_budget * MEGABYTE
+    most_memory = None if memory_budget is None else memory_budget * MEGABYTE
     processes = default_workers() if workers is None else workers
 
     async def run(core: Core) -> None:
@@ -190,11 +204,14 @@ def serve(
     with ExitStack() as stack:
         stack.enter_context(closing(telemetry))
         pool = stack.enter_context(Workers(processes, threads, telemetry)) if processes else None
-        repository = Repository(models, precision, budget, telemetry, workers=pool)
+        repository = Repository(models, precision, most_memory, telemetry, workers=pool)
         lanes = max(processes, 1)
         # Before the models are read: it imports for seconds, and so do the workers meanwhile.
         detector = PresidioDetector(rules)
-        core = Core(repository, access, policies, bounds, batching, telemetry, lanes, detector)
+        account = None if budget is None else Budget.open(budget, telemetry)
+        core = Core(
+            repository, access, policies, bounds, batching, telemetry, lanes, detector, account
+        )
         stack.enter_context(repository)
         asyncio.run(run(core))
 
@@ -202,6 +219,19 @@ def serve(
 def default_workers() -> int:
     """``WORKERS``, or none where this process may use a single core."""
     return WORKERS if usable_cores() > 1 else 0
+
+
+def _policies(
+    policy: Path | None, principals: Path | None, can_charge: bool
+) -> Callable[[], Policies]:
+    """The policies in force, whenever it is called."""
+    from attnpriv_server.policy import Policies
+    from attnpriv_server.policy.files import watched_policies
+
+    if policy is None:
+        safe = Policies()
+        return lambda: safe
+    return watched_policies(policy, principals, names_in, can_charge).get
 
 
 def _addresses(listen: str, operations_listen: str | None) -> tuple[Address, Address | None]:

@@ -51,10 +51,14 @@ def to_domain(message: Message) -> Request:
     """
     match message:
         case pb.PredictRequest():
-            return PredictRequest(message.model, tuple(message.texts), _version(message))
+            return PredictRequest(
+                message.model, tuple(message.texts), _version(message), _request_id(message)
+            )
         case pb.ExplainRequest():
             target = message.target_label if message.HasField("target_label") else None
-            return ExplainRequest(message.model, message.text, target, _version(message))
+            return ExplainRequest(
+                message.model, message.text, target, _version(message), _request_id(message)
+            )
         case pb.ListModelsRequest():
             return ListModelsRequest()
         case pb.GetModelRequest():
@@ -94,11 +98,17 @@ def _version(message: Any) -> str | None:
     return message.version if message.HasField("version") else None
 
 
+def _request_id(message: Any) -> str | None:
+    return message.request_id if message.HasField("request_id") else None
+
+
 def _predictions(predictions: Predictions) -> pb.PredictResponse:
     return pb.PredictResponse(
         label_names=predictions.label_names,
         predictions=map(_prediction, predictions.predictions),
         version=predictions.version,
+        redaction=_redaction(predictions.redaction),
+        micro_epsilon=predictions.micro_epsilon,
     )
 
 
@@ -111,18 +121,20 @@ def _prediction(prediction: Prediction) -> pb.Prediction:
 
 
 def _explanation(explanation: Explanation) -> pb.ExplainResponse:
-    redaction = explanation.redaction
+    prediction = explanation.prediction
     return pb.ExplainResponse(
         label_names=explanation.label_names,
-        prediction=_prediction(explanation.prediction),
+        prediction=None if prediction is None else _prediction(prediction),
         target_label=explanation.target_label,
         tokens=map(_token, explanation.tokens),
         special_tokens=map(_token, explanation.special_tokens),
-        redaction=None if redaction is None else _redaction(redaction),
+        redaction=_redaction(explanation.redaction),
         weight_bound=explanation.weight_bound,
         version=explanation.version,
         integrated_gradients_error=explanation.integrated_gradients_error,
         integrated_gradients_withheld=explanation.integrated_gradients_withheld,
+        micro_epsilon=explanation.micro_epsilon,
+        drawn_token=explanation.drawn_token,
     )
 
 
@@ -130,8 +142,10 @@ def _token(token: Token) -> pb.TokenExplanation:
     return pb.TokenExplanation(
         text=token.text,
         entity_types=token.entity_types,
-        attention=None if token.attention is None else token.attention[-1],
-        layer_attention=token.attention,
+        attention=token.attention,
+        layer_attention=token.layer_attention,
+        head_attention=[pb.HeadAttention(heads=heads) for heads in token.head_attention or ()],
+        rollout=token.rollout,
         integrated_gradients=token.integrated_gradients,
         offsets=None
         if token.offsets is None
@@ -139,11 +153,14 @@ def _token(token: Token) -> pb.TokenExplanation:
     )
 
 
-def _redaction(redaction: Redaction) -> pb.Redaction:
+def _redaction(redaction: Redaction | None) -> pb.Redaction | None:
+    if redaction is None:
+        return None
     return pb.Redaction(
         detector=redaction.detector,
         entity_types=redaction.entity_types,
         cannot_see=redaction.cannot_see,
+        hidden_from_model=redaction.hidden_from_model,
     )
 
 

@@ -147,12 +147,16 @@ class Deadline:
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """Which texts to classify, by which model; the newest version where none is named."""
+    """Which texts to classify, by which model; the newest version where none is named.
+
+    The id tells a repeat from a new request where the answer is drawn.
+    """
 
     role: ClassVar[Role | None] = Role.PREDICT
     model: str
     texts: tuple[str, ...]
     version: str | None = None
+    request_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,7 @@ class ExplainRequest:
     text: str
     target_label: str | None = None
     version: str | None = None
+    request_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -193,7 +198,7 @@ class ReadinessRequest:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable label of one text.
+    """The most probable label of one text, or one drawn around it.
 
     Attributes:
         label: the class.
@@ -207,40 +212,50 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Redaction:
+    """Which detector looked, what it can find and what it cannot, and whether the model read it."""
+
+    detector: str
+    entity_types: tuple[str, ...]
+    cannot_see: tuple[str, ...]
+    hidden_from_model: bool
+
+
+@dataclass(frozen=True)
 class Predictions:
     """One prediction a text, the classes in the order of their probabilities, and who answered."""
 
     version: str
     label_names: tuple[str, ...]
     predictions: tuple[Prediction, ...]
+    redaction: Redaction | None = None
+    micro_epsilon: int = 0
 
 
 @dataclass(frozen=True)
 class Token:
-    """One token, or one redacted run of tokens, with its scores.
+    """One token, or one redacted part of the text, with its scores.
 
     Attributes:
         text: as it stands in the text, or a placeholder.
         entity_types: what was redacted here; empty for a token that is shown.
-        attention: received attention in each layer, or None where withheld.
-        integrated_gradients: attribution to the target class, or None where withheld.
+        attention: received in the last layer, mean over the heads. Like those below, None where
+            withheld.
+        layer_attention: the same in each layer.
+        head_attention: received in each head, for each layer.
+        rollout: how much of it reaches the last layer.
+        integrated_gradients: attribution to the target class.
         offsets: ``text[start:end]``, or None where that would give something away.
     """
 
     text: str
     entity_types: tuple[str, ...] = ()
-    attention: tuple[float, ...] | None = None
+    attention: float | None = None
+    layer_attention: tuple[float, ...] | None = None
+    head_attention: tuple[tuple[float, ...], ...] | None = None
+    rollout: float | None = None
     integrated_gradients: float | None = None
     offsets: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True)
-class Redaction:
-    """Which detector looked, what it can find, and what it cannot."""
-
-    detector: str
-    entity_types: tuple[str, ...]
-    cannot_see: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -249,7 +264,7 @@ class Explanation:
 
     version: str
     label_names: tuple[str, ...]
-    prediction: Prediction
+    prediction: Prediction | None
     target_label: str
     tokens: tuple[Token, ...]
     special_tokens: tuple[Token, ...]
@@ -257,6 +272,8 @@ class Explanation:
     weight_bound: float | None
     integrated_gradients_error: float | None = None
     integrated_gradients_withheld: str | None = None
+    drawn_token: int | None = None
+    micro_epsilon: int = 0
 
 
 @dataclass(frozen=True)

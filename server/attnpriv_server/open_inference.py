@@ -18,6 +18,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 import attnpriv
 from attnpriv.inference import open_inference_pb2 as pb
+from attnpriv_server.budget.requests import SHORTEST_ID
 from attnpriv_server.calls import Call
 from attnpriv_server.domain import (
     Code,
@@ -98,7 +99,9 @@ def to_domain(message: Message, most: int) -> Request:
             _check_parameters("parameters", message)
             _check_outputs(message)
             texts = _texts(message, most)
-            return PredictRequest(message.model_name, texts, message.model_version or None)
+            return PredictRequest(
+                message.model_name, texts, message.model_version or None, _request_id(message)
+            )
         case _:
             raise TypeError(f"not a request: {type(message).__name__}")
 
@@ -143,6 +146,11 @@ def _texts(message: pb.ModelInferRequest, most: int) -> tuple[str, ...]:
     if tuple(tensor.shape) not in ((count,), (count, 1)):
         _refuse("inputs[0].shape", f"expected [{count}] or [{count}, 1] for {count} elements")
     return tuple(_text(number, element) for number, element in enumerate(elements))
+
+
+def _request_id(message: pb.ModelInferRequest) -> str | None:
+    """The id, where it may be one that nobody can guess: many clients count, or send none."""
+    return message.id if len(message.id) >= SHORTEST_ID else None
 
 
 def _typed_elements(tensor: pb.ModelInferRequest.InferInputTensor, most: int) -> Sequence[bytes]:

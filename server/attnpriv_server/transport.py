@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from attnpriv.errors import InputError
 from attnpriv_server.address import Address
-from attnpriv_server.policy import Limits
+from attnpriv_server.limits import Limits
 from attnpriv_server.reloading import Reloaded
 
 # gRPC's TLS accepts other keys at the start and then fails in every handshake.

@@ -228,7 +228,7 @@ def predicted(p: float) -> Prediction:
 
 def answered(text: str, spans: list[Span], tokens: list[TokenExplanation], p=0.9) -> Answered:
     redacted = any(each.entity_types for each in tokens)
-    redaction = Redaction("d", ("E",), ()) if redacted else None
+    redaction = Redaction("d", ("E",), (), False) if redacted else None
     explanation = Explanation("1", predicted(p), "yes", tuple(tokens), (), redaction, None)
     extents = align(text, tokens, truncated=False)
     return Answered(Row(1, text, None, tuple(spans)), predicted(p), explanation, extents)

@@ -91,11 +91,10 @@ def test_no_name_is_read_as_markup() -> None:
     prediction = Prediction(NAME, {NAME: 0.5}, False, NAME)
     summary = ModelSummary(NAME, True, 1.0, 1e-5, (NAME,), NAME, (NAME,))
     token = TokenExplanation(NAME, (NAME,), 0.3, (), 0.2, None)
+    redaction = Redaction(NAME, (), (NAME,), True)
     views = (
         render.predictions_table([NAME], [prediction]),
-        render.explanation_view(
-            Explanation(NAME, prediction, NAME, (token,), (), Redaction(NAME, (), (NAME,)), 0.5)
-        ),
+        render.explanation_view(Explanation(NAME, prediction, NAME, (token,), (), redaction, 0.5)),
         render.models_table([summary]),
         render.card_table(
             ModelCard(summary, NAME, 1, None, "clamp", "dot", None, NAME, (NAME,), (NAME,), {})

@@ -17,9 +17,12 @@ from attnpriv.sensitive import Detector
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
 from attnpriv_server.access import Access
 from attnpriv_server.backend import make_backend
+from attnpriv_server.budget.charging import Budget
 from attnpriv_server.core import Core
+from attnpriv_server.limits import Limits
 from attnpriv_server.models.versions import Loaded, UnknownModelError, Version
-from attnpriv_server.policy import Limits, Policies, Policy
+from attnpriv_server.policy import EVERYONE, SAFE, Policies, Role
+from attnpriv_server.policy.files import Switches
 from attnpriv_server.queueing import Batching
 from attnpriv_server.telemetry import Telemetry
 from attnpriv_server.wire import Server
@@ -58,20 +61,23 @@ class GivenRuns:
 
 def new_core(
     runs: dict[str, Run],
-    policy: Policy | None = None,
+    policy: Role = SAFE,
     limits: Limits | None = None,
     batching: Batching | None = None,
     access: Access | None = None,
     detector: Detector | None = None,
+    budget: Budget | None = None,
 ) -> Core:
+    policies = Policies({EVERYONE: policy})
     return Core(
         GivenRuns(runs),
         access or Access.anonymous(),
-        Policies(policy or Policy()),
+        lambda: policies,
         limits or Limits(),
         batching or Batching(),
         Telemetry(),
         detector=detector,
+        budget=budget,
     )
 
 
@@ -102,7 +108,7 @@ def core(models: dict[str, Run]) -> Core:
 @pytest.fixture(scope="session")
 def open_core(models: dict[str, Run]) -> Core:
     """A core that redacts nothing."""
-    return new_core(models, Policy(redact_sensitive_tokens=False))
+    return new_core(models, Switches(redact_sensitive_tokens=False).role())
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from attnpriv.guarantees import weight_bounds
 from attnpriv.runs.prediction import encode_texts, predict_probabilities
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
+from attnpriv_server.policy.files import Switches
 from tests.server.asking import SENSITIVE, TEXTS, explain
 
 
@@ -65,8 +66,12 @@ def test_explain_integrated_gradients_are_about_the_target(stub, models) -> None
 
 
 @pytest.mark.parametrize("text", [SENSITIVE, "card declined", "refund", "ok"])
-def test_explain_integrated_gradients_add_up_to_a_difference_of_logits(stub, models, text) -> None:
+def test_explain_integrated_gradients_add_up_to_a_difference_of_logits(
+    serve, make_core, models, text
+) -> None:
     run = models["private"]
+    whole = Switches(redact_sensitive_tokens=False).role()
+    stub = AttnprivServiceStub(serve(make_core(models, whole)))
     ids, mask = pad_batch(encode_texts(run, [text]), run.tokenizer.pad_id)
     padding = ids.clone()
     padding[:, 1:-1] = run.tokenizer.pad_id

@@ -22,6 +22,13 @@ from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
 from attnpriv_server.cli import default_workers
 from attnpriv_server.cores import usable_cores
 
+EXAMPLES = Path(__file__).parents[2] / "examples" / "policies"
+DRAWING = "drawing.toml"
+DRAWN = """
+[roles.everyone]
+explain = { tokens = { read = "redacted" }, key = { epsilon = 1 } }
+budget = { epsilon = 2, period = "1 day" }
+"""
 COMMAND = [Path(sys.executable).with_name("attnpriv-server")]
 
 
@@ -149,14 +156,49 @@ def test_a_tampered_run_folder_stops_the_start(models_folder, tmp_path) -> None:
         (["--operations-listen", "192.0.2.1:0"], "cannot listen on 192.0.2.1:0"),
         (["--listen", "0.0.0.0:0"], "refusing to listen on 0.0.0.0:0 without encryption"),
         (["--listen", "[::]:0"], "refusing to listen on [::]:0 without encryption"),
-        (["--policy", "/does/not/exist"], "cannot read policy"),
+        (
+            ["--policy", "/does/not/exist"],
+            "policy /does/not/exist: cannot read exist: ",
+        ),
+        (
+            ["--policy", EXAMPLES / "help-desk.toml"],
+            "no principal of the name that stands",
+        ),
+        (["--policy", DRAWING], "answers drawn, which a budget must pay for: --budget URL"),
+        (["--policy", DRAWING, "--budget", "mysql://x"], "expected "),
     ],
 )
 def test_bad_options(tmp_path, arguments, message) -> None:
+    (tmp_path / "drawing.toml").write_text(DRAWN)
+    arguments = [tmp_path / DRAWING if each is DRAWING else each for each in arguments]
     error = refusal("--models", tmp_path, *arguments)
 
     assert_one_line(error)
     assert message in error
+
+
+def test_drawn_answers_are_charged_to_the_budget_that_is_named(models_folder, tmp_path) -> None:
+    (tmp_path / DRAWING).write_text(DRAWN)
+    budget = f"sqlite:///{tmp_path}/budget.db"
+    options = ("--policy", tmp_path / DRAWING, "--budget", budget, "--workers", "0")
+    listen = ("--listen", "127.0.0.1:0")
+    request = pb.ExplainRequest(model="tiny", text="Where is my parcel?")
+    with (
+        started("--models", models_folder, *listen, *options) as (_, target),
+        grpc.insecure_channel(target) as channel,
+    ):
+        answer = AttnprivServiceStub(channel).Explain(request)
+        shown = subprocess.run(
+            [*COMMAND, "budget", "show", "--budget", budget, "--json"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+
+    assert answer.micro_epsilon == 1_000_000
+    (account,) = json.loads(shown.stdout)["budgets"]
+    assert (account["principal"], account["model"]) == ("anonymous", "tiny")
+    assert (account["spent"], account["allowed"]) == (1_000_000, 2_000_000)
 
 
 def test_a_process_on_one_core_takes_no_workers() -> None:

@@ -45,12 +45,16 @@ def maybe(strategy):
     return st.none() | strategy
 
 
+HEADS = st.lists(FLOAT, min_size=1, max_size=3).map(tuple)
 TOKENS = st.lists(
     st.builds(
         Token,
         text=TEXT,
         entity_types=TEXTS,
-        attention=maybe(st.lists(FLOAT, min_size=1, max_size=4).map(tuple)),
+        attention=maybe(FLOAT),
+        layer_attention=maybe(st.lists(FLOAT, min_size=1, max_size=4).map(tuple)),
+        head_attention=maybe(st.lists(HEADS, min_size=1, max_size=3).map(tuple)),
+        rollout=maybe(FLOAT),
         integrated_gradients=maybe(FLOAT),
         offsets=maybe(st.tuples(COUNT, COUNT)),
     ),
@@ -73,9 +77,11 @@ def as_read(prediction: Prediction, answer: Predictions) -> dict:
 
 
 def token_as_read(token: Token) -> dict:
-    layers = token.attention or ()
-    attention = layers[-1] if layers else None
-    return {**asdict(token), "attention": attention, "layer_attention": layers}
+    return {
+        **asdict(token),
+        "layer_attention": token.layer_attention or (),
+        "head_attention": token.head_attention or (),
+    }
 
 
 @given(predictions())
@@ -92,13 +98,18 @@ def test_predictions(answer) -> None:
     TEXT,
     TOKENS,
     TOKENS,
-    maybe(st.builds(Redaction, TEXT, TEXTS, TEXTS)),
+    maybe(st.builds(Redaction, TEXT, TEXTS, TEXTS, st.booleans())),
     maybe(DOUBLE),
     maybe(DOUBLE),
     maybe(TEXT),
+    st.booleans(),
+    maybe(COUNT),
+    st.integers(0, 2**63),
 )
-def test_explanations(answer, target, tokens, special, redaction, bound, error, reason) -> None:
-    names, prediction = answer.label_names, answer.predictions[0]
+def test_explanations(
+    answer, target, tokens, special, redaction, bound, error, reason, shows, drawn, cost
+) -> None:
+    names, prediction = answer.label_names, answer.predictions[0] if shows else None
     explanation = Explanation(
         answer.version,
         names,
@@ -110,6 +121,8 @@ def test_explanations(answer, target, tokens, special, redaction, bound, error, 
         bound,
         error,
         reason,
+        drawn,
+        cost,
     )
     message = pb.ExplainResponse.FromString(server.to_wire(explanation).SerializeToString())
 
@@ -117,7 +130,7 @@ def test_explanations(answer, target, tokens, special, redaction, bound, error, 
 
     assert read == {
         "version": answer.version,
-        "prediction": as_read(prediction, answer),
+        "prediction": None if prediction is None else as_read(prediction, answer),
         "target_label": target,
         "tokens": tuple(map(token_as_read, tokens)),
         "special_tokens": tuple(map(token_as_read, special)),
@@ -125,6 +138,8 @@ def test_explanations(answer, target, tokens, special, redaction, bound, error, 
         "weight_bound": bound,
         "integrated_gradients_error": error,
         "integrated_gradients_withheld": reason,
+        "drawn_token": drawn,
+        "micro_epsilon": cost,
     }
 
 
@@ -184,14 +199,14 @@ def test_cards(card, version) -> None:
     assert read.raw == json.loads(json.dumps({**card, "data": data}))
 
 
-@given(TEXT, TEXTS, maybe(TEXT), maybe(TEXT))
-def test_requests(model, texts, label, version) -> None:
+@given(TEXT, TEXTS, maybe(TEXT), maybe(TEXT), TEXT)
+def test_requests(model, texts, label, version, request_id) -> None:
     text = "".join(texts)
 
-    predict = client.predict_request(model, texts, version)
-    assert server.to_domain(predict) == PredictRequest(model, texts, version)
-    explain = client.explain_request(model, text, label, version)
-    assert server.to_domain(explain) == ExplainRequest(model, text, label, version)
+    predict = client.predict_request(model, texts, version, request_id)
+    assert server.to_domain(predict) == PredictRequest(model, texts, version, request_id)
+    explain = client.explain_request(model, text, label, version, request_id)
+    assert server.to_domain(explain) == ExplainRequest(model, text, label, version, request_id)
     read = server.to_domain(client.model_request(model, version))
     assert read == GetModelRequest(model, version)
     assert server.to_domain(pb.ListModelsRequest()) == ListModelsRequest()

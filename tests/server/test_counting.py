@@ -13,7 +13,7 @@ from attnpriv.inference import open_inference_pb2 as open_pb
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv_server.counting import has_more_values
 from attnpriv_server.guard import VALUES
-from attnpriv_server.policy import Limits
+from attnpriv_server.limits import Limits
 from attnpriv_server.wire import GUARDED
 
 MALFORMED = b"\xff"

@@ -29,8 +29,10 @@ from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
 from attnpriv_client import Client
 from attnpriv_server.access import Access, new_token
 from attnpriv_server.core import Core
+from attnpriv_server.limits import Limits
 from attnpriv_server.models.repository import Repository
-from attnpriv_server.policy import Limits, Policies, Policy
+from attnpriv_server.policy import Policies
+from attnpriv_server.policy.files import Switches
 from attnpriv_server.queueing import Batching
 from attnpriv_server.telemetry import Telemetry
 
@@ -89,7 +91,7 @@ def gated(serve, make_core, private_run) -> Iterator[Callable[..., Gated]]:
         gates.append(gate := Gate(run))
         core = make_core(
             {"private": run},
-            Policy(redact_sensitive_tokens=False),
+            Switches(redact_sensitive_tokens=False).role(),
             batching=Batching(token_budget=1, capacity=64),
             access=access,
         )
@@ -234,7 +236,7 @@ def watched(folder: Path, serve: Callable[[Core], grpc.Channel]) -> Iterator[Att
     """A server of the models in a folder, at which it looks all the time."""
     telemetry = Telemetry()
     with Repository(folder, "float32", None, telemetry, refresh_seconds=0.02) as models:
-        core = Core(models, Access.anonymous(), Policies(), Limits(), Batching(), telemetry)
+        core = Core(models, Access.anonymous(), Policies, Limits(), Batching(), telemetry)
         yield AttnprivServiceStub(serve(core))
 
 

@@ -25,7 +25,7 @@ from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
 from attnpriv_server.access import Access, new_token
 from attnpriv_server.core import Core
-from attnpriv_server.policy import Limits
+from attnpriv_server.limits import Limits
 from attnpriv_server.wire import Server
 
 T = TypeVar("T")

@@ -28,7 +28,7 @@ from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
 from attnpriv_client import Client
 from attnpriv_client.audit.alignment import align, overlaps
-from attnpriv_server.policy import Policy
+from attnpriv_server.policy.files import Switches
 from tests.server.conftest import listening, new_core
 
 # Two classes, a sentence of each in turn.
@@ -102,7 +102,9 @@ def redacting(run: Run) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def showing(run: Run) -> Iterator[str]:
     """A server that redacts nothing, and so tells places."""
-    with listening(new_core({"languages": run}, Policy(redact_sensitive_tokens=False))) as target:
+    with listening(
+        new_core({"languages": run}, Switches(redact_sensitive_tokens=False).role())
+    ) as target:
         yield target
 
 

@@ -13,7 +13,7 @@ from attnpriv.runs.folder import load_run
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
 from attnpriv_server.domain import Code, Deadline, ExplainRequest, RefusedError, Status
-from attnpriv_server.policy import Policy
+from attnpriv_server.policy.files import Switches
 from attnpriv_server.queueing import Batching
 from tests.server.asking import (
     QUEUE,
@@ -31,7 +31,7 @@ def gated(serve, make_core, private_run):
     """A channel to a server whose only model waits at a gate."""
     run = load_run(private_run)
     gate = Gate(run)
-    policy = Policy(redact_sensitive_tokens=False)
+    policy = Switches(redact_sensitive_tokens=False).role()
     core = make_core({"private": run}, policy, batching=Batching(token_budget=1, capacity=QUEUE))
     yield gate, serve(core)
     gate.opened.set()

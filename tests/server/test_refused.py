@@ -15,7 +15,7 @@ from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
 from attnpriv.visible import has_visible
 from attnpriv_server.domain import Code, ExplainRequest, RefusedError
-from attnpriv_server.policy import Policy
+from attnpriv_server.policy.files import Switches
 from tests.server.asking import answer_of, error_of, explain
 
 
@@ -110,7 +110,7 @@ def test_every_text_with_a_visible_character_is_explained(core, text) -> None:
     if has_visible(text):
         answer = asyncio.run(asked)
         rows = [*answer.tokens, *answer.special_tokens]
-        assert sum(token.attention[-1] for token in rows) == pytest.approx(1, abs=1e-5)
+        assert sum(token.attention for token in rows) == pytest.approx(1, abs=1e-5)
     else:
         with pytest.raises(RefusedError) as caught:
             asyncio.run(asked)
@@ -140,7 +140,7 @@ def test_a_model_that_yields_nan_answers_internal_alone(
     run = load_run(private_run)
     with torch.no_grad():
         run.model.head.bias.fill_(float("nan"))
-    stub = AttnprivServiceStub(serve(make_core({"broken": run}, Policy())))
+    stub = AttnprivServiceStub(serve(make_core({"broken": run}, Switches().role())))
 
     predict = error_of(lambda: stub.Predict(pb.PredictRequest(model="broken", texts=["tell-tale"])))
 
@@ -154,7 +154,7 @@ def test_a_model_that_yields_nan_answers_internal_alone(
 def test_an_unexpected_exception_in_the_model_is_internal(serve, make_core, private_run) -> None:
     run = load_run(private_run)
     run.model.words.weight.data = run.model.words.weight.data[:3]  # every token id out of range
-    stub = AttnprivServiceStub(serve(make_core({"broken": run}, Policy())))
+    stub = AttnprivServiceStub(serve(make_core({"broken": run}, Switches().role())))
 
     request = pb.PredictRequest(model="broken", texts=["hello"])
     assert error_of(lambda: stub.Predict(request)) == ("INTERNAL", "internal error")

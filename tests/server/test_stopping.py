@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from attnpriv.runs.folder import load_run
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
-from attnpriv_server.policy import Policy
+from attnpriv_server.policy.files import Switches
 from attnpriv_server.wire import Server, serve_until_stopped
 from tests.server.asking import Gate, error_of, predict_of
 
@@ -24,7 +24,7 @@ def test_stopping_finishes_what_was_begun(serving_block, make_core, private_run)
     run = load_run(private_run)
     gate = Gate(run)
     with serving_block(
-        make_core({"private": run}, Policy(redact_sensitive_tokens=False))
+        make_core({"private": run}, Switches(redact_sensitive_tokens=False).role())
     ) as channel:
         begun = AttnprivServiceStub(channel).Predict.future(predict_of("begun"))
         assert gate.entered.wait(30)

@@ -31,8 +31,9 @@ from attnpriv.inference.open_inference_pb2 import ModelInferRequest
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv_server.access import Access, new_token
 from attnpriv_server.core import Core
+from attnpriv_server.limits import Limits
 from attnpriv_server.models.repository import Repository
-from attnpriv_server.policy import Limits, Policies
+from attnpriv_server.policy import Policies
 from attnpriv_server.queueing import Batching
 from attnpriv_server.telemetry import JsonLines, Telemetry, log_defect
 from attnpriv_server.wire import METHODS
@@ -204,7 +205,7 @@ def test_a_server_tells_nothing_of_its_callers(
 
     with Repository(tmp_path / "models", "float32", None, telemetry) as repository:
         access = Access.from_file(principals)
-        core = Core(repository, access, Policies(), Limits(), Batching(), telemetry)
+        core = Core(repository, access, Policies, Limits(), Batching(), telemetry)
         with serving_block(core) as channel:
             call_in_every_way(channel, token)
         metrics = generate_latest(telemetry.registry).decode()

@@ -38,11 +38,7 @@ def certificate(answered: Sequence[Answered], card: ModelCard | None) -> Certifi
         raise NotRunError("no answer carries a bound: nothing is certified, or it is withheld")
     largest = max(observed, key=lambda each: each.weight)
     ratio = max(each.weight / each.bound for each in observed)
-    both = [
-        (a.explanation.prediction.label, a.prediction.label)
-        for a in explained
-        if a.explanation and a.prediction
-    ]
+    both = [pair for each in explained if (pair := _labels(each)) is not None]
     return CertificateResult(
         documents=len(observed),
         largest_weight=largest.weight,
@@ -53,6 +49,18 @@ def certificate(answered: Sequence[Answered], card: ModelCard | None) -> Certifi
         largest_sum_error=max(abs(total - 1) for each in observed for total in each.sums),
         labels_agree=wilson(sum(a == b for a, b in both), len(both)),
     )
+
+
+def _labels(answered: Answered) -> tuple[str, str] | None:
+    """The labels of both answers to a row; None unless the model read the same for both."""
+    predicted, explanation = answered.prediction, answered.explanation
+    if predicted is None or explanation is None or explanation.prediction is None:
+        return None
+    redaction = explanation.redaction
+    hides = any(token.entity_types for token in explanation.tokens)
+    if redaction is not None and redaction.hidden_from_model and hides:
+        return None
+    return explanation.prediction.label, predicted.label
 
 
 def _observe(explanation: Explanation) -> _Observed | None:

@@ -30,7 +30,7 @@ def release(
     """
     predictions = [a.prediction for a in answered if a.prediction is not None]
     explanations = [a.explanation for a in answered if a.explanation is not None]
-    both = predictions + [each.prediction for each in explanations]
+    both = predictions + [e.prediction for e in explanations if e.prediction]
     summary = None if card is None else card.summary
 
     def carries(field: Callable[[TokenExplanation], object]) -> bool | None:

@@ -171,7 +171,8 @@ def _version(explained: Explained) -> str:
 def _answered(row: Row, prediction: Prediction | None, explanation: Explanation | None) -> Answered:
     if explanation is None:
         return Answered(row, prediction)
-    truncated = explanation.prediction.truncated
+    answer = explanation.prediction or prediction
+    truncated = answer is not None and answer.truncated
     return Answered(row, prediction, explanation, align(row.text, explanation.tokens, truncated))
 
 

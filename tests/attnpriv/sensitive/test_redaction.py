@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from attnpriv.data.pretrained import PretrainedTokenizer
 from attnpriv.data.tokenisation import HashTokenizer
@@ -175,3 +177,22 @@ def test_a_value_at_the_edge_of_what_is_searched_is_hidden_whole() -> None:
     (reading,) = read_redacted(Listed({"ABCDEF": "KEY"}), [text], tokenizer, 8)
 
     assert reading.encoding.words(reading.redacted.text)[1:-1] == ["[KEY]", "and", "more"]
+
+
+@st.composite
+def cuts(draw: st.DrawFn) -> list[Span]:
+    """Spans that may overlap, and some that are empty."""
+    ends = draw(st.lists(st.tuples(st.integers(0, 31), st.integers(0, 31)), max_size=5))
+    return [Span(min(pair), max(pair), "X") for pair in ends]
+
+
+@given(spans=cuts())
+def test_no_character_of_a_span_is_left_and_all_others_are(spans) -> None:
+    text = "".join(chr(ord("a") + n) if n < 26 else chr(ord("0") + n - 26) for n in range(31))
+
+    parts = hidden_parts(spans)
+    redacted = redact(text, parts)
+
+    hidden = {text[i] for span in spans for i in range(span.start, span.end)}
+    assert redacted.text.replace("[X]", "") == "".join(c for c in text if c not in hidden)
+    assert [redacted.text[part.start : part.end] for part in redacted.parts] == ["[X]"] * len(parts)

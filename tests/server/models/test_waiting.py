@@ -8,9 +8,10 @@ import threading
 from attnpriv_server.access import Access
 from attnpriv_server.core import Core
 from attnpriv_server.domain import PredictRequest
+from attnpriv_server.limits import Limits
 from attnpriv_server.models.repository import Repository
 from attnpriv_server.models.versions import Loaded, Version
-from attnpriv_server.policy import Limits, Policies
+from attnpriv_server.policy import Policies
 from attnpriv_server.queueing import Batching
 from attnpriv_server.telemetry import Telemetry
 from tests.server.asking import answer_of
@@ -42,7 +43,7 @@ def test_callers_that_wait_for_one_version_share_its_load(models, put) -> None:
         return [answer.version for answer in await asyncio.gather(*asking)]
 
     with Slow(models, "float32", refresh_seconds=NEVER) as repository:
-        core = Core(repository, Access.anonymous(), Policies(), Limits(), Batching(), Telemetry())
+        core = Core(repository, Access.anonymous(), Policies, Limits(), Batching(), Telemetry())
         try:
             assert asyncio.run(ask_all(core)) == ["1"] * CALLERS
         finally:

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from attnpriv_server.policy import Limits
+from attnpriv_server.limits import Limits
 from attnpriv_server.transport import server_credentials
 from tests.server.transport.callers import SECONDS, check, code_of, plain
 from tests.server.transport.frames import PING, PREFACE, SETTINGS, headers
