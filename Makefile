@@ -18,7 +18,7 @@ CLIENTS := tritonclient kserve grpcurl
 # playwright-core and axe-core, outside the repository too; node and a chromium are the system's.
 BROWSER ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/attnpriv-browser
 # hardening_frontier is not among them: it takes a file to go on with, and hours.
-BENCHMARKS := $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/*.py)))) serving
+BENCHMARKS := $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/*.py)))) release serving
 
 .PHONY: setup demo test test-exhaustive test-all interop soak fuzz browser docs lint bench proto check-proto lint-proto release-proto clean
 

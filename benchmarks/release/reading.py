@@ -1,0 +1,49 @@
+"""Texts as the model reads them, whole and redacted, and its answers to both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from attnpriv.data import Span
+from attnpriv.runs.folder import Run
+from attnpriv.sensitive import Reading, hidden_parts, redact
+from benchmarks.release.answers import Case, answer_all
+
+
+def read_cases(
+    run: Run,
+    texts: Sequence[str],
+    spans: Sequence[Sequence[Span]],
+    gradients: bool = False,
+) -> list[Case]:
+    """Answer each text whole and redacted; equal inputs are answered once.
+
+    Args:
+        run: the model.
+        texts: of any length.
+        spans: of each text what is hidden.
+        gradients: whether to compute integrated gradients, too.
+    """
+    whole = run.modality.read(texts)
+    redacted = [_read(run, *each) for each in zip(texts, spans, strict=True)]
+    inputs = {each.ids: each for each in [*whole, *(reading.encoding for reading in redacted)]}
+    answers = dict(zip(inputs, answer_all(run, list(inputs.values()), gradients), strict=True))
+    return [
+        Case(
+            whole=answers[full.ids],
+            redacted=answers[reading.encoding.ids],
+            entries=np.array([-1 if at is None else at for at in reading.positions(full)]),
+            kinds=tuple(map(reading.redacted.types_at, reading.encoding.places)),
+            content=np.array([place is not None for place in reading.encoding.places]),
+        )
+        for full, reading in zip(whole, redacted, strict=True)
+    ]
+
+
+def _read(run: Run, text: str, spans: Sequence[Span]) -> Reading:
+    parts = hidden_parts(spans)
+    redacted = redact(text, parts)
+    encoding = redacted.encode(run.tokenizer, run.model.config.max_length)
+    return Reading(redacted, encoding, encoding.end < len(redacted.text.rstrip()), parts)
