@@ -182,9 +182,13 @@ class Reading:
 
 
 def read_redacted(
-    detector: Detector, texts: Sequence[str], tokenizer: Tokenizer, max_length: int
+    detector: Detector,
+    texts: Sequence[str],
+    tokenizer: Tokenizer,
+    max_length: int,
+    known: Sequence[Sequence[Span]] = (),
 ) -> list[Reading]:
-    """Hide what a detector finds in texts, and tokenise what is left of them.
+    """Hide what a detector finds in texts or is known of them, and tokenise what is left.
 
     Of a long text no more is searched than fills the model's input.
 
@@ -193,6 +197,8 @@ def read_redacted(
         texts: in any number.
         tokenizer: the model's.
         max_length: ids that the model reads at most.
+        known: for each text what else is to be hidden; or nothing. It gives its own type to what
+            is found within.
 
     Raises:
         DetectionError: a text could not be searched.
@@ -203,11 +209,22 @@ def read_redacted(
     while missing := [i for i in range(len(texts)) if i not in readings]:
         found = detector.detect_all([texts[i][:window] for i in missing])
         for i, spans in zip(missing, found, strict=True):
-            reading = _read(texts[i], window, spans, tokenizer, max_length)
+            hidden = _with_known(spans, known[i] if known else ())
+            reading = _read(texts[i], window, hidden, tokenizer, max_length)
             if window >= len(texts[i]) or reading.encoding.size == max_length:
                 readings[i] = reading
         window *= GROWTH
     return [readings[i] for i in range(len(texts))]
+
+
+def _with_known(found: Iterable[Span], known: Sequence[Span]) -> list[Span]:
+    """What is known, and what was found anywhere else."""
+    own = [
+        span
+        for span in found
+        if not any(each.start <= span.start and span.end <= each.end for each in known)
+    ]
+    return [*own, *known]
 
 
 def _read(

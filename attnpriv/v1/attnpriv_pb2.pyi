@@ -54,6 +54,7 @@ class PredictRequest(_message.Message):
     TEXTS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SENSITIVE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """A name from ListModels."""
     version: _builtins.str
@@ -67,6 +68,12 @@ class PredictRequest(_message.Message):
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """At least one text, each with a visible character."""
 
+    @_builtins.property
+    def sensitive(self) -> _containers.RepeatedCompositeFieldContainer[Global___SensitiveSpans]:
+        """Parts of each text that the client knows to be personal data, in the order of `texts`; empty, or
+        one for each text. They are hidden wherever the policy hides what the server finds.
+        """
+
     def __init__(
         self,
         *,
@@ -74,10 +81,11 @@ class PredictRequest(_message.Message):
         texts: _abc.Iterable[_builtins.str] | None = ...,
         version: _builtins.str | None = ...,
         request_id: _builtins.str | None = ...,
+        sensitive: _abc.Iterable[Global___SensitiveSpans] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_request_id", b"_request_id", "_version", b"_version", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_request_id", b"_request_id", "_version", b"_version", "model", b"model", "request_id", b"request_id", "texts", b"texts", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_request_id", b"_request_id", "_version", b"_version", "model", b"model", "request_id", b"request_id", "sensitive", b"sensitive", "texts", b"texts", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
     _WhichOneofArgType__request_id: _TypeAlias = _typing.Literal["_request_id", b"_request_id"]  # noqa: Y015
@@ -89,6 +97,58 @@ class PredictRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__version) -> _WhichOneofReturnType__version | None: ...
 
 Global___PredictRequest: _TypeAlias = PredictRequest  # noqa: Y015
+
+@_typing.final
+class SensitiveSpans(_message.Message):
+    """Parts of one text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPANS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___SensitiveSpan]: ...
+    def __init__(
+        self,
+        *,
+        spans: _abc.Iterable[Global___SensitiveSpan] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["spans", b"spans"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SensitiveSpans: _TypeAlias = SensitiveSpans  # noqa: Y015
+
+@_typing.final
+class SensitiveSpan(_message.Message):
+    """The half-open range [start, end) in code points of the text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    ENTITY_TYPE_FIELD_NUMBER: _builtins.int
+    start: _builtins.int
+    end: _builtins.int
+    entity_type: _builtins.str
+    """What it is, such as CUSTOMER_ID: capital letters, digits and underscores, at most 64. It is shown
+    in the placeholder.
+    """
+    def __init__(
+        self,
+        *,
+        start: _builtins.int = ...,
+        end: _builtins.int = ...,
+        entity_type: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "entity_type", b"entity_type", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SensitiveSpan: _TypeAlias = SensitiveSpan  # noqa: Y015
 
 @_typing.final
 class PredictResponse(_message.Message):
@@ -231,6 +291,7 @@ class ExplainRequest(_message.Message):
     TARGET_LABEL_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SENSITIVE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """A name from ListModels."""
     text: _builtins.str
@@ -244,6 +305,12 @@ class ExplainRequest(_message.Message):
     answer is drawn, the same request under the same id gets the same answer again, for nothing.
     Without one, every request is new. It changes nothing where nothing is drawn.
     """
+    @_builtins.property
+    def sensitive(self) -> _containers.RepeatedCompositeFieldContainer[Global___SensitiveSpan]:
+        """Parts of the text that the client knows to be personal data. They are hidden wherever the policy
+        hides what the server finds.
+        """
+
     def __init__(
         self,
         *,
@@ -252,10 +319,11 @@ class ExplainRequest(_message.Message):
         target_label: _builtins.str | None = ...,
         version: _builtins.str | None = ...,
         request_id: _builtins.str | None = ...,
+        sensitive: _abc.Iterable[Global___SensitiveSpan] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_request_id", b"_request_id", "_target_label", b"_target_label", "_version", b"_version", "request_id", b"request_id", "target_label", b"target_label", "version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_request_id", b"_request_id", "_target_label", b"_target_label", "_version", b"_version", "model", b"model", "request_id", b"request_id", "target_label", b"target_label", "text", b"text", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_request_id", b"_request_id", "_target_label", b"_target_label", "_version", b"_version", "model", b"model", "request_id", b"request_id", "sensitive", b"sensitive", "target_label", b"target_label", "text", b"text", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
     _WhichOneofArgType__request_id: _TypeAlias = _typing.Literal["_request_id", b"_request_id"]  # noqa: Y015
@@ -513,7 +581,7 @@ Global___Offsets: _TypeAlias = Offsets  # noqa: Y015
 
 @_typing.final
 class Redaction(_message.Message):
-    """What redaction looked for. It hides the parts that a detector found, and no more: what the detector
+    """What redaction looked for. It hides the parts that a detector found or the client named, no more: what the detector
     misses is shown and read. Names are found by likelihood: some are missed. The types in `cannot_see`
     it does not find, or seldom. How many parts are hidden, and of which types, is shown.
     """

@@ -24,6 +24,7 @@ from attnpriv_client.domain import (
     ModelSummary,
     Prediction,
     Redaction,
+    SensitiveSpan,
     TokenExplanation,
 )
 from attnpriv_client.errors import (
@@ -53,6 +54,7 @@ __all__ = [
     "PermissionDeniedError",
     "Prediction",
     "Redaction",
+    "SensitiveSpan",
     "ServiceError",
     "Tls",
     "TokenExplanation",

@@ -28,7 +28,7 @@ from attnpriv_client.connection import (
     Metadata,
     Tls,
 )
-from attnpriv_client.domain import Explanation, ModelCard, ModelSummary, Prediction
+from attnpriv_client.domain import Explanation, ModelCard, ModelSummary, Prediction, SensitiveSpan
 from attnpriv_client.errors import (
     DeadlineExceededError,
     InternalError,
@@ -83,10 +83,11 @@ class AsyncClient:
         texts: Sequence[str],
         version: str | None = None,
         request_id: str | None = None,
+        sensitive: Sequence[Sequence[SensitiveSpan]] = (),
     ) -> tuple[Prediction, ...]:
         """Classify texts; one prediction each, in their order."""
         request = convert.predict_request(
-            model, texts, version, request_id or convert.new_request_id()
+            model, texts, version, request_id or convert.new_request_id(), sensitive
         )
         return convert.predictions(await self._ask(self._stub.Predict, request))
 
@@ -123,10 +124,11 @@ class AsyncClient:
         target_label: str | None = None,
         version: str | None = None,
         request_id: str | None = None,
+        sensitive: Sequence[SensitiveSpan] = (),
     ) -> Explanation:
         """Explain the answer to a text by its tokens; the default target is the predicted label."""
         request = convert.explain_request(
-            model, text, target_label, version, request_id or convert.new_request_id()
+            model, text, target_label, version, request_id or convert.new_request_id(), sensitive
         )
         return convert.explanation(await self._ask(self._stub.Explain, request))
 

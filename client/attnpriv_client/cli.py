@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -27,7 +28,7 @@ from attnpriv_client.audit import read_rows, run_audit
 from attnpriv_client.audit.results import to_json
 from attnpriv_client.audit.view import audit_progress, audit_view
 from attnpriv_client.client import Client
-from attnpriv_client.domain import Prediction
+from attnpriv_client.domain import Prediction, SensitiveSpan
 from attnpriv_client.errors import (
     DeadlineExceededError,
     InvalidRequestError,
@@ -38,6 +39,8 @@ from attnpriv_client.files import Lines, progress_bar
 from attnpriv_client.options import Json, Model, Version, with_client
 from attnpriv_client.output import open_output, write_answers
 from attnpriv_client.window import Text
+
+_SPAN = re.compile(r"(\d{1,9}):(\d{1,9}):(.+)")
 
 app = typer.Typer(
     add_completion=False,
@@ -103,12 +106,21 @@ def explain(
     label: Annotated[
         str | None, typer.Option(help="The class to explain. Default: the predicted one.")
     ] = None,
+    sensitive: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="START:END:TYPE of personal data that you know to be in the text, such as "
+            "8:15:CUSTOMER_ID, counted in characters; can be repeated. The server hides it "
+            "wherever it hides what it finds itself.",
+        ),
+    ] = None,
     version: Version = None,
     as_json: Json = False,
 ) -> None:
     """Explain the answer to one text, token by token."""
     asked = _stdin_text() if text == "-" else text
-    answer = client.explain(model, asked, label, version)
+    spans = [_span(each) for each in sensitive or ()]
+    answer = client.explain(model, asked, label, version, sensitive=spans)
     _print(as_json, {"model": model, **asdict(answer)}, render.explanation_view(answer))
 
 
@@ -208,6 +220,13 @@ def health(
     sys.stdout.write(f"{render.printable(state)}\n")
     if state != "serving":
         raise typer.Exit(1)
+
+
+def _span(option: str) -> SensitiveSpan:
+    found = _SPAN.fullmatch(option)
+    if found is None:
+        raise InputError(f"expected --sensitive START:END:TYPE, got {option!r}")
+    return SensitiveSpan(int(found[1]), int(found[2]), found[3])
 
 
 def _predictions(

@@ -24,7 +24,7 @@ from attnpriv_client.connection import (
     Metadata,
     Tls,
 )
-from attnpriv_client.domain import Explanation, ModelCard, ModelSummary, Prediction
+from attnpriv_client.domain import Explanation, ModelCard, ModelSummary, Prediction, SensitiveSpan
 from attnpriv_client.errors import DeadlineExceededError, ServiceError, UnavailableError
 from attnpriv_client.status import from_call
 from attnpriv_client.window import FINISH_SECONDS, Answer, StreamAnswer, Text, Window, batches
@@ -80,16 +80,19 @@ class Client:
         texts: Sequence[str],
         version: str | None = None,
         request_id: str | None = None,
+        sensitive: Sequence[Sequence[SensitiveSpan]] = (),
     ) -> tuple[Prediction, ...]:
         """Classify texts; one prediction each, in their order.
 
         As in all methods, the newest version of the model answers if none is named. Where the
         server draws answers at random, each call is charged to your privacy budget once, under
         ``request_id``: 16 to 128 characters that nobody can guess. Asking again under the same id
-        gets the same answer for nothing. By default every call has a new one.
+        gets the same answer for nothing. By default every call has a new one. ``sensitive`` has,
+        for each text, what you know to be personal data in it: the server hides it wherever it
+        hides what it finds itself.
         """
         request = convert.predict_request(
-            model, texts, version, request_id or convert.new_request_id()
+            model, texts, version, request_id or convert.new_request_id(), sensitive
         )
         return convert.predictions(self._ask(self._stub.Predict, request))
 
@@ -130,10 +133,11 @@ class Client:
         target_label: str | None = None,
         version: str | None = None,
         request_id: str | None = None,
+        sensitive: Sequence[SensitiveSpan] = (),
     ) -> Explanation:
         """Explain the answer to a text by its tokens; the default target is the predicted label."""
         request = convert.explain_request(
-            model, text, target_label, version, request_id or convert.new_request_id()
+            model, text, target_label, version, request_id or convert.new_request_id(), sensitive
         )
         return convert.explanation(self._ask(self._stub.Explain, request))
 

@@ -17,6 +17,7 @@ from attnpriv_client.domain import (
     ModelSummary,
     Prediction,
     Redaction,
+    SensitiveSpan,
     TokenExplanation,
 )
 from attnpriv_client.errors import ServiceError
@@ -29,18 +30,28 @@ def new_request_id() -> str:
 
 
 def predict_request(
-    model: str, texts: Sequence[str], version: str | None, request_id: str
+    model: str,
+    texts: Sequence[str],
+    version: str | None,
+    request_id: str,
+    sensitive: Sequence[Sequence[SensitiveSpan]] = (),
 ) -> pb.PredictRequest:
     """Ask for the labels of texts; the newest version answers if none is named.
 
     Raises:
-        InputError: a single string was given instead of a sequence, or a string is not valid
-            Unicode.
+        InputError: a single string was given instead of a sequence, a string is not valid Unicode,
+            or a span is empty.
     """
     if isinstance(texts, str):
         raise InputError("expected a sequence of texts, got a single string")
     with _unicode_only():
-        return pb.PredictRequest(model=model, texts=texts, version=version, request_id=request_id)
+        return pb.PredictRequest(
+            model=model,
+            texts=texts,
+            version=version,
+            request_id=request_id,
+            sensitive=[pb.SensitiveSpans(spans=map(_span, spans)) for spans in sensitive],
+        )
 
 
 def streamed_id(stream_id: str, number: int, texts: Sequence[str]) -> str:
@@ -57,7 +68,12 @@ def stream_request(
 
 
 def explain_request(
-    model: str, text: str, target_label: str | None, version: str | None, request_id: str
+    model: str,
+    text: str,
+    target_label: str | None,
+    version: str | None,
+    request_id: str,
+    sensitive: Sequence[SensitiveSpan] = (),
 ) -> pb.ExplainRequest:
     """Ask for the explanation of one text.
 
@@ -71,6 +87,7 @@ def explain_request(
             target_label=target_label,
             version=version,
             request_id=request_id,
+            sensitive=map(_span, sensitive),
         )
 
 
@@ -181,6 +198,12 @@ def _unicode_only() -> Iterator[None]:
         yield
     except UnicodeEncodeError as error:
         raise InputError(f"expected valid Unicode, got a lone surrogate at {error.start}") from None
+
+
+def _span(span: SensitiveSpan) -> pb.SensitiveSpan:
+    if not 0 <= span.start < span.end < 2**32:
+        raise InputError(f"expected 0 <= start < end, got {span.start} and {span.end}")
+    return pb.SensitiveSpan(start=span.start, end=span.end, entity_type=span.entity_type)
 
 
 def _floor(attention: pb.Attention) -> float | None:

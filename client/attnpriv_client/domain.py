@@ -56,6 +56,21 @@ class TokenExplanation:
 
 
 @dataclass(frozen=True)
+class SensitiveSpan:
+    """Personal data that you know to be in a text.
+
+    Attributes:
+        start: its first character.
+        end: the character after its last.
+        entity_type: what it is, such as ``CUSTOMER_ID``; shown in the placeholder.
+    """
+
+    start: int
+    end: int
+    entity_type: str
+
+
+@dataclass(frozen=True)
 class Redaction:
     """What was done about personal data in the text.
 

@@ -30,6 +30,7 @@ from attnpriv.release import FREE, Cost
 from attnpriv.runs.folder import Run
 from attnpriv.runs.prediction import encode_texts
 from attnpriv.sensitive import Detector, Reading, read_redacted
+from attnpriv.spans import Span
 from attnpriv_server import release
 from attnpriv_server.asking import Asked, refuse_input, text_path
 from attnpriv_server.budget.charging import Budget
@@ -136,7 +137,7 @@ class Answers:
         redacted: list[Classified] = []
         if "redacted" in rules.reads:
             # Not together with the full texts: their lengths could move these answers by rounding.
-            readings = await self._readings(asked, "texts", request.texts)
+            readings = await self._readings(asked, "texts", request.texts, request.sensitive)
             redacted = await self._classified_readings(asked, readings)
         mechanisms = [release.label_mechanism(rules, each) for each in redacted]
         cost = release.total([each.cost for each in mechanisms if each is not None])
@@ -178,7 +179,7 @@ class Answers:
         self._explanations.check_room(1, asked.turn)
         reading = None
         if "redacted" in rules.reads:
-            (reading,) = await self._readings(asked, "text", (request.text,))
+            (reading,) = await self._readings(asked, "text", (request.text,), (request.sensitive,))
         paid_for: frozenset[Reads] = frozenset() if rules.key is None else frozenset({"full"})
         found = await self._found(asked, request.text, reading, rules.reads - paid_for)
         target = release.explained_class(rules, found) if named is None else named
@@ -270,12 +271,18 @@ class Answers:
 
         return adapter.validate_json(await self._budget.answer(charge, draw))
 
-    async def _readings(self, asked: Asked, field: str, texts: Sequence[str]) -> list[Reading]:
+    async def _readings(
+        self,
+        asked: Asked,
+        field: str,
+        texts: Sequence[str],
+        known: Sequence[Sequence[Span]],
+    ) -> list[Reading]:
         """What the model reads of texts whose sensitive parts are hidden."""
         self._predictions.check_room(len(texts), asked.turn)
         modality = asked.loaded.run.modality
         find = partial(
-            read_redacted, self._detector, texts, modality.tokenizer, modality.max_length
+            read_redacted, self._detector, texts, modality.tokenizer, modality.max_length, known
         )
         loop = asyncio.get_running_loop()
         try:

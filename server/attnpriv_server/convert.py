@@ -6,11 +6,12 @@ Beside this, only ``wire`` touches them, to read the number of a stream's reques
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from google.protobuf.message import Message
 
+from attnpriv.spans import Span
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv_server.domain import (
     ExplainRequest,
@@ -52,12 +53,21 @@ def to_domain(message: Message) -> Request:
     match message:
         case pb.PredictRequest():
             return PredictRequest(
-                message.model, tuple(message.texts), _version(message), _request_id(message)
+                message.model,
+                tuple(message.texts),
+                _version(message),
+                _request_id(message),
+                tuple(_spans(each.spans) for each in message.sensitive),
             )
         case pb.ExplainRequest():
             target = message.target_label if message.HasField("target_label") else None
             return ExplainRequest(
-                message.model, message.text, target, _version(message), _request_id(message)
+                message.model,
+                message.text,
+                target,
+                _version(message),
+                _request_id(message),
+                _spans(message.sensitive),
             )
         case pb.ListModelsRequest():
             return ListModelsRequest()
@@ -100,6 +110,10 @@ def _version(message: Any) -> str | None:
 
 def _request_id(message: Any) -> str | None:
     return message.request_id if message.HasField("request_id") else None
+
+
+def _spans(spans: Iterable[pb.SensitiveSpan]) -> tuple[Span, ...]:
+    return tuple(Span(each.start, each.end, each.entity_type) for each in spans)
 
 
 def _predictions(predictions: Predictions) -> pb.PredictResponse:

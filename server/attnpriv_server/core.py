@@ -7,6 +7,7 @@ answer, so none can leave a check out.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
@@ -14,6 +15,7 @@ from typing import assert_never
 
 from attnpriv.errors import InputError
 from attnpriv.sensitive import Detector, PresidioDetector
+from attnpriv.spans import Span
 from attnpriv.visible import has_visible
 from attnpriv_server.access import Access
 from attnpriv_server.answers import Answers
@@ -43,6 +45,8 @@ from attnpriv_server.models.versions import Loaded, UnknownModelError, Version
 from attnpriv_server.policy import Policies
 from attnpriv_server.queueing import Batching
 from attnpriv_server.telemetry import Telemetry
+
+ENTITY_TYPE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
 
 class Core:
@@ -132,10 +136,12 @@ class Core:
         match request:
             case PredictRequest():
                 self._check_texts("texts", request.texts)
+                _check_sensitive(request)
                 asked = await self._asked(request, principal, turn, deadline)
                 return await self._answers.predict(asked, request)
             case ExplainRequest():
                 self._check_texts("text", (request.text,))
+                _check_spans("sensitive", request.sensitive, len(request.text))
                 asked = await self._asked(request, principal, turn, deadline)
                 return await self._answers.explain(asked, request)
             case ListModelsRequest():
@@ -210,6 +216,29 @@ class Core:
                 refuse_input(
                     path, "expected a text, got nothing but white space or invisible characters"
                 )
+
+
+def _check_sensitive(request: PredictRequest) -> None:
+    if len(request.sensitive) not in (0, len(request.texts)):
+        refuse_input(
+            "sensitive",
+            f"expected none, or one for each of {len(request.texts)} texts, "
+            f"got {len(request.sensitive)}",
+        )
+    for index, (text, spans) in enumerate(zip(request.texts, request.sensitive, strict=False)):
+        _check_spans(f"sensitive[{index}].spans", spans, len(text))
+
+
+def _check_spans(field: str, spans: Sequence[Span], length: int) -> None:
+    for index, span in enumerate(spans):
+        path = f"{field}[{index}]"
+        if not span.start < span.end <= length:
+            refuse_input(path, "expected start < end, and both within the text")
+        if not ENTITY_TYPE.fullmatch(span.entity_type):
+            refuse_input(
+                f"{path}.entity_type",
+                "expected 1 to 64 capital letters, digits and underscores, a letter first",
+            )
 
 
 def _model(version: Version, versions: Sequence[Version]) -> Model:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import ClassVar
 
 from attnpriv.runs.card import ModelCard
+from attnpriv.spans import Span
 
 
 class Code(StrEnum):
@@ -149,7 +150,8 @@ class Deadline:
 class PredictRequest:
     """Which texts to classify, by which model; the newest version where none is named.
 
-    The id tells a repeat from a new request where the answer is drawn.
+    The id tells a repeat from a new request where the answer is drawn. ``sensitive`` has, for each
+    text, what the client knows to be personal data in it; it may be empty.
     """
 
     role: ClassVar[Role | None] = Role.PREDICT
@@ -157,6 +159,7 @@ class PredictRequest:
     texts: tuple[str, ...]
     version: str | None = None
     request_id: str | None = None
+    sensitive: tuple[tuple[Span, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,7 @@ class ExplainRequest:
     target_label: str | None = None
     version: str | None = None
     request_id: str | None = None
+    sensitive: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True)

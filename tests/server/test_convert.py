@@ -14,7 +14,9 @@ import attnpriv_client.convert as client
 import attnpriv_server.convert as server
 from attnpriv.config import ClipMode, Score
 from attnpriv.runs.card import ModelCard
+from attnpriv.spans import Span
 from attnpriv.v1 import attnpriv_pb2 as pb
+from attnpriv_client import SensitiveSpan
 from attnpriv_server.domain import (
     Code,
     ExplainRequest,
@@ -199,14 +201,24 @@ def test_cards(card, version) -> None:
     assert read.raw == json.loads(json.dumps({**card, "data": data}))
 
 
-@given(TEXT, TEXTS, maybe(TEXT), maybe(TEXT), TEXT)
-def test_requests(model, texts, label, version, request_id) -> None:
+SPANS = st.lists(
+    st.builds(SensitiveSpan, st.integers(0, 9), st.integers(10, 2**32 - 1), TEXT), max_size=3
+)
+
+
+@given(TEXT, TEXTS, maybe(TEXT), maybe(TEXT), TEXT, SPANS)
+def test_requests(model, texts, label, version, request_id, spans) -> None:
+    read_spans = tuple(Span(each.start, each.end, each.entity_type) for each in spans)
     text = "".join(texts)
 
-    predict = client.predict_request(model, texts, version, request_id)
-    assert server.to_domain(predict) == PredictRequest(model, texts, version, request_id)
-    explain = client.explain_request(model, text, label, version, request_id)
-    assert server.to_domain(explain) == ExplainRequest(model, text, label, version, request_id)
+    predict = client.predict_request(model, texts, version, request_id, [spans, ()])
+    assert server.to_domain(predict) == PredictRequest(
+        model, texts, version, request_id, (read_spans, ())
+    )
+    explain = client.explain_request(model, text, label, version, request_id, spans)
+    assert server.to_domain(explain) == ExplainRequest(
+        model, text, label, version, request_id, read_spans
+    )
     read = server.to_domain(client.model_request(model, version))
     assert read == GetModelRequest(model, version)
     assert server.to_domain(pb.ListModelsRequest()) == ListModelsRequest()

@@ -183,6 +183,58 @@ def test_rounding_and_the_largest_tokens_alone(make_core, models) -> None:
         assert value == pytest.approx(round(value, 1), abs=1e-6)
 
 
+# What the client knows to be personal data
+
+
+def spans(*found: tuple[int, int, str]) -> list[pb.SensitiveSpan]:
+    return [pb.SensitiveSpan(start=s, end=e, entity_type=kind) for s, e, kind in found]
+
+
+def test_what_the_client_names_is_hidden_like_what_is_found(serve, make_core, models) -> None:
+    channel = serve(make_core(models, role(REDACTED)))
+    seen = set()
+    for value in ("K-17", "K-998877665544", "no number at all"):
+        text = f"My contract {value} ends"
+        found = spans((12, 12 + len(value), "CONTRACT"))
+        explain = pb.ExplainRequest(model="private", text=text, sensitive=found)
+        several = [pb.SensitiveSpans(spans=found), pb.SensitiveSpans()]
+        predict = pb.PredictRequest(model="private", texts=[text, "hello"], sensitive=several)
+        seen.add((raw(channel, "Explain", explain), raw(channel, "Predict", predict)))
+
+    assert len(seen) == 1
+    answer = pb.ExplainResponse.FromString(seen.pop()[0])
+    assert [token.text for token in answer.tokens] == ["My", "contra", "ct", "[CONTRACT]", "ends"]
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ((3, 3, "X"), "sensitive[0]: expected start < end, and both within the text"),
+        ((0, 6, "X"), "sensitive[0]: expected start < end, and both within the text"),
+        ((0, 2, "name"), "sensitive[0].entity_type: expected 1 to 64 capital letters"),
+        ((0, 2, ""), "sensitive[0].entity_type: expected 1 to 64 capital letters"),
+    ],
+)
+def test_spans_that_cannot_be_meant_are_refused(stub, found, message) -> None:
+    request = pb.ExplainRequest(model="private", text="hello", sensitive=spans(found))
+
+    code, said = error_of(lambda: stub.Explain(request))
+
+    assert code == "INVALID_ARGUMENT"
+    assert said.startswith(message)
+
+
+def test_spans_for_some_of_the_texts_are_refused(stub) -> None:
+    request = pb.PredictRequest(
+        model="private", texts=["one", "two"], sensitive=[pb.SensitiveSpans()]
+    )
+
+    assert error_of(lambda: stub.Predict(request)) == (
+        "INVALID_ARGUMENT",
+        "sensitive: expected none, or one for each of 2 texts, got 1",
+    )
+
+
 # Drawn answers
 
 
