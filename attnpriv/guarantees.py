@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from numbers import Integral
 
 from attnpriv.errors import InputError
@@ -296,7 +297,7 @@ def gate_lift_bound(c: float, tau: float, n: int, k: int) -> float:
     return lift_bound(_scaled(c, tau), 2.0, n, k)
 
 
-def substitution_radius(contributions: Iterable[float], smallest: float) -> int:
+def substitution_radius(contributions: Iterable[float], smallest: float, fixed: float = 0.0) -> int:
     """How many tokens anyone can substitute without changing which of two classes is ahead.
 
     Setting: one query that does not depend on the text pools the tokens, and each token's logit s
@@ -311,8 +312,8 @@ def substitution_radius(contributions: Iterable[float], smallest: float) -> int:
     Condition: ``smallest`` is at most every u of the vocabulary. It does not depend on the place:
     where positions enter s or v, take the smallest over them too, and the radius is a lower bound.
     Not covered: contextual states, where one token moves the logits and values of others;
-    normalisation after the pooling; inserted and deleted tokens; rounding in the contributions.
-    (Their sum is rounded only once here, which keeps its sign.)
+    normalisation after the pooling; inserted and deleted tokens, see ``edit_radius``; rounding in
+    the contributions. (Their sum is rounded only once here, which keeps its sign.)
     Source: derived here; the tests compare it with an exhaustive search.
 
     >>> substitution_radius([2.0, 1.0, 0.5], smallest=-1.0)
@@ -321,24 +322,104 @@ def substitution_radius(contributions: Iterable[float], smallest: float) -> int:
     Args:
         contributions: u_i of each token of the text.
         smallest: min u over the vocabulary.
+        fixed: the contribution of what nobody can edit, such as the special tokens.
 
     Raises:
-        InputError: one of the numbers is not finite.
+        InputError: one of the numbers is not finite. The same holds for the other radii.
     """
+    ordered = _ordered(contributions, smallest, fixed)
+    # Nobody substitutes a token that is below the smallest already.
+    return _radius([*ordered, fixed], [(-u, min(u, smallest)) for u in ordered])
+
+
+def deletion_radius(contributions: Iterable[float], fixed: float = 0.0) -> int:
+    """How many tokens anyone can delete without changing which of two classes is ahead.
+
+    Claim: the largest m for which ``Σ u_i - (the m largest u_i that are positive) > 0``; exact.
+    Setting, condition and what is not covered: as ``substitution_radius``. A text that is empty and
+    has nothing fixed counts as changed.
+
+    >>> deletion_radius([2.0, 1.0, -0.5])
+    1
+    """
+    ordered = _ordered(contributions, 0.0, fixed)
+    return _radius([*ordered, fixed], [(-max(u, 0.0), 0.0) for u in ordered])
+
+
+def insertion_radius(
+    contributions: Iterable[float], smallest: float, most: int, fixed: float = 0.0
+) -> int:
+    """How many tokens anyone can insert without changing which of two classes is ahead.
+
+    Claim: the largest m up to ``most`` for which ``Σ u_i + m·min(smallest, 0) > 0``; exact.
+    Setting, condition and what is not covered: as ``substitution_radius``.
+
+    >>> insertion_radius([2.0, 0.5], smallest=-1.0, most=10)
+    2
+
+    Args:
+        contributions: u_i of each token of the text.
+        smallest: min u over the vocabulary.
+        most: how many can be inserted before they push tokens out of what the model reads.
+        fixed: as in ``substitution_radius``.
+    """
+    _check_count("most", most, 0, MOST_KEYS)
+    return _radius(
+        [*_ordered(contributions, smallest, fixed), fixed], [(0.0, min(smallest, 0.0))] * most
+    )
+
+
+def edit_radius(
+    contributions: Iterable[float], smallest: float, most: int, fixed: float = 0.0
+) -> int:
+    """How many substitutions, deletions and insertions, in any mixture, leave a class ahead.
+
+    Claim: the largest m up to ``most`` for which
+    ``Σ u_i - (the m largest u_i that are positive) + m·min(smallest, 0) > 0``. Up to m edits take
+    at most m of the tokens away and bring at most m of the vocabulary in, and any such exchange
+    needs no more than m edits: so the radius is exact.
+    It also holds, as a lower bound, where the model reads only the beginning of a longer text and
+    insertions push tokens out of it, or deletions bring others in: that beginning, too, loses at
+    most m tokens and gains at most m of the vocabulary.
+    Setting, condition and what is not covered: as ``substitution_radius``.
+
+    >>> edit_radius([2.0, 1.0, 0.5], smallest=-1.0, most=10)
+    1
+    >>> edit_radius([2.0, 1.0], smallest=0.1, most=10, fixed=0.5)
+    10
+
+    Args:
+        contributions: u_i of each token that the model reads of the text.
+        smallest: min u over the vocabulary.
+        most: the largest radius that is looked for.
+        fixed: as in ``substitution_radius``.
+    """
+    _check_count("most", most, 0, MOST_KEYS)
+    ordered = _ordered(contributions, smallest, fixed)
+    removed = [-max(u, 0.0) for u in ordered[:most]]
+    removed += [0.0] * (most - len(removed))
+    return _radius([*ordered, fixed], [(u, min(smallest, 0.0)) for u in removed])
+
+
+def _ordered(contributions: Iterable[float], *others: float) -> list[float]:
+    """The contributions, largest first, all numbers checked."""
     ordered = sorted(map(float, contributions), reverse=True)
-    for number in (*ordered, smallest):
+    for number in (*ordered, *others):
         if not math.isfinite(number):
             raise InputError(f"expected finite contributions, got {number}")
+    return ordered
 
-    def margin(substituted: int) -> float:
-        # Nobody substitutes a token that is below the smallest already.
-        replaced = [min(u, smallest) for u in ordered[:substituted]]
-        return math.fsum(replaced + ordered[substituted:])
 
-    # The margin falls with each substitution, so the first of 1..n that is not positive is found by
-    # bisection.
-    broken = bisect_left(range(1, len(ordered) + 1), True, key=lambda m: margin(m) <= 0)
-    return broken if ordered and margin(0) > 0 else 0
+def _radius(summands: list[float], edits: Sequence[tuple[float, float]]) -> int:
+    """How many of the edits, worst first, leave the sum above 0; each adds two summands."""
+
+    def margin(edited: int) -> float:
+        return math.fsum(chain(summands, *edits[:edited]))
+
+    if margin(0) <= 0:
+        return 0
+    # The margin falls with each edit, so the first that is not positive is found by bisection.
+    return bisect_left(range(1, len(edits) + 1), True, key=lambda m: margin(m) <= 0)
 
 
 def clip_radius(c: float, head_dim: int) -> float:
