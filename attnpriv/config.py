@@ -186,10 +186,14 @@ class ModelConfig:
         relative_positions: in each head, a number for the distance of two tokens is added to their
             logit before the clip, besides the absolute positions (MPNet, Song et al. 2020,
             arXiv:2004.09297). These numbers come with a pretrained encoder and are never trained.
+        isolated: tokens are encoded one by one, and one learned query attends to them (``models.
+            words``). There is one layer of one head; ``hidden_dim`` and ``pooling`` say nothing.
 
     Raises:
         InputError: a size is below 1, ``dim`` is not a multiple of ``heads``, or relative positions
-            are combined with additive scores or the clip ``norm``, whose bounds they would break.
+            are combined with additive scores or the clip ``norm``, whose bounds they would break;
+            or isolated tokens with additive scores, the clip ``relative``, or several heads or
+            layers.
     """
 
     encoder: str
@@ -205,6 +209,7 @@ class ModelConfig:
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     share_layers: bool = False
     relative_positions: bool = False
+    isolated: bool = False
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "dim", "layers", "heads", "hidden_dim", "max_length"):
@@ -223,6 +228,15 @@ class ModelConfig:
             mode = self.attention.clip_mode
             expected = "other than norm with this encoder, whose relative positions it cannot bound"
             _require(not clipped or mode != "norm", "clip_mode", expected, mode)
+        if self.isolated:
+            score, clipped = self.attention.score, self.attention.clip is not None
+            expected = "dot_product with encoder words"
+            _require(score == "dot_product", "score", expected, score)
+            mode = self.attention.clip_mode
+            expected = "other than relative with encoder words: there one token moves all logits"
+            _require(not clipped or mode != "relative", "clip_mode", expected, mode)
+            _require(self.heads == 1, "heads", "1 with encoder words", self.heads)
+            _require(self.layers == 1, "layers", "1 with encoder words", self.layers)
 
     @property
     def pooled_layers(self) -> tuple[int, ...]:

@@ -52,7 +52,7 @@ from attnpriv.estimates import (
     Estimate,
     percentile_interval,
 )
-from attnpriv.models.text import TextClassifier
+from attnpriv.models.text import TextModel
 from attnpriv.runs.folder import Run
 from attnpriv.tasks import CLASSIFY
 
@@ -194,7 +194,7 @@ def _sample(entities: Sequence[Sequence[Entity]], most: int, seed: int) -> list[
 
 
 def _swap(
-    model: TextClassifier,
+    model: TextModel,
     swapper: Swapper,
     documents: Documents,
     document: int,

@@ -21,7 +21,7 @@ from attnpriv.data.records import Span
 from attnpriv.data.tokenisation import Tokenizer
 from attnpriv.explain.removal import ROWS_AT_ONCE
 from attnpriv.modality import Place
-from attnpriv.models.text import TextClassifier
+from attnpriv.models.text import TextModel
 
 WORD = ""  # the kind of words that are not sensitive; no entity type is empty
 TRIES = 8  # replacements that are tokenised before an entity is left out
@@ -103,7 +103,7 @@ def _runs(places: Sequence[Place | None], text: str) -> list[tuple[list[int], in
     return runs
 
 
-def class_logits(model: TextClassifier, ids: Tensor, mask: Tensor) -> Tensor:
+def class_logits(model: TextModel, ids: Tensor, mask: Tensor) -> Tensor:
     """Class logits [N, K] of token ids [N, T] under a mask [N, T], a few rows at a time."""
     parts = zip(torch.split(ids, ROWS_AT_ONCE), torch.split(mask, ROWS_AT_ONCE), strict=True)
     return torch.cat([model(*part) for part in parts])

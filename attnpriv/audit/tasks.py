@@ -25,7 +25,7 @@ from attnpriv.audit.figures import Figures
 from attnpriv.audit.measures import ALONE, Measure, Read
 from attnpriv.audit.subject import FORTH_AND_BACK, USUAL_POINTS, Answers, Progress, Subject
 from attnpriv.audit.tally import Arrays
-from attnpriv.models.text import TextClassifier
+from attnpriv.models.text import TextModel
 
 CHUNK = 128  # documents in one piece; it bounds what an interruption costs
 FEW = 4  # documents whose gradients are one piece
@@ -192,7 +192,7 @@ def _attention(
 
 @torch.inference_mode()
 def _logits(
-    model: TextClassifier,
+    model: TextModel,
     documents: Documents,
     chosen: Sequence[int],
     progress: Progress,

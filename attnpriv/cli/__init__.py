@@ -12,11 +12,12 @@ import typer
 
 from attnpriv import __version__, openmp  # noqa: F401  # before anything loads torch
 from attnpriv.cli.audit import audit
+from attnpriv.cli.certify import certify
 from attnpriv.cli.data import data_app
 from attnpriv.cli.encoder import encoder_app
 from attnpriv.cli.gate import gate
 from attnpriv.cli.output import console
-from attnpriv.cli.runs import certify, evaluate
+from attnpriv.cli.runs import evaluate
 from attnpriv.cli.study import study
 from attnpriv.cli.train import train
 from attnpriv.cli.tune import tune

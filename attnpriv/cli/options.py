@@ -16,6 +16,7 @@ from attnpriv.config import AttentionConfig, TrainConfig
 DATA, MODEL, ATTENTION = "Data", "Model", "Attention"
 PRIVACY, TRAINING, OUTPUT = "Privacy", "Training", "Output"
 SCRATCH = "scratch"  # the encoder if the command line names none
+WORDS = "words"
 
 
 def number_or_none(value: str, option: str | None = None) -> float | None:
@@ -54,7 +55,9 @@ def rows_or_share(value: str | float) -> float:
 
 def trained_part(trainable: str | None, encoder: str) -> str:
     """The part of the model to train: what was given, or else what suits the encoder."""
-    return trainable or ("all" if encoder == SCRATCH else TrainConfig.trainable)
+    return trainable or (
+        "all" if encoder.partition(":")[0] in (SCRATCH, WORDS) else TrainConfig.trainable
+    )
 
 
 def given(context: typer.Context, names: Iterable[str]) -> list[str]:
@@ -66,7 +69,7 @@ def given(context: typer.Context, names: Iterable[str]) -> list[str]:
 def attention_of(context: typer.Context, encoder: str, **values: Any) -> AttentionConfig | None:
     """The attention that the options ask for; None, where none was given, leaves it to the encoder.
 
-    Of a bounded encoder, what is not given is as it was taught.
+    Of a bounded encoder, what is not given is as it was taught; of ``words``, as by default.
 
     Args:
         context: of the command.
@@ -76,10 +79,9 @@ def attention_of(context: typer.Context, encoder: str, **values: Any) -> Attenti
     chosen = {name: values[name] for name in given(context, values)}
     if not chosen:
         return None
-    from attnpriv.models.pretrained import encoder_bound
+    from attnpriv.models.pretrained import own_attention
 
-    bound = encoder_bound(encoder)
-    return replace(AttentionConfig() if bound is None else bound.attention, **chosen)
+    return replace(own_attention(encoder), **chosen)
 
 
 Run = Annotated[
@@ -150,7 +152,9 @@ Encoder = Annotated[
     str | None,
     typer.Option(
         help="The encoder to start from: scratch (small, with random weights), minilm "
-        "(pretrained), minilm-bounded (minilm, taught to work under a bound on its attention: four "
+        "(pretrained), words (minilm's tokens one by one, without context: attnpriv certify "
+        "--texts then says how many tokens of a text can change without changing the answer), "
+        "minilm-bounded (minilm, taught to work under a bound on its attention: four "
         "of 32 tokens get at most 3.99 times their share), or a folder with a pretrained BERT, "
         "DistilBERT, MPNet, RoBERTa or XLM-RoBERTa, or with what attnpriv encoder bound made.",
         show_default="scratch",

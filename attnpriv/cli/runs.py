@@ -1,4 +1,4 @@
-"""``attnpriv evaluate`` and ``certify``: what a run folder's model is worth."""
+"""``attnpriv evaluate``: what a run folder's model is worth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from attnpriv.cli import options
 from attnpriv.cli.output import console, print_json, progress_bars, warn, warn_of_unknown
 from attnpriv.data import load_dataset
 from attnpriv.data.splits import Split
-from attnpriv.rounding import round_up
 
 
 def evaluate(
@@ -84,59 +83,6 @@ def _rows_to_score(split: Split, all_rows: bool) -> tuple[list[int], str]:
         return everything, "all rows of the training data, most of which were trained on"
     warn(f"{others}{doubtful} of {len(everything)} rows may have been trained on")
     return everything, "all rows, some of which may have been trained on"
-
-
-def certify(
-    run: options.Run,
-    keys: Annotated[
-        int, typer.Option(help="Number n of tokens that each token sees, special tokens included.")
-    ] = 32,
-    sensitive: Annotated[
-        int, typer.Option(help="Number k of sensitive tokens among them, say those of a name.")
-    ] = 4,
-    json_: options.Json = False,
-) -> None:
-    """Print what the attention weights of each layer and head can never exceed, on any input."""
-    from attnpriv.certificate import LIMITS, worst_case
-    from attnpriv.certificate import certify as certify_model
-    from attnpriv.runs.folder import load_run
-
-    loaded = load_run(run)
-    heads = certify_model(loaded.model, keys, sensitive)
-    worst = worst_case(heads)
-    if json_:
-        certificate = {"worst": asdict(worst), "heads": [asdict(head) for head in heads]}
-        size = {"keys": keys, "sensitive": sensitive}
-        print_json({"run": loaded.name, **size, **certificate, "limits": LIMITS})
-        return
-    bounds = ("weight ≤", "mass ≤", "lift ≤", "TV ≤", "selection ε")
-    title = f"{loaded.name}: a row of {keys} keys, {sensitive} of them sensitive"
-    table = Table("layer", "head", "c", "τ", *bounds, title=title)
-    for head, following in zip(heads, (*heads[1:], None), strict=True):
-        last = following is None or following.layer != head.layer
-        table.add_row(str(head.layer), str(head.head), *_bounds(head), end_section=last)
-    table.add_row("worst", "", *_bounds(worst))
-    console.print(table)
-    if worst.logit_bound is None:
-        console.print(
-            "NO CERTIFICATE HOLDS WHERE c IS none: LOGITS ARE UNCLIPPED.", style="bold red"
-        )
-    for limit in LIMITS:
-        console.print(limit, soft_wrap=True)
-
-
-def _bounds(head: Any) -> list[str]:
-    """c, τ and the bounds of a certificate, these rounded up."""
-    bounds = (
-        (head.largest_weight, 4),
-        (head.mass_bound, 4),
-        (head.lift_bound, 2),
-        (head.total_variation, 4),
-        (head.selection_epsilon, 3),
-    )
-    clip = "none" if head.logit_bound is None else f"{head.logit_bound:g}"
-    shown = ("none" if bound is None else round_up(bound, digits) for bound, digits in bounds)
-    return [clip, f"{head.temperature:.5g}", *shown]
 
 
 def _interval(estimate: Any) -> str:

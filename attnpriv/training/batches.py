@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from attnpriv.config import Precision
 from attnpriv.modality import Modality, Sample
-from attnpriv.models.text import TextClassifier, batches_by_length
+from attnpriv.models.text import TextClassifier, TextModel, batches_by_length
 from attnpriv.tasks import CLASSIFY
 
 FEATURE_ROWS = 1024  # cached features are small: that many of them make one micro-batch
@@ -68,7 +68,7 @@ class TextRecords:
 
     def __init__(
         self,
-        model: TextClassifier,
+        model: TextModel,
         modality: Modality[Any, Any],
         samples: Sequence[Sample],
         labels: Tensor,

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from attnpriv.config import Precision
 from attnpriv.modality import Modality, Sample
-from attnpriv.models.text import TextClassifier
+from attnpriv.models.text import TextModel
 from attnpriv.tasks import CLASSIFY
 from attnpriv.training.batches import Losses, TextRecords
 
@@ -41,8 +41,8 @@ class TaughtRecords(TextRecords):
 
     def __init__(
         self,
-        teacher: TextClassifier,
-        model: TextClassifier,
+        teacher: TextModel,
+        model: TextModel,
         modality: Modality[Any, Any],
         samples: Sequence[Sample],
         labels: Tensor,
@@ -61,14 +61,14 @@ class TaughtRecords(TextRecords):
         def losses(module: nn.Module) -> Tensor:
             with torch.no_grad():
                 taught, answers = self._run(self._teacher, ids, mask)
-            states, logits = self._run(cast(TextClassifier, module), ids, mask)
+            states, logits = self._run(cast(TextModel, module), ids, mask)
             wrong = CLASSIFY.losses(logits, labels)
             apart = distance(states, taught, mask)
             return LABELS * wrong + divergence(logits, answers) + STATES * apart
 
         return losses
 
-    def _run(self, model: TextClassifier, ids: Tensor, mask: Tensor) -> tuple[list[Tensor], Tensor]:
+    def _run(self, model: TextModel, ids: Tensor, mask: Tensor) -> tuple[list[Tensor], Tensor]:
         """Hidden states [B, T, D] of the pooled layers, and logits [B, K]."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self._precision == "bfloat16"):
             states, _ = model.encode(model.embed(ids), mask)

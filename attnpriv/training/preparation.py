@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,19 @@ from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import Encoding, HashTokenizer, Tokenizer
 from attnpriv.data.unknown import NOTICEABLE, unknown_in
 from attnpriv.errors import InputError
-from attnpriv.models.pretrained import classifier_of, open_encoder
-from attnpriv.models.text import TextClassifier, pooled_features
-from attnpriv.runs.folder import TOKENIZER
+from attnpriv.models.pretrained import (
+    MINILM,
+    WORDS,
+    classifier_of,
+    encoder_folder,
+    file_sha256,
+    open_encoder,
+    own_attention,
+    source_of_words,
+)
+from attnpriv.models.text import TextClassifier, TextModel, pooled_features
+from attnpriv.models.words import WordsClassifier, token_vectors
+from attnpriv.runs.folder import TOKENIZER, WEIGHTS
 from attnpriv.training.batches import HeadRecords, Records, TextRecords, UpperRecords, states_size
 from attnpriv.training.distillation import TaughtRecords
 
@@ -55,7 +66,7 @@ class Classifier:
         bound: how its encoder is bounded, if it was taught under a bound.
     """
 
-    model: TextClassifier
+    model: TextModel
     tokenizer: Tokenizer
     tokenizer_file: Path | None
     bound: Bound | None = None
@@ -91,7 +102,7 @@ def build_classifier(
 ) -> Classifier:
     """The untrained classifier; what is new of it is drawn from torch's generator.
 
-    Without ``attention``, a bounded encoder has its own and any other is not hardened.
+    Without ``attention``, the encoder has ``own_attention``.
 
     Raises:
         InputError: there is no such encoder, or it does not go with the other options.
@@ -108,12 +119,56 @@ def build_classifier(
         return Classifier(TextClassifier(shape), HashTokenizer(shape.vocab_size), None)
     if share_layers:
         raise InputError(f"only the encoder scratch can share its layers, got encoder {encoder!r}")
+    words = source_of_words(encoder)
+    if words is not None:
+        attention = attention or own_attention(encoder)
+        return _words_classifier(words, attention, pooling, num_labels)
     source = open_encoder(encoder)
     model = classifier_of(source, num_labels, attention, pooling)
     file = source.folder / TOKENIZER
     tokenizer = PretrainedTokenizer.from_file(file)
     tokenizer.check_ids(model.config.vocab_size)
     return Classifier(model, tokenizer, file, source.bound)
+
+
+def _words_classifier(
+    encoder: str, attention: AttentionConfig, pooling: Pooling, num_labels: int
+) -> Classifier:
+    if pooling != "layers":
+        raise InputError(f"encoder words has a pooling of its own, got pooling {pooling!r}")
+    folder = encoder_folder(encoder)
+    file = folder / TOKENIZER
+    digests = [file_sha256(each) for each in (folder / WEIGHTS, file)]
+    name, max_length, vectors = _vectors_of(encoder, *digests)
+    shape = ModelConfig(
+        encoder=WORDS if encoder == MINILM else f"{WORDS}:{name}",
+        vocab_size=len(vectors),
+        dim=vectors.shape[1],
+        layers=1,
+        heads=1,
+        hidden_dim=1,
+        max_length=max_length,
+        num_labels=num_labels,
+        attention=attention,
+        isolated=True,
+    )
+    model = WordsClassifier(shape)
+    model.words.weight.data.copy_(vectors)
+    return Classifier(model, PretrainedTokenizer.from_file(file), file)
+
+
+@lru_cache(maxsize=1)
+def _vectors_of(encoder: str, *digests: str) -> tuple[str, int, Tensor]:
+    """An encoder's name, its longest text and the vectors of its tokens.
+
+    They take half a minute with MiniLM, and a study or a search asks for them again and again. The
+    digests are of its files, so that another content is another encoder.
+    """
+    source = open_encoder(encoder)
+    tokenizer = PretrainedTokenizer.from_file(source.folder / TOKENIZER)
+    reader = classifier_of(source, 2)
+    tokenizer.check_ids(reader.config.vocab_size)
+    return source.name, reader.config.max_length, token_vectors(reader, tokenizer)
 
 
 def check_known(
@@ -143,7 +198,7 @@ def check_known(
         warn(f"encoder {encoder} cannot read all of the training texts: {unknown}; {ADVICE}")
 
 
-def weights_sha256(model: TextClassifier) -> str:
+def weights_sha256(model: TextModel) -> str:
     """The SHA-256 over all weights of a model."""
     digest = hashlib.sha256()
     for tensor in model.state_dict().values():
@@ -157,7 +212,7 @@ def make_records(
     labels: Tensor,
     config: TrainConfig,
     features: Tensor | None = None,
-    teacher: TextClassifier | None = None,
+    teacher: TextModel | None = None,
 ) -> Records:
     """Training records in the form that suits what is trained.
 
@@ -180,15 +235,17 @@ def make_records(
     last = parse_trainable(config.trainable).last
     if last is None or states_size(encodings, model.config.dim) > LARGEST_CACHE:
         return TextRecords(model, *passes)
+    assert isinstance(model, TextClassifier)  # no other has blocks to choose from
     return UpperRecords(model, model.config.layers - last, *passes)
 
 
-def make_optimizer(model: TextClassifier, config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: TextModel, config: TrainConfig) -> torch.optim.Optimizer:
     """Adam, with a learning rate for the head and one for the rest of what is trained."""
-    head = set(model.head.parameters())
-    encoder = [p for p in model.parameters() if p.requires_grad and p not in head]
+    fast = [p for p in model.fast_parameters() if p.requires_grad]
+    chosen = set(fast)
+    encoder = [p for p in model.parameters() if p.requires_grad and p not in chosen]
     groups = [
-        {"params": list(model.head.parameters()), "lr": config.head_learning_rate},
+        {"params": fast, "lr": config.head_learning_rate},
         {"params": encoder, "lr": config.learning_rate},
     ]
     return torch.optim.Adam(group for group in groups if group["params"])

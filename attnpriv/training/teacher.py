@@ -56,9 +56,11 @@ def student_of(teacher: Run, attention: AttentionConfig) -> Classifier:
     """A copy of the teacher with its own hardening; learned temperatures start anew.
 
     Raises:
-        InputError: the copy would make its scores in another way.
+        InputError: the copy would make its scores in another way, or the teacher has no layers.
     """
     config = teacher.model.config
+    if config.isolated:
+        raise InputError(f"expected a teacher with layers, got {teacher.name!r} with encoder words")
     if attention.score != config.attention.score:
         raise InputError(
             f"expected score {config.attention.score}, which the teacher has, "

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from attnpriv.attention import Packing
 from attnpriv.attention.scores import has_native_bfloat16
-from attnpriv.models.text import TextClassifier, pack_tokens
+from attnpriv.models.text import TextClassifier, TextModel, pack_tokens
 from attnpriv.runs.folder import Run
 from attnpriv.tasks import CLASSIFY
 
@@ -43,7 +43,8 @@ class Backend(Protocol):
 class EagerBackend:
     """PyTorch, operation by operation, in this process; see ``Backend``.
 
-    Embeddings, pooling, head and softmax are those of float32 in either precision.
+    Embeddings, pooling, head and softmax are those of float32 in either precision. A model without
+    layers has nothing else, and its certificates are about float32.
 
     Args:
         model: in evaluation mode; it stays as it is.
@@ -51,13 +52,14 @@ class EagerBackend:
 
     Attributes:
         model: the given one in float32, and otherwise a copy that shares all but the blocks.
-        dtype: as given.
+        dtype: of the blocks.
         memory_bytes: of the copied blocks.
     """
 
-    def __init__(self, model: TextClassifier, dtype: torch.dtype) -> None:
-        self.model = model if dtype == torch.float32 else _with_rounded_blocks(model, dtype)
-        self.dtype = dtype
+    def __init__(self, model: TextModel, dtype: torch.dtype) -> None:
+        self.model, self.dtype = model, torch.float32
+        if dtype != torch.float32 and isinstance(model, TextClassifier):
+            self.model, self.dtype = _with_rounded_blocks(model, dtype), dtype
         shared = {id(weight) for weight in chain(model.parameters(), model.buffers())}
         self.memory_bytes = sum(each.nbytes for each in self.weights() if id(each) not in shared)
 

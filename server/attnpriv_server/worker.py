@@ -32,7 +32,7 @@ import safetensors.torch
 import torch
 
 from attnpriv.config import ModelConfig
-from attnpriv.models.text import TextClassifier
+from attnpriv.models.building import build_model
 from attnpriv_server.backend import EagerBackend, block_dtype
 from attnpriv_server.memory import Returning, keep_freed_memory
 
@@ -97,7 +97,7 @@ class Models:
     def _load(
         self, key: int, config: dict[str, Any], precision: Any, weights: bytes
     ) -> dict[str, Any]:
-        model = TextClassifier(ModelConfig.from_dict(config))
+        model = build_model(ModelConfig.from_dict(config))
         model.load_state_dict(safetensors.torch.load(weights))
         backend = EagerBackend(model.requires_grad_(False).eval(), block_dtype(precision))
         for length in (1, model.config.max_length):  # kernels are made in the first pass

@@ -1,0 +1,169 @@
+"""Encoder ``words`` from the training to the certificate that the command prints."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from attnpriv.audit.certified import certified_accuracy
+from attnpriv.config import BOUNDED, AttentionConfig, PrivacyConfig, TrainConfig
+from attnpriv.data import Dataset
+from attnpriv.data.pretrained import PretrainedTokenizer
+from attnpriv.errors import InputError
+from attnpriv.models.edits import EditRadii
+from attnpriv.models.pretrained import load_pretrained
+from attnpriv.models.words import WordsClassifier, token_vectors
+from attnpriv.runs.edits import certified_substitutions, certify_texts
+from attnpriv.runs.folder import Run, load_run
+from attnpriv.runs.prediction import encode_texts, predict_probabilities
+from attnpriv.training import train
+
+
+@pytest.fixture(scope="module")
+def run(tickets: Dataset, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("words") / "words"
+    train(
+        tickets,
+        out,
+        encoder=f"words:{tiny_encoder}",
+        config=TrainConfig(trainable="all", steps=30, batch_size=100),
+        privacy=PrivacyConfig(epsilon=8.0, accountant="rdp", noise_seed=0),
+    )
+    return load_run(out)
+
+
+def test_query_and_head_are_trained_privately_and_the_vectors_stay(
+    run: Run, tiny_encoder: Path
+) -> None:
+    assert isinstance(run.model, WordsClassifier)
+    assert run.card.encoder == run.model.config.encoder == f"words:{tiny_encoder.name}"
+    assert run.card.attention.clip == BOUNDED.clip
+    privacy = run.card.privacy
+    assert privacy is not None
+    assert privacy.epsilon <= 8
+    tokenizer = PretrainedTokenizer.from_file(tiny_encoder / "tokenizer.json")
+    table = token_vectors(load_pretrained(tiny_encoder, 2), tokenizer)
+    torch.testing.assert_close(run.model.words.weight, table)
+    for weight in run.model.fast_parameters():
+        assert weight.abs().max() > 0
+
+
+def test_vectors_have_norm_one_and_unknown_stands_for_what_no_text_produces(
+    tiny_encoder: Path,
+) -> None:
+    tokenizer = PretrainedTokenizer.from_file(tiny_encoder / "tokenizer.json")
+    table = token_vectors(load_pretrained(tiny_encoder, 2), tokenizer)
+    torch.testing.assert_close(table.norm(dim=1), torch.ones(len(table)))
+    assert tokenizer.unknown_id is not None
+    never = sorted({*range(len(table))} - {*tokenizer.producible().tolist()})
+    assert never == [0, 2, 3]  # [PAD], [CLS], [SEP]
+    assert (table[never] == table[tokenizer.unknown_id]).all()
+    assert len(torch.unique(table, dim=0)) == len(table) - len(never)
+
+
+def test_certified_answers_are_the_answers_of_the_run(run: Run, tickets: Dataset) -> None:
+    texts = [*tickets.texts[:40], ""]
+    radii = certify_texts(run, texts)
+    answers = predict_probabilities(run, texts).argmax(1).tolist()
+    assert [each.label for each in radii if each.edits] == [
+        answer for answer, each in zip(answers, radii, strict=True) if each.edits
+    ]
+    encodings = encode_texts(run, texts)
+    assert [certified_substitutions(run, each) for each in encodings] == [
+        each.substitutions for each in radii
+    ]
+    assert [each.filled for each in radii] == [each.size == 23 for each in encodings]
+    assert any(each.filled for each in radii)
+    assert {each.substitutions for each in radii} >= {0, 1}
+
+
+def test_certified_accuracy_counts_right_answers_that_withstand() -> None:
+    radii = [EditRadii(label, m, 9, 9, m - 1, False) for label, m in ((0, 3), (1, 1), (0, 5))]
+    result = certified_accuracy(radii, [0, 1, 1])
+    assert result.clean.value == result.shares[0].substitutions.value == pytest.approx(2 / 3)
+    shares = {each.edits: each for each in result.shares}
+    assert shares[2].substitutions.value == shares[2].any_edits.value == pytest.approx(1 / 3)
+    assert shares[5].substitutions.value == 0
+    assert result.of_right.value == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"config": TrainConfig(trainable="bias")}, "expected trainable head or all"),
+        ({"pooling": "mean"}, "encoder words has a pooling of its own"),
+        ({"share_layers": True}, "only the encoder scratch can share its layers"),
+        ({"attention": AttentionConfig(clip=1.0, clip_mode="relative")}, "other than relative"),
+        ({"encoder": "words:nowhere"}, "expected encoder scratch, .* or a folder, got 'nowhere'"),
+    ],
+)
+def test_what_does_not_go_with_words_is_refused(
+    tickets: Dataset, tiny_encoder: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    usual = {"encoder": f"words:{tiny_encoder}", "config": TrainConfig(trainable="all")}
+    with pytest.raises(InputError, match=message):
+        train(tickets, tmp_path / "run", privacy=None, **{**usual, **options})
+
+
+def test_a_run_without_layers_teaches_nobody(
+    run: Run, tickets: Dataset, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    usual = {"config": TrainConfig(trainable="all", steps=1), "privacy": None}
+    train(tickets, tmp_path / "plain", encoder=f"words:{tiny_encoder}", **usual)
+    with pytest.raises(InputError, match="expected a teacher with layers, got 'plain'"):
+        train(tickets, tmp_path / "student", distil_from=tmp_path / "plain", **usual)
+
+
+def test_the_command_prints_radii_and_no_text(
+    run: Run, tickets: Dataset, tmp_path: Path, command: Any
+) -> None:
+    file = tmp_path / "data.tsv"
+    with file.open("w", encoding="utf-8", newline="") as opened:
+        rows = zip(tickets.texts[:12], tickets.labels[:12], strict=True)
+        named = ((text, tickets.label_names[label]) for text, label in rows)
+        csv.writer(opened, delimiter="\t", lineterminator="\n").writerows(
+            [("text", "label"), *named]
+        )
+    outcome = command("certify", run.path, "--texts", file, "--json")
+    told = json.loads(outcome.out)
+    radii = certify_texts(run, tickets.texts[:12])
+    assert [row["substitutions"] for row in told["texts"]] == [e.substitutions for e in radii]
+    assert [row["edits"] for row in told["certified"]] == [0, 1, 2, 3, 5, 10]
+    right = [e.label == label for e, label in zip(radii, tickets.labels, strict=False)]
+    assert told["certified"][0]["substitutions"]["value"] == pytest.approx(sum(right) / 12)
+    assert "text" not in told["texts"][0]
+    shown = command("certify", run.path, "--texts", file, "--show-texts", "--json")
+    assert json.loads(shown.out)["texts"][3]["text"] == tickets.texts[3]
+
+
+def test_the_command_takes_lines_without_labels(run: Run, tmp_path: Path, command: Any) -> None:
+    file = tmp_path / "lines.txt"
+    file.write_text("my card was charged twice\n\nthanks\n", encoding="utf-8")
+    outcome = command("certify", run.path, "--texts", file)
+    assert outcome.code == 0
+    assert "how many edits leave the answer as it is" in outcome.out
+    assert "texts that are answered alike, whatever is edited" in outcome.out
+    assert "charged" not in outcome.out
+
+
+def test_bad_input_is_one_error(run: Run, tmp_path: Path, command: Any, private_run: Path) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.write_text("", encoding="utf-8")
+    for arguments, message in (
+        ((run.path, "--texts", empty), "expected at least one text, got none"),
+        ((run.path, "--texts", tmp_path / "no.txt"), "expected a file of texts in UTF-8"),
+        ((run.path, "--texts", empty, "--keys", 3), "--keys cannot be used with --texts"),
+        ((run.path, "--show-texts"), "--show-texts cannot be used without --texts"),
+    ):
+        outcome = command("certify", *arguments)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert message in outcome.err
+    empty.write_text("hello\n", encoding="utf-8")
+    outcome = command("certify", private_run, "--texts", empty)
+    assert outcome.code == 2
+    assert "expected a run trained with --encoder words, got 'private'" in outcome.err
