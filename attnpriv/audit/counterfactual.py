@@ -22,17 +22,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attnpriv.audit.documents import Documents, sample
+from attnpriv.audit.documents import Documents, prepare, sample
 from attnpriv.audit.effects import (
+    CHANGE,
+    FLIP,
     KINDS,
     MEASURES,
+    SWAP,
+    SWAP_NULL,
     EffectStatistics,
     EntityEffect,
     answer_changes,
     corrected,
     probe_controls,
 )
-from attnpriv.audit.figures import Figures
+from attnpriv.audit.figures import Figures, figure
 from attnpriv.audit.statistics import Floats
 from attnpriv.audit.subject import USUAL_ENTITIES, Answers, Progress, Subject
 from attnpriv.audit.swapping import (
@@ -46,9 +50,14 @@ from attnpriv.audit.swapping import (
     find_words,
 )
 from attnpriv.data.records import Span
+from attnpriv.data.tickets import make_tickets
 from attnpriv.estimates import Control
 from attnpriv.runs.folder import Run
 from attnpriv.tasks import CLASSIFY
+
+APART = ("swap.flips", "swap_null.flips", "swap.change", "excess")
+# Of the invented messages that values are taken from under noise; any numbers would do.
+PUBLIC_TICKETS, PUBLIC_SEED = 400, 1
 
 Answer = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Ids [N, T], mask [N, T] and which tokens are sensitive [N, T] to probabilities [N, K]."""
@@ -207,6 +216,64 @@ def _probes(vocab_size: int, seed: int) -> tuple[Answer, Answer]:
     )
 
 
+def public_pool(run: Run) -> Pool:
+    """Values and words of invented messages, which take the place of a record's own."""
+    data = make_tickets(PUBLIC_TICKETS, seed=PUBLIC_SEED)
+    assert data.spans is not None
+    public = prepare(run.tokenizer, run.model.config.max_length, data, data.spans)
+    found = (
+        each
+        for document, spans in enumerate(data.spans)
+        for each in (*find_entities(public, document, spans), *find_words(public, document))
+    )
+    return Pool(found)
+
+
+def swap_apart(
+    run: Run,
+    documents: Documents,
+    spans: Sequence[Sequence[Span]],
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Figures:
+    """Swap the entities of every document, each by itself, for figures that are noised.
+
+    Claim: what a document adds depends on that document, its place and the seed, and on no other
+    document: replacements are drawn from ``public_pool``. Types that no invented message has are
+    left out, and so are the controls, which would look at the documents.
+
+    Args:
+        run: the model and its tokeniser.
+        documents: tokenised held-out records, by that tokeniser.
+        spans: for each of them, its personal data.
+        seed: of the replacements.
+        progress: called with documents done and their number.
+    """
+    swapper = Swapper(run.tokenizer, run.model.config.max_length, public_pool(run))
+    answers = (_model_answer(run),)
+    sums: Floats = np.zeros((len(documents), len(APART)))
+    counts = np.zeros(len(documents))
+    for d in range(len(documents)):
+        entities, words = find_entities(documents, d, spans[d]), find_words(documents, d)
+        if made := list(_cases(swapper, documents, d, entities, words, seed)):
+            sums[d] = _effects(_intervene(answers, documents, d, made)[:, 0]).sum(0)
+        counts[d] = len(made)
+        if progress:
+            progress(d + 1, len(documents))
+    numbers = range(len(documents))
+    return {
+        f"counterfactual.overall.{name}": figure(numbers, column, counts)
+        for name, column in zip(APART, sums.T, strict=True)
+    }
+
+
+def _effects(values: Floats) -> Floats:
+    """What is read of each case under noise: [cases, KINDS, MEASURES] to [cases, 4]."""
+    flips = values[:, (SWAP, SWAP_NULL), FLIP].T
+    change, null = values[:, (SWAP, SWAP_NULL), CHANGE].T
+    return np.stack([*flips, change, change - null], axis=1)
+
+
 def passes(subject: Subject) -> float:
     """Roughly how many documents ``run`` sends through the model."""
     some = subject.taken(subject.options.counterfactual_documents)
@@ -226,3 +293,15 @@ def run(
         figures=figures,
         **subject.options.draws,
     )
+
+
+def passes_apart(subject: Subject) -> float:
+    """Roughly how many documents ``run_apart`` sends through the model."""
+    return len(subject.documents) * KINDS * USUAL_ENTITIES
+
+
+def run_apart(subject: Subject, answers: Answers, progress: Progress, figures: Figures) -> int:
+    """As a measure of an audit under noise; returns how many documents were looked at."""
+    spans, seed = subject.spans_of(subject.rows.held_out), subject.options.seed
+    figures |= swap_apart(subject.run, subject.documents, spans, seed, progress)
+    return len(subject.documents)

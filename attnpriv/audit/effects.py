@@ -29,7 +29,7 @@ from attnpriv.estimates import (
 ALL = "ALL"
 KINDS = 4  # of intervention: swap, mask, and the same for the null
 MEASURES = 4  # drop, change, flip, divergence
-CHANGE = 1
+CHANGE, FLIP = 1, 2
 SWAP, SWAP_NULL = 0, 2
 
 

@@ -172,4 +172,13 @@ ALONE: tuple[Measure[Answers], ...] = (
 )
 """Pieces of work of their own, for any process; each knows the answers alone."""
 
+APART: Measure[Answers] = Measure(
+    "swaps-apart",
+    int,
+    counterfactual.run_apart,
+    "swapping personal data",
+    passes=counterfactual.passes_apart,
+)
+"""In the place of ``counterfactual`` where figures are noised; no other record counts in it."""
+
 MEASURES: tuple[Measure[Pass], ...] = (*OF_THE_PASS, *ALONE)

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 from torch import Tensor
 
 from attnpriv.audit.documents import Documents
 from attnpriv.audit.figures import Figures, figure
+from attnpriv.audit.lift import group_means
 from attnpriv.audit.matched import TokenLift, TokenLiftAccumulator, token_lengths
 from attnpriv.audit.subject import Pass, Progress, Subject
 from attnpriv.audit.tally import Tally
@@ -78,10 +80,9 @@ def head_names(layers: int, heads: int) -> Sequence[str]:
 def run(subject: Subject, passed: Pass, progress: Progress, figures: Figures) -> FlowResult:
     """As a measure of an audit."""
     flow, documents = passed.attention.flow, range(len(subject.documents))
-    figures |= {
-        f"flow.{name}.permuted.lift": figure(
-            documents, lift.permuted.mean_shares(), lift.permuted.uniform
-        )
-        for name, lift in (("rollout", flow.rollout), ("norm_weighted", flow.norm_weighted))
-    }
+    for name, lift in (("rollout", flow.rollout), ("norm_weighted", flow.norm_weighted)):
+        shares, uniform = lift.permuted.mean_shares(), lift.permuted.uniform
+        figures[f"flow.{name}.permuted.lift"] = figure(documents, shares, uniform)
+        pairs = (np.asarray(group_means(each, 1)[:, 0]) for each in (lift.paired, lift.partners))
+        figures[f"flow.{name}.matched.lift"] = figure(documents, *pairs)
     return flow.result(subject.options.resamples)

@@ -87,7 +87,7 @@ def audit_runs(
     """
     options = options or AuditOptions()
     report = progress or (lambda stage, done, total: None)
-    _check(runs, data, detector, processes)
+    check_inputs(runs, data, detector, processes)
     rows = [choose_rows(run, data, options) for run in runs]
     found = detect(data, rows, detector, partial(report, "finding personal data"))
     spans = found if data.spans is None else gold(data, rows)
@@ -96,11 +96,11 @@ def audit_runs(
     ]
     with one_thread():
         with workers(subjects, processes, work, report) as crew:
-            passes = _explained(crew, subjects, _passes(crew, subjects, detector))
-            alone = _alone(crew, subjects, passes)
+            passed = _explained(crew, subjects, passes(crew, subjects, detector))
+            alone = _alone(crew, subjects, passed)
         audited = [
-            _result(subject, passed, measured)
-            for subject, passed, measured in zip(subjects, passes, alone, strict=True)
+            _result(subject, own, measured)
+            for subject, own, measured in zip(subjects, passed, alone, strict=True)
         ]
         return Audit(
             results=tuple(result for result, _ in audited),
@@ -110,7 +110,10 @@ def audit_runs(
         )
 
 
-def _check(runs: Sequence[Run], data: Dataset, detector: Detector | None, processes: int) -> None:
+def check_inputs(
+    runs: Sequence[Run], data: Dataset, detector: Detector | None, processes: int
+) -> None:
+    """Raise InputError where runs, data and detector do not fit together."""
     if not runs:
         raise InputError("expected at least one run folder to audit, got none")
     if processes < 1:
@@ -125,7 +128,7 @@ def _check(runs: Sequence[Run], data: Dataset, detector: Detector | None, proces
         raise InputError("the data has no gold spans of personal data: give a detector")
 
 
-def _passes(crew: Workers, subjects: Sequence[Subject], detector: Detector | None) -> list[Pass]:
+def passes(crew: Workers, subjects: Sequence[Subject], detector: Detector | None) -> list[Pass]:
     """For each run its attention and answers on the held-out rows, and those on training rows."""
     tasks: list[Task] = []
     found = []
@@ -138,7 +141,7 @@ def _passes(crew: Workers, subjects: Sequence[Subject], detector: Detector | Non
     for task, content in crew.results(tasks):
         attention, logits = found[task.subject]
         assert task.documents is not None
-        with _readable(task):
+        with readable(task):
             if task.stage == ATTENTION:
                 attention.put(task.documents, to_arrays(content))
             else:
@@ -158,7 +161,7 @@ def _explained(crew: Workers, subjects: Sequence[Subject], passes: Sequence[Pass
         answers = Answers(passed.held_out, passed.members)
         tasks += pieces(number, GRADIENTS, sorted(wanted), answers)
     for task, content in crew.results(tasks):
-        with _readable(task):
+        with readable(task):
             found[task.subject] |= explained(to_arrays(content))
     return [replace(passed, explained=own) for passed, own in zip(passes, found, strict=True)]
 
@@ -177,13 +180,13 @@ def _alone(
             Task(number, each.name, answers=answers) for each in ALONE if each.name not in missing
         ]
     for task, content in crew.results(tasks):
-        with _readable(task):
+        with readable(task):
             found[task.subject][task.stage] = parse(task.stage, content)
     return found
 
 
 @contextmanager
-def _readable(task: Task) -> Iterator[None]:
+def readable(task: Task) -> Iterator[None]:
     """What cannot be read is a damaged piece of an audit that was interrupted."""
     try:
         yield

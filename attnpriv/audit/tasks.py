@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from attnpriv.audit.attention import AttentionAccumulator, measure_attention
 from attnpriv.audit.documents import Documents
 from attnpriv.audit.figures import Figures
-from attnpriv.audit.measures import ALONE, Measure, Read
+from attnpriv.audit.measures import ALONE, APART, Measure, Read
 from attnpriv.audit.subject import FORTH_AND_BACK, USUAL_POINTS, Answers, Progress, Subject
 from attnpriv.audit.tally import Arrays
 from attnpriv.models.text import TextModel
@@ -31,14 +31,16 @@ CHUNK = 128  # documents in one piece; it bounds what an interruption costs
 FEW = 4  # documents whose gradients are one piece
 ATTENTION, MEMBERS, GRADIENTS = "attention", "members", "gradients"
 WHOLE = "the whole audit"
-BY_NAME = {measure.name: measure for measure in ALONE}
+BY_NAME = {measure.name: measure for measure in (*ALONE, APART)}
 WORDS = {
     ATTENTION: "predictions and attention",
     MEMBERS: "predictions for members",
     GRADIENTS: "integrated gradients",
-    **{measure.name: measure.words for measure in ALONE},
+    **{name: measure.words for name, measure in BY_NAME.items()},
 }
 """What tasks do, as people call it."""
+EXACT = (ATTENTION, MEMBERS, GRADIENTS, *(measure.name for measure in ALONE))
+"""The stages of an audit without noise."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,11 @@ def expected_passes(subject: Subject) -> dict[str, float]:
         ATTENTION: len(subject.documents),
         MEMBERS: len(subject.members),
         GRADIENTS: subject.taken(explained) * FORTH_AND_BACK * USUAL_POINTS,
-        **{each.name: each.passes(subject) for each in ALONE if not subject.lack(each.needs)},
+        **{
+            each.name: each.passes(subject)
+            for each in BY_NAME.values()
+            if not subject.lack(each.needs)
+        },
     }
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import fmean
 
 from attnpriv.audit.subject import AuditOptions, Rows, Spans, Subject
-from attnpriv.audit.tasks import WHOLE, WORDS, Task, expected_passes, one_thread
+from attnpriv.audit.tasks import EXACT, WHOLE, WORDS, Task, expected_passes, one_thread
 from attnpriv.data.records import Dataset
 from attnpriv.errors import InputError, RunFolderError
 from attnpriv.runs.folder import Run, load_run
@@ -69,15 +69,19 @@ class Meter:
     Args:
         subjects: the runs under audit.
         report: called with a stage's name, or ``WHOLE``, what is done of it and the total.
+        stages: of which the whole audit consists.
     """
 
-    def __init__(self, subjects: Sequence[Subject], report: StageProgress) -> None:
+    def __init__(
+        self, subjects: Sequence[Subject], report: StageProgress, stages: Collection[str]
+    ) -> None:
         self._names, self._report = [subject.run.name for subject in subjects], report
         self._done: dict[Task, tuple[int, int]] = {}
         self._passes = {
             (number, stage): passes
             for number, subject in enumerate(subjects)
             for stage, passes in expected_passes(subject).items()
+            if stage in stages
         }
 
     def expect(self, tasks: Iterable[Task]) -> None:
@@ -108,10 +112,14 @@ class Meter:
 
 @contextmanager
 def workers(
-    subjects: Sequence[Subject], processes: int, work: WorkFolder | None, report: StageProgress
+    subjects: Sequence[Subject],
+    processes: int,
+    work: WorkFolder | None,
+    report: StageProgress,
+    stages: Collection[str] = EXACT,
 ) -> Iterator[Workers]:
     """Workers in this process, or in as many others; these end with the block."""
-    meter = Meter(subjects, report)
+    meter = Meter(subjects, report, stages)
     if processes == 1:
         yield Workers(partial(_here, subjects, meter), meter, work)
         return

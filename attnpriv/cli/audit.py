@@ -15,10 +15,14 @@ from attnpriv.cli import options
 from attnpriv.cli.gate import outcome_lines
 from attnpriv.cli.output import console, progress_bars, resumable, warn, warn_of_unknown
 from attnpriv.config import Depth
-from attnpriv.data import load_dataset
+from attnpriv.data import Dataset, load_dataset
+from attnpriv.errors import InputError
 
 if TYPE_CHECKING:
-    from attnpriv.audit.results import Audit
+    from attnpriv.report.auditing import Written
+    from attnpriv.report.document import Report
+    from attnpriv.report.noised.document import AnyReport, NoisedReport
+    from attnpriv.runs.folder import Run
 
 
 def audit(
@@ -82,6 +86,23 @@ def audit(
             rich_help_panel=options.OUTPUT,
         ),
     ] = False,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(
+            help="Noise all figures, so that the report tells about any one audited record no more "
+            "than this ε allows; what cannot be noised is left out. Needs the extra noise. "
+            "Default: exact figures.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    delta: Annotated[
+        float | None,
+        typer.Option(
+            help="δ of the noise, below one in the number of records; 0 for pure differential "
+            "privacy. Default: the number of records to the power of -1.1.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
     resume: options.Resume = False,
     json_: options.Json = False,
 ) -> None:
@@ -90,14 +111,17 @@ def audit(
     Measures accuracy, attention, attributions, the effect of swapping personal data, membership
     inference and robustness, and writes a report.
     """
+    from attnpriv.audit.releases import private_folder
     from attnpriv.audit.subject import AuditOptions
     from attnpriv.audit.work import has_begun
     from attnpriv.report import exit_code, read_gates
     from attnpriv.report.auditing import audit_into
+    from attnpriv.report.noised.auditing import noised_audit_into
     from attnpriv.report.writer import HTML_NAME, JSON_NAME
     from attnpriv.runs.folder import load_run
     from attnpriv.sensitive import PresidioDetector, load_rules
 
+    _check_noise(epsilon, delta, include_text)
     chosen = {"seed": seed} if documents is None else {"seed": seed, "documents": documents}
     limits = () if gates is None else read_gates(gates)
     rules = None if detection is None else load_rules(detection)
@@ -109,25 +133,37 @@ def audit(
         spans_column=spans_column,
         label_names=loaded[0].label_names,
     )
-    for each in loaded:
-        if left_out := len(each.split(dataset).unknown):
-            warn(
-                f"{dataset.name} is not the training data of {each.name}: {left_out} rows are left "
-                "out because they may have been trained on"
+    if epsilon is None:  # these warnings are exact counts
+        _warn(loaded, dataset)
+    detector, how_much = PresidioDetector(rules), AuditOptions.at(depth, **chosen)
+    begun = out if epsilon is None else private_folder(out)
+    written: Written[Report] | Written[NoisedReport]
+    with resumable(lambda: has_begun(begun)), _bars() as progress:
+        if epsilon is None:
+            written = audit_into(
+                out,
+                loaded,
+                dataset,
+                detector,
+                how_much,
+                progress,
+                resume=resume,
+                processes=processes,
+                include_text=include_text,
             )
-        warn_of_unknown(each, dataset)
-    with resumable(lambda: has_begun(out)), _bars() as progress:
-        written = audit_into(
-            out,
-            loaded,
-            dataset,
-            PresidioDetector(rules),
-            AuditOptions.at(depth, **chosen),
-            progress,
-            resume=resume,
-            processes=processes,
-            include_text=include_text,
-        )
+        else:
+            written = noised_audit_into(
+                out,
+                loaded,
+                dataset,
+                detector,
+                how_much,
+                epsilon,
+                delta,
+                progress,
+                resume=resume,
+                processes=processes,
+            )
     outcomes = written.check(limits, gates)  # the report stays, whatever a gate may ask in vain
     if json_:
         sys.stdout.write((out / JSON_NAME).read_text(encoding="utf-8"))
@@ -136,6 +172,24 @@ def audit(
     console.print(f"report: {out / HTML_NAME}\ndata:   {out / JSON_NAME}", soft_wrap=True)
     sys.stdout.write(outcome_lines(outcomes))
     raise typer.Exit(exit_code(outcomes))
+
+
+def _check_noise(epsilon: float | None, delta: float | None, include_text: bool) -> None:
+    """Raise InputError where options contradict each other."""
+    if epsilon is None and delta is not None:
+        raise InputError("--delta needs --epsilon")
+    if epsilon is not None and include_text:
+        raise InputError("--include-text cannot be used with --epsilon: words cannot be noised")
+
+
+def _warn(runs: list[Run], dataset: Dataset) -> None:
+    for each in runs:
+        if left_out := len(each.split(dataset).unknown):
+            warn(
+                f"{dataset.name} is not the training data of {each.name}: {left_out} rows are left "
+                "out because they may have been trained on"
+            )
+        warn_of_unknown(each, dataset)
 
 
 @contextmanager
@@ -152,7 +206,7 @@ def _bars() -> Iterator[Callable[[str, int, int], None]]:
         yield on_stage
 
 
-def _print(result: Audit, data_name: str) -> None:
+def _print(result: AnyReport, data_name: str) -> None:
     from attnpriv.report import headline
 
     columns, rows = headline(result)

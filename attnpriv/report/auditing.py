@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
+from typing import Generic, TypeVar
 
 from attnpriv.audit.runner import audit_runs
 from attnpriv.audit.subject import AuditOptions
@@ -15,15 +16,18 @@ from attnpriv.audit.workers import StageProgress
 from attnpriv.data.records import Dataset
 from attnpriv.report.document import Report, make_report
 from attnpriv.report.gates import Gate, Outcome, check_gates
+from attnpriv.report.noised.document import NoisedReport
 from attnpriv.report.provenance import Provenance, provenance
 from attnpriv.report.reading import as_report, read_report
 from attnpriv.report.writer import HTML_NAME, JSON_NAME, write_checks, write_report
 from attnpriv.runs.folder import Run
 from attnpriv.sensitive import Detector
 
+Kind = TypeVar("Kind", Report, NoisedReport)
+
 
 @dataclass(frozen=True)
-class Written:
+class Written(Generic[Kind]):
     """An audit whose report is in a folder.
 
     Attributes:
@@ -32,7 +36,7 @@ class Written:
         include_text: whether words of records may stand in them.
     """
 
-    report: Report
+    report: Kind
     folder: Path
     include_text: bool
 
@@ -63,7 +67,7 @@ def audit_into(
     resume: bool | None = False,
     processes: int = 1,
     include_text: bool = False,
-) -> Written:
+) -> Written[Report]:
     """Audit runs and write ``audit.json`` and ``report.html`` into a folder.
 
     What is finished of the audit is kept in the folder until the report is written, so that an
@@ -108,4 +112,5 @@ def finished(folder: Path, origin: Provenance) -> Report | None:
         return None  # they are written in this order
     plain = read_report(folder / JSON_NAME)
     same = plain["provenance"] == json.loads(json.dumps(asdict(origin)))
-    return as_report(plain) if same else None
+    report = as_report(plain)
+    return report if same and isinstance(report, Report) else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -22,9 +21,6 @@ from attnpriv.report.document import Report
 from attnpriv.report.findings import Finding
 from attnpriv.report.gates import Outcome
 from attnpriv.report.summary import headline, run_verdict
-
-if TYPE_CHECKING:
-    from attnpriv.audit.measures import AuditResult
 
 # Sections with a template of the same name; the chapters stand between them. What comes before the
 # chapters is for everyone.
@@ -50,8 +46,9 @@ def render_html(report: Report, include_text: bool, outcomes: Sequence[Outcome] 
         include_text: also show the words of the examples that are not marked as personal data.
         outcomes: of the gates, where some were checked.
     """
-    environment = _environment()
+    pages = environment()
     results = report.results
+    names = [result.name for result in results]
     said = [run.findings for run in report.findings]
     answers = dict(zip(QUESTIONS, zip(*said, strict=True), strict=True))
     bodies = {each.name: each.body(results, include_text) for each in CHAPTERS}
@@ -59,41 +56,42 @@ def render_html(report: Report, include_text: bool, outcomes: Sequence[Outcome] 
     if report.comparisons:
         titles[COMPARISON] = "One model compared with another"
         bodies[COMPARISON] = differences(report)
-    return environment.get_template("page.html").render(
+    return pages.get_template("page.html").render(
         audit=report,
         runs=results,
         sections=titles | AFTER,
         bodies=bodies,
-        style=Markup(environment.get_template("report.css").render()),
+        style=Markup(pages.get_template("report.css").render()),
         version=__version__,
         outcomes=outcomes,
         provenance=report.provenance,
         questions=QUESTIONS,
         answers=answers,
-        meanings={key: _merged(each, results) for key, each in answers.items()},
+        meanings={key: merged(each, names) for key, each in answers.items()},
         incomplete=any(finding.state != "measured" for each in said for finding in each),
         verdicts=[run_verdict(each) for each in said],
         headline=headline(report),
     )
 
 
-def _merged(answers: Sequence[Finding], results: Sequence[AuditResult]) -> dict[Finding, list[str]]:
+def merged(answers: Sequence[Finding], runs: Sequence[str]) -> dict[Finding, list[str]]:
     """Each finding with the runs that it is true of: what holds for several is said once."""
-    merged: dict[Finding, list[str]] = {}
-    for finding, result in zip(answers, results, strict=True):
-        merged.setdefault(finding, []).append(result.name)
-    return merged
+    found: dict[Finding, list[str]] = {}
+    for finding, run in zip(answers, runs, strict=True):
+        found.setdefault(finding, []).append(run)
+    return found
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The templates of the pages."""
+    templates = Environment(
         loader=PackageLoader("attnpriv.report"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.globals["uncovered"] = UNCOVERED
-    environment.filters.update(number=formats.number, percent=formats.percent)
-    return environment
+    templates.globals["uncovered"] = UNCOVERED
+    templates.filters.update(number=formats.number, percent=formats.percent)
+    return templates

@@ -1,8 +1,9 @@
 """The JSON Schema of ``audit.json``, made from the dataclasses that it is written from.
 
 The one that is published stands in ``schema/``; ``python -m attnpriv.report.json_schema`` prints
-what it must be. A released schema never changes: with any other field, ``SCHEMA_VERSION`` goes up,
-and the new schema gets a file of its own beside the older ones.
+what it must be, and with ``noised-1`` after it that of a report under an ε. A released schema never
+changes: with any other field, ``SCHEMA_VERSION`` goes up, and the new schema gets a file of its own
+beside the older ones.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from attnpriv.audit.examples import Piece
 from attnpriv.audit.measures import AuditResult
 from attnpriv.audit.results import SCHEMA_VERSION
 from attnpriv.report.document import Report
+from attnpriv.report.noised.document import VERSION, NoisedReport
 
 WITH_TEXT_ONLY: dict[type, tuple[str, ...]] = {Piece: ("word", "joined")}
 # What ``Report`` names and does not import, so that reading one is quick.
@@ -29,16 +31,24 @@ PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean", NoneTy
 Schema = dict[str, Any]
 
 
-def report_schema() -> Schema:
+KINDS = {
+    SCHEMA_VERSION: (Report, "The report of an attnpriv audit"),
+    VERSION: (NoisedReport, "The report of an attnpriv audit under an ε"),
+}
+"""What each version of the schema is of."""
+
+
+def report_schema(version: int | str = SCHEMA_VERSION) -> Schema:
     """The schema, in the words of JSON Schema 2020-12."""
+    of, title = KINDS[version]
     definitions: dict[str, Schema] = {}
-    _schema(Report, definitions)
-    report = definitions.pop("Report")
-    report["properties"]["schema_version"] = {"const": SCHEMA_VERSION}
+    _schema(of, definitions)
+    report = definitions.pop(of.__name__)
+    report["properties"]["schema_version"] = {"const": version}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"urn:attnpriv:report:{SCHEMA_VERSION}",
-        "title": "The report of an attnpriv audit",
+        "$id": f"urn:attnpriv:report:{version}",
+        "title": title,
         **report,
         "$defs": dict(sorted(definitions.items())),
     }
@@ -82,10 +92,10 @@ def _object(of: type, definitions: dict[str, Schema]) -> Schema:
     }
 
 
-def schema_text() -> str:
+def schema_text(version: int | str = SCHEMA_VERSION) -> str:
     """The schema as it is published."""
-    return json.dumps(report_schema(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(report_schema(version), indent=2, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":
-    sys.stdout.write(schema_text())
+    sys.stdout.write(schema_text(VERSION if VERSION in sys.argv[1:] else SCHEMA_VERSION))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from attnpriv.audit.results import NotRun
 from attnpriv.report.comparing import words_of
-from attnpriv.report.document import Report
 from attnpriv.report.formats import interval
 from attnpriv.report.gates import Outcome
+from attnpriv.report.noised.document import AnyReport, NoisedReport
 from attnpriv.report.printable import printable
 from attnpriv.report.summary import headline
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from attnpriv.audit.comparison import Comparison
 
 SYMBOLS = {"PASS": "✅", "FAIL": "❌", "INCONCLUSIVE": "⚠️"}
+EXACT = "The figures are exact functions of the audited rows; no ε covers them."
 NOT_COVERED = (
-    "The figures are exact functions of the audited rows; no ε covers them.",
     "An attack that fails proves nothing: ε alone is a guarantee, and only for the training data.",
     "Several gates are not corrected for each other; a hardened model is not differentially "
     "private by that.",
@@ -28,7 +28,7 @@ NOT_COVERED = (
 BREAK = "\N{ZERO WIDTH SPACE}"  # after @ and #: code hosts read them after the Markdown
 
 
-def markdown(report: Report, outcomes: Sequence[Outcome]) -> str:
+def markdown(report: AnyReport, outcomes: Sequence[Outcome]) -> str:
     """Verdict, gates, main numbers with 95 % intervals, and what is not covered.
 
     Args:
@@ -41,9 +41,20 @@ def markdown(report: Report, outcomes: Sequence[Outcome]) -> str:
         _numbers(report),
         *map(_differences, report.comparisons),
         _bullets("What to look at", _warnings(report)),
-        _bullets("Not covered", (*_not_run(report), *NOT_COVERED)),
+        _bullets("Not covered", (*_not_run(report), _price(report), *NOT_COVERED)),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _price(report: AnyReport) -> str:
+    """What of the audited records the figures may tell."""
+    if not isinstance(report, NoisedReport):
+        return EXACT
+    noise = report.noise
+    return (
+        f"The figures are noised under ε = {noise.epsilon:g} at δ = {noise.delta:.2g} (relation: "
+        f"{noise.relation}). Other reports on the same records are not covered: their ε add up."
+    )
 
 
 def _verdict(outcomes: Sequence[Outcome]) -> str:
@@ -63,7 +74,7 @@ def _gates(outcomes: Sequence[Outcome]) -> str:
     return _table(("", "gate", "run", "why"), rows)
 
 
-def _numbers(report: Report) -> str:
+def _numbers(report: AnyReport) -> str:
     header, rows = headline(report)
     return _table(tuple(map(escape, header)), ((escape(name), *cells) for name, *cells in rows))
 
@@ -79,14 +90,14 @@ def _differences(comparison: Comparison) -> str:
     return _table((title, "difference", "documents"), rows)
 
 
-def _warnings(report: Report) -> Iterator[str]:
+def _warnings(report: AnyReport) -> Iterator[str]:
     for run in report.findings:
         for finding in run.findings:
             if finding.level in ("bad", "warn"):
                 yield f"**{escape(run.run)}**: {escape(finding.title)}"
 
 
-def _not_run(report: Report) -> Iterator[str]:
+def _not_run(report: AnyReport) -> Iterator[str]:
     for result in report.results:
         for measure, value in vars(result).items():
             if isinstance(value, NotRun):

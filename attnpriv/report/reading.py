@@ -20,9 +20,19 @@ from attnpriv.errors import InputError
 from attnpriv.estimates import Control, Estimate
 from attnpriv.report.document import PUBLISHED, Report, RunFindings
 from attnpriv.report.findings import Finding
+from attnpriv.report.noised import document as noised
+from attnpriv.report.noised.document import VERSION, AnyReport, NoisedReport
 
+SCHEMAS = {SCHEMA_VERSION: PUBLISHED, VERSION: noised.PUBLISHED}
 DIGITS = 18  # of a whole number that fits in 64 bits
-MAPPINGS = ("card", "options", "libraries", "sha256")  # whose names are no attributes
+MAPPINGS = (
+    "card",
+    "options",
+    "libraries",
+    "sha256",
+    "left_out",
+    "shares",
+)  # whose names are no attributes
 KNOWN: dict[frozenset[str], type] = {
     frozenset(("value", "low", "high")): Estimate,
     frozenset(("expected", "measured", "passed")): Control,
@@ -54,19 +64,20 @@ def read_report(path: str | Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise InputError(f"{path} is not a JSON file") from None
     version = report.get("schema_version") if isinstance(report, dict) else None
-    if version != SCHEMA_VERSION:
-        expected = f"a report with schema_version {SCHEMA_VERSION}"
+    if version not in (*SCHEMAS,):
+        expected = f"a report with schema_version {' or '.join(map(str, SCHEMAS))}"
         raise InputError(f"{path}: expected {expected}, got {version!r}")
-    schema = json.loads(PUBLISHED.read_bytes())
+    schema = json.loads(SCHEMAS[version].read_bytes())
     wrong = best_match(Draft202012Validator(schema).iter_errors(report))
     if wrong is not None:
         raise InputError(f"{path} is not valid by its schema: {_words(wrong)}")
     return dict(report)
 
 
-def as_report(plain: dict[str, Any]) -> Report:
+def as_report(plain: dict[str, Any]) -> AnyReport:
     """A report from what ``read_report`` returned."""
-    return Report(**{name: _part(name, value) for name, value in plain.items()})
+    of: type[AnyReport] = NoisedReport if plain["schema_version"] == VERSION else Report
+    return of(**{name: _part(name, value) for name, value in plain.items()})
 
 
 def _part(name: str, value: Any) -> Any:

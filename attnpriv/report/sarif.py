@@ -15,9 +15,9 @@ from urllib.parse import quote
 
 from attnpriv import __version__
 from attnpriv.report.chapters import QUESTIONS
-from attnpriv.report.document import Report
 from attnpriv.report.findings import Finding
 from attnpriv.report.gates import Outcome
+from attnpriv.report.noised.document import AnyReport
 from attnpriv.report.printable import printable
 
 SCHEMA = (
@@ -29,7 +29,10 @@ Json = dict[str, Any]
 
 
 def sarif(
-    report: Report, outcomes: Sequence[Outcome], report_file: PurePath, gates_file: PurePath | None
+    report: AnyReport,
+    outcomes: Sequence[Outcome],
+    report_file: PurePath,
+    gates_file: PurePath | None,
 ) -> str:
     """One result a gate that did not pass, and one a finding that is not good news.
 

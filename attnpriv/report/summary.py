@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from attnpriv.audit.results import Audit
 from attnpriv.report.chapters import MAIN
 from attnpriv.report.findings import Finding, Level, State
+from attnpriv.report.noised.document import AnyReport
 
 Row = tuple[str, ...]
 VERDICTS: dict[Level, str] = {
@@ -36,10 +38,11 @@ class RunVerdict:
     counts: str
 
 
-def headline(audit: Audit) -> tuple[Row, list[Row]]:
+def headline(audit: Audit | AnyReport) -> tuple[Row, list[Row]]:
     """Column names, one a model, and one row of text a main figure; intervals are 95 %."""
-    rows = [(figure.words, *map(figure.text, audit.results)) for figure in MAIN]
-    return ("", *(result.name for result in audit.results)), rows
+    results: Sequence[Any] = audit.results
+    rows = [(figure.words, *map(figure.text, results)) for figure in MAIN]
+    return ("", *(result.name for result in results)), rows
 
 
 def run_verdict(findings: Sequence[Finding]) -> RunVerdict:

@@ -7,10 +7,11 @@ from pathlib import Path, PurePath
 
 from attnpriv.errors import InputError
 from attnpriv.replacing import check_folder, replace_file
-from attnpriv.report.document import Report, report_text
+from attnpriv.report.document import report_text
 from attnpriv.report.gates import Outcome
 from attnpriv.report.junit import junit
 from attnpriv.report.markdown import markdown
+from attnpriv.report.noised.document import AnyReport, NoisedReport, noised_text
 from attnpriv.report.sarif import sarif
 
 JSON_NAME, HTML_NAME = "audit.json", "report.html"
@@ -20,7 +21,7 @@ READABLE = 0o644  # a report is for more people than the one who made it
 
 
 def write_report(
-    report: Report,
+    report: AnyReport,
     out_dir: str | Path,
     include_text: bool = False,
     outcomes: Sequence[Outcome] = (),
@@ -45,18 +46,23 @@ def write_report(
     names, names of runs and of the data, entity types, and all figures, which are exact functions
     of the audited rows.
     """
-    from attnpriv.report.html import render_html  # plots take seconds to import, gates need none
+    if isinstance(report, NoisedReport):
+        from attnpriv.report.noised.html import render_noised
 
-    pages = {
-        JSON_NAME: report_text(report, include_text),
-        HTML_NAME: render_html(report, include_text, outcomes),
-    }
+        pages = {JSON_NAME: noised_text(report), HTML_NAME: render_noised(report, outcomes)}
+    else:
+        from attnpriv.report.html import render_html  # plots take seconds to import
+
+        pages = {
+            JSON_NAME: report_text(report, include_text),
+            HTML_NAME: render_html(report, include_text, outcomes),
+        }
     json_path, html_path = _write(Path(out_dir), pages, (SARIF_NAME, MARKDOWN_NAME, JUNIT_NAME))
     return json_path, html_path
 
 
 def write_checks(
-    report: Report,
+    report: AnyReport,
     out_dir: str | Path,
     outcomes: Sequence[Outcome] = (),
     gates_file: PurePath | None = None,

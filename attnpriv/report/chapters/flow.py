@@ -106,8 +106,20 @@ CHAPTER = Chapter(
     figures=(
         Figure("flow.rollout.permuted.lift", "rollout lift", higher_is_worse=True, comparable=True),
         Figure(
+            "flow.rollout.matched.lift",
+            "rollout lift over like words nearby",
+            higher_is_worse=True,
+            comparable=True,
+        ),
+        Figure(
             "flow.norm_weighted.permuted.lift",
             "norm-weighted lift",
+            higher_is_worse=True,
+            comparable=True,
+        ),
+        Figure(
+            "flow.norm_weighted.matched.lift",
+            "norm-weighted lift over like words nearby",
             higher_is_worse=True,
             comparable=True,
         ),
