@@ -29,7 +29,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from attnpriv.audit.comparison import Compared
-from attnpriv.audit.figures import Figure, Figures
+from attnpriv.audit.figures import Figure
 from attnpriv.audit.statistics import Floats
 from attnpriv.estimates import UNDEFINED, Z_95, Estimate
 from attnpriv.release.sums import GRID, NoisePlan, Sum
@@ -266,8 +266,3 @@ def _between(value: float, noise: float, variance: float, bound: Bound) -> Noise
     held = min(max(value, bound.low), high)
     estimate = Estimate(held, max(held - half, bound.low), min(held + half, high))
     return NoisedFigure(estimate, noise)
-
-
-def needed(figures: Figures) -> Figures:
-    """Of a run's figures those that are noised."""
-    return {path: figures[path] for path in BOUNDS}

@@ -87,7 +87,7 @@ def provenance(runs: Sequence[Run], data: Dataset) -> Provenance:
         attnpriv=attnpriv.__version__,
         code_sha256=_code_sha256(Path(attnpriv.__file__).parent),
         python=platform.python_version(),
-        libraries={name: version_of(name) for name in LIBRARIES},
+        libraries={name: version(name) for name in LIBRARIES},
         machine=Machine(
             platform.system(),
             platform.machine(),
@@ -100,11 +100,6 @@ def provenance(runs: Sequence[Run], data: Dataset) -> Provenance:
         data_sha256=data.fingerprint(),
         spans_sha256=data.spans_fingerprint(),
     )
-
-
-def version_of(library: str) -> str:
-    """The version of an installed library."""
-    return version(library)
 
 
 def _code_sha256(package: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from attnpriv.report.noised.document import (
     make_result,
 )
 from attnpriv.report.noised.findings import noised_findings
-from attnpriv.report.provenance import Provenance, version_of
+from attnpriv.report.provenance import Provenance
 from attnpriv.report.writer import write_report
 from attnpriv.runs.folder import Run
 from attnpriv.sensitive import Detector
@@ -244,7 +245,7 @@ def _provenance(inputs: Inputs) -> NoisedProvenance:
         attnpriv=origin.attnpriv,
         code_sha256=origin.code_sha256,
         python=origin.python,
-        libraries={**origin.libraries, "opendp": version_of("opendp")},
+        libraries={**origin.libraries, "opendp": version("opendp")},
         machine=origin.machine,
         data=origin.data,
         data_rows=origin.data_rows,

@@ -130,11 +130,10 @@ def _flow(result: Any) -> Finding:
         how = "Both readings favour" if all(above) else "One of two readings favours"
         title = f"{how} personal data{SLIGHTLY if slightly else ''}"
         return Finding("info" if slightly else "warn", title, f"{figure}.", "flow", UNREAD)
-    level, action = ("info", UNREAD) if all(map(_powered, readings.values())) else (
-        "warn", MORE_RECORDS
-    )  # fmt: skip
     title = "Neither reading favours personal data"
-    return Finding(level, title, f"{figure}.", "flow", action)  # type: ignore[arg-type]
+    if not all(map(_powered, readings.values())):
+        return Finding("warn", title, f"{figure}.", "flow", MORE_RECORDS)
+    return Finding("info", title, f"{figure}.", "flow", UNREAD)
 
 
 def _counterfactual(result: Any) -> Finding:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from attnpriv.audit.comparison import Compared
 from attnpriv.audit.counterfactual import swap_apart
@@ -22,6 +23,7 @@ from attnpriv.audit.noised import (
     SQUARES,
     Bound,
     Layout,
+    NoisedFigure,
     contributions,
     sum_up,
     wins,
@@ -33,6 +35,8 @@ from attnpriv.data.records import Span
 from attnpriv.data.tickets import make_tickets
 from attnpriv.data.tokenisation import HashTokenizer
 from attnpriv.release.sums import NoisePlan, Price, plan
+from attnpriv.report.noised.document import make_result
+from attnpriv.report.noised.findings import noised_findings
 from attnpriv.runs.folder import Run
 from tests.attnpriv.release.empirical import epsilon_lower_bound
 
@@ -171,6 +175,51 @@ def test_the_intervals_hold_the_noise_and_the_choice_of_the_records() -> None:
             missed[path] += not each.low <= at <= each.high
     # 5 % of 300, and three deviations more.
     assert max(missed.values()) <= 15 + 3 * (300 * 0.05 * 0.95) ** 0.5, missed
+
+
+@pytest.mark.parametrize("privately", [False, True])
+def test_no_clear_verdict_changes_over_twenty_draws(privately: bool) -> None:
+    """On 1,200 records at ε = 1, for two runs whose figures are far from where verdicts turn."""
+    lift, right, area = (0.93, 0.78, 0.5) if privately else (0.82, 0.84, 0.6)
+    layouts = [Layout(run, 1200, CLASSES, (1200, 1200)) for run in (0, 1)]
+    made = plan([each for layout in layouts for each in layout.sums()], 1.0, 1200**-1.1)
+    own, seen = clear(lift, right, area), labels(1200)
+    exact = layouts[0].exact(own, seen) | layouts[1].exact(own, seen)
+    nothing = replace(made, prices=(Price(1, 1),) * len(made.sums))
+    expected = verdicts(layouts[0].figures(nothing, exact))
+    assert "Attention does not favour personal data" in expected
+    for _ in range(20):
+        assert verdicts(layouts[0].figures(made, made.add(exact))) == expected
+
+
+def clear(lift: float, right: float, area: float, records: int = 1200) -> Compared:
+    rng = np.random.default_rng(1)
+    figures = {}
+    for path, bound in BOUNDS.items():
+        y = np.ones(records)
+        if bound.high is None:
+            y = rng.uniform(0, 0.3, records)
+            x = y * np.clip(rng.normal(lift, 0.15, records), 0, None)
+        elif path == "utility.accuracy":
+            x = (rng.random(records) < right).astype(float)
+        elif path == "counterfactual.overall.excess":
+            x = rng.normal(-0.2, 0.1, records)
+        else:
+            x = (rng.random(records) < (0.4 if "null" in path else 0.04)).astype(float)
+        figures[path] = Figure(tuple(range(records)), tuple(x.tolist()), tuple(y.tolist()))
+    shift = 2**0.5 * float(norm.ppf(area))
+    scores = rng.normal(shift, 1, records), rng.normal(0, 1, records)
+    rows = Rows(tuple(range(records)), tuple(range(records)), frozenset())
+    return Compared("made", rows, LiftAccumulator(1, 1, 1, 0), figures, scores)
+
+
+def verdicts(figures: dict[str, NoisedFigure]) -> list[str]:
+    estimates = {path: each.estimate for path, each in figures.items()}
+    result = make_result("made", CARD, "data", (1200, (1200, 1200)), estimates, (1.0, 1.0), None)
+    return [each.title for each in noised_findings(result)]
+
+
+CARD = {"private": False, "epsilon": None, "delta": None, "warnings": []}
 
 
 DRAWS = 20_000
