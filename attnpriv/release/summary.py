@@ -49,12 +49,12 @@ class Summary:
         labels: texts of each class.
         means: of each kind, the mean share of each group over all texts.
         by_label: of each kind, the mean share of all groups together over the texts of each class;
-            undefined for a class whose texts do not show through the noise.
+            undefined for a class whose texts do not show through the noise; None if not asked for.
     """
 
     labels: tuple[Estimate, ...]
     means: Mapping[Kind, tuple[Estimate, ...]]
-    by_label: Mapping[Kind, tuple[Estimate, ...]]
+    by_label: Mapping[Kind, tuple[Estimate, ...]] | None
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,9 @@ class Summarizer:
         groups: the number of groups.
         micro_epsilon: ε in millionths.
         delta: δ, below 1/N; 0 for pure differential privacy.
+        by_label: whether to tell means by class too. They rest on fewer texts each, so that at 500
+            texts and ε = 1 their noise, and then that of all else, is larger than what the choice
+            of the texts does.
 
     Raises:
         InputError: an attribute is out of range.
@@ -87,6 +90,7 @@ class Summarizer:
     groups: int
     micro_epsilon: int
     delta: float = 0.0
+    by_label: bool = False
 
     def __post_init__(self) -> None:
         for name in ("texts", "classes", "groups"):
@@ -106,7 +110,8 @@ class Summarizer:
             # The shares of a text are rounded down, and of one sign.
             wide = int(cap * self.groups**0.5) + 1
             sums.append(Sum(kind, self.groups, cap, wide, varies))
-            sums.append(Sum(f"{kind} by label", self.classes, wide, wide, varies))
+            if self.by_label:
+                sums.append(Sum(f"{kind} by label", self.classes, wide, wide, varies))
         return plan(sums, self.micro_epsilon / MICRO, self.delta)
 
     @property
@@ -129,9 +134,10 @@ class Summarizer:
         for kind in KINDS:
             added = self._bounded(np.array([text.shares[kind] for text in texts], dtype=np.float64))
             sums[kind] = added.sum(0).tolist()
-            by_label = np.zeros(self.classes, dtype=np.int64)
-            np.add.at(by_label, labels, added.sum(1))
-            sums[f"{kind} by label"] = by_label.tolist()
+            if self.by_label:
+                totals = np.zeros(self.classes, dtype=np.int64)
+                np.add.at(totals, labels, added.sum(1))
+                sums[f"{kind} by label"] = totals.tolist()
         return sums
 
     def summary(self, texts: Sequence[TextFigures]) -> Summary:
@@ -147,14 +153,17 @@ class Summarizer:
         return Summary(
             labels=tuple(self._count(count) for count in noised[LABELS]),
             means={kind: tuple(self._mean(kind, each) for each in noised[kind]) for kind in KINDS},
-            by_label={
-                kind: tuple(
-                    self._of_label(f"{kind} by label", each, count)
-                    for each, count in zip(noised[f"{kind} by label"], noised[LABELS], strict=True)
-                )
-                for kind in KINDS
-            },
+            by_label=self._by_label(noised) if self.by_label else None,
         )
+
+    def _by_label(self, noised: Mapping[str, Sequence[int]]) -> dict[Kind, tuple[Estimate, ...]]:
+        return {
+            kind: tuple(
+                self._of_label(f"{kind} by label", each, count)
+                for each, count in zip(noised[f"{kind} by label"], noised[LABELS], strict=True)
+            )
+            for kind in KINDS
+        }
 
     def _bounded(self, shares: Floats) -> NDArray[np.int64]:
         """Shares [N, groups] in whole steps, none of whose lengths is above the cap."""
