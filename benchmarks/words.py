@@ -20,6 +20,7 @@ from attnpriv.audit.certified import certified_accuracy
 from attnpriv.audit.utility import utility
 from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import Dataset, load_dataset
+from attnpriv.models.edits import EditRadii
 from attnpriv.runs.edits import certified_substitutions, certify_texts
 from attnpriv.runs.folder import Run, load_run
 from attnpriv.runs.prediction import encode_texts, predict_probabilities
@@ -91,16 +92,18 @@ def _score(run: Run, held_out: Dataset) -> dict[str, Any]:
     return {
         "f1": {score.label: score.f1.value for score in scores}["spam"],
         "accuracy": result.clean.value,
-        "certified_of_right": {m: _share(right, m) for m in (1, 2, 3, 5)},
-        "certified_of_right_spam": {m: _share(spam, m) for m in (1, 2, 3, 5)},
+        "certified_of_right": _shares(right),
+        "certified_of_right_spam": _shares(spam),
         "any_edit_of_right": sum(each.edits > 0 for each in right) / max(len(right), 1),
         "slack": run.edit_certifier.slack,
         "milliseconds_a_text": 1000 * seconds / len(encodings),
     }
 
 
-def _share(radii: list[Any], edits: int) -> float:
-    return sum(each.substitutions >= edits for each in radii) / max(len(radii), 1)
+def _shares(radii: list[EditRadii]) -> dict[str, float]:
+    """By the number of substitutions, the share of texts that withstand so many."""
+    total = max(len(radii), 1)
+    return {str(m): sum(each.substitutions >= m for each in radii) / total for m in (1, 2, 3, 5)}
 
 
 def _plain(value: Any) -> Any:
@@ -128,7 +131,7 @@ def _summary(done: dict[tuple[Any, ...], dict[str, Any]]) -> list[dict[str, Any]
             "seeds": len(results),
             "f1": statistics.mean(each["f1"] or 0.0 for each in results),
             "certified_of_right": {
-                m: statistics.mean(dict(each["certified_of_right"].items())[m] for each in results)
+                m: statistics.mean(each["certified_of_right"][m] for each in results)
                 for m in results[0]["certified_of_right"]
             },
         }

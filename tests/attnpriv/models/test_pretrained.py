@@ -265,7 +265,7 @@ def test_a_configuration_that_is_no_object_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_and_unreadable_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="scratch, minilm, minilm-bounded or a folder"):
+    with pytest.raises(InputError, match="scratch, minilm, minilm-bounded, words or a folder"):
         encoder_folder(str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="cannot read the encoder's configuration"):
         load_pretrained(tmp_path, 2, AttentionConfig())

@@ -135,7 +135,7 @@ def one_class(tickets: Dataset) -> Dataset:
             "batch_size at most the 30 training rows, got 31",
         ),
         ({"privacy": PrivacyConfig(1.0, delta=1 / 241)}, r"delta below 1/N = 0.00415.*got 0.0041"),
-        ({"encoder": "bert-huge"}, "scratch, minilm, minilm-bounded or a folder, got 'bert-huge'"),
+        ({"encoder": "bert-huge"}, "minilm-bounded, words or a folder, got 'bert-huge'"),
         (
             {"config": TrainConfig(trainable="last:9", steps=4, batch_size=60)},
             "at most last:2, got 'last:9'",

@@ -310,7 +310,7 @@ def test_each_row_moves_the_count_by_at_most_one_whatever_the_weights_are() -> N
         ({"validation_share": 1.0}, r"share in \(0, 1\), got 1.0"),
         ({"validation_share": 1e-9}, "rows to hold out, got 1e-09 of 101 rows"),
         ({"salt": ""}, "salt of 1 to 64 bytes, got 0"),
-        ({"encoder": "bert-huge"}, "scratch, minilm, minilm-bounded or a folder, got 'bert-huge'"),
+        ({"encoder": "bert-huge"}, "minilm-bounded, words or a folder, got 'bert-huge'"),
     ],
 )
 def test_bad_input_is_refused_and_leaves_nothing(
