@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 Z_95 = 1.959963984540054  # the 97.5 % quantile of the standard normal distribution
@@ -88,19 +89,22 @@ def percentile_interval(value: float, resampled: Iterable[float]) -> Estimate:
     return Estimate(float(value), *middle_95(defined))
 
 
-def auc_interval(area: float, variance: float, smaller_group: int) -> Estimate:
-    """An area under the ROC curve with its 95 % interval, cut to 0..1.
+def auc_interval(area: float, variance: float, smaller_group: int, error: float = 0.05) -> Estimate:
+    """An area under the ROC curve with its interval, cut to 0..1.
 
     Where one value separates the two groups completely, DeLong's variance is 0, which claims
-    certainty; the interval is then that of the rule of three for the smaller group.
+    certainty; the interval is then that of the rule of three for the smaller group: 3 is about
+    -ln 0.05.
 
     Args:
         area: the area, ties counting half. Only equal scores are ties.
         variance: DeLong's, of the area.
         smaller_group: how many scores the smaller of the two groups has, at least 1.
+        error: the chance, in (0, 1), that the interval misses.
     """
+    z, three = NormalDist().inv_cdf(1 - error / 2), 3 * math.log(error, 0.05)
     separated = area in (0.0, 1.0)
-    half = min(1.0, 3 / smaller_group) if separated else Z_95 * variance**0.5
+    half = min(1.0, three / smaller_group) if separated else z * variance**0.5
     return Estimate(area, max(0.0, area - half), min(1.0, area + half))
 
 

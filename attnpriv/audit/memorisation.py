@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 
 from attnpriv.audit.documents import Documents, sample
 from attnpriv.audit.figures import Figures
+from attnpriv.audit.leakage.claims import claim_of
 from attnpriv.audit.leakage.membership import true_label_log_odds
-from attnpriv.audit.statistics import Floats, bootstrap_ratios
+from attnpriv.audit.statistics import Floats, auc, bootstrap_ratios
 from attnpriv.audit.subject import USUAL_ENTITIES, Answers, Progress, Subject
 from attnpriv.audit.swapping import (
     Entity,
@@ -55,6 +56,7 @@ from attnpriv.estimates import (
 from attnpriv.models.text import TextModel
 from attnpriv.runs.folder import Run
 from attnpriv.tasks import CLASSIFY
+from attnpriv.verdicts import Claim, Judgement, judge
 
 EXPECTED = (
     "a noisy probe that knows the training entities: p < 0.05",
@@ -76,6 +78,9 @@ class MemorisationResult:
         member_drop: fall of the true label's log-odds, mean over entities.
         held_out_drop: the same.
         difference: the first less the second.
+        auc: area under the ROC curve of guessing a training document by the mean fall of its
+            entities: one record a score, so that a claim bounds it.
+        judgement: the verdict; something was found where it is flagged.
         p_value: one-sided, documents shuffled between the groups.
         flagged: whether that is below 0.05 and both controls passed.
     """
@@ -88,6 +93,8 @@ class MemorisationResult:
     member_drop: Estimate
     held_out_drop: Estimate
     difference: Estimate
+    auc: Estimate
+    judgement: Judgement
     p_value: float | None
     flagged: bool
     positive: Control
@@ -120,6 +127,7 @@ def measure_memorisation(
     held_out_spans: Sequence[Sequence[Span]],
     *,
     trained_on: Sequence[str] = (),
+    claim: Claim | None = None,
     most: int,
     permutations: int,
     resamples: int,
@@ -140,6 +148,7 @@ def measure_memorisation(
         held_out_spans: for each of them, its personal data.
         trained_on: texts of the other training records, where ``members`` are a sample of them: a
             value that one of these holds is no single one.
+        claim: of the model, if it has one.
         most: of either group, how many documents to take at most.
         permutations: of the documents between the groups.
         resamples: of the bootstrap over documents.
@@ -163,7 +172,7 @@ def measure_memorisation(
         values += len(entity_values(documents.data.texts[document], spans[document]))
         if progress:
             progress(number + 1, len(work))
-    return _result(swaps, values - len(swaps), permutations, resamples, seed)
+    return _result(swaps, values - len(swaps), claim, permutations, resamples, seed)
 
 
 def _repeated(
@@ -215,7 +224,12 @@ def _swap(
 
 
 def _result(
-    swaps: Sequence[_Swap], left_out: int, permutations: int, resamples: int, seed: int
+    swaps: Sequence[_Swap],
+    left_out: int,
+    claim: Claim | None,
+    permutations: int,
+    resamples: int,
+    seed: int,
 ) -> MemorisationResult:
     drops = np.array([swap.drop for swap in swaps])
     statistics = _Groups(swaps, permutations, seed)
@@ -223,6 +237,9 @@ def _result(
     positive, null = _controls(swaps, statistics, drops, seed)
     member_drop, held_out_drop, difference = statistics.means(drops, resamples)
     valid = positive.passed and null.passed
+    flagged = valid and p_value is not None and p_value < SIGNIFICANT
+    area = statistics.area(drops)
+    placed = ("AUC", area, 0.5, claim.auc if claim else None)
     members = [swap for swap in swaps if swap.member]
     return MemorisationResult(
         member_documents=len({swap.document for swap in members}),
@@ -233,8 +250,10 @@ def _result(
         member_drop=member_drop,
         held_out_drop=held_out_drop,
         difference=difference,
+        auc=area,
+        judgement=judge([placed], claim, found=flagged, valid=valid),
         p_value=p_value,
-        flagged=valid and p_value is not None and p_value < SIGNIFICANT,
+        flagged=flagged,
         positive=positive,
         null=null,
         valid=valid,
@@ -288,6 +307,13 @@ class _Groups:
             (member @ sums) / (member @ self.counts) - (others @ sums) / (others @ self.counts)
         )
 
+    def area(self, values: Floats) -> Estimate:
+        """Under the ROC curve of the documents' means."""
+        if not self.both:
+            return UNDEFINED
+        means = self.sums(values) / self.counts
+        return auc(means[self.member], means[~self.member])
+
     def means(self, values: Floats, resamples: int) -> tuple[Estimate, Estimate, Estimate]:
         """Of the members, of the others, and their difference; documents resampled in each."""
         if not self.both:
@@ -339,6 +365,7 @@ def run(
         subject.documents,
         subject.spans_of(subject.rows.held_out),
         trained_on=subject.other_training_texts,
+        claim=claim_of(subject.run),
         most=subject.affordable(subject.options.memorisation_documents),
         progress=progress,
         **subject.options.draws,

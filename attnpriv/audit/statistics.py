@@ -44,11 +44,12 @@ def bootstrap_ratios(numerators: Floats, denominators: Floats, resamples: int, s
         )
 
 
-def auc(positive: Floats, negative: Floats) -> Estimate:
-    """The area under the ROC curve with DeLong's 95 % interval, ties counting half.
+def auc(positive: Floats, negative: Floats, error: float = 0.05) -> Estimate:
+    """The area under the ROC curve with DeLong's interval, ties counting half.
 
     Only equal scores are ties: what rounding moves apart counts as higher and lower. Where one
-    value separates the two completely, see ``estimates.auc_interval``.
+    value separates the two completely, see ``estimates.auc_interval``. The interval misses with
+    chance ``error``.
 
     Raises:
         InputError: one of the groups is empty.
@@ -60,7 +61,7 @@ def auc(positive: Floats, negative: Floats) -> Estimate:
         raise InputError(f"expected rows in both groups, got {m} and {n}")
     beaten, beating = _placements(positive, negative)
     variance = _variance_of_mean(beaten) + _variance_of_mean(beating)
-    return auc_interval(float(beaten.mean()), variance, min(m, n))
+    return auc_interval(float(beaten.mean()), variance, min(m, n), error)
 
 
 def auc_difference(

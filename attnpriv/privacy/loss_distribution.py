@@ -37,6 +37,9 @@ COARSEST = 0.05  # cells in which the distribution is smooth
 SMALLEST_DELTA = 1e-280  # below, the chances are no floats of full precision
 SHARE_CUT = 1e-3  # of δ, for the cells and the tails
 UNIT = 2.0**-53  # of rounding
+# Of a whole curve: where its distributions are sharp, and what its ε may be too large by.
+PROFILE_DELTAS = (1e-7, 1e-2)
+PROFILE_ERROR = 5e-3
 
 
 def epsilon_from_losses(
@@ -94,10 +97,41 @@ class _Cells:
         return (np.arange(self.count, dtype=np.float64) - self.middle) * self.width
 
 
+def deltas_from_losses(
+    epsilons: Array, noise_multiplier: float, sample_rate: float, steps: int
+) -> Array:
+    """An upper bound on δ at each ε >= 0, at most 1; see ``epsilon_from_losses``.
+
+    Each of the distributions is sharp at its own δ and a bound at every other.
+    """
+    least = np.ones(len(epsilons))
+    for delta in PROFILE_DELTAS:
+        if _errors_per_width(delta, steps) > MOST_CELLS / 8:
+            continue
+        cells = _cells(noise_multiplier, delta, sample_rate, steps, PROFILE_ERROR)
+        if cells.width > COARSEST:
+            continue
+        total, spent = _composed(cells, noise_multiplier, delta, sample_rate, steps)
+        # δ falls with ε: that of the next smaller loss is no less.
+        places = np.searchsorted(total + cells.error, epsilons, side="right") - 1
+        bounds = delta * (spent[np.maximum(places, 0)] + SHARE_CUT)
+        least = np.where(places >= 0, np.minimum(least, bounds), least)
+    return least
+
+
 def _epsilon(noise: float, delta: float, rate: float, steps: int, error: float) -> float:
     cells = _cells(noise, delta, rate, steps, error)
     if cells.width > COARSEST:
         return math.inf
+    total, spent = _composed(cells, noise, delta, rate, steps)
+    read = _read(total, spent, 1 - SHARE_CUT, cells.width)
+    return max(0.0, read + cells.error)
+
+
+def _composed(
+    cells: _Cells, noise: float, delta: float, rate: float, steps: int
+) -> tuple[Array, Array]:
+    """The losses of all steps together, and an upper bound on δ at each, in units of ``delta``."""
     tilt = _tilt(noise, delta, rate, steps)
     chances = _chances(cells, noise, rate)
     shift = _mean(noise, rate, cells.losses[0]) - float(chances @ cells.losses)
@@ -117,8 +151,7 @@ def _epsilon(noise: float, delta: float, rate: float, steps: int, error: float) 
     rounding *= math.sqrt(1 + 1 / (2 * tilt * cells.width))
     spent = _deltas(np.maximum(composed, 0) * scale, cells.width)
     spent *= 1 + UNIT * (steps * (256 + tilt * total[-1]) + 4 * cells.count)
-    read = _read(total, spent + rounding * scale, 1 - SHARE_CUT, cells.width)
-    return max(0.0, read + cells.error)
+    return total, spent + rounding * scale
 
 
 def _cells(noise: float, delta: float, rate: float, steps: int, error: float) -> _Cells:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NOT_RUN = "not run"
 NAMES = re.compile(r"[^.\[]+(?:\[[^\]]*\])?")  # of a path, each with what stands in brackets
-Kind = Literal["estimate", "guarantee", "most found"]
+Kind = Literal["estimate", "guarantee", "most found", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Figure:
             list is the mean over its entries, ``[0.02]`` the entry of that scale.
         words: what people call it.
         kind: an estimate has an interval; a guarantee holds by a proof or an accountant, whatever
-            was measured; of the most that was found there may be more.
+            was measured; of the most that was found there may be more; a verdict is a word.
         shown: as a plain number with its interval, or as a share in per cent.
         digits: that are shown.
         higher_is_worse: for the person whose data it is; None where that depends.
@@ -71,6 +71,8 @@ class Figure:
             return NOT_RUN
         if isinstance(value, Estimate):
             return share(value) if self.shown == "share" else interval(value, self.digits)
+        if self.kind == "verdict":
+            return str(value)
         if self.kind == "guarantee":
             return "none" if value is None else round_up(value, self.digits)
         return number(value, self.digits) if value is not None else UNDEFINED

@@ -52,7 +52,9 @@ def sarif(
         for finding in run.findings
         if finding.level in LEVELS
     ]
-    rules = [_rule(f"gate/{outcome.gate.name}", _limit(outcome)) for outcome in outcomes]
+    rules = [
+        _rule(f"gate/{o.gate.name}", f"{o.gate.measure} must be {o.gate.limit}") for o in outcomes
+    ]
     rules += [_rule(f"finding/{name}", each.question) for name, each in QUESTIONS.items()]
     driver = {"name": "attnpriv", "version": __version__, "rules": rules}
     run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}
@@ -89,8 +91,3 @@ def _result(rule: str, level: str, text: str, identity: str, file: PurePath, lin
 
 def _rule(name: str, text: str) -> Json:
     return {"id": name, "shortDescription": {"text": text}}
-
-
-def _limit(outcome: Outcome) -> str:
-    gate = outcome.gate
-    return f"{gate.measure} must be {gate.operator} {gate.threshold:g}"

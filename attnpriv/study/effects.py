@@ -55,7 +55,8 @@ Json = dict[str, Any]
 
 
 EPSILON = "card.epsilon"  # stands in a row of its own: it is no figure of the model's behaviour
-MEASURES = tuple(figure for figure in MAIN if figure.path != EPSILON)
+MEASURES = tuple(f for f in MAIN if f.path != EPSILON and f.kind != "verdict")
+VERDICTS = tuple(figure for figure in MAIN if figure.kind == "verdict")
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,21 @@ class Measured:
     means: dict[str, float | None]
     effects: dict[str, Estimate]
     missing: tuple[Missing, ...]
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """The verdicts of one attack over all runs.
+
+    Attributes:
+        name: of the verdict.
+        path: in a result of ``audit.json``.
+        verdicts: of each cell, one a seed; ``not run`` where there is none.
+    """
+
+    name: str
+    path: str
+    verdicts: dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -131,6 +147,7 @@ class StudyResult:
         runs: all of them.
         composition: what they cost together.
         measures: means and effects.
+        verdicts: on attacks.
         schema_version: of this layout.
     """
 
@@ -140,6 +157,7 @@ class StudyResult:
     runs: tuple[StudyRun, ...]
     composition: Composition
     measures: tuple[Measured, ...]
+    verdicts: tuple[Verdicts, ...]
     schema_version: int = SCHEMA_VERSION
 
 
@@ -164,6 +182,7 @@ def summarise(data: str, settings: Json, reports: Sequence[Report]) -> StudyResu
         runs=runs,
         composition=compose(runs),
         measures=tuple(_measure(measure, reports) for measure in MEASURES),
+        verdicts=tuple(_verdicts(figure, reports) for figure in VERDICTS),
     )
 
 
@@ -199,6 +218,14 @@ def _measure(figure: Figure, reports: Sequence[Report]) -> Measured:
         },
         missing=tuple(missing),
     )
+
+
+def _verdicts(figure: Figure, reports: Sequence[Report]) -> Verdicts:
+    cells = {
+        cell.name: tuple(figure.text(each.results[c]) for each in reports)
+        for c, cell in enumerate(CELLS)
+    }
+    return Verdicts(figure.words, figure.path, cells)
 
 
 def _number(result: AuditResult, figure: Figure, missing: list[Missing]) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +15,7 @@ from attnpriv.report.markdown import escape
 from attnpriv.report.summary import Row
 from attnpriv.rounding import digits_up, round_up
 from attnpriv.study.design import CELLS
-from attnpriv.study.effects import CONTRASTS, Composition, Measured, StudyResult
+from attnpriv.study.effects import CONTRASTS, Composition, Measured, StudyResult, Verdicts
 
 JSON_NAME, MARKDOWN_NAME = "study.json", "study.md"
 READABLE = 0o644
@@ -43,9 +44,10 @@ def write_study(result: StudyResult, out: Path) -> None:
 
 
 def means_table(result: StudyResult) -> tuple[Row, list[Row]]:
-    """Column names, and one row of text a measure: the mean over the seeds of each cell."""
+    """Column names, and one row of text a measure: mean over the seeds of each cell, or verdict."""
     rows = [("ε of the training, largest", *(_epsilon(result, cell.name) for cell in CELLS))]
     rows += [(m.name, *(_mean(m, cell.name) for cell in CELLS)) for m in result.measures]
+    rows += [(v.name, *(_counts(v, cell.name) for cell in CELLS)) for v in result.verdicts]
     return ("", *(cell.name for cell in CELLS)), rows
 
 
@@ -106,6 +108,14 @@ def _mean(measured: Measured, cell: str) -> str:
         return "none"
     guaranteed = FIGURES[measured.path].kind == "guarantee"  # rounded up, unlike what was measured
     return round_up(mean, 3) if guaranteed else f"{mean:.3f}"
+
+
+def _counts(of: Verdicts, cell: str) -> str:
+    """Each verdict, with how many of the seeds came to it where they differ."""
+    counts = Counter(of.verdicts[cell])
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{count} × {verdict}" for verdict, count in sorted(counts.items()))
 
 
 def _interval(effect: Estimate) -> str:

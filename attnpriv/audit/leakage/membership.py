@@ -19,41 +19,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import roc_curve
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 
 from attnpriv.audit.documents import sample
 from attnpriv.audit.figures import Figures
-from attnpriv.audit.statistics import Floats, auc, clopper_pearson
+from attnpriv.audit.leakage.claims import claim_of
+from attnpriv.audit.leakage.scores import TprAtFpr, require_scores, score_attack
+from attnpriv.audit.statistics import Floats, auc
 from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.errors import InputError
-from attnpriv.estimates import UNDEFINED, Control, Estimate
+from attnpriv.estimates import Control, Estimate
 from attnpriv.models.text import pooled_features
+from attnpriv.verdicts import Claim, Judgement
 
-FPRS = (0.01, 0.001)
-ROC_POINTS = 100
 SHUFFLES = 200
 FITTED = 200  # rows that the positive control memorises
 MUST_WIN = 0.75  # the lower end of its AUC
 FEATURE_ROWS = 400  # held-out rows for the positive control
-
-
-@dataclass(frozen=True)
-class TprAtFpr:
-    """True positive rate at a false positive rate.
-
-    Attributes:
-        fpr: the rate aimed at.
-        tpr: share of members above the threshold, with the exact interval.
-        fpr_high: upper end of the exact interval of the threshold's own false positive rate.
-        not_reported: why there is no figure, if there is none.
-    """
-
-    fpr: float
-    tpr: Estimate
-    fpr_high: float | None = None
-    not_reported: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +55,7 @@ class MembershipResult:
     positive: Control
     null: Control
     valid: bool
-    verdict: str
+    judgement: Judgement
     seed: int
 
 
@@ -81,6 +64,7 @@ def membership(
     non_members: Floats,
     features: Floats,
     classes: int,
+    claim: Claim | None = None,
     seed: int = 0,
     repeated: int = 0,
 ) -> MembershipResult:
@@ -95,31 +79,29 @@ def membership(
         non_members: the same for rows that were not.
         features: pooled features [N, D] of rows that were not trained on, for the control.
         classes: number of classes K.
+        claim: of the model, if it has one.
         seed: of the controls.
         repeated: how many held-out rows were left out, to be shown in the report.
 
     Raises:
         InputError: an empty group, a value that is NaN, or fewer than four feature rows.
     """
-    for scores in (members, non_members):
-        if not len(scores) or np.isnan(scores).any():
-            raise InputError("expected members and non-members with scores that are not NaN")
+    require_scores(members, non_members)
     positive = _positive_control(features, classes, seed)
     null = _null_control(members, non_members, seed)
-    area = auc(members, non_members)
-    tpr = tuple(_tpr_at(fpr, members, non_members) for fpr in FPRS)
     valid = positive.passed and null.passed
+    scored = score_attack(members, non_members, claim, valid=valid)
     return MembershipResult(
         members=len(members),
         non_members=len(non_members),
         repeated=repeated,
-        auc=area,
-        tpr=tpr,
-        roc=_roc(members, non_members),
+        auc=scored.auc,
+        tpr=scored.tpr,
+        roc=scored.roc,
         positive=positive,
         null=null,
         valid=valid,
-        verdict=_verdict(valid, area.low or 0.0, tpr),
+        judgement=scored.judgement,
         seed=seed,
     )
 
@@ -136,40 +118,6 @@ def true_label_log_odds(probabilities: Floats, labels: Sequence[int]) -> Floats:
     tiny = float(np.finfo(np.float32).tiny)
     right, wrong = (np.maximum(p, tiny) for p in (probabilities[rows, own], others.sum(1)))
     return np.asarray(np.log(right) - np.log(wrong), dtype=np.float64)
-
-
-def _verdict(valid: bool, auc_low: float, tpr: Sequence[TprAtFpr]) -> str:
-    if not valid:
-        return "INVALID: a control failed, so this test says nothing"
-    exposed = any((each.tpr.low or 0.0) > (each.fpr_high or 1.0) for each in tpr)
-    if auc_low > 0.5 or exposed:
-        return "LEAK FOUND: members can be told from non-members better than by chance"
-    return "NOT DETECTED: this attack found nothing, which does not prove privacy"
-
-
-def _tpr_at(fpr: float, members: Floats, non_members: Floats) -> TprAtFpr:
-    """The share of members above the threshold that lets ``fpr`` of the non-members through.
-
-    The threshold is picked on these non-members, so its own false positive rate is uncertain; the
-    verdict therefore compares with that rate's upper end, not with the rate aimed at.
-    """
-    n, needed = len(non_members), round(1 / fpr)
-    if n < needed:
-        reason = f"needs at least {needed:,} non-members, there are {n:,}"
-        return TprAtFpr(fpr, UNDEFINED, not_reported=reason)
-    allowed = int(fpr * n)
-    threshold = np.sort(non_members)[::-1][allowed]
-    tpr = clopper_pearson(int((members > threshold).sum()), len(members))
-    return TprAtFpr(fpr, tpr, clopper_pearson(allowed, n).high)
-
-
-def _roc(members: Floats, non_members: Floats) -> tuple[tuple[float, float], ...]:
-    """(FPR, TPR) points, thinned evenly on the logarithm of the FPR."""
-    truth = np.repeat([1, 0], [len(members), len(non_members)])
-    fpr, tpr, _ = roc_curve(truth, np.concatenate([members, non_members]))
-    wanted = np.geomspace(1 / len(non_members), 1, ROC_POINTS)
-    index = np.unique(np.searchsorted(fpr, wanted, side="right") - 1)
-    return tuple((float(fpr[i]), float(tpr[i])) for i in index)
 
 
 def _null_control(members: Floats, non_members: Floats, seed: int) -> Control:
@@ -231,6 +179,7 @@ def run(
         *scores(subject, answers),
         features.double().numpy(),
         len(subject.data.label_names),
+        claim_of(subject.run),
         seed,
         repeated=len(subject.rows.repeated),
     )

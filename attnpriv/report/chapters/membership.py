@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -13,6 +13,7 @@ from attnpriv.report.blocks import (
     Block,
     Box,
     Controls,
+    Details,
     Grid,
     Heading,
     How,
@@ -22,13 +23,35 @@ from attnpriv.report.blocks import (
     both,
 )
 from attnpriv.report.chapter import Chapter, Figure, Question
+from attnpriv.report.claims import SCOPE, Attack, allowance, attack_finding, placements
 from attnpriv.report.drawing import DASHES, SERIES, SOFT, STAND_INS, as_svg, canvas, short
-from attnpriv.report.findings import TRAINING_DATA, Finding, capitalised, invalid, not_run
+from attnpriv.report.findings import TRAINING_DATA, Finding, invalid, not_run
 from attnpriv.report.formats import interval, percent, share
+from attnpriv.rounding import round_up
+from attnpriv.verdicts import MEANINGS, allowed_tpr
 
 if TYPE_CHECKING:
-    from attnpriv.audit.leakage.membership import MembershipResult, TprAtFpr
+    from matplotlib.axes import Axes
+
+    from attnpriv.audit.leakage.membership import MembershipResult
+    from attnpriv.audit.leakage.scores import TprAtFpr
     from attnpriv.audit.measures import AuditResult
+
+GRID = tuple(10 ** (-4 * (1 - step / 80)) for step in range(81))  # FPRs of what is drawn
+CORRECTED = (
+    "These intervals are wider than 95 %: all of them together are wrong at either end in at most "
+    "2.5 % of audits. A rate is held against guessing, and against the claim, at the highest false "
+    "positive rate that its threshold may have."
+)
+ATTACK = Attack(
+    measure="membership",
+    name="Membership test",
+    found="Membership can be inferred",
+    nothing="No membership leak detected",
+    harm="Do not give this model to anyone who must not learn who is in the training data.",
+    rest="No action from this result alone: it was the simplest attack, and stronger ones were not "
+    "run.",
+)
 
 
 def finding(result: AuditResult) -> Finding:
@@ -38,24 +61,11 @@ def finding(result: AuditResult) -> Finding:
         return not_run("membership", name, test.not_run, TRAINING_DATA)
     if not test.valid:
         return invalid("membership", name, test.positive, test.null)
-    kind, _, meaning = test.verdict.partition(": ")
-    text = f"{capitalised(meaning)} (AUC {interval(test.auc, 3)}; 0.5 is guessing)."
-    if kind == "LEAK FOUND":
-        return Finding(
-            "bad",
-            "Membership can be inferred",
-            text,
-            "membership",
-            "Do not give this model to anyone who must not learn who is in the training data.",
-        )
-    return Finding(
-        "info",
-        "No membership leak detected",
-        text,
-        "membership",
-        "No action from this result alone: it was the simplest attack, and stronger ones were not "
-        "run.",
-    )
+    meaning = "This attack found nothing, which does not prove privacy"
+    if any(each.low > each.chance for each in test.judgement.figures):
+        meaning = "Members can be told from non-members better than by chance"
+    text = f"{meaning} (AUC {interval(test.auc, 3)}; 0.5 is guessing)."
+    return attack_finding(ATTACK, test.judgement, text)
 
 
 def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
@@ -64,9 +74,11 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
         Markup(
             "The test guesses that a record was in the training data when the model is confident "
             "about its true class. An AUC of 0.5 is guessing. It does <b>not</b> prove privacy: "
-            "this is a simple attack, and stronger ones exist. {}"
+            "this is a simple attack, and stronger ones exist. Where a model claims an ε, what the "
+            "attack found stands between guessing and the most that this ε allows. {}"
         ).format(UNCOVERED)
     )
+    yield Text(SCOPE)
     tested = [
         (number, run.name, run.membership)
         for number, run in enumerate(runs)
@@ -76,8 +88,9 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
         yield Plot(
             _roc(tested),
             "Plot: ROC of the membership test",
-            "On logarithmic axes: a curve above the dotted line at the left means that some "
-            "members can be named with few false accusations. The lists below hold the main "
+            "Left plainly, right on logarithmic axes: a curve above the dotted line at the left "
+            "means that some members can be named with few false accusations. No attack on a model "
+            "that keeps its ε is expected in the shaded area. The lists below hold the main "
             "figures; the JSON file holds every point.",
         )
     yield Grid(tuple(Box(tuple(_of_run(run.name, run.membership))) for run in runs))
@@ -94,7 +107,7 @@ def _of_run(name: str, test: MembershipResult | NotRun) -> Iterator[Block]:
     if isinstance(test, NotRun):
         yield Text(f"Not run: {test.not_run}.")
         return
-    yield Text(Markup("<b>{}.</b>").format(test.verdict))
+    yield Text(Markup("<b>{}</b>").format(_verdict(test)))
     repeated = ""
     if test.repeated:
         repeated = (
@@ -103,7 +116,20 @@ def _of_run(name: str, test: MembershipResult | NotRun) -> Iterator[Block]:
         )
     groups = f"{test.members} members and {test.non_members} non-members{repeated}"
     yield Items((f"AUC {interval(test.auc, 3)}, {groups}", *map(_rate, test.tpr)))
+    if claim := test.judgement.claim:
+        yield Text(f"{allowance(claim)} From {claim.basis}.")
+    yield Details(
+        "Each figure in its place",
+        (Items(tuple(placements(test.judgement))), Text(CORRECTED)),
+        long=False,
+    )
     yield Controls(both(test.positive, test.null))
+
+
+def _verdict(test: MembershipResult) -> str:
+    if not test.valid:
+        return "INVALID: a control failed, so this test says nothing"
+    return f"{test.judgement.verdict}: {MEANINGS[test.judgement.verdict]}"
 
 
 def _rate(each: TprAtFpr) -> str:
@@ -115,23 +141,42 @@ def _rate(each: TprAtFpr) -> str:
 
 
 def _roc(tested: Sequence[tuple[int, str, MembershipResult]]) -> Markup:
-    """ROC curves on logarithmic axes, where the exposed few would show."""
+    """ROC curves beside what each claim allows: plainly, and where the exposed few would show."""
     floor = min(1 / max(m.members, m.non_members) for _, _, m in tested)
-    with canvas(4.6, 3.9) as (figure, axes):
-        axes.plot([floor, 1], [floor, 1], color=SOFT, linestyle=":", label="guessing")
-        for run, name, test in tested:
-            shown = [(fpr, tpr) for fpr, tpr in test.roc if fpr > 0 and tpr > 0]
-            style = {"color": STAND_INS[f"s{run % SERIES}"], "linestyle": DASHES[run % SERIES]}
-            line = {"label": short(name), "drawstyle": "steps-post"}
-            axes.plot([x for x, _ in shown], [y for _, y in shown], **style, **line)
-        axes.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1.1))
-        for axis in (axes.xaxis, axes.yaxis):
+    with canvas(7.2, 3.9, 1, 2) as (figure, both_axes):
+        for axes in both_axes:
+            axes.plot([0, *GRID], [0, *GRID], color=SOFT, linestyle=":", label="guessing")
+            for run, name, test in tested:
+                _draw(axes, run, name, test)
+            axes.set_xlabel("false positive rate")
+        plain, logarithmic = both_axes
+        plain.set(xlim=(0, 1), ylim=(0, 1.02))
+        plain.set_ylabel("true positive rate")
+        plain.legend(loc="lower right")
+        logarithmic.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1.1))
+        for axis in (logarithmic.xaxis, logarithmic.yaxis):
             axis.set_major_formatter("{x:g}")
-        axes.set_xlabel("false positive rate")
-        axes.set_ylabel("true positive rate")
-        axes.legend(loc="lower right")
-        words = (f"{name}: AUC {test.auc.value or 0.0:.3f}" for _, name, test in tested)
-        return as_svg(figure, "roc", "ROC of the membership test", words)
+        return as_svg(figure, "roc", "ROC of the membership test", map(_in_words, tested))
+
+
+def _draw(axes: Axes, run: int, name: str, test: MembershipResult) -> None:
+    """A run's ROC as steps, and what its claim allows as a thin line with a fill above."""
+    style: Any = {"color": STAND_INS[f"s{run % SERIES}"], "linestyle": DASHES[run % SERIES]}
+    # On logarithmic axes a point at 0 has no place, and would take the whole line with it.
+    shown = [(fpr, tpr) for fpr, tpr in test.roc if fpr > 0 and tpr > 0]
+    axes.plot(*zip(*shown, strict=True), label=short(name), drawstyle="steps-post", **style)
+    if claim := test.judgement.claim:
+        allowed = [allowed_tpr(claim.profile, fpr) for fpr in GRID]
+        label = f"{short(name)}: most that ε allows"
+        axes.plot(GRID, allowed, label=label, color=style["color"], linewidth=0.8, alpha=0.7)
+        axes.fill_between(GRID, allowed, 1.1, color=style["color"], alpha=0.06, linewidth=0)
+
+
+def _in_words(tested: tuple[int, str, MembershipResult]) -> str:
+    _, name, test = tested
+    claim = test.judgement.claim
+    beside = "" if claim is None else f", at most {round_up(claim.auc, 3)} allowed"
+    return f"{name}: AUC {test.auc.value or 0.0:.3f}{beside}"
 
 
 CHAPTER = Chapter(
@@ -148,5 +193,13 @@ CHAPTER = Chapter(
         Figure(
             "membership.auc", "membership AUC", higher_is_worse=True, main=True, comparable=True
         ),
+        Figure(
+            "membership.judgement.allowed",
+            "largest membership AUC that ε allows",
+            "guarantee",
+            higher_is_worse=True,
+            main=True,
+        ),
+        Figure("membership.judgement.verdict", "membership verdict", "verdict", main=True),
     ),
 )

@@ -24,12 +24,22 @@ from attnpriv.report.blocks import (
     validity,
 )
 from attnpriv.report.chapter import Chapter, Figure, Question
+from attnpriv.report.claims import Attack, attack_finding
 from attnpriv.report.findings import TRAINING_DATA, Finding, invalid, not_run
 from attnpriv.report.formats import interval, p_value
 
 if TYPE_CHECKING:
     from attnpriv.audit.measures import AuditResult
     from attnpriv.audit.memorisation import MemorisationResult
+
+ATTACK = Attack(
+    measure="memorisation",
+    name="The memorisation test",
+    found="Values seen in training were memorised",
+    nothing="No memorised values were found",
+    harm="Do not release. Train again with a smaller ε, or with these values masked.",
+    rest="No action from this result alone: only ε bounds what a model remembers.",
+)
 
 
 def finding(result: AuditResult) -> Finding:
@@ -44,21 +54,9 @@ def finding(result: AuditResult) -> Finding:
         f"more log-odds than swapping one that was not ({measured.member_entities} and "
         f"{measured.held_out_entities} values)."
     )
-    if measured.flagged:
-        return Finding(
-            "bad",
-            "Values seen in training were memorised",
-            text,
-            "memorisation",
-            "Do not release. Train again with a smaller ε, or with these values masked.",
-        )
-    return Finding(
-        "info",
-        "No memorised values were found",
-        f"{text} This test sees only what changes the answer's class.",
-        "memorisation",
-        "No action from this result alone: only ε bounds what a model remembers.",
-    )
+    if not measured.flagged:
+        text += " This test sees only what changes the answer's class."
+    return attack_finding(ATTACK, measured.judgement, text)
 
 
 def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
@@ -73,7 +71,7 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
     yield Table(
         "Loss of the true class’s log-odds when a value is swapped",
         ("Model", "Seen: values, records", "Loss", "Not seen: values, records", "Loss",
-         "Difference", "p", "Left out", "Flagged"),
+         "Difference", "p", "AUC", "Left out", "Verdict"),
         tuple(_row(run.name, run.memorisation) for run in runs),
     )  # fmt: skip
     measured = [
@@ -87,14 +85,15 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
             "One-sided permutation of records between the groups, "
             f"{first.permutations} draws; intervals by bootstrap over records, {first.resamples} "
             f"resamples, seed {first.seed}. Left out: values without a fitting replacement, or "
-            "that cannot be told apart from values of the other group.",
+            "that cannot be told apart from values of the other group. AUC: of telling training "
+            "records by the mean loss of their values, which a claim bounds as it bounds every "
+            "test of one record.",
         )
 
 
 def _row(name: str, measured: MemorisationResult | NotRun) -> Row:
     if isinstance(measured, NotRun):
-        return name, Span(f"not run: {measured.not_run}", 8)
-    flagged = "YES" if measured.flagged else "no"
+        return name, Span(f"not run: {measured.not_run}", 9)
     return (
         name,
         f"{measured.member_entities}, {measured.member_documents}",
@@ -103,8 +102,9 @@ def _row(name: str, measured: MemorisationResult | NotRun) -> Row:
         est(measured.held_out_drop),
         est(measured.difference),
         p_value(measured.p_value),
+        est(measured.auc),
         str(measured.left_out),
-        flagged if measured.valid else "INVALID",
+        measured.judgement.verdict if measured.valid else "INVALID",
     )
 
 
@@ -131,5 +131,6 @@ CHAPTER = Chapter(
             higher_is_worse=True,
             main=True,
         ),
+        Figure("memorisation.judgement.verdict", "verdict on memorisation", "verdict"),
     ),
 )

@@ -1,17 +1,19 @@
-"""``gates.toml``: which measure must be at most or at least what."""
+"""``gates.toml``: which measure must be at most or at least what, or have which verdict."""
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from attnpriv.errors import InputError
+from attnpriv.verdicts import Verdict
 
-AT_MOST, AT_LEAST = OPERATORS = ("at most", "at least")
+AT_MOST, AT_LEAST, ONE_OF = OPERATORS = ("at most", "at least", "one of")
 CONFIDENCE = 0.95  # of every interval in a report
 NEEDED_N = 30  # below it, a bootstrap's interval is too narrow to be believed
 TYPES: dict[str, tuple[tuple[type, ...], str]] = {
@@ -19,6 +21,7 @@ TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "measure": ((str,), "a string"),
     "operator": ((str,), "a string"),
     "threshold": ((int, float), "a number"),
+    "verdicts": ((list,), "a list of verdicts"),
     "run": ((str,), "a string"),
     "against": ((str,), "a string"),
     "subset": ((dict,), "a table"),
@@ -26,7 +29,7 @@ TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "minimum_n": ((int,), "a whole number"),
     "allow_inconclusive": ((bool,), "true or false"),
 }
-REQUIRED = ("name", "measure", "operator", "threshold")
+REQUIRED = ("name", "measure", "operator")
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class Gate:
         name: by which CI shows it.
         measure: dotted path into the results of a run, such as ``attention.overall.lift``;
             ``[*]`` after a list asks every entry of it to keep the limit.
-        operator: ``at most`` or ``at least``.
-        threshold: the limit itself, which keeps it.
+        operator: ``at most`` or ``at least`` a threshold, or ``one of`` some verdicts.
+        threshold: the limit itself, which keeps it; NaN where verdicts are named.
         run: name of the run; None where the report has only one.
         against: the run it is compared with; ``measure`` then is a path into that comparison.
         subset: which entry of a list is meant, such as ``{layer: 0, head: 2}``.
@@ -47,6 +50,7 @@ class Gate:
             report gives their number.
         allow_inconclusive: whether an inconclusive gate lets CI go green.
         line: where it begins in its file.
+        verdicts: of an attack, those that are allowed.
 
     Raises:
         InputError: a name that cannot be printed in one line, an operator or a confidence that
@@ -56,7 +60,7 @@ class Gate:
     name: str
     measure: str
     operator: str
-    threshold: float
+    threshold: float = math.nan
     run: str | None = None
     against: str | None = None
     subset: dict[str, str | float] = field(default_factory=dict)
@@ -64,13 +68,18 @@ class Gate:
     minimum_n: int | None = None
     allow_inconclusive: bool = False
     line: int = 1
+    verdicts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.name.strip() or not self.name.isprintable():
             raise InputError(f"expected a gate's name in one printable line, got {self.name!r}")
         if self.operator not in OPERATORS:
-            self._refuse("operator", "at most or at least", self.operator)
-        if not abs(self.threshold) <= sys.float_info.max:  # whole numbers have no largest
+            self._refuse("operator", "at most, at least or one of", self.operator)
+        if self.operator == ONE_OF:
+            self._check_verdicts()
+        elif self.verdicts:
+            self._refuse("verdicts", f"left out unless the operator is {ONE_OF}", self.verdicts)
+        elif not abs(self.threshold) <= sys.float_info.max:  # whole numbers have no largest
             self._refuse("threshold", "a finite number", self.threshold)
         if self.confidence != CONFIDENCE:
             expected = f"{CONFIDENCE}, as the report's intervals are 95 % intervals"
@@ -80,6 +89,19 @@ class Gate:
         for key, value in self.subset.items():
             if isinstance(value, bool) or not isinstance(value, str | int | float):
                 self._refuse(f"subset.{key}", "a string or a number", value)
+
+    @property
+    def limit(self) -> str:
+        """What must be kept, in words."""
+        wanted = ", ".join(self.verdicts) if self.verdicts else f"{self.threshold:g}"
+        return f"{self.operator} {wanted}"
+
+    def _check_verdicts(self) -> None:
+        known = get_args(Verdict)
+        if not self.verdicts or not all(verdict in known for verdict in self.verdicts):
+            self._refuse("verdicts", f"some of {', '.join(known)}", list(self.verdicts))
+        if not math.isnan(self.threshold):
+            self._refuse("threshold", f"left out beside {ONE_OF}", self.threshold)
 
     def _refuse(self, key: str, expected: str, got: object) -> None:
         raise InputError(f"gate {self.name!r}: expected {key} to be {expected}, got {got!r}")
@@ -128,10 +150,12 @@ def _gate(entry: Any, line: int) -> Gate:
     where = f"gate {name!r}" if isinstance(name, str) else f"the gate in line {line}"
     for key, value in entry.items():
         _check_type(where, key, value)
-    for key in REQUIRED:
+    limit = "verdicts" if entry.get("operator") == ONE_OF else "threshold"
+    for key in (*REQUIRED, limit):
         if key not in entry:
             raise InputError(f"{where} has no {key}")
-    return Gate(**entry, line=line)
+    verdicts = tuple(entry.get("verdicts", ()))
+    return Gate(**{**entry, "verdicts": verdicts}, line=line)
 
 
 def _check_type(where: str, key: str, value: object) -> None:

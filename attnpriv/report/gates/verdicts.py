@@ -2,7 +2,8 @@
 
 A gate is a statement about the numbers behind the estimates, so it is judged by whole intervals:
 PASS when all of the interval keeps the limit, FAIL when none of it does, else INCONCLUSIVE. So is
-every number whose controls failed, or that too few records stand behind.
+every number whose controls failed, or that too few records stand behind. The verdict on an attack
+passes if the gate allows it, and is INCONCLUSIVE if it is so itself.
 
 Claim: where an interval covers with 95 %, a limit that is not kept passes in at most 2.5 % of the
 audits, and likewise fails where it is kept. A gate on every entry of a list passes wrongly no more
@@ -16,12 +17,13 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from attnpriv import verdicts as attacks
 from attnpriv.errors import InputError
 from attnpriv.report.chapter import Kind
 from attnpriv.report.chapters import FIGURES
-from attnpriv.report.gates.config import AT_MOST, NEEDED_N, Gate
+from attnpriv.report.gates.config import AT_MOST, NEEDED_N, ONE_OF, Gate
 from attnpriv.report.gates.lookup import Found, find
 from attnpriv.report.printable import printable
 from attnpriv.rounding import digits_up
@@ -146,8 +148,13 @@ def _worst(judged: list[tuple[str, Verdict, str]]) -> tuple[Verdict, str]:
 
 
 def _judge(gate: Gate, found: Found, run: Json) -> tuple[Verdict, str]:
+    if (gate.operator == ONE_OF) != (found.value in get_args(attacks.Verdict)):
+        fits = "a verdict" if gate.operator == ONE_OF else "a number"
+        raise InputError(f"{gate.measure} is not {fits}, as the operator {gate.operator!r} needs")
     if gate.minimum_n is not None and (doubt := _too_few(gate, found)):
         return "INCONCLUSIVE", doubt
+    if gate.operator == ONE_OF:
+        return _judge_attack(gate, found)
     kind = _kind(found.path) if gate.against is None else "estimate"
     if kind == "guarantee":
         return _judge_stated(gate, found, run["card"])
@@ -162,6 +169,16 @@ def _judge(gate: Gate, found: Found, run: Json) -> tuple[Verdict, str]:
     return _judge_estimate(gate, found)
 
 
+def _judge_attack(gate: Gate, found: Found) -> tuple[Verdict, str]:
+    """A verdict on an attack, which stands on the intervals already."""
+    if doubt := _failed_control(found) or _too_few(gate, found):
+        return "INCONCLUSIVE", doubt
+    reason = f"{found.value}: {attacks.MEANINGS[found.value]}"
+    if found.value in gate.verdicts:
+        return "PASS", reason
+    return "INCONCLUSIVE" if found.value == "INCONCLUSIVE" else "FAIL", reason
+
+
 def _kind(path: str) -> Kind:
     return "most found" if path.endswith(f".{LOWER_BOUND}") else KINDS.get(path, "estimate")
 
@@ -170,7 +187,7 @@ def _judge_stated(gate: Gate, found: Found, card: Json) -> tuple[Verdict, str]:
     of_card = found.path.startswith(CARD)
     if found.value is None or (of_card and card.get("private") is not True):
         return "FAIL", "the model has no such guarantee"
-    if not of_card and found.passed[-1]["holds"] is False:
+    if not of_card and found.passed[-1].get("holds") is False:
         return "FAIL", "weights were measured that exceed their proved bound: a defect"
     number = _number(found.value)
     verdict, reason = _compare(gate, number, number, digits_up(number, 6), "the number")

@@ -6,7 +6,8 @@ that the model trained on tend to score higher.
 Claim: none. An AUC near 0.5 says that this one attack failed on average; it does not prove privacy.
 Compared with ``attnpriv.audit.leakage``: the positive control plants a difference in random scores,
 since no network can be trained here. It shows that there are enough rows, not that the attack on
-the model is good. Rounded probabilities make ties, which count half.
+the model is good. The claim is ε and δ as on the card, which alone allow more than the mechanism
+behind them. Rounded probabilities make ties, which count half.
 
 Source: Yeom et al. 2018 (arXiv:1709.01604).
 """
@@ -21,9 +22,11 @@ from random import Random
 from statistics import fmean, stdev
 
 from attnpriv.estimates import Control, wilson
+from attnpriv.verdicts import Claim, judge, make_claim
 from attnpriv_client.audit.asking import Answered
 from attnpriv_client.audit.results import MembershipResult, NotRunError, UtilityResult
 from attnpriv_client.audit.statistics import auc
+from attnpriv_client.domain import ModelCard
 
 SHUFFLES = 200
 PLANTED = 2.0  # standard deviations between members and others in the positive control
@@ -41,11 +44,16 @@ def utility(answered: Sequence[Answered]) -> UtilityResult:
     return UtilityResult(len(labelled), wilson(right, len(labelled)))
 
 
-def membership(answered: Sequence[Answered], seed: int) -> MembershipResult:
+def membership(answered: Sequence[Answered], card: ModelCard | None, seed: int) -> MembershipResult:
     """Test membership by a threshold on the true label's log-odds, with both controls.
 
     The null control shuffles who is a member, so that nothing must be found. If a control fails,
     the result is not valid.
+
+    Args:
+        answered: the rows.
+        card: whose claim the AUC is held against; None if the caller may not read it.
+        seed: of the controls.
     """
     flagged = [a for a in answered if a.row.member is not None and a.row.label is not None]
     if not flagged:
@@ -65,7 +73,17 @@ def membership(answered: Sequence[Answered], seed: int) -> MembershipResult:
         raise NotRunError(
             f"expected at least 2 members and 2 non-members, got {len(members)} and {len(others)}"
         )
-    return _result(members, others, len(repeated), seed)
+    return _result(members, others, len(repeated), _claim(card), seed)
+
+
+def _claim(card: ModelCard | None) -> Claim | None:
+    """What ε and δ on the card allow: more than the mechanism behind them, so a weaker test."""
+    if card is None or not card.summary.private:
+        return None
+    epsilon, delta = card.summary.epsilon, card.summary.delta
+    if epsilon is None or delta is None:
+        return None
+    return make_claim(epsilon, delta, "the model card's ε and δ", [(epsilon, delta)])
 
 
 def _repeated(flagged: Sequence[Answered]) -> set[str]:
@@ -98,11 +116,16 @@ def _decimal(value: float) -> Decimal:
 
 
 def _result(
-    members: Sequence[float], others: Sequence[float], repeated: int, seed: int
+    members: Sequence[float],
+    others: Sequence[float],
+    repeated: int,
+    claim: Claim | None,
+    seed: int,
 ) -> MembershipResult:
     positive = _positive_control(len(members), len(others), seed)
     null = _null_control(members, others, seed)
     area, valid = auc(members, others), positive.passed and null.passed
+    placed = ("AUC", area, 0.5, claim.auc if claim else None)
     return MembershipResult(
         members=len(members),
         non_members=len(others),
@@ -111,16 +134,8 @@ def _result(
         positive=positive,
         null=null,
         valid=valid,
-        verdict=_verdict(valid, (area.low or 0.0) > 0.5),
+        judgement=judge([placed], claim, valid=valid),
     )
-
-
-def _verdict(valid: bool, exposed: bool) -> str:
-    if not valid:
-        return "INVALID: a control failed, so this test says nothing"
-    if exposed:
-        return "LEAK FOUND: members can be told from non-members better than by chance"
-    return "NOT DETECTED: this attack found nothing, which does not prove privacy"
 
 
 def _positive_control(members: int, others: int, seed: int) -> Control:

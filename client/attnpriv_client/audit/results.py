@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from attnpriv.estimates import Control, Estimate, to_plain
+from attnpriv.verdicts import Judgement
 
 FORMAT = "attnpriv-client audit"
 FORMAT_VERSION = 1
@@ -89,7 +90,8 @@ class UtilityResult:
 class MembershipResult:
     """A loss-threshold membership test with its two controls.
 
-    ``repeated`` texts are both members and non-members, and are left out.
+    ``repeated`` texts are both members and non-members, and are left out. ``judgement`` holds the
+    AUC against the claim of the model card, where the caller may read one.
     """
 
     members: int
@@ -99,7 +101,7 @@ class MembershipResult:
     positive: Control
     null: Control
     valid: bool
-    verdict: str
+    judgement: Judgement
 
 
 @dataclass(frozen=True)

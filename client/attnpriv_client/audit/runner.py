@@ -206,7 +206,7 @@ def _steps(
         "release": lambda: release(answered, gathered.again, card),
         "utility": lambda: utility(answered),
         "counterfactual": lambda: counterfactual(answered, everything, asker.predict, seed),
-        "membership": lambda: membership(answered, seed),
+        "membership": lambda: membership(answered, card, seed),
         "lift": lambda: lift(answered, seed),
         "faithfulness": lambda: faithfulness(answered, asker.predict, seed),
         "certificate": lambda: certificate(answered, card),

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from attnpriv.estimates import Estimate
+from attnpriv.rounding import round_up
 from attnpriv_client.audit import asking
 from attnpriv_client.audit.faithfulness import LEAVE_ONE_OUT, RANDOM
 from attnpriv_client.audit.results import (
@@ -84,7 +85,7 @@ def _lines(result: Result) -> Iterator[Line]:
             yield "accuracy", result.n, _estimate(result.accuracy), ""
         case MembershipResult():
             n = result.members + result.non_members
-            yield "AUC", n, _estimate(result.auc), result.verdict
+            yield "AUC", n, _estimate(result.auc), _verdict(result)
         case CounterfactualResult():
             yield from _counterfactual(result)
         case LiftResult():
@@ -95,6 +96,14 @@ def _lines(result: Result) -> Iterator[Line]:
             yield from _certificate(result)
         case _:
             assert_never(result)
+
+
+def _verdict(result: MembershipResult) -> str:
+    if not result.valid:
+        return INVALID
+    claim = result.judgement.claim
+    allowed = "" if claim is None else f" (allowed up to {round_up(claim.auc, 3)})"
+    return f"{result.judgement.verdict}{allowed}"
 
 
 def _release(result: ReleaseResult) -> Iterator[Line]:

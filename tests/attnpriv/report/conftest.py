@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import replace
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -32,6 +32,7 @@ from attnpriv.runs.card import ModelCard
 from attnpriv.runs.card_builder import NOT_COVERED, build_card
 from attnpriv.runs.folder import load_run
 from attnpriv.sensitive import TypeQuality
+from attnpriv.verdicts import Judgement, Placed
 
 LAYERS, HEADS = 2, 3
 LABELS = ("bill", "refund")
@@ -40,6 +41,7 @@ KNOWN = {
     "valid": True,
     "not_reported": None,
 }
+NOTHING = Judgement("NOT FOUND", None, None, (Placed("AUC", 0.45, 0.55, 0.5, None, "NOT FOUND"),))
 MEASURES = ("attention.overall.lift", "utility.accuracy", "counterfactual.overall.excess")
 
 
@@ -75,6 +77,8 @@ class _Maker:
             return tuple(self.make(each) for each in arguments)
         if get_origin(of) is dict:
             return {}
+        if get_origin(of) is Literal:
+            return get_args(of)[0]
         return self._plain(of)
 
     def _plain(self, of: Any) -> Any:
@@ -169,6 +173,7 @@ def make_result(
             overall=replace(result.counterfactual.overall, entity_type="ALL"),
             types=maker.each(result.counterfactual.types, entity_type=TYPES),
         ),
+        memorisation=replace(result.memorisation, judgement=NOTHING),
         membership=_membership(maker, result.membership),
         robustness=replace(
             result.robustness,
@@ -207,7 +212,7 @@ def _membership(maker: _Maker, result: Any) -> Any:
         result,
         tpr=maker.each(result.tpr, fpr=(0.01, 0.001)),
         roc=((0.0, 0.0), (0.01, 0.05), (0.3, 0.4), (1.0, 1.0)),
-        verdict="NOT DETECTED: this attack found nothing, which does not prove privacy",
+        judgement=NOTHING,
     )
 
 

@@ -54,7 +54,7 @@ def test_a_main_figure_is_what_a_gate_finds(report: Report, figure) -> None:  # 
     for result, run in zip(report.results, plain["results"], strict=True):
         (found,) = find(run, path, subset)
         value = figure.of(result)
-        expected = value if isinstance(value, float | None) else vars(value)
+        expected = value if isinstance(value, float | str | None) else vars(value)
         assert found.value == expected
 
 

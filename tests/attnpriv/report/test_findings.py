@@ -15,6 +15,7 @@ from attnpriv.estimates import Control, Estimate
 from attnpriv.report.chapters import QUESTIONS, findings
 from attnpriv.report.findings import Finding
 from attnpriv.report.summary import run_verdict
+from attnpriv.verdicts import Claim, Judgement, Placed, Verdict, make_claim
 
 NONE = Estimate(None, None, None)
 PASSED, FAILED = Control("p below 0.05", 1.0, True), Control("p below 0.05", 1.0, False)
@@ -382,7 +383,8 @@ def test_memorisation(result: AuditResult) -> None:
         "Swapping a value seen in training costs the true class 1.50 [1.45, 1.55] more log-odds "
         "than swapping one that was not (70 and 60 values)."
     )
-    finding = said(with_(result, "memorisation", flagged=True, **fields), "memorisation")
+    found = with_(result, "memorisation", flagged=True, judgement=judged("FOUND"), **fields)
+    finding = said(found, "memorisation")
     assert (finding.level, finding.text) == ("bad", text)
     assert finding.title == "Values seen in training were memorised"
     finding = said(with_(result, "memorisation", flagged=False, **fields), "memorisation")
@@ -394,19 +396,56 @@ def test_memorisation(result: AuditResult) -> None:
     )
 
 
+THREE = make_claim(2.9912, 1e-5, "steps", [(0.0, 0.2)])
+
+
+def judged(verdict: Verdict, claim: Claim | None = None, low: float = 0.7) -> Judgement:
+    allowed = claim.auc if claim else None
+    return Judgement(verdict, allowed, claim, (Placed("AUC", low, 0.8, 0.5, allowed, verdict),))
+
+
 @pytest.mark.parametrize(
-    ("verdict", "level", "title", "meaning"),
+    ("verdict", "low", "level", "title", "meaning"),
     [
-        ("LEAK FOUND: members stand out", "bad", "Membership can be inferred", "Members stand out"),
-        ("NOT DETECTED: nothing found", "info", "No membership leak detected", "Nothing found"),
+        ("FOUND", 0.7, "bad", "Membership can be inferred",
+         "Members can be told from non-members better than by chance"),
+        ("NOT FOUND", 0.4, "info", "No membership leak detected",
+         "This attack found nothing, which does not prove privacy"),
     ],
-)
-def test_membership(
-    result: AuditResult, verdict: str, level: str, title: str, meaning: str
+)  # fmt: skip
+def test_membership_without_a_claim(
+    result: AuditResult, verdict: Any, low: float, level: str, title: str, meaning: str
 ) -> None:
-    finding = said(with_(result, "membership", verdict=verdict, auc=around(0.75)), "membership")
+    fields = {"judgement": judged(verdict, low=low), "auc": around(0.75)}
+    finding = said(with_(result, "membership", **fields), "membership")
     assert (finding.level, finding.title) == (level, title)
     assert finding.text == f"{meaning} (AUC 0.750 [0.700, 0.800]; 0.5 is guessing)."
+
+
+BESIDE = {
+    "BEYOND THE CLAIM": ("bad", "Membership can be inferred, beyond what ε = 3.00 allows"),
+    "WITHIN THE CLAIM": ("info", "Membership can be inferred, within what ε = 3.00 allows"),
+    "INCONCLUSIVE": ("warn", "Membership test: too few records to hold it against ε = 3.00"),
+    "CHANCE": ("info", "No membership leak detected"),
+}
+
+
+@pytest.mark.parametrize("verdict", BESIDE)
+def test_membership_beside_a_claim(result: AuditResult, verdict: Any) -> None:
+    """A private model is red only where more was found than its ε allows."""
+    fields = {"judgement": judged(verdict, THREE), "auc": around(0.75)}
+    finding = said(with_(result, "membership", **fields), "membership")
+    assert (finding.level, finding.title) == BESIDE[verdict]
+    assert "ε = 3.00 at δ = 1e-05 allows an AUC of at most 0.680." in finding.text
+    beyond = "AUC is at least 0.700, where at most 0.680 is allowed."
+    assert finding.text.endswith(beyond) == (verdict == "BEYOND THE CLAIM")
+
+
+def test_memorised_values_within_the_claim_are_no_alarm(result: AuditResult) -> None:
+    fields = {"flagged": True, "judgement": judged("WITHIN THE CLAIM", THREE)}
+    finding = said(with_(result, "memorisation", **fields), "memorisation")
+    assert finding.level == "info"
+    assert finding.title == ("Values seen in training were memorised, within what ε = 3.00 allows")
 
 
 def test_robustness(result: AuditResult) -> None:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attnpriv import verdicts
 from attnpriv.audit.measures import AuditResult
 from attnpriv.audit.results import Audit
 from attnpriv.errors import InputError
@@ -320,6 +321,59 @@ class TestComparisons:
         report["comparisons"][0]["not_run"] = "their held-out rows differ"
         with pytest.raises(InputError, match="not computed: their held-out rows differ"):
             judge(report, "lift_ratio", **self.AGAINST)
+
+
+class TestAttacks:
+    VERDICT = "membership.judgement.verdict"
+
+    def judge(self, report: Json, found: str, *allowed: str, **more: Any) -> tuple[str, str]:
+        report["results"][0]["membership"]["judgement"]["verdict"] = found
+        wanted = Gate("g", self.VERDICT, "one of", verdicts=allowed, run="plain", **more)
+        (outcome,) = check_gates(report, [wanted])
+        return outcome.verdict, outcome.reason
+
+    @pytest.mark.parametrize("found", get_args(verdicts.Verdict))
+    @pytest.mark.parametrize("allowed", get_args(verdicts.Verdict))
+    def test_each_verdict_can_be_named(self, report: Json, found: str, allowed: str) -> None:
+        verdict, reason = self.judge(report, found, allowed)
+        other = "INCONCLUSIVE" if found == "INCONCLUSIVE" else "FAIL"
+        assert verdict == ("PASS" if found == allowed else other)
+        assert reason.startswith(f"{found}: ")
+
+    def test_several_may_be_allowed(self, report: Json) -> None:
+        assert self.judge(report, "CHANCE", "WITHIN THE CLAIM", "CHANCE")[0] == "PASS"
+        assert self.judge(report, "FOUND", "WITHIN THE CLAIM", "CHANCE")[0] == "FAIL"
+
+    def test_it_rests_on_records_and_controls(self, report: Json) -> None:
+        assert self.judge(report, "CHANCE", "CHANCE", minimum_n=10_000)[0] == "INCONCLUSIVE"
+        report["results"][0]["membership"]["null"]["passed"] = False
+        assert self.judge(report, "CHANCE", "CHANCE")[0] == "INCONCLUSIVE"
+
+    def test_what_is_allowed_is_a_guarantee(self, report: Json) -> None:
+        report["results"][0]["membership"]["judgement"]["allowed"] = 0.69
+        path = "membership.judgement.allowed"
+        assert judge(report, path, limit=0.7)[0] == "PASS"
+        assert judge(report, path, limit=0.6)[0] == "FAIL"
+        report["results"][0]["membership"]["judgement"]["allowed"] = None
+        assert judge(report, path, limit=0.7) == ("FAIL", "the model has no such guarantee")
+
+    def test_numbers_and_verdicts_do_not_mix(self, report: Json) -> None:
+        with pytest.raises(InputError, match="verdict is not a number"):
+            judge(report, self.VERDICT)
+        number = Gate("g", LIFT, "one of", verdicts=("CHANCE",), run="plain")
+        with pytest.raises(InputError, match="is not a verdict"):
+            check_gates(report, [number])
+
+    @pytest.mark.parametrize("verdicts", [(), ("RED",), ("CHANCE", "chance")])
+    def test_unknown_verdicts_are_refused(self, verdicts: tuple[str, ...]) -> None:
+        with pytest.raises(InputError, match="expected verdicts to be some of CHANCE"):
+            Gate("g", self.VERDICT, "one of", verdicts=verdicts)
+
+    def test_a_threshold_and_verdicts_are_refused_together(self) -> None:
+        with pytest.raises(InputError, match="threshold to be left out"):
+            Gate("g", self.VERDICT, "one of", 0.5, verdicts=("CHANCE",))
+        with pytest.raises(InputError, match="verdicts to be left out"):
+            Gate("g", LIFT, "at most", 0.5, verdicts=("CHANCE",))
 
 
 NOT_THERE = {

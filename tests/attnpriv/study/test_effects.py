@@ -13,7 +13,7 @@ from scipy.stats import ttest_1samp
 from attnpriv.report import as_report
 from attnpriv.report.chapter import NAMES
 from attnpriv.study import CELLS, StudyResult, effects_table, means_table
-from attnpriv.study.effects import MEASURES, StudyRun, compose, student_t, summarise
+from attnpriv.study.effects import MEASURES, VERDICTS, StudyRun, compose, student_t, summarise
 from attnpriv.study.writing import cost, markdown
 
 
@@ -30,6 +30,8 @@ def result(name: str, value: float, private: bool) -> dict[str, Any]:
     for figure in MEASURES:
         estimate = {"value": value, "low": value - 1, "high": value + 1}
         put(run, NAMES.findall(figure.path), estimate if figure.kind == "estimate" else value)
+    for figure in VERDICTS:
+        put(run, NAMES.findall(figure.path), "CHANCE" if private else "FOUND")
     return run
 
 
@@ -146,7 +148,8 @@ def test_what_a_run_lacks_is_named_and_makes_no_number() -> None:
     assert measured(of, "accuracy").effects["privacy"].value == pytest.approx(0.2)
     page = markdown(of)
     assert "membership AUC, since there are no members: private-seed1" in page
-    assert page.count("| none | none | none |") == 3
+    assert page.count("| none | none | none |") == 4
+    assert "| membership verdict | FOUND | FOUND | 2 × CHANCE, 1 × not run | CHANCE |" in page
 
 
 def test_a_figure_that_audits_do_not_have_is_an_error() -> None:
@@ -179,7 +182,7 @@ def test_tables_have_every_measure_and_bounds_are_rounded_up() -> None:
     columns, rows = means_table(of)
     assert columns == ("", "plain", "hardened", "private", "private-and-hardened")
     assert rows[0] == ("ε of the training, largest", "none", "none", "3.00", "3.00")
-    assert [row[0] for row in rows[1:]] == [figure.words for figure in MEASURES]
+    assert [row[0] for row in rows[1:]] == [figure.words for figure in (*MEASURES, *VERDICTS)]
     table = {row[0]: row[1:] for row in rows}
     assert table["largest attention weight"] == ("0.100", "0.200", "0.300", "0.400")
     assert table["proved bound on attention weights"][1] == "0.201"
