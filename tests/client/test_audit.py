@@ -391,10 +391,10 @@ def test_membership_is_found_where_records_were_learned_by_heart(audit, members)
         for model in ("memo", "plain")
     )
     assert (memo["members"], memo["non_members"], memo["valid"]) == (50, 60, True)
-    assert memo["verdict"].startswith("LEAK FOUND")
+    assert memo["judgement"]["verdict"] == "FOUND", "this caller may not read the card"
     assert memo["auc"]["low"] > 0.6
     assert plain["valid"]
-    assert plain["verdict"].startswith("NOT DETECTED")
+    assert plain["judgement"]["verdict"] == "NOT FOUND"
 
 
 def asked(address: str, model: str, file: Path) -> list[str]:

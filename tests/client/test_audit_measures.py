@@ -32,7 +32,7 @@ from attnpriv_client.audit.results import NotRunError
 from attnpriv_client.audit.rewriting import Pool, cut, draw_words, join, mentions, rewrite
 from attnpriv_client.audit.rows import Row, Span, read_rows, with_classes
 from attnpriv_client.audit.statistics import auc, bootstrap_ratios, sign_flip_p_value
-from attnpriv_client.domain import Redaction
+from attnpriv_client.domain import ModelCard, ModelSummary, Redaction
 
 TOL = 1e-9
 
@@ -348,6 +348,18 @@ def test_membership_orders_rows_by_the_log_odds_of_their_label() -> None:
     assert found.judgement.figures[0].allowed is None
     assert utility(members).accuracy.value == 1.0
 
+    for epsilon, verdict in ((1.0, "BEYOND THE CLAIM"), (3.0, "INCONCLUSIVE"), (None, "FOUND")):
+        judged = membership([*members, *others], card_of(epsilon), seed=1).judgement
+        assert judged.verdict == verdict  # the AUC is 0.9 to 1; allowed are 0.73 and 0.95
+        assert (judged.claim is None) == (epsilon is None)
+
+
+def card_of(epsilon: float | None) -> ModelCard:
+    private = epsilon is not None
+    delta = 1e-5 if private else None
+    summary = ModelSummary("mail", private, epsilon, delta, ("no", "yes"), "1", ("1",))
+    return ModelCard(summary, "scratch", 1.0, None, "clamp", "dot_product", None, "", (), (), {})
+
 
 def test_rows_whose_released_decimals_sum_to_the_same_are_tied() -> None:
     """As float32 come, 0.1 + 0.3 is more than 0.2 + 0.2, and 0.7 + 0.1 not quite 0.5 + 0.3."""
@@ -397,7 +409,8 @@ def test_membership_of_too_few_is_invalid_or_not_run() -> None:
     with pytest.raises(NotRunError, match="2 members and 2 non-members, got 3 and 1"):
         membership(rows[:4], None, seed=1)
     with pytest.raises(NotRunError, match="no probabilities"):
-        membership([Answered(row.row, Prediction("yes", None, False, "1")) for row in rows], seed=1)
+        bare = [Answered(row.row, Prediction("yes", None, False, "1")) for row in rows]
+        membership(bare, None, seed=1)
 
 
 def test_faithfulness_by_hand() -> None:

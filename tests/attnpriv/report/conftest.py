@@ -32,7 +32,7 @@ from attnpriv.runs.card import ModelCard
 from attnpriv.runs.card_builder import NOT_COVERED, build_card
 from attnpriv.runs.folder import load_run
 from attnpriv.sensitive import TypeQuality
-from attnpriv.verdicts import Judgement, Placed
+from attnpriv.verdicts import Judgement, Placed, make_claim
 
 LAYERS, HEADS = 2, 3
 LABELS = ("bill", "refund")
@@ -42,6 +42,13 @@ KNOWN = {
     "not_reported": None,
 }
 NOTHING = Judgement("NOT FOUND", None, None, (Placed("AUC", 0.45, 0.55, 0.5, None, "NOT FOUND"),))
+CLAIM = make_claim(5.0, 1e-5, "17 steps", [(0.0, 0.3), (1.0, 0.05), (5.0, 1e-5)])
+BESIDE = Judgement(
+    "WITHIN THE CLAIM",
+    CLAIM.auc,
+    CLAIM,
+    (Placed("AUC", 0.55, 0.65, 0.5, CLAIM.auc, "WITHIN THE CLAIM"),),
+)
 MEASURES = ("attention.overall.lift", "utility.accuracy", "counterfactual.overall.excess")
 
 
@@ -174,7 +181,7 @@ def make_result(
             types=maker.each(result.counterfactual.types, entity_type=TYPES),
         ),
         memorisation=replace(result.memorisation, judgement=NOTHING),
-        membership=_membership(maker, result.membership),
+        membership=_membership(maker, result.membership, BESIDE if privacy else NOTHING),
         robustness=replace(
             result.robustness,
             radii=maker.each(
@@ -207,12 +214,12 @@ def _faithfulness(maker: _Maker, result: Any) -> Any:
     return replace(result, percents=PERCENTS, rankings=rankings)
 
 
-def _membership(maker: _Maker, result: Any) -> Any:
+def _membership(maker: _Maker, result: Any, judgement: Judgement) -> Any:
     return replace(
         result,
         tpr=maker.each(result.tpr, fpr=(0.01, 0.001)),
         roc=((0.0, 0.0), (0.01, 0.05), (0.3, 0.4), (1.0, 1.0)),
-        judgement=NOTHING,
+        judgement=judgement,
     )
 
 
