@@ -1,7 +1,7 @@
-"""The ``attnpriv`` command: data, encoder, train, tune, evaluate, certify, audit, study, gate.
+"""The ``attnpriv`` command, with one module for each subcommand or two.
 
-Exit codes: 0 done; 1 a gate failed; 2 a gate came to no verdict, or bad input or usage (one line on
-stderr); 130 interrupted; 141 the reader of the output is gone.
+Exit codes: 0 done; 1 a gate or a check of the trainer failed; 2 a gate came to no verdict, or bad
+input or usage (one line on stderr); 130 interrupted; 141 the reader of the output is gone.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from attnpriv.cli.runs import evaluate
 from attnpriv.cli.study import study
 from attnpriv.cli.train import train
 from attnpriv.cli.tune import tune
+from attnpriv.cli.verify import verify_trainer
 from attnpriv.command import help_of, run_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data_app, name="data")
 app.add_typer(encoder_app, name="encoder")
-for command in (train, tune, evaluate, certify, audit, study, gate):
+for command in (train, tune, verify_trainer, evaluate, certify, audit, study, gate):
     app.command(help=help_of(command))(command)
 
 

@@ -54,7 +54,7 @@ def attack_finding(attack: Attack, judged: Judgement, text: str) -> Finding:
             title = f"{attack.found}, beyond what {epsilon} allows"
             action = (
                 "Do not rely on this ε: the training, its accounting, the card or the split is "
-                "wrong."
+                "wrong. Check the training with attnpriv verify-trainer."
             )
             return Finding("bad", title, f"{text} {_beyond(judged)}", attack.measure, action)
         case "INCONCLUSIVE":
