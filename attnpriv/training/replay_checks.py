@@ -109,15 +109,15 @@ def _of_records(subject: Subject, replays: Replays, sound: Sequence[int]) -> Ite
         together = max(together, _norm(both - alone[first] - alone[second] + empty), key=_gravity)
         largest.append((_norm(both - alone[first]), f"{names[second]}, after {names[first]}"))
         largest.append((_norm(both - alone[second]), f"{names[first]}, after {names[second]}"))
-    norm_, where = max(largest, key=lambda each: _gravity(each[0]))
+    length, where = max(largest, key=lambda each: _gravity(each[0]))
     allowed = most * (1 + TOLERANCE) + _rounding(subject, replays.size)
-    yield Check("what one record adds", most, norm_, norm_ <= allowed, f"largest: {where}")
+    yield Check("what one record adds", most, length, length <= allowed, f"largest: {where}")
     yield Check(
         "records clipped one by one", 0.0, together, together <= INTERACTION * most,
         "what two records add less what each adds alone",
     )  # fmt: skip
-    added = max(_norm(gradient - empty) for gradient in alone.values())
-    divisor = subject.schedule.batch_size * most / added if added else math.inf
+    alone_adds = max(_norm(gradient - empty) for gradient in alone.values())
+    divisor = subject.schedule.batch_size * most / alone_adds if alone_adds else math.inf
     stated = float(subject.schedule.batch_size)
     slack = 2 * TOLERANCE + _rounding(subject, replays.size) / most
     yield Check(

@@ -161,5 +161,5 @@ def _break(classifier: Classifier, encodings: Sequence[Encoding]) -> int | None:
     if not own:
         return None
     with torch.no_grad():
-        classifier.model.words.weight[own[0]] = torch.inf
+        classifier.model.get_parameter("words.weight")[own[0]] = torch.inf
     return len(others)
