@@ -40,5 +40,5 @@ def plot(attacks: Mapping[str, Mapping[str, Any]], path: Path) -> None:
                 else "top position is the full answer's"
             )
     axes[0][0].set_ylabel("value found among 100")
-    axes[0][-1].legend(fontsize=7)
+    axes[0][-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.savefig(path, metadata={"Date": None})
