@@ -8,7 +8,8 @@ redacted text alone::
 
 Claim: two texts with equal ``Redacted`` give the same token ids, and so the same of all that is
 computed from these ids. Not covered: how many parts are hidden, of which types and where; what the
-detector misses; whether it finds the same parts in both texts, since it reads the hidden values.
+detector misses; whether it finds the same parts in both texts, since it reads the hidden values,
+and since their lengths move the place where its search of a long text ends.
 """
 
 from __future__ import annotations
@@ -190,7 +191,9 @@ def read_redacted(
 ) -> list[Reading]:
     """Hide what a detector finds in texts or is known of them, and tokenise what is left.
 
-    Of a long text no more is searched than fills the model's input.
+    Of a long text no more is searched than fills the model's input with whole words: where the
+    search ends depends on the lengths of hidden values, so a word that is cut there must not be
+    read.
 
     Args:
         detector: finds what to hide.
@@ -211,7 +214,7 @@ def read_redacted(
         for i, spans in zip(missing, found, strict=True):
             hidden = _with_known(spans, known[i] if known else ())
             reading = _read(texts[i], window, hidden, tokenizer, max_length)
-            if window >= len(texts[i]) or reading.encoding.size == max_length:
+            if window >= len(texts[i]) or _is_settled(reading, max_length):
                 readings[i] = reading
         window *= GROWTH
     return [readings[i] for i in range(len(texts))]
@@ -225,6 +228,12 @@ def _with_known(found: Iterable[Span], known: Sequence[Span]) -> list[Span]:
         if not any(each.start <= span.start and span.end <= each.end for each in known)
     ]
     return [*own, *known]
+
+
+def _is_settled(reading: Reading, max_length: int) -> bool:
+    """Whether more of the text would change nothing that is read: white space ends every word."""
+    rest = reading.redacted.text[reading.encoding.end :]
+    return reading.encoding.size == max_length and any(map(str.isspace, rest))
 
 
 def _read(

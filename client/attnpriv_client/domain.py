@@ -96,7 +96,7 @@ class Explanation:
         version: the version of the model that answered.
         prediction: the answer for the text as the model read it here, which can differ from what
             ``predict`` returns; None if withheld.
-        target_label: the class that integrated gradients are about.
+        target_label: the class that integrated gradients are about; empty where it is withheld.
         tokens: the tokens of the text, in order.
         special_tokens: the tokens that the model adds; attention over both groups sums to 1.
         redaction: what was redacted by which detector; None if the server redacts nothing.

@@ -53,13 +53,11 @@ def _head(explanation: Explanation) -> Text:
     else:
         label = printable(prediction.label)
         probability = f" ({_probability(prediction)})" if prediction.probabilities else ""
-    return Text.assemble(
-        "label ",
-        (label, "bold"),
-        probability,
-        "; integrated gradients are for ",
-        (printable(explanation.target_label), "bold"),
-    )
+    line = Text.assemble("label ", (label, "bold"), probability)
+    if explanation.target_label:
+        line.append("; integrated gradients are for ")
+        line.append(printable(explanation.target_label), "bold")
+    return line
 
 
 def models_table(models: Iterable[ModelSummary]) -> Table:

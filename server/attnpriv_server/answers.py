@@ -71,13 +71,18 @@ class _Question:
 
 @dataclass(frozen=True)
 class _Look:
-    """One text to be explained: by which rules, what is hidden in it, and for which class."""
+    """One text to be explained: by which rules, what is hidden in it, and for which class.
+
+    Attributes:
+        named: whether the caller named the class; if not, it is the predicted one.
+    """
 
     rules: ExplainRules
     text: str
     reading: Reading | None
     found: Classes
     target: int
+    named: bool
 
 
 Answer = TypeVar("Answer", Predictions, Explanation)
@@ -183,7 +188,7 @@ class Answers:
         paid_for: frozenset[Reads] = frozenset() if rules.key is None else frozenset({"full"})
         found = await self._found(asked, request.text, reading, rules.reads - paid_for)
         target = release.explained_class(rules, found) if named is None else named
-        look = _Look(rules, request.text, reading, found, target)
+        look = _Look(rules, request.text, reading, found, target, named is not None)
         free = await self._sights(asked, look, rules.reads - paid_for)
         mechanism = release.key_mechanism(rules, free["redacted"]) if paid_for else None
         cost = FREE if mechanism is None else mechanism.cost
@@ -205,11 +210,12 @@ class Answers:
         gradients = rules.integrated_gradients
         scored = Scored() if gradients is None else sights[gradients.read].scored
         hides = rules.tokens.read == "redacted"
+        shows_target = look.named or rules.label is not None
         return Explanation(
             version=asked.loaded.version.version,
             label_names=run.label_names,
             prediction=release.explained_prediction(rules, look.found, run.label_names),
-            target_label=run.label_names[look.target],
+            target_label=run.label_names[look.target] if shows_target else None,
             tokens=tuple(tokens),
             special_tokens=tuple(special),
             redaction=self._redaction(rules.reads, rules.epsilon) if hides else None,

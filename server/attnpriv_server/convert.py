@@ -139,7 +139,7 @@ def _explanation(explanation: Explanation) -> pb.ExplainResponse:
     return pb.ExplainResponse(
         label_names=explanation.label_names,
         prediction=None if prediction is None else _prediction(prediction),
-        target_label=explanation.target_label,
+        target_label=explanation.target_label or "",  # empty where it is withheld
         tokens=map(_token, explanation.tokens),
         special_tokens=map(_token, explanation.special_tokens),
         redaction=_redaction(explanation.redaction),

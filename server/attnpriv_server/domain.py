@@ -269,7 +269,7 @@ class Explanation:
     version: str
     label_names: tuple[str, ...]
     prediction: Prediction | None
-    target_label: str
+    target_label: str | None
     tokens: tuple[Token, ...]
     special_tokens: tuple[Token, ...]
     redaction: Redaction | None

@@ -75,8 +75,11 @@ def try_(
     Nothing is charged: draws are paid from a budget that exists for this command alone. The output
     shows what the caller would see of the texts.
     """
+    from attnpriv.data.tokenisation import check_unicode
     from attnpriv_server.policy import load_policies
 
+    for each in text:
+        check_unicode(each)
     policies = load_policies(file)
     if role not in policies.roles:
         raise InputError(f"expected a role among {', '.join(policies.roles)}, got {role!r}")
@@ -85,8 +88,8 @@ def try_(
         typer.echo(json.dumps([each.as_json() for each in tried], ensure_ascii=False, indent=2))
         return
     console = Console(markup=False, emoji=False, highlight=False)
-    for each in tried:
-        _print(console, each, policies.roles[role])
+    for answers in tried:
+        _print(console, answers, policies.roles[role])
 
 
 for name, command in (("explain", explain), ("try", try_)):

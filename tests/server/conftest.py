@@ -61,18 +61,18 @@ class GivenRuns:
 
 def new_core(
     runs: dict[str, Run],
-    policy: Role = SAFE,
+    policy: Role | Callable[[], Role] = SAFE,
     limits: Limits | None = None,
     batching: Batching | None = None,
     access: Access | None = None,
     detector: Detector | None = None,
     budget: Budget | None = None,
 ) -> Core:
-    policies = Policies({EVERYONE: policy})
+    role = policy if callable(policy) else lambda: policy
     return Core(
         GivenRuns(runs),
         access or Access.anonymous(),
-        lambda: policies,
+        lambda: Policies({EVERYONE: role()}),
         limits or Limits(),
         batching or Batching(),
         Telemetry(),

@@ -140,6 +140,21 @@ def test_who_is_in_no_role_is_answered_nothing() -> None:
             'probabilities = { read = "redacted" }\nattention',
             "label cannot be denied",
         ),
+        (
+            'label = { read = "redacted" }\nattention',
+            'integrated_gradients = { read = "redacted" }\nattention',
+            "integrated_gradients explain the label, so label cannot be denied",
+        ),
+        (
+            ", key = { epsilon = 1 }",
+            ', label = { read = "full" }',
+            "roles.research: predict draws in vain where explain reads the full text for nothing",
+        ),
+        (
+            '"full", epsilon = 0.5',
+            '"full"',
+            "roles.research: explain draws in vain where predict reads the full text for nothing",
+        ),
         ('"ann", "bob"', "", "roles.desk: expected at least one principal"),
         ("[roles.everyone]", "[roles.everyone]\nprincipals = ['x']", "expected no principals"),
         ('"eve"', '"ann"', "principal 1 is listed twice, first in the role desk"),

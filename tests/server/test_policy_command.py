@@ -91,3 +91,11 @@ def test_unknown_names_are_refused_with_those_there_are(runs, role, model, messa
 
     with pytest.raises(InputError, match=message):
         run("try", policy, "--models", runs, "--role", role, "--model", model, "--text", "hello")
+
+
+def test_a_text_that_is_not_unicode_is_refused() -> None:
+    policy = EXAMPLES / "help-desk.toml"
+    options = ("--models", "none", "--role", "staff", "--text", "caf\udce9")
+
+    with pytest.raises(InputError, match="not valid Unicode at character 3"):
+        run("try", policy, *options)

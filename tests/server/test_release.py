@@ -183,6 +183,20 @@ def test_rounding_and_the_largest_tokens_alone(make_core, models) -> None:
         assert value == pytest.approx(round(value, 1), abs=1e-6)
 
 
+def test_a_label_that_is_withheld_is_not_told_as_the_target_either(make_core, models) -> None:
+    content = """[roles.everyone.explain]
+    tokens = { read = "redacted" }
+    attention = { read = "redacted" }"""
+    core = make_core(models, role(content))
+    name = models["private"].label_names[0]
+
+    silent = asyncio.run(answer_of(core, ExplainRequest("private", TEXTS[0])))
+    named = asyncio.run(answer_of(core, ExplainRequest("private", TEXTS[0], name)))
+
+    assert (silent.prediction, silent.target_label) == (None, None)
+    assert named.target_label == name
+
+
 # What the client knows to be personal data
 
 

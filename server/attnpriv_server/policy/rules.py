@@ -156,6 +156,8 @@ class ExplainRules(_Strict):
     def _check(self) -> Self:
         if self.probabilities is not None and self.label is None:
             raise ValueError("probabilities show the label, so label cannot be denied")
+        if self.integrated_gradients is not None and self.label is None:
+            raise ValueError("integrated_gradients explain the label, so label cannot be denied")
         if self.key is not None:
             fields = {name: value for name, value in self if isinstance(value, Read)}
             _check_beside_a_draw("key", fields)
@@ -214,6 +216,14 @@ class Rules(_Strict):
     predict: Annotated[PredictRules | None, Denied] = None
     explain: Annotated[ExplainRules | None, Denied] = None
 
+    @model_validator(mode="after")
+    def _check_methods(self) -> Self:
+        predict, explain = self.predict, self.explain
+        if predict is not None and explain is not None:
+            _check_beside_drawing("predict", predict, "explain", explain)
+            _check_beside_drawing("explain", explain, "predict", predict)
+        return self
+
 
 class Role(Rules):
     """What some principals are answered.
@@ -267,7 +277,15 @@ def _check_beside_a_draw(drawn: str, fields: Mapping[str, Read | None]) -> None:
             raise ValueError(f"{drawn} is drawn in vain where {name} is read in full")
 
 
-_REDACTED = {"read": "redacted"}
+def _check_beside_drawing(
+    name: str,
+    drawing: PredictRules | ExplainRules,
+    other_name: str,
+    other: PredictRules | ExplainRules,
+) -> None:
+    if drawing.epsilon is not None and other.epsilon is None and "full" in other.reads:
+        raise ValueError(f"{name} draws in vain where {other_name} reads the full text for nothing")
+
 
 SAFE = Role(
     predict=PredictRules(label=Label(read="full"), probabilities=Rounded(read="full")),

@@ -169,6 +169,18 @@ def test_long_hidden_values_do_not_use_up_what_is_searched(tokenizer) -> None:
     assert long.redacted.text.startswith("[KEY] " * 9 + " the parcel was lost")
 
 
+def test_the_length_of_a_hidden_value_cuts_no_word_that_is_read(tokenizer) -> None:
+    words = " cancellation" * 100
+    secrets = ["Z" * length for length in range(1, 120, 3)]
+
+    readings = [
+        read_redacted(Listed({secret: "KEY"}), [secret + words], tokenizer, 16)[0]
+        for secret in secrets
+    ]
+
+    assert len({(reading.encoding, reading.truncated) for reading in readings}) == 1
+
+
 def test_a_value_at_the_edge_of_what_is_searched_is_hidden_whole() -> None:
     tokenizer = HashTokenizer()
     window = 8 * 8 + 256
