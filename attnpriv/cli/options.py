@@ -16,7 +16,6 @@ from attnpriv.config import AttentionConfig, TrainConfig
 DATA, MODEL, ATTENTION = "Data", "Model", "Attention"
 PRIVACY, TRAINING, OUTPUT = "Privacy", "Training", "Output"
 SCRATCH = "scratch"  # the encoder if the command line names none
-WORDS = "words"
 
 
 def number_or_none(value: str, option: str | None = None) -> float | None:
@@ -55,9 +54,7 @@ def rows_or_share(value: str | float) -> float:
 
 def trained_part(trainable: str | None, encoder: str) -> str:
     """The part of the model to train: what was given, or else what suits the encoder."""
-    return trainable or (
-        "all" if encoder.partition(":")[0] in (SCRATCH, WORDS) else TrainConfig.trainable
-    )
+    return trainable or ("all" if encoder == SCRATCH else TrainConfig.trainable)
 
 
 def given(context: typer.Context, names: Iterable[str]) -> list[str]:
