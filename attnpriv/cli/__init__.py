@@ -18,6 +18,7 @@ from attnpriv.cli.encoder import encoder_app
 from attnpriv.cli.gate import gate
 from attnpriv.cli.output import console
 from attnpriv.cli.runs import evaluate
+from attnpriv.cli.shadows import shadows
 from attnpriv.cli.study import study
 from attnpriv.cli.train import train
 from attnpriv.cli.tune import tune
@@ -27,7 +28,7 @@ from attnpriv.command import help_of, run_command
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data_app, name="data")
 app.add_typer(encoder_app, name="encoder")
-for command in (train, tune, verify_trainer, evaluate, certify, audit, study, gate):
+for command in (train, tune, verify_trainer, evaluate, certify, shadows, audit, study, gate):
     app.command(help=help_of(command))(command)
 
 

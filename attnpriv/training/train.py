@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+from torch import Tensor
 
 from attnpriv.config import AttentionConfig, Pooling, PrivacyConfig, TrainConfig
 from attnpriv.data.records import Dataset
@@ -38,6 +41,19 @@ from attnpriv.training.teacher import check_no_shape, load_teacher, student_of
 
 OnStep = Callable[[int, int, float | None], None]
 RESUMABLE = "--resume goes on from the last saved state, where there is one"
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the head sees of the rows of a plan, as of ``models.text.pooled_features``.
+
+    Attributes:
+        rows: of those to train on.
+        held_out: of the others.
+    """
+
+    rows: Tensor
+    held_out: Tensor
 
 
 def train(
@@ -102,23 +118,51 @@ def train(
         encodings = plan.classifier.encode(parts.rows.texts)
         first = processes.rank == 0
         check_known(plan.classifier, parts.rows.texts, encodings, warn if first else None)
-        identity = plan.identity()
-        with (
-            writing_is_possible(out, RESUMABLE),
-            open_training_folder(out, identity, resume=resume)
-            if processes.rank == 0
-            else nullcontext(training_folder(out, identity)) as work,
-        ):
-            processes.wait()  # until rank 0 has the folder
-            training = _begin(plan, encodings, work, processes, resume)
-            _run(plan, training, work, processes, on_step)
-            training.finish()
-            merge_adapters(plan.classifier.model)
-            card = _card(plan, out.name)
-            if processes.rank == 0:
-                write_release(work.run, plan.classifier, plan.config, card)
-                publish(work.run, out)
+        trained = train_plan(plan, out, encodings, processes, resume=resume, on_step=on_step)
         processes.wait()  # until there is the run folder
+    return trained
+
+
+def train_plan(
+    plan: Plan,
+    out: Path,
+    encodings: Sequence[Encoding],
+    processes: Processes,
+    *,
+    features: Features | None = None,
+    resume: bool = False,
+    on_step: OnStep | None = None,
+) -> TrainingResult:
+    """Take the steps of a plan and write its run folder.
+
+    Args:
+        plan: the training; its model is trained in place.
+        out: the run folder to make.
+        encodings: the training rows, tokenised.
+        processes: those that train together; only the first of them writes.
+        features: what a frozen encoder makes of the rows, where somebody has run it already.
+        resume: as in ``train``.
+        on_step: as in ``train``.
+
+    Raises:
+        InputError: there is a run folder already, or the unfinished training is another one.
+    """
+    identity = plan.identity()
+    with (
+        writing_is_possible(out, RESUMABLE),
+        open_training_folder(out, identity, resume=resume)
+        if processes.rank == 0
+        else nullcontext(training_folder(out, identity)) as work,
+    ):
+        processes.wait()  # until rank 0 has the folder
+        training = _begin(plan, encodings, work, processes, resume, features)
+        _run(plan, training, work, processes, on_step)
+        training.finish()
+        merge_adapters(plan.classifier.model)
+        card = _card(plan, out.name, features)
+        if processes.rank == 0:
+            write_release(work.run, plan.classifier, plan.config, card)
+            publish(work.run, out)
     return TrainingResult(out, card, training.skipped_records)
 
 
@@ -128,12 +172,18 @@ def _begin(
     work: TrainingFolder,
     processes: Processes,
     resume: bool,
+    features: Features | None,
 ) -> Training:
     """The training before its next step, whether that is its first or not."""
     seed = plan.config.seed if plan.privacy is None else plan.privacy.noise_seed
     keys = StepKeys.from_system() if seed is None else StepKeys.from_seed(seed)
     checkpoint = work.load() if resume else None
-    training = plan.begin(encodings, StepKeys(processes.agree_on(keys.key)), processes)
+    training = plan.begin(
+        encodings,
+        StepKeys(processes.agree_on(keys.key)),
+        processes,
+        None if features is None else features.rows,
+    )
     if checkpoint is not None:
         training.load_state(checkpoint.tensors, checkpoint.key, checkpoint.steps_taken)
     return training
@@ -167,9 +217,12 @@ def _run(
     run(training, begin_stretch, report)
 
 
-def _card(plan: Plan, name: str) -> ModelCard:
+def _card(plan: Plan, name: str, features: Features | None) -> ModelCard:
     classifier, held_out = plan.classifier, plan.parts.held_out
-    features = classifier.features(classifier.encode(held_out.texts))
-    correct = count_correct(classifier.model, features, held_out.labels)
+    if features is None:
+        of_held_out = classifier.features(classifier.encode(held_out.texts))
+    else:
+        of_held_out = features.held_out
+    correct = count_correct(classifier.model, of_held_out, held_out.labels)
     not_covered = NOT_COVERED if tells_rows_apart(plan.parts.rule) else (*NOT_COVERED, CUT)
     return plan.card(name, correct, plan.spent(plan.schedule.steps), not_covered)
