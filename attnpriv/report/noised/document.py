@@ -42,6 +42,7 @@ LEFT_OUT = {
     "occlusion": FEW,
     "faithfulness": FEW,
     "sensitivity": FEW,
+    "membership.judgement": "it holds the exact figures against the claim of the model card",
     "memorisation": "it compares values across records, so that one record moves what others add",
     "robustness": "its radius is measured on all attacked records, so that one moves all",
     "examples": "they are single records",
