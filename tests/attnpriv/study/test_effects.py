@@ -63,6 +63,7 @@ def reports(values: list[list[float]]) -> list[dict[str, Any]]:
             "options": {},
             "findings": [],
             "provenance": None,
+            "schema_version": 1,
         }
         for seed, row in enumerate(values)
     ]
