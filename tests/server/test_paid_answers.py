@@ -11,25 +11,17 @@ from contextlib import contextmanager, suppress
 from uuid import uuid4
 
 import grpc
-import numpy as np
 import pytest
 from google.rpc import code_pb2
 
 from attnpriv.inference import open_inference_pb2 as oip
 from attnpriv.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from attnpriv.release import RandomisedResponse
-from attnpriv.release.cost import MICRO
-from attnpriv.runs.folder import Run
-from attnpriv.runs.prediction import predict_probabilities
-from attnpriv.sensitive import PresidioDetector, read_redacted
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
 from attnpriv_client import AsyncClient, Client
-from attnpriv_server.backend import make_backend
 from attnpriv_server.budget.charging import Budget
 from attnpriv_server.policy import Role, read_policies
 from attnpriv_server.telemetry import Telemetry
-from tests.attnpriv.release.empirical import Outcomes, epsilon_lower_bound
 from tests.server.asking import error_of
 from tests.server.conftest import listening
 
@@ -242,52 +234,3 @@ def test_an_answer_that_was_lost_on_its_way_is_charged_once(core, models, ask) -
             client.explain("private", TEXT)
             with pytest.raises(Exception, match="budget has not enough left"):
                 client.explain("private", TEXT)
-
-
-# What many answers prove
-
-
-def hidden_pair(run: Run) -> tuple[str, str]:
-    """Two texts with one redacted reading, whose labels in full differ and can both be drawn."""
-    words = sorted({word for name in run.label_names for word in name.split("_")})
-    texts = [f"Write to {one}.{two}@example.com now" for one in words for two in words]
-    detector, modality = PresidioDetector(), run.modality
-    readings = read_redacted(detector, texts, modality.tokenizer, modality.max_length)
-    assert len({reading.redacted for reading in readings}) == 1
-    ids = [readings[0].encoding.ids]
-    prior = make_backend(run, "float32").classify(ids)[0]
-    candidates = RandomisedResponse(prior.tolist(), MICRO).candidates
-    best = predict_probabilities(run, texts).argmax(1)
-    first = next(n for n, label in enumerate(best) if label in candidates)
-    second = next(n for n, label in enumerate(best) if label in candidates and label != best[first])
-    return texts[first], texts[second]
-
-
-def labels(stub, text: str, draws: int) -> Outcomes:
-    """The numbers of so many labels, each drawn anew and paid for."""
-    found: list[int] = []
-    while len(found) < draws:
-        answer = stub.Predict(predict(*[text] * 100))
-        assert answer.micro_epsilon == 100 * MICRO
-        found += [list(answer.label_names).index(each.label) for each in answer.predictions]
-    return np.array(found)
-
-
-@pytest.mark.exhaustive
-def test_drawn_labels_prove_no_more_than_what_they_cost(serve, make_core, models, tmp_path) -> None:
-    pair = hidden_pair(models["private"])
-    content = POLICY.replace("epsilon = 2 }", "epsilon = 1000000 }")
-    budget = Budget.open(f"sqlite:///{tmp_path}/budget.db", Telemetry())
-    core = make_core(models, role(content), budget=budget)
-    stub = AttnprivServiceStub(serve(core))
-
-    drawn = [labels(stub, text, 10_000) for text in pair]
-    proved = epsilon_lower_bound(*drawn)
-
-    assert 0.8 < proved <= 1
-    # Whoever asks twice, under one name or two, pays twice, and that is what it can prove.
-    again = [labels(stub, text, 10_000) for text in pair]
-    classes = len(models["private"].label_names)
-    both = [classes * one + other for one, other in zip(drawn, again, strict=True)]
-    assert 1 < epsilon_lower_bound(*both) <= 2
-    core.close()
