@@ -30,7 +30,7 @@ def _swaps(drops: list[float], documents: list[int], members: int) -> list[memor
 
 
 def _result(swaps: list[memorisation._Swap], permutations: int, seed: int) -> MemorisationResult:
-    return memorisation._result(swaps, 0, permutations, 20, seed)
+    return memorisation._result(swaps, 0, None, permutations, 20, seed)
 
 
 def test_the_p_value_is_that_of_all_divisions_of_the_documents() -> None:

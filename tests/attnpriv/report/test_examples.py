@@ -37,7 +37,7 @@ def test_every_example_gate_is_judged_on_a_real_audit(real_audit: Audit) -> None
 def test_the_gates_of_the_guide_can_be_read(tmp_path: Path, real_audit: Audit) -> None:
     report = json.loads(report_text(make_report(real_audit, None)).replace('"tiny"', '"plain"'))
     blocks = GUIDE.read_text(encoding="utf-8").split("```toml\n")[1:]
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         text = block.partition("```")[0]
         if "run" not in tomllib.loads(text)["gate"][0]:

@@ -46,7 +46,7 @@ BAD_FILES = {
     "too large": (table(threshold=f"1{400 * '0'}"), "threshold to be a finite number"),
     "a word": (table(threshold='"one"'), "threshold to be a number, got 'one'"),
     "true": (table(threshold="true"), "threshold to be a number, got True"),
-    "another operator": (table(operator='"<="'), "at most or at least, got '<='"),
+    "another operator": (table(operator='"<="'), "at most, at least or one of, got '<='"),
     "another confidence": (table(confidence="0.99"), "confidence to be 0.95"),
     "no confidence": (table(confidence="nan"), "confidence to be 0.95"),
     "a name twice": (table() + table(), "got 'a' twice"),

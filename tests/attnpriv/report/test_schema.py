@@ -124,9 +124,15 @@ BAD_REPORTS = {
     "not JSON": ("{", "is not a JSON file"),
     "not UTF-8": ("\udcff", "is not a JSON file"),
     "too deep": ("[" * 100_000, "is not a JSON file"),
-    "a list": ("[]", "expected a report with schema_version 1, got None"),
-    "another file": ('{"name": "x"}', "expected a report with schema_version 1, got None"),
-    "newer": ('{"schema_version": 2}', "expected a report with schema_version 1, got 2"),
+    "a list": ("[]", "with schema_version 1 or noised-1, got None"),
+    "another file": (
+        '{"name": "x"}',
+        "with schema_version 1 or noised-1, got None",
+    ),
+    "newer": (
+        '{"schema_version": 2}',
+        "with schema_version 1 or noised-1, got 2",
+    ),
     "empty": ('{"schema_version": 1}', "at $: 'results' is a required property"),
     "with more": (
         '{"schema_version": 1, "results": [], "comparisons": [], "options": {}, "findings": [], '
