@@ -8,11 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from attnpriv.audit.figures import Figures
-from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.estimates import Estimate, wilson
 from attnpriv.models.edits import EditRadii
-from attnpriv.runs.edits import edit_certifier
 
 NUMBERS = (1, 2, 3, 5, 10)  # of edits that are reported
 
@@ -84,15 +81,3 @@ def certified_accuracy(radii: Sequence[EditRadii], labels: Sequence[int]) -> Cer
         shares=certified_shares(radii, right, NUMBERS),
         of_right=wilson(standing, sum(right)),
     )
-
-
-def run(
-    subject: Subject, answers: Answers, progress: Progress, figures: Figures
-) -> CertifiedResult:
-    """As a measure of an audit."""
-    certifier, documents = edit_certifier(subject.run), subject.documents
-    radii = []
-    for done, encoding in enumerate(documents.encodings, start=1):
-        radii.append(certifier.radii(encoding))
-        progress(done, len(documents))
-    return certified_accuracy(radii, documents.data.labels)

@@ -119,6 +119,11 @@ def check_inputs(
     if processes < 1:
         raise InputError(f"expected at least one process, got {processes}")
     for run in runs:
+        if run.model.config.isolated:
+            raise InputError(
+                f"{run.name} reads tokens one by one (encoder words), which an audit cannot "
+                f"measure yet: attnpriv certify {run.name} --texts FILE certifies its answers"
+            )
         if run.label_names != data.label_names:
             raise InputError(
                 f"expected data with the {len(run.label_names)} classes of {run.name}, "

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from attnpriv.audit.certified import certified_accuracy
+from attnpriv.audit.runner import audit_runs
 from attnpriv.config import BOUNDED, AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import Dataset
 from attnpriv.data.pretrained import PretrainedTokenizer
@@ -90,6 +91,11 @@ def test_certified_accuracy_counts_right_answers_that_withstand() -> None:
     assert shares[2].substitutions.value == shares[2].any_edits.value == pytest.approx(1 / 3)
     assert shares[5].substitutions.value == 0
     assert result.of_right.value == 1
+
+
+def test_an_audit_says_that_it_cannot_measure_such_a_run(run: Run, tickets: Dataset) -> None:
+    with pytest.raises(InputError, match="which an audit cannot measure yet: attnpriv certify"):
+        audit_runs([run], tickets)
 
 
 @pytest.mark.parametrize(
