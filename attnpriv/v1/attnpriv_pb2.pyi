@@ -357,7 +357,9 @@ class ExplainResponse(_message.Message):
     MICRO_EPSILON_FIELD_NUMBER: _builtins.int
     DRAWN_TOKEN_FIELD_NUMBER: _builtins.int
     target_label: _builtins.str
-    """The class whose score integrated gradients explain."""
+    """The class whose score integrated gradients explain. Empty where the request names none and the
+    policy withholds the label.
+    """
     weight_bound: _builtins.float
     """No attention weight of the model on this text, in any layer, head or query, can exceed this,
     whatever the text says. It is the certified bound for as many keys as this answer has entries;
