@@ -254,8 +254,10 @@ class Answers:
         wanted = release.wanted(look.rules, reads)
         question = _Question(encoding, look.target, wanted, asked.deadline)
         rows = [(question, encoding.size)]
-        (scored,) = await self._explanations.compute(asked.loaded, rows, asked.turn, asked.deadline)
-        return scored  # type: ignore[no-any-return]
+        scored: list[Scored] = await self._explanations.compute(
+            asked.loaded, rows, asked.turn, asked.deadline
+        )
+        return scored[0]
 
     async def _paid(
         self,
