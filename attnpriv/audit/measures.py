@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from attnpriv.audit import (
     attention,
     attribution,
+    certified,
     conductance,
     counterfactual,
     examples,
@@ -25,6 +26,7 @@ from attnpriv.audit import (
 )
 from attnpriv.audit.attention import AttentionResult
 from attnpriv.audit.attribution import AttributionResult
+from attnpriv.audit.certified import CertifiedResult
 from attnpriv.audit.conductance import ConductanceResult
 from attnpriv.audit.counterfactual import CounterfactualResult
 from attnpriv.audit.examples import Example
@@ -55,9 +57,9 @@ class AuditResult:
     held_out_rows: int
     utility: UtilityResult
     attention: AttentionResult
-    flow: FlowResult
+    flow: FlowResult | NotRun
     attribution: AttributionResult
-    conductance: ConductanceResult
+    conductance: ConductanceResult | NotRun
     occlusion: OcclusionResult
     faithfulness: FaithfulnessResult
     sensitivity: SensitivityResult
@@ -65,6 +67,7 @@ class AuditResult:
     memorisation: MemorisationResult | NotRun
     membership: MembershipResult | NotRun
     robustness: RobustnessResult
+    certified: CertifiedResult | NotRun
     examples: tuple[Example, ...]
 
 
@@ -96,7 +99,7 @@ class Measure(Generic[Read]):
 OF_THE_PASS: tuple[Measure[Pass], ...] = (
     Measure("utility", UtilityResult, utility.run, "utility"),
     Measure("attention", AttentionResult, attention.run, "attention"),
-    Measure("flow", FlowResult, rollout.run, "rollout and norms"),
+    Measure("flow", FlowResult, rollout.run, "rollout and norms", needs=("layers",)),
     Measure("examples", tuple[Example, ...], examples.run, "examples", explains=examples.explains),
 )
 """Read off the pass over the documents, where its numbers are at hand."""
@@ -114,6 +117,7 @@ ALONE: tuple[Measure[Answers], ...] = (
         ConductanceResult,
         conductance.run,
         "conductance of attention",
+        needs=("layers",),
         passes=conductance.passes,
     ),
     Measure(
@@ -168,6 +172,14 @@ ALONE: tuple[Measure[Answers], ...] = (
         embedding.run,
         "FGSM and PGD",
         passes=embedding.passes,
+    ),
+    Measure(
+        "certified",
+        CertifiedResult,
+        certified.run,
+        "certified answers",
+        needs=("tokens one by one",),
+        passes=certified.passes,
     ),
 )
 """Pieces of work of their own, for any process; each knows the answers alone."""

@@ -17,6 +17,7 @@ from attnpriv.audit.tasks import ATTENTION, MEMBERS, Task, measure, one_thread, 
 from attnpriv.audit.workers import StageProgress, Workers, workers
 from attnpriv.data.records import Dataset
 from attnpriv.data.splits import tells_rows_apart
+from attnpriv.errors import InputError
 from attnpriv.runs.folder import Run
 from attnpriv.sensitive import Detector
 from attnpriv.work_folder import WorkFolder
@@ -47,8 +48,15 @@ class Audited:
         """What an audit of these runs on this data looks at.
 
         Raises:
-            InputError: of other data, no row is known not to have been trained on.
+            InputError: of other data, no row is known not to have been trained on; or a run reads
+                tokens one by one.
         """
+        for run in runs:
+            if run.model.config.isolated:
+                raise InputError(
+                    f"{run.name} reads tokens one by one (encoder words), which an audit under an "
+                    "epsilon cannot measure: audit it without --epsilon"
+                )
         # Nulls and bootstraps would be drawn from the exact figures, so none is.
         options = replace(options, permutations=1, resamples=1)
         rows = tuple(choose_rows(run, data, options) for run in runs)

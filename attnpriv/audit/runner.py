@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from scipy.special import softmax
@@ -13,7 +14,7 @@ from scipy.special import softmax
 from attnpriv.audit.comparison import Compared, compare
 from attnpriv.audit.coverage import coverage, detect, gold
 from attnpriv.audit.gradients import explained
-from attnpriv.audit.measures import ALONE, MEASURES, OF_THE_PASS, AuditResult
+from attnpriv.audit.measures import ALONE, MEASURES, OF_THE_PASS, AuditResult, Measure
 from attnpriv.audit.results import Audit, NotRun
 from attnpriv.audit.subject import (
     Answers,
@@ -119,11 +120,6 @@ def check_inputs(
     if processes < 1:
         raise InputError(f"expected at least one process, got {processes}")
     for run in runs:
-        if run.model.config.isolated:
-            raise InputError(
-                f"{run.name} reads tokens one by one (encoder words), which an audit cannot "
-                f"measure yet: attnpriv certify {run.name} --texts FILE certifies its answers"
-            )
         if run.label_names != data.label_names:
             raise InputError(
                 f"expected data with the {len(run.label_names)} classes of {run.name}, "
@@ -179,10 +175,9 @@ def _alone(
     found: list[dict[str, Measured]] = []
     for number, (subject, passed) in enumerate(zip(subjects, passes, strict=True)):
         answers = Answers(passed.held_out, passed.members, explained=passed.explained)
-        missing = {each.name: lack for each in ALONE if (lack := subject.lack(each.needs))}
-        found.append({name: Measured(NotRun(lack)) for name, lack in missing.items()})
+        found.append(_missing(subject, ALONE))
         tasks += [
-            Task(number, each.name, answers=answers) for each in ALONE if each.name not in missing
+            Task(number, each.name, answers=answers) for each in ALONE if each.name not in found[-1]
         ]
     for task, content in crew.results(tasks):
         with readable(task):
@@ -201,10 +196,20 @@ def readable(task: Task) -> Iterator[None]:
         ) from error
 
 
+def _missing(subject: Subject, measures: Sequence[Measure[Any]]) -> dict[str, Measured]:
+    """Those that cannot be run, with the reason."""
+    lacks = {each.name: subject.lack(each.needs) for each in measures}
+    return {name: Measured(NotRun(lack)) for name, lack in lacks.items() if lack}
+
+
 def _result(
     subject: Subject, passed: Pass, alone: dict[str, Measured]
 ) -> tuple[AuditResult, Compared]:
-    of_pass = {each.name: measure(each, subject, passed, _quietly) for each in OF_THE_PASS}
+    missing = _missing(subject, OF_THE_PASS)
+    of_pass = {
+        each.name: missing.get(each.name) or measure(each, subject, passed, _quietly)
+        for each in OF_THE_PASS
+    }
     measured = {each.name: (of_pass | alone)[each.name] for each in MEASURES}
     result = AuditResult(
         name=subject.run.name,

@@ -27,8 +27,13 @@ Progress = Callable[[int, int], None]
 # with its backward pass, how many points a path of integrated gradients needs, and how many
 # entities a document holds.
 FORTH_AND_BACK, USUAL_POINTS, USUAL_ENTITIES = 3, 100, 2
-Need = Literal["members", "non-members"]
+OfRows = Literal["members", "non-members"]
 """Training rows that are known, and held-out rows whose text is no training row's."""
+OfModel = Literal["layers", "tokens one by one"]
+"""A model with layers that tokens pass through, or one that reads them one by one."""
+Need = OfRows | OfModel
+NO_LAYERS = "the model reads tokens one by one: it has no layers that they pass through"
+IN_CONTEXT = "the model reads tokens in their context, where one of them moves all others"
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,7 @@ class Rows:
     repeated: frozenset[int]
     left_out: int = 0
 
-    def lack(self, need: Need) -> str | None:
+    def lack(self, need: OfRows) -> str | None:
         """Why a need of a measure is not met by these rows; None where it is."""
         if self.members is None:
             return (
@@ -222,7 +227,17 @@ class Subject:
 
     def lack(self, needs: Sequence[Need]) -> str | None:
         """Why the first of a measure's needs that is not met is not; None where all are."""
-        return next((lack for need in needs if (lack := self.rows.lack(need))), None)
+        return next((lack for need in needs if (lack := self._lack(need))), None)
+
+    def _lack(self, need: Need) -> str | None:
+        isolated = self.run.model.config.isolated
+        match need:
+            case "layers":
+                return NO_LAYERS if isolated else None
+            case "tokens one by one":
+                return None if isolated else IN_CONTEXT
+            case _:
+                return self.rows.lack(need)
 
     @cached_property
     def mean_length(self) -> float:

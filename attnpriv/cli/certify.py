@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from attnpriv.audit.robustness import EDITS
 from attnpriv.cli import options
 from attnpriv.cli.output import console, print_json
 from attnpriv.data import load_dataset
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from attnpriv.models.edits import EditRadii
     from attnpriv.runs.folder import Run
 
-NUMBERS = (1, 2, 3, 5, 10)  # of edits in the summary
 LIMITS_OF_EDITS = (
     "A radius is proved for every choice of so many tokens, places and words of the vocabulary.",
     "A token is a word or a piece of one: a misspelt or joined word can be several.",
@@ -115,7 +115,7 @@ def _print_edits(
     if labels is not None:
         right = [each.label == label for each, label in zip(radii, labels, strict=True)]
     # Every right answer withstands no edit at all: that share is the accuracy.
-    shares = certified_shares(radii, right, (0, *NUMBERS) if labels is not None else NUMBERS)
+    shares = certified_shares(radii, right, (0, *EDITS) if labels is not None else EDITS)
     if json_:
         listed = [{**asdict(each), "label": run.label_names[each.label]} for each in radii]
         if show_texts:
@@ -127,10 +127,10 @@ def _print_edits(
     console.print(_edits_table(run, radii, texts if show_texts else None))
     what = "answered alike" if labels is None else "answered rightly"
     console.print(f"share of the texts that are {what}, whatever is edited:")
-    table = Table("edits", "substitutions", "any edits")
+    table = Table("edits", "substitutions", "deletions", "insertions", "any edits")
     for share in shares:
-        both = share.substitutions, share.any_edits
-        table.add_row(str(share.edits), *(f"{100 * (each.value or 0):.1f} %" for each in both))
+        kinds = share.substitutions, share.deletions, share.insertions, share.any_edits
+        table.add_row(str(share.edits), *(f"{100 * (each.value or 0):.1f} %" for each in kinds))
     console.print(table)
     for limit in LIMITS_OF_EDITS:
         console.print(limit, soft_wrap=True)

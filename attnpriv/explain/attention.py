@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from attnpriv.attention import MultiHeadSelfAttention
+from attnpriv.attention import HardenedAttention, MultiHeadSelfAttention
 from attnpriv.modality import AttentionModel, Embedded
 
 
@@ -128,22 +128,31 @@ def _norms(values: Tensor, gram: Tensor) -> Tensor:
 def recorded_value_norms(model: AttentionModel) -> Iterator[list[Tensor]]:
     """Collect ``value_norms`` of every layer, L times [B, H, T], while the model runs.
 
-    The caller empties the list between forward passes.
+    Where nothing projects what the heads return, the norms are those of the values themselves. The
+    caller empties the list between forward passes.
     """
     norms: list[Tensor] = []
 
-    def record(gram: Tensor, _: nn.Module, arguments: tuple[Any, ...]) -> None:
-        norms.append(_norms(arguments[2], gram))
+    def record(gram: Tensor | None, _: nn.Module, arguments: tuple[Any, ...]) -> None:
+        values = arguments[2]
+        norms.append(values.norm(dim=-1) if gram is None else _norms(values, gram))
 
     handles = [
-        module.core.register_forward_pre_hook(
-            partial(record, _gram(module.output.weight, module.core.heads))
-        )
-        for module in model.blocks.modules()
-        if isinstance(module, MultiHeadSelfAttention)
+        core.register_forward_pre_hook(partial(record, gram)) for core, gram in _cores(model)
     ]
     try:
         yield norms
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _cores(model: AttentionModel) -> Iterator[tuple[HardenedAttention, Tensor | None]]:
+    """Each layer's attention with ``_gram`` of the projection after its heads; None without one."""
+    modules = list(model.blocks.modules())
+    grams = {
+        each.core: _gram(each.output.weight, each.core.heads)
+        for each in modules
+        if isinstance(each, MultiHeadSelfAttention)
+    }
+    return ((each, grams.get(each)) for each in modules if isinstance(each, HardenedAttention))

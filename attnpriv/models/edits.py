@@ -108,6 +108,23 @@ class EditCertifier:
         """``EditRadii.substitutions`` alone."""
         return self._substitutions(encoding, self._label(encoding))
 
+    def worst_substitutions(self, encoding: Encoding, count: int) -> list[Encoding]:
+        """For each other class, the ``count`` substitutions that help it most.
+
+        The tokens that speak most against it become the one that speaks most for it.
+        """
+        label = self._label(encoding)
+        ids, inner = np.array(encoding.ids), _inner(encoding)
+        contributed = self._contributions(label, ids)
+        worst = self._contributions(label).argmin(0)
+        found = []
+        for other in self._others(label):
+            strongest = inner[np.argsort(-contributed[inner, other], kind="stable")[:count]]
+            changed = ids.copy()
+            changed[strongest] = worst[other]
+            found.append(Encoding(tuple(changed.tolist()), encoding.places))
+        return found
+
     def margin(self, encoding: Encoding, label: int) -> float:
         """By how much a class logit exceeds the largest other one, in float64."""
         logits = self._logits(encoding)
@@ -121,16 +138,19 @@ class EditCertifier:
     ) -> int:
         ids = np.array(encoding.ids)
         contributed = self._contributions(label, ids)
-        inner = np.array([place is not None for place in encoding.places])
+        inner = _inner(encoding)
+        added = np.delete(np.arange(len(ids)), inner)
         return min(
             radius(
                 contributed[inner, other].tolist(),
                 float(self._least[label, other]),
-                math.fsum(contributed[~inner, other]),
+                math.fsum(contributed[added, other]),
             )
-            for other in range(self._classes.shape[1])
-            if other != label
+            for other in self._others(label)
         )
+
+    def _others(self, label: int) -> list[int]:
+        return [other for other in range(self._classes.shape[1]) if other != label]
 
     def _contributions(self, label: int, ids: slice | NDArray[np.int64] = slice(None)) -> Floats:
         """Of tokens to the margin of a class over each other one, above the slack, [n, K]."""
@@ -147,6 +167,11 @@ class EditCertifier:
         weights = self._weights[ids]
         logits: Floats = weights @ self._classes[ids] / weights.sum()
         return logits
+
+
+def _inner(encoding: Encoding) -> NDArray[np.int64]:
+    """The positions of tokens of the text; the model added the others."""
+    return np.array([i for i, place in enumerate(encoding.places) if place], dtype=np.int64)
 
 
 def _pooling(model: WordsClassifier) -> tuple[Tensor, float, QueryPooling]:

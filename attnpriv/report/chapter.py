@@ -29,7 +29,8 @@ class Figure:
 
     Attributes:
         path: in ``AuditResult`` and in ``audit.json``, with dots between the names. ``[*]`` after a
-            list is the mean over its entries, ``[0.02]`` the entry of that scale.
+            list is the mean over its entries, ``[0.02]`` the entry of that scale or number of
+            edits.
         words: what people call it.
         kind: an estimate has an interval; a guarantee holds by a proof or an accountant, whatever
             was measured; of the most that was found there may be more; a verdict is a word.
@@ -87,8 +88,13 @@ def _value(of: Any, path: Sequence[str]) -> Any:
     if which == "*":
         return fmean(_value(entry, path[1:]) for entry in found)
     if which:
-        found = next((entry for entry in found if entry.scale == float(which)), None)
+        found = next((entry for entry in found if _key(entry) == float(which)), None)
     return _value(found, path[1:])
+
+
+def _key(entry: Any) -> float:
+    """What the entries of a list of figures are told apart by."""
+    return float(entry.edits if hasattr(entry, "edits") else entry.scale)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ SMALL = 1.05  # a lift below it is told, but is nothing to look at
 
 NO_PERSONAL_DATA = "no personal data was found in these records"
 OTHER_RECORDS = "Audit records that hold personal data, and check what the detector cannot see."
+NO_ACTION = "No action from this result alone."
 TRAINING_DATA = "Audit with the data that the model was trained on."
 MORE_RECORDS = "Audit more records before you draw a conclusion."
 TOO_FEW = "There are too few records here to notice even twice the usual attention."

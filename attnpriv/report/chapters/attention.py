@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from attnpriv.audit.results import NotRun
 from attnpriv.report.blocks import (
     UNCOVERED,
     Block,
@@ -228,21 +229,28 @@ def _how(first: AttentionResult) -> How:
 
 def _lifts(runs: Sequence[AuditResult]) -> Markup:
     """Every lift on personal data of each run, attention and attribution side by side."""
+    lifts = [_by_kind(run) for run in runs]
     rows = [
-        lift_row(kind, number_, run.name, _by_kind(run)[kind])
-        for kind in _by_kind(runs[0])
-        for number_, run in enumerate(runs)
+        lift_row(kind, number_, run.name, own[kind])
+        for kind in max(lifts, key=len)
+        for number_, (run, own) in enumerate(zip(runs, lifts, strict=True))
+        if kind in own
     ]
     label = "lift on personal data (1: like other words); grey: what chance gives"
     return forest("lift", "Lift on personal data by measure and model", rows, label, 1.0)
 
 
 def _by_kind(run: AuditResult) -> dict[str, Lift]:
+    flow: dict[str, Lift] = {}
+    if not isinstance(run.flow, NotRun):
+        flow = {
+            "rollout": run.flow.rollout.permuted,
+            "norm-weighted": run.flow.norm_weighted.permuted,
+        }
     return {
         "attention": run.attention.overall,
         "attention, matched": run.attention.matched,
-        "rollout": run.flow.rollout.permuted,
-        "norm-weighted": run.flow.norm_weighted.permuted,
+        **flow,
         "integrated gradients": run.attribution.lift,
         "leaving one out": run.occlusion.lift.permuted,
     }

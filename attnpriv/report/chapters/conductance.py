@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from attnpriv.audit.results import NotRun
 from attnpriv.report.blocks import UNCOVERED, Block, Details, How, Text
 from attnpriv.report.chapter import Chapter, Question
 from attnpriv.report.findings import (
+    NO_ACTION,
     NO_PERSONAL_DATA,
     OTHER_RECORDS,
     Finding,
+    capitalised,
     not_run,
     stands_out,
 )
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 def finding(result: AuditResult) -> Finding:
     """The layer that passes most of its conductance through personal data."""
     conductance = result.conductance
+    if isinstance(conductance, NotRun):
+        return not_run("conductance", "Conductance", conductance.not_run, NO_ACTION)
     measured = [
         (share, layer) for layer, share in enumerate(conductance.shares, 1) if share is not None
     ]
@@ -63,18 +68,21 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
             "answer depends on a weight, times how far the text moved it. {}"
         ).format(UNCOVERED)
     )
+    steps = 0
     for run in runs:
         measured = run.conductance
+        if isinstance(measured, NotRun):
+            yield Text(f"{run.name}: not run. {capitalised(measured.not_run)}.")
+            continue
+        steps = measured.steps
         yield Text(
             f"{run.name}: {measured.documents} of {measured.sampled_from} records. Share on "
             f"personal data by layer: {_shares(measured)}."
         )
         caption = f"Conductance by layer, {run.name}"
         yield Details(caption, (token_lifts(caption, measured.layers, "Layer"),))
-    yield How(
-        "results[].conductance",
-        f"Dhamdhere et al. 2018, {runs[0].conductance.steps} steps on each path.",
-    )
+    if steps:
+        yield How("results[].conductance", f"Dhamdhere et al. 2018, {steps} steps on each path.")
 
 
 def _shares(measured: ConductanceResult) -> str:

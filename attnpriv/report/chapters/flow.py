@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from attnpriv.audit.results import NotRun
 from attnpriv.report.blocks import UNCOVERED, Block, Details, How, Text
 from attnpriv.report.chapter import Chapter, Figure, Question
 from attnpriv.report.findings import (
     MORE_RECORDS,
+    NO_ACTION,
     NO_PERSONAL_DATA,
     OTHER_RECORDS,
     SLIGHTLY,
     TOO_FEW,
     Finding,
     above_chance,
+    capitalised,
     invalid,
     not_run,
     small,
@@ -35,6 +38,8 @@ def finding(result: AuditResult) -> Finding:
     """Rollout and norm-weighted attention, judged by the controls of attention's two nulls."""
     flow, attention = result.flow, result.attention
     name = "Attention through layers and values"
+    if isinstance(flow, NotRun):
+        return not_run("flow", name, flow.not_run, NO_ACTION)
     readings = {
         "followed through the layers": flow.rollout,
         "weighted by what the values carry": flow.norm_weighted,
@@ -79,6 +84,9 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
     )
     for run in runs:
         flow, name = run.flow, run.name
+        if isinstance(flow, NotRun):
+            yield Text(f"{name}: not run. {capitalised(flow.not_run)}.")
+            continue
         readings = [flow.rollout, flow.norm_weighted]
         yield token_lifts(f"Attention through layers and values, {name}", readings, "Reading")
         parts = (

@@ -16,6 +16,7 @@ IDENTIFYING = (
     "layer",
     "head",
     "scale",
+    "edits",
     "fpr",
     "ranking",
     "explanation",

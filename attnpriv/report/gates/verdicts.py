@@ -42,6 +42,7 @@ COUNTS = (
     "non_members",
     "member_documents",
     "held_out_documents",
+    "right",
 )
 CARD = "card."
 KINDS = {re.sub(r"\[.*?\]", "", path): figure.kind for path, figure in FIGURES.items()}

@@ -45,6 +45,7 @@ LEFT_OUT = {
     "membership.judgement": "it holds the exact figures against the claim of the model card",
     "memorisation": "it compares values across records, so that one record moves what others add",
     "robustness": "its radius is measured on all attacked records, so that one moves all",
+    "certified": "it is measured where tokens are read one by one, and never under an ε",
     "examples": "they are single records",
 }
 """What has no bounded contribution a record, or too few records, and why it is left out."""
@@ -125,6 +126,7 @@ class NoisedResult:
     memorisation: NotRun
     membership: Tree | NotRun
     robustness: NotRun
+    certified: NotRun
     examples: NotRun
 
 

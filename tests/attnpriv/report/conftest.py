@@ -19,7 +19,7 @@ from attnpriv.audit.lift import Lift
 from attnpriv.audit.matched import TokenLift
 from attnpriv.audit.measures import AuditResult
 from attnpriv.audit.results import Audit
-from attnpriv.audit.robustness import SCALES
+from attnpriv.audit.robustness import EDITS, SCALES
 from attnpriv.audit.rollout import head_names, layer_names
 from attnpriv.audit.runner import AuditOptions, audit_runs
 from attnpriv.config import AttentionConfig, ModelConfig, PrivacyConfig, TrainConfig
@@ -187,6 +187,11 @@ def make_result(
             radii=maker.each(
                 result.robustness.radii, scale=SCALES, radius=(0.1, 0.2, 0.5)
             ),
+        ),
+        certified=replace(
+            result.certified,
+            shares=maker.each(result.certified.shares, edits=EDITS),
+            of_right=maker.each(result.certified.of_right, edits=EDITS),
         ),
         examples=tuple(replace(e, label="bill", predicted="refund", pieces=_pieces(maker))
                        for e in result.examples[:2]),

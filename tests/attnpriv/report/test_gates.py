@@ -167,6 +167,7 @@ class TestMeasures:
             ("faithfulness.rank_correlation.mean", "faithfulness.rank_correlation.documents"),
             ("faithfulness.rankings[*].infidelity", "faithfulness.documents"),
             ("robustness.radii[*].strongest", "robustness.documents"),
+            ("certified.of_right[*].any_edits", "certified.right"),
         ],
     )
     def test_too_few_records_are_inconclusive(self, report: Json, measure: str, count: str) -> None:

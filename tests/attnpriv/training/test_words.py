@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 import torch
 
-from attnpriv.audit.certified import certified_accuracy
-from attnpriv.audit.runner import audit_runs
+from attnpriv.audit.certified import CertifiedResult
+from attnpriv.audit.noising import Audited
+from attnpriv.audit.results import NotRun
+from attnpriv.audit.runner import AuditOptions, audit_runs
 from attnpriv.config import BOUNDED, AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import Dataset
 from attnpriv.data.pretrained import PretrainedTokenizer
 from attnpriv.errors import InputError
-from attnpriv.models.edits import EditRadii
 from attnpriv.models.pretrained import load_pretrained
 from attnpriv.models.words import WordsClassifier, token_vectors
+from attnpriv.report.chapters import CHAPTERS, findings
 from attnpriv.runs.edits import certified_substitutions, certify_texts
 from attnpriv.runs.folder import Run, load_run
 from attnpriv.runs.prediction import encode_texts, predict_probabilities
@@ -83,19 +85,27 @@ def test_certified_answers_are_the_answers_of_the_run(run: Run, tickets: Dataset
     assert {each.substitutions for each in radii} >= {0, 1}
 
 
-def test_certified_accuracy_counts_right_answers_that_withstand() -> None:
-    radii = [EditRadii(label, m, 9, 9, m - 1, False) for label, m in ((0, 3), (1, 1), (0, 5))]
-    result = certified_accuracy(radii, [0, 1, 1])
-    assert result.clean.value == result.shares[0].substitutions.value == pytest.approx(2 / 3)
-    shares = {each.edits: each for each in result.shares}
-    assert shares[2].substitutions.value == shares[2].any_edits.value == pytest.approx(1 / 3)
-    assert shares[5].substitutions.value == 0
-    assert result.of_right.value == 1
+def test_an_audit_measures_all_but_what_needs_layers(run: Run, tickets: Dataset) -> None:
+    few = AuditOptions(
+        documents=12, members=12, ig_documents=1, ig_steps=4, faithfulness_documents=1,
+        sensitivity_documents=1, counterfactual_documents=2, memorisation_documents=2,
+        pgd_documents=1, permutations=20, resamples=20, examples=1,
+    )  # fmt: skip
+    (result,) = audit_runs([run], tickets, options=few).results
+    missing = [name for name, each in vars(result).items() if isinstance(each, NotRun)]
+    assert missing == ["flow", "conductance"]
+    assert isinstance(result.certified, CertifiedResult)
+    assert (result.certified.documents, result.certified.valid) == (12, True)
+    assert result.attention.certificate.holds is True
+    said = {finding.measure: finding for finding in findings(result)}
+    reason = "The model reads tokens one by one: it has no layers that they pass through."
+    assert [said[name].text for name in missing] == [reason, reason]
+    assert all(block for chapter in CHAPTERS for block in chapter.body([result], False))
 
 
-def test_an_audit_says_that_it_cannot_measure_such_a_run(run: Run, tickets: Dataset) -> None:
-    with pytest.raises(InputError, match="which an audit cannot measure yet: attnpriv certify"):
-        audit_runs([run], tickets)
+def test_an_audit_under_an_epsilon_refuses_such_a_run(run: Run, tickets: Dataset) -> None:
+    with pytest.raises(InputError, match="reads tokens one by one .*audit it without --epsilon"):
+        Audited.of([run], tickets, AuditOptions())
 
 
 @pytest.mark.parametrize(
