@@ -9,6 +9,7 @@ from typing import Any, Literal, cast, get_args
 
 from attnpriv.errors import InputError
 
+Kind = Literal["text", "image"]  # of the records that a model reads
 Depth = Literal["quick", "standard", "thorough"]  # of an audit: how much it measures
 ClipMode = Literal["clamp", "tanh", "norm", "relative"]
 Score = Literal["dot_product", "additive"]
@@ -237,6 +238,11 @@ class ModelConfig:
             _require(not clipped or mode != "relative", "clip_mode", expected, mode)
             _require(self.heads == 1, "heads", "1 with encoder words", self.heads)
             _require(self.layers == 1, "layers", "1 with encoder words", self.layers)
+
+    @property
+    def kind(self) -> Kind:
+        """What the model reads."""
+        return "text"
 
     @property
     def pooled_layers(self) -> tuple[int, ...]:

@@ -11,17 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from attnpriv.spans import Span
-
-Place = tuple[int, int]
-"""Where a position stands in its record: in a text, the characters from start up to end."""
+Place = tuple[int, ...]
+"""Where a position stands in its record: in a text, the characters from start up to end; in an
+image, the pixels from left and top up to right and bottom."""
 
 MapKind = Literal["self"]
 """What an attention map relates: ``self``, every position of the input to every other."""
@@ -38,7 +37,11 @@ class Sample(Protocol):
     def size(self) -> int:
         """How many positions there are: what queues and micro-batches count."""
 
-    def marks(self, regions: Iterable[Span]) -> NDArray[np.bool_]:
+    @property
+    def extents(self) -> Sequence[int]:
+        """How large each place is, those that the model added left out: characters, or pixels."""
+
+    def marks(self, regions: Iterable[Any]) -> NDArray[np.bool_]:
         """Which positions overlap one of the given parts of the record."""
 
 
@@ -47,7 +50,7 @@ Read = TypeVar("Read", bound=Sample)
 
 
 class Modality(Protocol[Record, Read]):
-    """How one model reads one kind of record. One member so far: ``attnpriv.data.text.Text``."""
+    """How one model reads one kind of record; ``attnpriv.data.modalities`` has them all."""
 
     def read(self, records: Sequence[Record], /) -> list[Read]:
         """What the model sees of each record, in their order."""
@@ -61,8 +64,9 @@ class Inputs:
     """B records as a model takes them, filled up to one length.
 
     Attributes:
-        values: what stands at each position; of texts, token ids [B, T].
-        blank: the same with padding at every position.
+        values: what stands at each position; of texts, token ids [B, T]; of images, the pixels of
+            patches [B, T, P].
+        blank: the same with padding at every position, or black pixels.
         mask: True where a position is, at the beginning of each row, [B, T].
         content: True where a position has a place in its record, [B, T]: neither padding nor one
             that the model added.

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from attnpriv.errors import InputError
 
+Place = tuple[int, int]
+"""Characters of a text, from start up to end."""
+
 
 @dataclass(frozen=True, slots=True)
 class Span:

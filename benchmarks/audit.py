@@ -115,7 +115,7 @@ def _gradients(model: TextClassifier, count: int, rounds: int) -> dict[str, floa
     documents = Documents(
         documents.data.subset(some),
         documents.modality,
-        tuple(documents.encodings[d] for d in some),
+        tuple(documents.samples[d] for d in some),
         tuple(documents.sensitive[d] for d in some),
     )
     shares = torch.linspace(0, 1, OPTIONS.ig_steps)[:, None, None]

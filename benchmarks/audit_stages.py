@@ -25,7 +25,7 @@ from attnpriv.audit.measures import ALONE
 from attnpriv.audit.subject import Answers, AuditOptions, Rows, Subject
 from attnpriv.audit.tasks import ATTENTION, GRADIENTS, MEMBERS, Task, one_thread, to_arrays
 from attnpriv.config import AttentionConfig, TrainConfig
-from attnpriv.data import Dataset, load_dataset
+from attnpriv.data import Dataset, Texts, load_dataset
 from attnpriv.data.records import Span
 from attnpriv.runs.folder import Run, load_run
 from attnpriv.training import train
@@ -82,7 +82,7 @@ def _measure(run: Run, length: int, rows: int) -> dict[str, dict[str, float]]:
         full_sample_tokens=512,
     )
     subject = Subject(run, data, own, dict(enumerate(data.spans or ())), few)
-    assert {len(each.ids) for each in subject.documents.encodings} == {length}
+    assert {len(each.ids) for each in subject.documents.samples} == {length}
     seconds = _all_stages(subject)
     taken = {ATTENTION: rows, MEMBERS: rows, "membership": min(400, rows)}
     taken |= {name: _taken(name, length, rows) for name in SAMPLES}
@@ -149,7 +149,7 @@ def _tickets(length: int, label_names: tuple[str, ...]) -> Dataset:
         texts.append(text)
         spans.append(tuple(found))
     labels = tuple(source.labels[: len(texts)])
-    return Dataset("long tickets", tuple(texts), labels, label_names, tuple(spans))
+    return Texts("long tickets", tuple(texts), labels, label_names, tuple(spans))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ from torch import Tensor
 
 from attnpriv.config import Precision, PrivacyConfig, TrainConfig
 from attnpriv.guarantees import lift_bound
-from attnpriv.models.text import TextClassifier, pooled_features
+from attnpriv.models.classifier import pooled_features
+from attnpriv.models.text import TextClassifier
 from attnpriv.privacy import noise_multiplier_for
 from attnpriv.randomness import StepKeys
 from attnpriv.training.batches import Records

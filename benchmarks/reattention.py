@@ -34,7 +34,8 @@ from torch.nn import functional as F
 from attnpriv.attention import MultiHeadSelfAttention, Packing, attention_weights
 from attnpriv.config import ModelConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import Encoding
-from attnpriv.models.text import Block, TextClassifier
+from attnpriv.models.blocks import Block
+from attnpriv.models.text import TextClassifier
 from attnpriv.privacy import noise_multiplier_for
 from attnpriv.training.plan import make_schedule
 from attnpriv.training.preparation import Classifier, make_records, seeded

@@ -16,8 +16,8 @@ from attnpriv.audit.robustness import EDITS
 from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.data.tokenisation import Encoding
 from attnpriv.estimates import Control, Estimate, wilson
+from attnpriv.models.classifier import AttentionClassifier
 from attnpriv.models.edits import EditCertifier, EditRadii
-from attnpriv.models.text import TextModel
 from attnpriv.runs.edits import edit_certifier
 
 CHECKED = 100  # answers on which the worst substitutions are tried
@@ -97,7 +97,7 @@ def certified_shares(
 
 
 def certified_accuracy(
-    model: TextModel,
+    model: AttentionClassifier,
     certifier: EditCertifier,
     documents: Documents,
     seed: int = 0,
@@ -117,7 +117,7 @@ def certified_accuracy(
         progress: called with documents done and their number.
     """
     radii = []
-    for done, encoding in enumerate(documents.encodings, start=1):
+    for done, encoding in enumerate(documents.samples, start=1):
         radii.append(certifier.radii(encoding))
         if progress:
             progress(done, len(documents))
@@ -139,7 +139,10 @@ def certified_accuracy(
 
 
 def _controls(
-    model: TextModel, certifier: EditCertifier, documents: Documents, radii: dict[int, EditRadii]
+    model: AttentionClassifier,
+    certifier: EditCertifier,
+    documents: Documents,
+    radii: dict[int, EditRadii],
 ) -> tuple[Control, Control]:
     """The worst substitutions beyond the radius of each document, and those within it."""
     tried = [_tried(model, certifier, documents, d, each) for d, each in radii.items()]
@@ -160,7 +163,7 @@ def _controls(
 
 
 def _tried(
-    model: TextModel,
+    model: AttentionClassifier,
     certifier: EditCertifier,
     documents: Documents,
     document: int,
@@ -170,7 +173,7 @@ def _tried(
 
     The second is None where there is no token more, or a tie that rounding may decide either way.
     """
-    encoding, label, radius = documents.encodings[document], radii.label, radii.substitutions
+    encoding, label, radius = documents.samples[document], radii.label, radii.substitutions
 
     def changes(edited: Sequence[Encoding]) -> bool:
         return any(_answer(model, documents, each) != label for each in edited)
@@ -184,7 +187,7 @@ def _tried(
 
 
 @torch.no_grad()
-def _answer(model: TextModel, documents: Documents, encoding: Encoding) -> int:
+def _answer(model: AttentionClassifier, documents: Documents, encoding: Encoding) -> int:
     inputs = documents.modality.collate([encoding])
     return int(model(inputs.values, inputs.mask).argmax())
 

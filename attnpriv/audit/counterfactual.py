@@ -138,7 +138,7 @@ def measure_counterfactuals(
         cases += made
         if progress:
             progress(done, len(chosen))
-    texts = documents.data.texts
+    texts = documents.data.records
     present = Counter(kind for d in chosen for kind, _ in entity_values(texts[d], spans[d]))
     origins = [(case.document, case.entity_type) for case in cases]
     statistics = EffectStatistics(chosen, origins, effects, present, permutations, resamples, seed)
@@ -220,7 +220,7 @@ def public_pool(run: Run) -> Pool:
     """Values and words of invented messages, which take the place of a record's own."""
     data = make_tickets(PUBLIC_TICKETS, seed=PUBLIC_SEED)
     assert data.spans is not None
-    public = prepare(run.tokenizer, run.model.config.max_length, data, data.spans)
+    public = prepare(run.modality, data, data.spans)
     found = (
         each
         for document, spans in enumerate(data.spans)

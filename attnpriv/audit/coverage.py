@@ -29,19 +29,20 @@ def detect(
     """What the detector finds: in all rows where it is needed, else in those it is scored on."""
     if detector is None:
         return {}
-    wanted = _all(rows) if data.spans is None else sorted(rows[0].held_out)
+    wanted = _all(rows) if data.regions is None else sorted(rows[0].held_out)
     found: dict[int, tuple[Span, ...]] = {}
     for start in range(0, len(wanted), TOGETHER):
         some = wanted[start : start + TOGETHER]
-        found.update(zip(some, detector.detect_all([data.texts[row] for row in some]), strict=True))
+        texts = [data.records[row] for row in some]
+        found.update(zip(some, detector.detect_all(texts), strict=True))
         progress(len(found), len(wanted))
     return found
 
 
 def gold(data: Dataset, rows: Sequence[Rows]) -> Spans:
     """The gold spans of all rows under audit."""
-    assert data.spans is not None
-    return {row: data.spans[row] for row in _all(rows)}
+    assert data.regions is not None
+    return {row: data.regions[row] for row in _all(rows)}
 
 
 def _all(rows: Iterable[Rows]) -> list[int]:
@@ -52,10 +53,10 @@ def coverage(
     data: Dataset, rows: Sequence[int], detector: Detector | None, found: Spans
 ) -> DetectorCoverage:
     """Who marked personal data, and the detector's quality wherever gold spans can tell."""
-    if data.spans is None:
+    if data.regions is None:
         assert detector is not None
         return DetectorCoverage(detector.name, detector.entity_types, detector.cannot_see, None)
-    spans = [data.spans[row] for row in rows]
+    spans = [data.regions[row] for row in rows]
     types = tuple(sorted({span.entity_type for own in spans for span in own}))
     if detector is None:
         return DetectorCoverage(GOLD, types, (), None)

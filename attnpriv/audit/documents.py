@@ -1,4 +1,4 @@
-"""Held-out documents as the measures need them: tokens, sensitive ones marked, one at a time.
+"""Held-out documents as the measures need them: positions, sensitive ones marked, one at a time.
 
 A forward pass of one document has a shape that this document alone decides, so that neither its
 neighbours nor its place among them change a bit of what is measured. In a batch they may: where the
@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attnpriv.data.records import Dataset, Span
-from attnpriv.data.text import Text
-from attnpriv.data.tokenisation import Encoding, Tokenizer
+from attnpriv.data.modalities import AnyModality
+from attnpriv.data.records import Dataset
 from attnpriv.modality import AttentionModel, Embedded, Inputs, content_of, embed
 
 Number = TypeVar("Number", bound=np.generic)
@@ -25,26 +24,26 @@ Number = TypeVar("Number", bound=np.generic)
 
 @dataclass(frozen=True)
 class Documents:
-    """Tokenised records of one data set.
+    """Records of one data set, as a model reads them.
 
     Attributes:
-        data: texts, labels and the spans that count as sensitive.
+        data: records and labels.
         modality: how they were read.
-        encodings: one a record.
-        sensitive: per record, which of its tokens overlap a span.
+        samples: one a record.
+        sensitive: per record, which of its positions overlap a region that counts as sensitive.
     """
 
     data: Dataset
-    modality: Text
-    encodings: tuple[Encoding, ...]
+    modality: AnyModality
+    samples: tuple[Any, ...]
     sensitive: tuple[NDArray[np.bool_], ...]
 
     def __len__(self) -> int:
-        return len(self.encodings)
+        return len(self.samples)
 
     def content(self, document: int) -> NDArray[np.bool_]:
-        """Which positions have a place in the text; the model added the others."""
-        return np.array(content_of(self.encodings[document].places), dtype=np.bool_)
+        """Which positions have a place in the record; the model added the others."""
+        return np.array(content_of(self.samples[document].places), dtype=np.bool_)
 
     def of_content(self, document: int, values: NDArray[Number]) -> NDArray[Number]:
         """What of ``values`` [..., T] belongs to the m positions with a place, [..., m]."""
@@ -57,23 +56,18 @@ class Documents:
 
     def inputs(self, documents: Sequence[int]) -> Inputs:
         """The given documents as a model takes them."""
-        return self.modality.collate([self.encodings[d] for d in documents])
+        return self.modality.collate([self.samples[d] for d in documents])
 
     def embedded(self, model: AttentionModel, document: int) -> Embedded:
         """One document embedded by the model, in a batch of its own."""
         return embed(model, self.inputs([document]))
 
 
-def prepare(
-    tokenizer: Tokenizer, max_length: int, data: Dataset, spans: Sequence[Sequence[Span]]
-) -> Documents:
-    """Tokenise a data set and mark the tokens that overlap the given spans."""
-    modality = Text(tokenizer, max_length)
-    encodings = tuple(modality.read(data.texts))
-    sensitive = tuple(
-        encoding.marks(found) for encoding, found in zip(encodings, spans, strict=True)
-    )
-    return Documents(data, modality, encodings, sensitive)
+def prepare(modality: AnyModality, data: Dataset, regions: Sequence[Sequence[Any]]) -> Documents:
+    """Read a data set and mark the positions that overlap the given regions."""
+    samples = tuple(modality.read(data.records))
+    sensitive = tuple(sample.marks(found) for sample, found in zip(samples, regions, strict=True))
+    return Documents(data, modality, samples, sensitive)
 
 
 def sample(size: int, most: int, seed: int) -> list[int]:

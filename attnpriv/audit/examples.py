@@ -75,7 +75,7 @@ def examples(
         detector: what it finds is hidden too, where the data set marks less.
     """
     worst = worst_documents(attention, most)
-    texts = gradients.documents.data.texts
+    texts = gradients.documents.data.records
     found = [detector.detect(texts[d]) if detector else () for d in worst]
     return tuple(
         _example(gradients, d, (*spans[d], *more), probabilities[d])
@@ -123,8 +123,8 @@ def _pieces(
 
     A mean, and one piece whatever the number of tokens, so that the value's length does not show.
     """
-    places = documents.encodings[document].places
-    words = documents.encodings[document].words(documents.data.texts[document])
+    places = documents.samples[document].places
+    words = documents.samples[document].words(documents.data.records[document])
     groups: list[tuple[str | None, list[int]]] = []
     previous: Span | None = None
     for token, place in enumerate(places):

@@ -60,9 +60,8 @@ class TokenLift:
 
 
 def token_lengths(documents: Documents, document: int) -> Numbers:
-    """Characters of each content token of a document."""
-    places = documents.encodings[document].places
-    return np.array([end - start for start, end in filter(None, places)], dtype=np.int64)
+    """How large each content position of a document is: characters of a token, or pixels."""
+    return np.array(documents.samples[document].extents, dtype=np.int64)
 
 
 def partners(sensitive: Flags, lengths: Numbers) -> Numbers:

@@ -53,7 +53,7 @@ from attnpriv.estimates import (
     Estimate,
     percentile_interval,
 )
-from attnpriv.models.text import TextModel
+from attnpriv.models.classifier import AttentionClassifier
 from attnpriv.runs.folder import Run
 from attnpriv.tasks import CLASSIFY
 from attnpriv.verdicts import Claim, Judgement, judge
@@ -169,7 +169,7 @@ def measure_memorisation(
         rng = np.random.default_rng([seed, side, document])
         made = _swap(run.model, swapper, documents, document, entities[side][document], rng)
         swaps += [_Swap(number, side == 0, *each) for each in made]
-        values += len(entity_values(documents.data.texts[document], spans[document]))
+        values += len(entity_values(documents.data.records[document], spans[document]))
         if progress:
             progress(number + 1, len(work))
     return _result(swaps, values - len(swaps), claim, permutations, resamples, seed)
@@ -182,7 +182,7 @@ def _repeated(
     known = Counter(
         key
         for documents, spans in sides
-        for text, found in zip(documents.data.texts, spans, strict=True)
+        for text, found in zip(documents.data.records, spans, strict=True)
         for key in entity_keys([text], [found])
     )
     return frozenset(key for key, count in known.items() if count > 1 or key[1] in others)
@@ -203,7 +203,7 @@ def _sample(entities: Sequence[Sequence[Entity]], most: int, seed: int) -> list[
 
 
 def _swap(
-    model: TextModel,
+    model: AttentionClassifier,
     swapper: Swapper,
     documents: Documents,
     document: int,
@@ -211,7 +211,7 @@ def _swap(
     rng: np.random.Generator,
 ) -> Iterator[tuple[float, Ids, Ids]]:
     """Of each entity that can be swapped: the drop, its ids before and after."""
-    before = documents.encodings[document].ids
+    before = documents.samples[document].ids
     tried = [(entity, swapper.swap(documents, document, entity, rng)) for entity in entities]
     swapped = [(entity.tokens, ids) for entity, ids in tried if ids is not None]
     ids = torch.tensor([before, *(after for _, after in swapped)])

@@ -104,9 +104,9 @@ def exact_sums(
     """
     report = progress or (lambda stage, done, total: None)
     check_inputs(audited.runs, data, detector, processes)
-    wanted = detector if data.spans is None else None
+    wanted = detector if data.regions is None else None
     found = detect(data, audited.rows, wanted, partial(report, "finding personal data"))
-    spans = found if data.spans is None else gold(data, audited.rows)
+    spans = found if data.regions is None else gold(data, audited.rows)
     subjects = [
         Subject(run, data, rows, spans, audited.options)
         for run, rows in zip(audited.runs, audited.rows, strict=True)

@@ -91,7 +91,7 @@ def audit_runs(
     check_inputs(runs, data, detector, processes)
     rows = [choose_rows(run, data, options) for run in runs]
     found = detect(data, rows, detector, partial(report, "finding personal data"))
-    spans = found if data.spans is None else gold(data, rows)
+    spans = found if data.regions is None else gold(data, rows)
     subjects = [
         Subject(run, data, own, spans, options) for run, own in zip(runs, rows, strict=True)
     ]
@@ -125,7 +125,7 @@ def check_inputs(
                 f"expected data with the {len(run.label_names)} classes of {run.name}, "
                 f"{', '.join(run.label_names)}, got {len(data.label_names)} classes that differ"
             )
-    if data.spans is None and detector is None:
+    if data.regions is None and detector is None:
         raise InputError("the data has no gold spans of personal data: give a detector")
 
 

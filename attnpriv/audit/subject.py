@@ -173,11 +173,12 @@ def choose_rows(run: Run, data: Dataset, options: AuditOptions) -> Rows:
     rows = tuple(held_out[i] for i in sample(len(held_out), options.documents, options.seed))
     if not train:
         return Rows(None, rows, frozenset(), left_out=len(split.unknown))
-    known = {data.texts[row] for row in train}
+    keys = data.keys
+    known = {keys[row] for row in train}
     return Rows(
         tuple(train[i] for i in sample(len(train), options.members, options.seed)),
         rows,
-        frozenset(row for row in rows if data.texts[row] in known),
+        frozenset(row for row in rows if keys[row] in known),
     )
 
 
@@ -219,7 +220,7 @@ class Subject:
         """Those of the training rows that were not sampled."""
         sampled = {*(self.rows.members or ())}
         trained = self.run.split(self.data).trained
-        return [self.data.texts[row] for row in trained if row not in sampled]
+        return [self.data.records[row] for row in trained if row not in sampled]
 
     def spans_of(self, rows: Sequence[int] | None) -> list[tuple[Span, ...]]:
         """The personal data in rows, in their order."""
@@ -242,7 +243,7 @@ class Subject:
     @cached_property
     def mean_length(self) -> float:
         """Tokens of a held-out row, on average."""
-        return fmean(len(encoding.ids) for encoding in self.documents.encodings)
+        return fmean(sample.size for sample in self.documents.samples)
 
     def affordable(self, most: int) -> int:
         """How many documents of a sample to take: all of it, or fewer where documents are long."""
@@ -254,8 +255,7 @@ class Subject:
         return min(self.affordable(most), len(self.documents))
 
     def _prepare(self, rows: Sequence[int]) -> Documents:
-        longest = self.run.model.config.max_length
-        return prepare(self.run.tokenizer, longest, self.data.subset(rows), self.spans_of(rows))
+        return prepare(self.run.modality, self.data.subset(rows), self.spans_of(rows))
 
 
 @dataclass(frozen=True)

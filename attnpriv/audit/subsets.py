@@ -60,7 +60,7 @@ class Subsets(Tally):
         members = np.zeros((self._sets.shares.shape[1], scores.shape[1]), dtype=np.bool_)
         label = len(self._types) + self._documents.data.labels[document]
         members[label] = of_content(self._documents.sensitive[document])
-        marks = self._documents.encodings[document].marks
+        marks = self._documents.samples[document].marks
         found = self._spans[document] if self._spans is not None else ()
         for name in {span.entity_type for span in found}:
             own = [span for span in found if span.entity_type == name]

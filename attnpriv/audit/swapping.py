@@ -21,7 +21,7 @@ from attnpriv.data.records import Span
 from attnpriv.data.tokenisation import Tokenizer
 from attnpriv.explain.removal import ROWS_AT_ONCE
 from attnpriv.modality import Place
-from attnpriv.models.text import TextModel
+from attnpriv.models.classifier import AttentionClassifier
 
 WORD = ""  # the kind of words that are not sensitive; no entity type is empty
 TRIES = 8  # replacements that are tokenised before an entity is left out
@@ -59,7 +59,7 @@ def find_entities(documents: Documents, document: int, spans: Sequence[Span]) ->
 
     Tokens belong to a span by the rule of ``attnpriv.data.spans``.
     """
-    text, encoding = documents.data.texts[document], documents.encodings[document]
+    text, encoding = documents.data.records[document], documents.samples[document]
     mentions: dict[tuple[str, str], list[Span]] = defaultdict(list)
     for span in spans:
         mentions[span.entity_type, text[span.start : span.end]].append(span)
@@ -76,9 +76,9 @@ def find_entities(documents: Documents, document: int, spans: Sequence[Span]) ->
 
 def find_words(documents: Documents, document: int) -> list[Entity]:
     """The words between white space that hold no sensitive token, each mention for itself."""
-    text = documents.data.texts[document]
+    text = documents.data.records[document]
     found = []
-    for run, start, end in _runs(documents.encodings[document].places, text):
+    for run, start, end in _runs(documents.samples[document].places, text):
         alone = text[start - 1 : start].strip() == "" == text[end : end + 1].strip()
         if alone and not documents.sensitive[document][run].any():
             found.append(Entity(WORD, text[start:end], (start,), tuple(run), len(run)))
@@ -103,7 +103,7 @@ def _runs(places: Sequence[Place | None], text: str) -> list[tuple[list[int], in
     return runs
 
 
-def class_logits(model: TextModel, ids: Tensor, mask: Tensor) -> Tensor:
+def class_logits(model: AttentionClassifier, ids: Tensor, mask: Tensor) -> Tensor:
     """Class logits [N, K] of token ids [N, T] under a mask [N, T], a few rows at a time."""
     parts = zip(torch.split(ids, ROWS_AT_ONCE), torch.split(mask, ROWS_AT_ONCE), strict=True)
     return torch.cat([model(*part) for part in parts])
@@ -172,10 +172,10 @@ class Swapper:
         self, documents: Documents, document: int, values: Sequence[tuple[Entity, str]]
     ) -> Ids | None:
         edits = [(start, entity, value) for entity, value in values for start in entity.mentions]
-        text = documents.data.texts[document]
+        text = documents.data.records[document]
         for start, entity, value in sorted(edits, key=lambda edit: edit[0], reverse=True):
             text = text[:start] + value + text[start + len(entity.value) :]
-        before = documents.encodings[document].ids
+        before = documents.samples[document].ids
         after = self._tokenizer.encode(text, self._max_length).ids
         if len(after) != len(before):
             return None

@@ -25,7 +25,7 @@ from attnpriv.audit.figures import Figures
 from attnpriv.audit.measures import ALONE, APART, Measure, Read
 from attnpriv.audit.subject import FORTH_AND_BACK, USUAL_POINTS, Answers, Progress, Subject
 from attnpriv.audit.tally import Arrays
-from attnpriv.models.text import TextModel
+from attnpriv.models.classifier import AttentionClassifier
 
 CHUNK = 128  # documents in one piece; it bounds what an interruption costs
 FEW = 4  # documents whose gradients are one piece
@@ -198,7 +198,7 @@ def _attention(
 
 @torch.inference_mode()
 def _logits(
-    model: TextModel,
+    model: AttentionClassifier,
     documents: Documents,
     chosen: Sequence[int],
     progress: Progress,

@@ -91,7 +91,7 @@ def _read(
             label_column=label_column,
             label_names=run.label_names,
         )
-        return list(dataset.texts), list(dataset.labels)
+        return list(dataset.records), list(dataset.labels)
     try:
         lines = Path(source).read_text(encoding="utf-8").split("\n")
     except (OSError, ValueError) as error:

@@ -72,9 +72,9 @@ def data_show(
     for number, name in enumerate(dataset.label_names):
         table.add_row(name, str(dataset.labels.count(number)))
     console.print(table)
-    if dataset.spans is None:
+    if dataset.regions is None:
         console.print("no gold spans of personal data")
     else:
-        console.print(f"{sum(map(len, dataset.spans))} gold spans of personal data")
-    for text, label in zip(dataset.texts[:rows], dataset.labels, strict=False):
-        console.print(f"{dataset.label_names[label]}: {text}", highlight=False)
+        console.print(f"{sum(map(len, dataset.regions))} gold spans of personal data")
+    for record, label in zip(dataset.records[:rows], dataset.labels, strict=False):
+        console.print(f"{dataset.label_names[label]}: {record}", highlight=False)

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from attnpriv.command import INTERRUPTED, complain
 from attnpriv.data import Dataset
-from attnpriv.data.unknown import NOTICEABLE, unknown_in
+from attnpriv.data.unknown import NOTICEABLE
 from attnpriv.runs.card import ModelCard
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def warn(message: str) -> None:
 
 def warn_of_unknown(run: Run, dataset: Dataset) -> None:
     """Warn of texts that a run's model cannot read, where that is more than a little."""
-    unknown = unknown_in(run.tokenizer, dataset.texts, run.modality.read(dataset.texts))
+    unknown = run.modality.unknown(dataset.records, run.modality.read(dataset.records))
     if unknown.share > NOTICEABLE:
         warn(
             f"{run.name} cannot read all of the texts of {dataset.name}: {unknown}; its "

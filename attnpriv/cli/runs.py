@@ -51,7 +51,7 @@ def evaluate(
     with progress_bars() as progress:
         task = progress.add_task("predicting", total=len(scored))
         probabilities = predict_probabilities(
-            loaded, scored.texts, progress=lambda done, _: progress.update(task, completed=done)
+            loaded, scored.records, progress=lambda done, _: progress.update(task, completed=done)
         )
     result = utility(scored.labels, probabilities, loaded.label_names)
     if json_:

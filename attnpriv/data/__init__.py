@@ -2,7 +2,7 @@
 
 from attnpriv.data.files import read_file
 from attnpriv.data.pretrained import PretrainedTokenizer
-from attnpriv.data.records import Dataset, Span
+from attnpriv.data.records import Dataset, Span, Texts
 from attnpriv.data.saving import save_dataset
 from attnpriv.data.sources import SOURCES, load_dataset
 from attnpriv.data.spans import sensitive_tokens
@@ -17,6 +17,7 @@ __all__ = [
     "HashTokenizer",
     "PretrainedTokenizer",
     "Span",
+    "Texts",
     "Tokenizer",
     "load_dataset",
     "make_tickets",

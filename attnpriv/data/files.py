@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from attnpriv.data.labels import choose_classes, number_labels
-from attnpriv.data.records import Dataset
+from attnpriv.data.records import Texts
 from attnpriv.data.tables import Table, read_table
 from attnpriv.errors import InputError
 from attnpriv.labels import label_name, utf8_size
@@ -55,7 +55,7 @@ def read_file(
     spans_column: Column | None = None,
     label_names: Sequence[str] | None = None,
     classes: int | None = None,
-) -> Dataset:
+) -> Texts:
     """Read a data set from a file whose suffix tells its format.
 
     Args:
@@ -100,7 +100,7 @@ def read_file(
         numbers = number_labels(labels, names, table.first_row, header)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    return Dataset(
+    return Texts(
         name=path.stem,
         texts=tuple(texts),
         labels=numbers,

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from attnpriv.data.tokenisation import Encoding, check_unicode, room_for_tokens, wrap
 from attnpriv.errors import InputError
-from attnpriv.modality import Place
+from attnpriv.spans import Place
 
 # For files that do not say which token pads, and which begin and end a text: their names.
 PADDING = ("<pad>", "[PAD]")

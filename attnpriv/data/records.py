@@ -4,29 +4,107 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
+from typing import Any, ClassVar, Self
 
+from attnpriv.config import Kind
 from attnpriv.errors import InputError
 from attnpriv.spans import Span as Span
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """Labelled texts in their original order.
+class Dataset(ABC):
+    """Labelled records in their original order, whatever they are.
 
     Attributes:
+        kind: what its records are.
         name: what to call it in reports; never a path.
-        texts: one per record.
         labels: class numbers, indices into ``label_names``.
         label_names: the classes.
-        spans: gold spans of personal data, one tuple per record, or None if nobody marked them.
         data_dependent: what was decided by looking at the records, in words. No ε covers it, so the
             privacy ledger must list it as "not covered".
+    """
+
+    kind: ClassVar[Kind]
+    name: str
+    labels: tuple[int, ...]
+    label_names: tuple[str, ...]
+    data_dependent: tuple[str, ...]
+
+    @property
+    @abstractmethod
+    def records(self) -> tuple[Any, ...]:
+        """What a model of this kind reads, one each."""
+
+    @property
+    @abstractmethod
+    def keys(self) -> tuple[str, ...]:
+        """What tells one record from another; records with equal keys are copies."""
+
+    @property
+    @abstractmethod
+    def regions(self) -> tuple[tuple[Any, ...], ...] | None:
+        """The parts of each record that are personal data, or None if nobody marked them."""
+
+    @abstractmethod
+    def subset(self, indices: Sequence[int]) -> Self:
+        """The records at the given positions, in that order."""
+
+    @abstractmethod
+    def relabelled(self, labels: Sequence[int], label_names: Sequence[str]) -> Self:
+        """The same records with their classes numbered and named in another way."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the keys of all records and their label names, in order.
+
+        Not covered by any ε: anyone who knows all records but one can test guesses at the last.
+        """
+        digest = hashlib.sha256()
+        for key, label in zip(self.keys, self.labels, strict=True):
+            digest.update(json.dumps([key, self.label_names[label]]).encode())
+        return digest.hexdigest()
+
+    def regions_fingerprint(self) -> str | None:
+        """SHA-256 over the regions of personal data, in order; None where there are none.
+
+        Not covered by any ε either.
+        """
+        if self.regions is None:
+            return None
+        plain = [[astuple(region) for region in own] for own in self.regions]
+        return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
+
+    def _check_labels(self) -> None:
+        classes = len(self.label_names)
+        for row, label in enumerate(self.labels):
+            if not 0 <= label < classes:
+                raise InputError(
+                    f"expected labels from 0 to {classes - 1}, the numbers of the classes, "
+                    f"got labels[{row}] = {label}"
+                )
+
+
+@dataclass(frozen=True)
+class Texts(Dataset):
+    """Labelled texts; see ``Dataset``.
+
+    Attributes:
+        name: as in ``Dataset``.
+        texts: one per record.
+        labels: as in ``Dataset``.
+        label_names: as in ``Dataset``.
+        spans: gold spans of personal data, one tuple per record, or None if nobody marked them.
+        data_dependent: as in ``Dataset``.
 
     Raises:
         InputError: a label has no name.
     """
+
+    kind = "text"
 
     name: str
     texts: tuple[str, ...]
@@ -36,44 +114,32 @@ class Dataset:
     data_dependent: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        classes = len(self.label_names)
-        for row, label in enumerate(self.labels):
-            if not 0 <= label < classes:
-                raise InputError(
-                    f"expected labels from 0 to {classes - 1}, the numbers of the classes, "
-                    f"got labels[{row}] = {label}"
-                )
+        self._check_labels()
 
-    def __len__(self) -> int:
-        return len(self.texts)
+    @property
+    def records(self) -> tuple[str, ...]:
+        """The texts."""
+        return self.texts
 
-    def subset(self, indices: Sequence[int]) -> Dataset:
-        """The records at the given positions, in that order."""
-        return Dataset(
-            name=self.name,
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The texts."""
+        return self.texts
+
+    @property
+    def regions(self) -> tuple[tuple[Span, ...], ...] | None:
+        """The spans."""
+        return self.spans
+
+    def relabelled(self, labels: Sequence[int], label_names: Sequence[str]) -> Texts:
+        """As in ``Dataset``."""
+        return replace(self, labels=tuple(labels), label_names=tuple(label_names))
+
+    def subset(self, indices: Sequence[int]) -> Texts:
+        """As in ``Dataset``."""
+        return replace(
+            self,
             texts=tuple(self.texts[i] for i in indices),
             labels=tuple(self.labels[i] for i in indices),
-            label_names=self.label_names,
             spans=None if self.spans is None else tuple(self.spans[i] for i in indices),
-            data_dependent=self.data_dependent,
         )
-
-    def fingerprint(self) -> str:
-        """SHA-256 over all texts and label names, in order.
-
-        Not covered by any ε: anyone who knows all records but one can test guesses at the last.
-        """
-        digest = hashlib.sha256()
-        for text, label in zip(self.texts, self.labels, strict=True):
-            digest.update(json.dumps([text, self.label_names[label]]).encode())
-        return digest.hexdigest()
-
-    def spans_fingerprint(self) -> str | None:
-        """SHA-256 over the gold spans, in order; None where there are none.
-
-        Not covered by any ε either.
-        """
-        if self.spans is None:
-            return None
-        plain = [[(s.start, s.end, s.entity_type) for s in spans] for spans in self.spans]
-        return hashlib.sha256(json.dumps(plain).encode()).hexdigest()

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from attnpriv.data.records import Dataset
+from attnpriv.data.records import Dataset, Texts
 from attnpriv.errors import InputError
 from attnpriv.replacing import replace_file, replaceable
 
@@ -33,9 +33,12 @@ def save_dataset(dataset: Dataset, path: str | Path, *, overwrite: bool = False)
         overwrite: whether an existing file may be replaced.
 
     Raises:
-        InputError: unknown suffix, the file exists, the folder cannot be written to, or a record
-            does not fit into TSV, which allows no tabs and line ends inside a cell.
+        InputError: the records are no texts, unknown suffix, the file exists, the folder cannot be
+            written to, or a record does not fit into TSV, which allows no tabs and line ends inside
+            a cell.
     """
+    if not isinstance(dataset, Texts):
+        raise InputError(f"expected texts to write, got {dataset.name}, which holds other records")
     path = Path(path)
     render = _RENDERERS.get(path.suffix.lower())
     if render is None:
@@ -49,7 +52,7 @@ def save_dataset(dataset: Dataset, path: str | Path, *, overwrite: bool = False)
         raise InputError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _rows(dataset: Dataset) -> list[dict[str, Any]]:
+def _rows(dataset: Texts) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [
         {"text": text, "label": dataset.label_names[label]}
         for text, label in zip(dataset.texts, dataset.labels, strict=True)

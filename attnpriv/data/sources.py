@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from attnpriv.data.files import Column, read_file
@@ -98,4 +97,4 @@ def _renumber(dataset: Dataset, label_names: Sequence[str]) -> Dataset:
     if unknown:
         raise InputError(f"expected labels among {', '.join(label_names)}, got {unknown[0]!r}")
     labels = tuple(numbers[dataset.label_names[label]] for label in dataset.labels)
-    return replace(dataset, labels=labels, label_names=tuple(label_names))
+    return dataset.relabelled(labels, label_names)

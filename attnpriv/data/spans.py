@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from attnpriv.data.records import Span
-from attnpriv.modality import Place
+from attnpriv.spans import Place
 
 
 def sensitive_tokens(places: Sequence[Place | None], spans: Iterable[Span]) -> tuple[bool, ...]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from attnpriv.data.tokenisation import Encoding, Tokenizer
+from attnpriv.data.unknown import Unknown, unknown_in
 from attnpriv.modality import Inputs, content_of
 
 
@@ -35,6 +36,10 @@ class Text:
         for row, sample in enumerate(samples):
             content[row, : sample.size] = torch.tensor(content_of(sample.places))
         return Inputs(ids, torch.full_like(ids, self.tokenizer.pad_id), mask, content)
+
+    def unknown(self, records: Sequence[str], samples: Sequence[Encoding]) -> Unknown:
+        """What of texts the tokeniser has no words for."""
+        return unknown_in(self.tokenizer, records, samples)
 
 
 def pad_batch(encodings: Sequence[Encoding], pad_id: int) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from string import Formatter
 
 from faker import Faker
 
-from attnpriv.data.records import Dataset, Span
+from attnpriv.data.records import Span, Texts
 from attnpriv.data.ticket_english import ENGLISH
 from attnpriv.data.ticket_grammar import Grammar
 from attnpriv.errors import InputError
@@ -38,7 +38,7 @@ _CARD_TYPES = ("visa16", "mastercard", "amex")
 
 def make_tickets(
     rows: int = 4000, seed: int = 0, tie: bool = False, grammar: Grammar = ENGLISH
-) -> Dataset:
+) -> Texts:
     """Compose support messages in ten intents, roughly but not exactly balanced.
 
     Two in five messages also mention a second issue that is solved, denied or somebody
@@ -71,7 +71,7 @@ def make_tickets(
         generator.ticket(topic, mail_host=grammar.mail_hosts[label] if tie else None)
         for label, topic in zip(labels, topics, strict=True)
     ]
-    return Dataset(
+    return Texts(
         name=grammar.name,
         texts=tuple(text for text, _ in tickets),
         labels=tuple(labels),

@@ -19,8 +19,7 @@ from tokenizers import Regex, pre_tokenizers
 
 from attnpriv.data.spans import sensitive_tokens
 from attnpriv.errors import InputError
-from attnpriv.modality import Place
-from attnpriv.spans import Span
+from attnpriv.spans import Place, Span
 
 ADDED = ("[CLS]", "[SEP]")  # what users see for the two special tokens of any tokeniser
 
@@ -43,6 +42,11 @@ class Encoding:
     def size(self) -> int:
         """How many tokens there are, those that the model added counted."""
         return len(self.ids)
+
+    @property
+    def extents(self) -> list[int]:
+        """Characters of each token of the text."""
+        return [end - start for start, end in filter(None, self.places)]
 
     def marks(self, regions: Iterable[Span]) -> NDArray[np.bool_]:
         """Which tokens overlap one of the spans, [T]; see ``attnpriv.data.spans``."""

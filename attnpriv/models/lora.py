@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from attnpriv.errors import InputError
 
 if TYPE_CHECKING:
-    from attnpriv.models.text import TextClassifier
+    from attnpriv.models.blocks import BlocksClassifier
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -54,7 +54,7 @@ class LowRankLinear(nn.Module):
         return self.base
 
 
-def add_adapters(model: TextClassifier, rank: int, last: int | None = None) -> None:
+def add_adapters(model: BlocksClassifier, rank: int, last: int | None = None) -> None:
     """Adapt every linear layer of the model's blocks in place; adapters it has are merged first.
 
     Args:

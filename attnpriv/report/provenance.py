@@ -98,7 +98,7 @@ def provenance(runs: Sequence[Run], data: Dataset) -> Provenance:
         data=data.name,
         data_rows=len(data),
         data_sha256=data.fingerprint(),
-        spans_sha256=data.spans_fingerprint(),
+        spans_sha256=data.regions_fingerprint(),
     )
 
 

@@ -32,7 +32,8 @@ from typing import Any, NoReturn
 import safetensors.torch
 from safetensors import SafetensorError
 
-from attnpriv.config import ModelConfig
+from attnpriv.config import Kind, ModelConfig
+from attnpriv.data.modalities import AnyModality
 from attnpriv.data.pretrained import PretrainedTokenizer
 from attnpriv.data.records import Dataset
 from attnpriv.data.splits import Split, split_rows, tells_rows_apart
@@ -40,8 +41,8 @@ from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import HashTokenizer, Tokenizer
 from attnpriv.errors import InputError, RunFolderError
 from attnpriv.models.building import build_model, matrix_weights
+from attnpriv.models.classifier import AttentionClassifier
 from attnpriv.models.edits import EditCertifier
-from attnpriv.models.text import TextModel
 from attnpriv.models.words import WordsClassifier
 from attnpriv.replacing import replace_file, sync_folder
 from attnpriv.runs.card import ModelCard
@@ -65,7 +66,7 @@ class Run:
         path: the run folder.
         name: the folder's name; the server lists the model under it.
         model: in evaluation mode, float32, without gradients.
-        tokenizer: the model's own.
+        modality: how the model reads records.
         label_names: the K classes.
         card: the model card.
         hashes: the SHA-256 of each of its files, as in the manifest.
@@ -73,16 +74,27 @@ class Run:
 
     path: Path
     name: str
-    model: TextModel
-    tokenizer: Tokenizer
+    model: AttentionClassifier
+    modality: AnyModality
     label_names: tuple[str, ...]
     card: ModelCard
     hashes: dict[str, str]
 
     @property
-    def modality(self) -> Text:
-        """How the model reads texts."""
-        return Text(self.tokenizer, self.model.config.max_length)
+    def kind(self) -> Kind:
+        """What the model reads."""
+        return self.model.config.kind
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokeniser of a model that reads texts.
+
+        Raises:
+            InputError: the model reads something else.
+        """
+        if not isinstance(self.modality, Text):
+            raise InputError(f"expected a run that reads texts, got {self.name!r}")
+        return self.modality.tokenizer
 
     @cached_property
     def edit_certifier(self) -> EditCertifier | None:
@@ -103,10 +115,10 @@ class Run:
         recorded = self.card.data
         rule = recorded.split
         if recorded.fingerprint == data.fingerprint():
-            return Split(*split_rows(data.texts, rule), unknown=[])
+            return Split(*split_rows(data.keys, rule), unknown=[])
         if not tells_rows_apart(rule):
             return Split([], [], unknown=list(range(len(data))))
-        may_be_trained, held_out = split_rows(data.texts, rule)
+        may_be_trained, held_out = split_rows(data.keys, rule)
         return Split([], held_out, unknown=may_be_trained)
 
 
@@ -126,10 +138,10 @@ def load_run(path: str | Path) -> Run:
         config, card = _read_config(files[CONFIG]), _read_card(files[CARD])
         model = _build_model(ModelConfig.from_dict(config["model"]), files[WEIGHTS])
         label_names = _check_label_names(config["label_names"], model.config.num_labels)
-        tokenizer = _build_tokenizer(files.get(TOKENIZER), model.config.vocab_size)
+        modality = _modality(model.config, files.get(TOKENIZER))
     except UNUSABLE as error:
         raise RunFolderError(f"{folder} is not a usable run folder: {_one_line(error)}") from error
-    return Run(folder, folder.resolve().name, model, tokenizer, label_names, card, hashes)
+    return Run(folder, folder.resolve().name, model, modality, label_names, card, hashes)
 
 
 def publish(staging: Path, target: Path) -> None:
@@ -156,7 +168,7 @@ def publish(staging: Path, target: Path) -> None:
 
 def write_model(
     staging: Path,
-    model: TextModel,
+    model: AttentionClassifier,
     label_names: tuple[str, ...],
     training: dict[str, Any],
     tokenizer_file: Path | None,
@@ -259,7 +271,7 @@ def _finite(digits: str) -> float:
     return number
 
 
-def _build_model(config: ModelConfig, weights: bytes) -> TextModel:
+def _build_model(config: ModelConfig, weights: bytes) -> AttentionClassifier:
     """The model with its weights, built only if the file is large enough to hold them."""
     size = 4 * matrix_weights(config)
     if size > len(weights):
@@ -275,6 +287,10 @@ def _check_label_names(names: Any, classes: int) -> tuple[str, ...]:
     if len(names) != classes or len(set(names)) != classes:
         raise InputError(f"expected {classes} different label_names, got {len(set(names))}")
     return tuple(names)
+
+
+def _modality(config: ModelConfig, vocabulary: bytes | None) -> AnyModality:
+    return Text(_build_tokenizer(vocabulary, config.vocab_size), config.max_length)
 
 
 def _build_tokenizer(vocabulary: bytes | None, vocab_size: int) -> Tokenizer:

@@ -1,15 +1,16 @@
-"""Class probabilities of texts, the same for evaluation, serving and audit."""
+"""Class probabilities of records, the same for evaluation, serving and audit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from attnpriv.data.tokenisation import Encoding
-from attnpriv.models.text import pooled_features
+from attnpriv.models.classifier import pooled_features
 from attnpriv.runs.folder import Run
 from attnpriv.tasks import CLASSIFY
 
@@ -21,20 +22,20 @@ def encode_texts(run: Run, texts: Sequence[str]) -> list[Encoding]:
 
 def predict_probabilities(
     run: Run,
-    texts: Sequence[str],
+    records: Sequence[Any],
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Class probabilities, [N, K], in the order of the texts.
+    """Class probabilities, [N, K], in the order of the records.
 
     Args:
         run: the model.
-        texts: N texts.
+        records: N of what the run reads.
         batch_size: as in ``pooled_features``.
         progress: as in ``pooled_features``.
     """
     features = pooled_features(
-        run.model, run.modality, encode_texts(run, texts), batch_size, progress
+        run.model, run.modality, run.modality.read(records), batch_size, progress
     )
     with torch.no_grad():
         probabilities: NDArray[np.float32] = CLASSIFY.answer(run.model.head(features)).numpy()

@@ -146,7 +146,7 @@ def _with_new_head(run: Run) -> Classifier:
     nn.init.zeros_(model.head.weight)
     nn.init.zeros_(model.head.bias)
     file = run.path / TOKENIZER
-    return Classifier(model, run.tokenizer, file if file.exists() else None)
+    return Classifier(model, run.modality, file if file.exists() else None)
 
 
 def _built_anew(run: Run, encoder: str | None) -> Classifier:

@@ -31,9 +31,9 @@ from attnpriv.audit.statistics import Floats
 from attnpriv.config import require_seed
 from attnpriv.data.records import Dataset
 from attnpriv.data.splits import split_rows
-from attnpriv.data.tokenisation import Encoding
 from attnpriv.errors import InputError
-from attnpriv.models.text import TextModel, pooled_features
+from attnpriv.modality import Sample
+from attnpriv.models.classifier import AttentionClassifier, pooled_features
 from attnpriv.runs.folder import CONFIG, WEIGHTS, Run, load_run
 from attnpriv.shadows.recipe import Recipe, recipe_of
 from attnpriv.training import has_begun as training_has_begun
@@ -160,9 +160,9 @@ class _Shadows:
     report: Progress
 
     @cached_property
-    def encodings(self) -> list[Encoding]:
-        """All rows, tokenised."""
-        return self.recipe.run.modality.read(self.data.texts)
+    def samples(self) -> list[Sample]:
+        """What the model reads of all rows."""
+        return [*self.recipe.run.modality.read(self.data.records)]
 
     @cached_property
     def features(self) -> Tensor:
@@ -172,7 +172,7 @@ class _Shadows:
             self.report(FEATURES, done, total)
 
         run = self.recipe.run
-        return pooled_features(run.model, run.modality, self.encodings, progress=told)
+        return pooled_features(run.model, run.modality, self.samples, progress=told)
 
     def make(self, number: int, seed: int) -> None:
         """Train a model, unless it is trained already, and write what it says."""
@@ -193,7 +193,7 @@ class _Shadows:
         train_plan(
             plan,
             path,
-            [self.encodings[row] for row in rows],
+            [self.samples[row] for row in rows],
             Processes(),
             features=features,
             resume=training_has_begun(path),
@@ -201,19 +201,19 @@ class _Shadows:
         )
 
     @torch.no_grad()
-    def _log_odds(self, model: TextModel) -> Floats:
+    def _log_odds(self, model: AttentionClassifier) -> Floats:
         """A model's log-odds of the true label of every row."""
         if self.recipe.encoder_is_frozen:
             features = self.features
         else:
-            features = pooled_features(model, self.recipe.run.modality, self.encodings)
+            features = pooled_features(model, self.recipe.run.modality, self.samples)
         logits = model.head(features).double().numpy()
         return true_label_log_odds(softmax(logits, axis=1), self.data.labels)
 
 
 def _rows(parts: Parts) -> tuple[Sequence[int], Sequence[int]]:
     """The numbers of the rows to train on, and of the others."""
-    return split_rows(parts.dataset.texts, parts.rule)
+    return split_rows(parts.dataset.keys, parts.rule)
 
 
 def _require_space(run: Run, out: Path) -> None:

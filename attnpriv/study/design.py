@@ -11,13 +11,13 @@ from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import Dataset
 from attnpriv.data.splits import split_rule
 from attnpriv.errors import InputError
+from attnpriv.models.classifier import AttentionClassifier
 from attnpriv.models.pretrained import (
     MINILM,
     MINILM_BOUNDED,
     encoder_bound,
     own_attention,
 )
-from attnpriv.models.text import TextModel
 from attnpriv.privacy.accounting import noise_multiplier_for
 from attnpriv.training.loop import Schedule
 from attnpriv.training.plan import check_delta, cut, make_schedule, make_untrained
@@ -149,7 +149,7 @@ class Design:
             "initial weights of the plain runs": weights_sha256(plain),
         }
 
-    def _untrained(self, cell: Cell, labels: int) -> TextModel:
+    def _untrained(self, cell: Cell, labels: int) -> AttentionClassifier:
         """The model of a cell before its training, of seed 0."""
         start, attention = self.encoder_of(cell), self.attention_of(cell)
         build = partial(build_classifier, start, attention, "layers", False, labels)

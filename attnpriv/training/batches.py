@@ -12,7 +12,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from attnpriv.config import Precision
 from attnpriv.modality import Modality, Sample
-from attnpriv.models.text import TextClassifier, TextModel, batches_by_length
+from attnpriv.models.blocks import BlocksClassifier
+from attnpriv.models.classifier import AttentionClassifier, batches_by_length
 from attnpriv.tasks import CLASSIFY
 
 FEATURE_ROWS = 1024  # cached features are small: that many of them make one micro-batch
@@ -38,7 +39,7 @@ class HeadRecords:
 
     Args:
         head: what is trained.
-        features: what it sees of N texts, [N, D·S], as of ``models.text.pooled_features``.
+        features: what it sees of N records, [N, F], as of ``models.classifier.pooled_features``.
         labels: their classes, [N].
     """
 
@@ -53,22 +54,22 @@ class HeadRecords:
             yield _losses(self._labels[rows], self._features[rows])
 
 
-class TextRecords:
-    """For training encoder blocks: token ids, in micro-batches of similar length.
+class SampleRecords:
+    """For training more than the head: samples, in micro-batches of similar length.
 
     Args:
         model: what is trained.
         modality: how the samples were read.
         samples: N of them.
         labels: their classes, [N].
-        micro_batch_tokens: most tokens in a micro-batch, padding included; a longer text makes one
-            alone.
+        micro_batch_tokens: most positions in a micro-batch, padding included; a longer sample makes
+            one alone.
         precision: in which the forward pass computes.
     """
 
     def __init__(
         self,
-        model: TextModel,
+        model: AttentionClassifier,
         modality: Modality[Any, Any],
         samples: Sequence[Sample],
         labels: Tensor,
@@ -89,7 +90,7 @@ class TextRecords:
             yield _losses(self._labels[rows], *inputs, precision=self._precision)
 
     def micro_batches(self, batch: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Row numbers [B], ids [B, T] and mask [B, T] of each micro-batch."""
+        """Row numbers [B], values [B, T, ...] and mask [B, T] of each micro-batch."""
         for rows in _by_length(batch, self._lengths, self._micro_batch_tokens):
             inputs = self._modality.collate([self._samples[row] for row in rows.tolist()])
             yield rows, inputs.values, inputs.mask
@@ -104,13 +105,13 @@ class UpperRecords:
         modality: how the samples were read.
         samples: N of them.
         labels: their classes, [N].
-        micro_batch_tokens: as in ``TextRecords``.
-        precision: as in ``TextRecords``.
+        micro_batch_tokens: as in ``SampleRecords``.
+        precision: as in ``SampleRecords``.
     """
 
     def __init__(
         self,
-        model: TextClassifier,
+        model: BlocksClassifier,
         start: int,
         modality: Modality[Any, Any],
         samples: Sequence[Sample],
@@ -142,7 +143,7 @@ def states_size(samples: Sequence[Sample], dim: int) -> int:
 class _UpperLayers(nn.Module):
     """A classifier from the hidden states after its frozen layers on."""
 
-    def __init__(self, model: TextClassifier, start: int) -> None:
+    def __init__(self, model: BlocksClassifier, start: int) -> None:
         super().__init__()
         self.model = model
         self.start = start
@@ -157,7 +158,7 @@ class _UpperLayers(nn.Module):
 
 @torch.no_grad()
 def _run_lower(
-    model: TextClassifier, start: int, modality: Modality[Any, Any], samples: Sequence[Sample]
+    model: BlocksClassifier, start: int, modality: Modality[Any, Any], samples: Sequence[Sample]
 ) -> tuple[list[Tensor], Tensor]:
     """The states after ``start`` layers, [T, D] for each sample, and what is pooled until then."""
     pooled = [number for number in model.config.pooled_layers if number <= start]

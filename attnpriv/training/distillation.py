@@ -11,16 +11,16 @@ from torch.nn import functional as F
 
 from attnpriv.config import Precision
 from attnpriv.modality import Modality, Sample
-from attnpriv.models.text import TextModel
+from attnpriv.models.classifier import AttentionClassifier
 from attnpriv.tasks import CLASSIFY
-from attnpriv.training.batches import Losses, TextRecords
+from attnpriv.training.batches import Losses, SampleRecords
 
 # Weights beside that of the answers, which is 1; docs/benchmark-log.md has others that were tried.
 LABELS, STATES = 0.5, 10.0
 SOFTNESS = 2.0  # the T at which answers are compared
 
 
-class TaughtRecords(TextRecords):
+class TaughtRecords(SampleRecords):
     """For training all or part of a student, which learns from a teacher besides the labels.
 
     The loss of a record is half of its cross-entropy, plus T² times the Kullback-Leibler divergence
@@ -35,14 +35,14 @@ class TaughtRecords(TextRecords):
         modality: how the samples were read.
         samples: N of them.
         labels: their classes, [N].
-        micro_batch_tokens: as in ``TextRecords``.
+        micro_batch_tokens: as in ``SampleRecords``.
         precision: of both models' forward passes.
     """
 
     def __init__(
         self,
-        teacher: TextModel,
-        model: TextModel,
+        teacher: AttentionClassifier,
+        model: AttentionClassifier,
         modality: Modality[Any, Any],
         samples: Sequence[Sample],
         labels: Tensor,
@@ -61,14 +61,16 @@ class TaughtRecords(TextRecords):
         def losses(module: nn.Module) -> Tensor:
             with torch.no_grad():
                 taught, answers = self._run(self._teacher, ids, mask)
-            states, logits = self._run(cast(TextModel, module), ids, mask)
+            states, logits = self._run(cast(AttentionClassifier, module), ids, mask)
             wrong = CLASSIFY.losses(logits, labels)
             apart = distance(states, taught, mask)
             return LABELS * wrong + divergence(logits, answers) + STATES * apart
 
         return losses
 
-    def _run(self, model: TextModel, ids: Tensor, mask: Tensor) -> tuple[list[Tensor], Tensor]:
+    def _run(
+        self, model: AttentionClassifier, ids: Tensor, mask: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
         """Hidden states [B, T, D] of the pooled layers, and logits [B, K]."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self._precision == "bfloat16"):
             states, _ = model.encode(model.embed(ids), mask)

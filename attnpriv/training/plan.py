@@ -13,8 +13,8 @@ from torch import Tensor
 from attnpriv.config import PrivacyConfig, TrainConfig
 from attnpriv.data.records import Dataset
 from attnpriv.data.splits import split_both
-from attnpriv.data.tokenisation import Encoding
 from attnpriv.errors import InputError
+from attnpriv.modality import Sample
 from attnpriv.privacy.accounting import noise_multiplier_for, steps_within
 from attnpriv.privacy.ledger import NoisedSteps
 from attnpriv.randomness import StepKeys
@@ -113,7 +113,7 @@ class Plan:
 
     def begin(
         self,
-        encodings: Sequence[Encoding],
+        samples: Sequence[Sample],
         keys: StepKeys,
         processes: Processes,
         features: Tensor | None = None,
@@ -121,7 +121,7 @@ class Plan:
         """The training before its first step.
 
         Args:
-            encodings: the training rows, tokenised.
+            samples: what the classifier reads of the training rows.
             keys: the secret behind coins and noise.
             processes: those that train together.
             features: as in ``make_records``.
@@ -129,7 +129,7 @@ class Plan:
         labels = torch.tensor(self.parts.rows.labels)
         teacher = None if self.teacher is None else self.teacher.model
         return Training(
-            make_records(self.classifier, encodings, labels, self.config, features, teacher),
+            make_records(self.classifier, samples, labels, self.config, features, teacher),
             make_optimizer(self.classifier.model, self.config),
             self.schedule,
             self.config,
@@ -185,7 +185,7 @@ def cut(dataset: Dataset, rule: dict[str, Any]) -> Parts:
     Raises:
         InputError: a part has no row, or the rows to train on have only one class.
     """
-    rows, held_out = map(dataset.subset, split_both(dataset.texts, rule))
+    rows, held_out = map(dataset.subset, split_both(dataset.keys, rule))
     if len(set(rows.labels)) < 2:
         raise InputError("expected at least two classes among the training rows, got one")
     return Parts(dataset, rule, rows, held_out)

@@ -1,4 +1,4 @@
-"""What a training works on: a model with its tokenizer, records, an optimizer."""
+"""What a training works on: a model with what reads for it, records, an optimizer."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ from torch import Tensor
 
 from attnpriv.attention.bound import Bound
 from attnpriv.config import AttentionConfig, ModelConfig, Pooling, TrainConfig, parse_trainable
+from attnpriv.data.modalities import AnyModality
 from attnpriv.data.pretrained import PretrainedTokenizer
+from attnpriv.data.records import Dataset
 from attnpriv.data.text import Text
-from attnpriv.data.tokenisation import Encoding, HashTokenizer, Tokenizer
-from attnpriv.data.unknown import NOTICEABLE, unknown_in
+from attnpriv.data.tokenisation import HashTokenizer
+from attnpriv.data.unknown import NOTICEABLE
 from attnpriv.errors import InputError
+from attnpriv.modality import Sample
+from attnpriv.models.blocks import BlocksClassifier
+from attnpriv.models.classifier import AttentionClassifier, pooled_features
 from attnpriv.models.pretrained import (
     MINILM,
     WORDS,
@@ -30,10 +35,16 @@ from attnpriv.models.pretrained import (
     own_attention,
     source_of_words,
 )
-from attnpriv.models.text import TextClassifier, TextModel, pooled_features
+from attnpriv.models.text import TextClassifier
 from attnpriv.models.words import WordsClassifier, token_vectors
 from attnpriv.runs.folder import TOKENIZER, WEIGHTS
-from attnpriv.training.batches import HeadRecords, Records, TextRecords, UpperRecords, states_size
+from attnpriv.training.batches import (
+    HeadRecords,
+    Records,
+    SampleRecords,
+    UpperRecords,
+    states_size,
+)
 from attnpriv.training.distillation import TaughtRecords
 
 # The encoder from scratch: small enough for two cores, wide enough for a few thousand texts.
@@ -57,32 +68,27 @@ LARGEST_CACHE = 2**30  # bytes of hidden states that are kept rather than comput
 
 @dataclass(frozen=True)
 class Classifier:
-    """A model and what reads texts for it.
+    """A model and what reads records for it.
 
     Attributes:
         model: the classifier.
-        tokenizer: the model's own.
+        modality: how the model reads records.
         tokenizer_file: the vocabulary file of a pretrained encoder.
         bound: how its encoder is bounded, if it was taught under a bound.
     """
 
-    model: TextModel
-    tokenizer: Tokenizer
-    tokenizer_file: Path | None
+    model: AttentionClassifier
+    modality: AnyModality
+    tokenizer_file: Path | None = None
     bound: Bound | None = None
 
-    @property
-    def modality(self) -> Text:
-        """How the model reads texts."""
-        return Text(self.tokenizer, self.model.config.max_length)
+    def read(self, data: Dataset) -> list[Sample]:
+        """What the model sees of each record."""
+        return [*self.modality.read(data.records)]
 
-    def encode(self, texts: Sequence[str]) -> list[Encoding]:
-        """Tokenise texts, cut to what the model can read."""
-        return self.modality.read(texts)
-
-    def features(self, encodings: Sequence[Encoding]) -> Tensor:
+    def features(self, samples: Sequence[Sample]) -> Tensor:
         """The vectors that the head sees."""
-        return pooled_features(self.model, self.modality, encodings)
+        return pooled_features(self.model, self.modality, samples)
 
 
 @contextmanager
@@ -116,7 +122,8 @@ def build_classifier(
             share_layers=share_layers,
             **SCRATCH,
         )
-        return Classifier(TextClassifier(shape), HashTokenizer(shape.vocab_size), None)
+        text = Text(HashTokenizer(shape.vocab_size), shape.max_length)
+        return Classifier(TextClassifier(shape), text)
     if share_layers:
         raise InputError(f"only the encoder scratch can share its layers, got encoder {encoder!r}")
     words = source_of_words(encoder)
@@ -128,7 +135,7 @@ def build_classifier(
     file = source.folder / TOKENIZER
     tokenizer = PretrainedTokenizer.from_file(file)
     tokenizer.check_ids(model.config.vocab_size)
-    return Classifier(model, tokenizer, file, source.bound)
+    return Classifier(model, Text(tokenizer, model.config.max_length), file, source.bound)
 
 
 def _words_classifier(
@@ -154,7 +161,7 @@ def _words_classifier(
     )
     model = WordsClassifier(shape)
     model.words.weight.data.copy_(vectors)
-    return Classifier(model, PretrainedTokenizer.from_file(file), file)
+    return Classifier(model, Text(PretrainedTokenizer.from_file(file), max_length), file)
 
 
 @lru_cache(maxsize=1)
@@ -172,24 +179,21 @@ def _vectors_of(encoder: str, *digests: str) -> tuple[str, int, Tensor]:
 
 
 def check_known(
-    classifier: Classifier,
-    texts: Sequence[str],
-    encodings: Sequence[Encoding],
-    warn: Warn | None,
+    classifier: Classifier, data: Dataset, samples: Sequence[Any], warn: Warn | None
 ) -> None:
     """Refuse training texts most of which the encoder has no words for, and warn where some is.
 
     Args:
         classifier: what is to be trained.
-        texts: those to train on.
-        encodings: the same, tokenised.
+        data: the records to train on.
+        samples: what the classifier reads of them.
         warn: called with one sentence. It holds exact figures about the texts, which no ε covers.
 
     Raises:
         InputError: more than half of the characters are unknown.
     """
     encoder = classifier.model.config.encoder
-    unknown = unknown_in(classifier.tokenizer, texts, encodings)
+    unknown = classifier.modality.unknown(data.records, samples)
     if unknown.share > READABLE:
         raise InputError(
             f"expected training texts that encoder {encoder} can read, but {unknown}; {ADVICE}"
@@ -198,7 +202,7 @@ def check_known(
         warn(f"encoder {encoder} cannot read all of the training texts: {unknown}; {ADVICE}")
 
 
-def weights_sha256(model: TextModel) -> str:
+def weights_sha256(model: AttentionClassifier) -> str:
     """The SHA-256 over all weights of a model."""
     digest = hashlib.sha256()
     for tensor in model.state_dict().values():
@@ -208,38 +212,38 @@ def weights_sha256(model: TextModel) -> str:
 
 def make_records(
     classifier: Classifier,
-    encodings: Sequence[Encoding],
+    samples: Sequence[Sample],
     labels: Tensor,
     config: TrainConfig,
     features: Tensor | None = None,
-    teacher: TextModel | None = None,
+    teacher: AttentionClassifier | None = None,
 ) -> Records:
     """Training records in the form that suits what is trained.
 
     Args:
         classifier: what is trained.
-        encodings: the tokenised texts.
+        samples: what the classifier reads of the records.
         labels: their classes.
         config: names the trained part.
-        features: what the head sees of the encodings, where it is alone to be trained and somebody
+        features: what the head sees of the samples, where it is alone to be trained and somebody
             has run the frozen encoder already.
         teacher: what the records are learned from besides their labels, if anything.
     """
     model, modality = classifier.model, classifier.modality
-    passes = (modality, encodings, labels, config.micro_batch_tokens, config.precision)
+    passes = (modality, samples, labels, config.micro_batch_tokens, config.precision)
     if teacher is not None:
         return TaughtRecords(teacher, model, *passes)
     if config.trainable == "head":
-        features = classifier.features(encodings) if features is None else features
+        features = classifier.features(samples) if features is None else features
         return HeadRecords(model.head, features, labels)
     last = parse_trainable(config.trainable).last
-    if last is None or states_size(encodings, model.config.dim) > LARGEST_CACHE:
-        return TextRecords(model, *passes)
-    assert isinstance(model, TextClassifier)  # no other has blocks to choose from
+    if last is None or states_size(samples, model.config.dim) > LARGEST_CACHE:
+        return SampleRecords(model, *passes)
+    assert isinstance(model, BlocksClassifier)  # no other has blocks to choose from
     return UpperRecords(model, model.config.layers - last, *passes)
 
 
-def make_optimizer(model: TextModel, config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: AttentionClassifier, config: TrainConfig) -> torch.optim.Optimizer:
     """Adam, with a learning rate for the head and one for the rest of what is trained."""
     fast = [p for p in model.fast_parameters() if p.requires_grad]
     chosen = set(fast)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from attnpriv.config import TrainConfig
 from attnpriv.errors import InputError
-from attnpriv.models.text import TextModel
+from attnpriv.models.classifier import AttentionClassifier
 from attnpriv.privacy.ledger import Ledger
 from attnpriv.replacing import replace_file
 from attnpriv.runs.card import ModelCard
@@ -39,7 +39,7 @@ class TrainingResult:
 
 
 @torch.no_grad()
-def count_correct(model: TextModel, features: Tensor, labels: Sequence[int]) -> int:
+def count_correct(model: AttentionClassifier, features: Tensor, labels: Sequence[int]) -> int:
     """How many rows the head predicts correctly from their features.
 
     A row whose logits are not finite counts as wrong, so that each row moves the count by at most

@@ -71,7 +71,7 @@ def student_of(teacher: Run, attention: AttentionConfig) -> Classifier:
     kept = {name: weight for name, weight in theirs if "raw_temperature" not in name}
     model.load_state_dict({**model.state_dict(), **kept})
     file = teacher.path / TOKENIZER
-    return Classifier(model, teacher.tokenizer, file if file.exists() else None)
+    return Classifier(model, teacher.modality, file if file.exists() else None)
 
 
 def check_no_shape(**options: object) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from attnpriv.config import AttentionConfig, Pooling, PrivacyConfig, TrainConfig
 from attnpriv.data.records import Dataset
 from attnpriv.data.splits import split_rule, tells_rows_apart
-from attnpriv.data.tokenisation import Encoding
+from attnpriv.modality import Sample
 from attnpriv.models.lora import merge_adapters
 from attnpriv.privacy.ledger import Ledger
 from attnpriv.randomness import StepKeys
@@ -45,7 +45,7 @@ RESUMABLE = "--resume goes on from the last saved state, where there is one"
 
 @dataclass(frozen=True)
 class Features:
-    """What the head sees of the rows of a plan, as of ``models.text.pooled_features``.
+    """What the head sees of the rows of a plan, as of ``models.classifier.pooled_features``.
 
     Attributes:
         rows: of those to train on.
@@ -115,10 +115,10 @@ def train(
     with join_processes() as processes:
         parts = cut(dataset, split_rule(config.train_size, config.seed))
         plan = plan_training(parts, build, config, privacy, teacher)
-        encodings = plan.classifier.encode(parts.rows.texts)
+        samples = plan.classifier.read(parts.rows)
         first = processes.rank == 0
-        check_known(plan.classifier, parts.rows.texts, encodings, warn if first else None)
-        trained = train_plan(plan, out, encodings, processes, resume=resume, on_step=on_step)
+        check_known(plan.classifier, parts.rows, samples, warn if first else None)
+        trained = train_plan(plan, out, samples, processes, resume=resume, on_step=on_step)
         processes.wait()  # until there is the run folder
     return trained
 
@@ -126,7 +126,7 @@ def train(
 def train_plan(
     plan: Plan,
     out: Path,
-    encodings: Sequence[Encoding],
+    samples: Sequence[Sample],
     processes: Processes,
     *,
     features: Features | None = None,
@@ -138,7 +138,7 @@ def train_plan(
     Args:
         plan: the training; its model is trained in place.
         out: the run folder to make.
-        encodings: the training rows, tokenised.
+        samples: what the classifier reads of the training rows.
         processes: those that train together; only the first of them writes.
         features: what a frozen encoder makes of the rows, where somebody has run it already.
         resume: as in ``train``.
@@ -155,7 +155,7 @@ def train_plan(
         else nullcontext(training_folder(out, identity)) as work,
     ):
         processes.wait()  # until rank 0 has the folder
-        training = _begin(plan, encodings, work, processes, resume, features)
+        training = _begin(plan, samples, work, processes, resume, features)
         _run(plan, training, work, processes, on_step)
         training.finish()
         merge_adapters(plan.classifier.model)
@@ -168,7 +168,7 @@ def train_plan(
 
 def _begin(
     plan: Plan,
-    encodings: Sequence[Encoding],
+    samples: Sequence[Sample],
     work: TrainingFolder,
     processes: Processes,
     resume: bool,
@@ -179,7 +179,7 @@ def _begin(
     keys = StepKeys.from_system() if seed is None else StepKeys.from_seed(seed)
     checkpoint = work.load() if resume else None
     training = plan.begin(
-        encodings,
+        samples,
         StepKeys(processes.agree_on(keys.key)),
         processes,
         None if features is None else features.rows,
@@ -220,7 +220,7 @@ def _run(
 def _card(plan: Plan, name: str, features: Features | None) -> ModelCard:
     classifier, held_out = plan.classifier, plan.parts.held_out
     if features is None:
-        of_held_out = classifier.features(classifier.encode(held_out.texts))
+        of_held_out = classifier.features(classifier.read(held_out))
     else:
         of_held_out = features.held_out
     correct = count_correct(classifier.model, of_held_out, held_out.labels)

@@ -21,8 +21,8 @@ from torch import Tensor
 from attnpriv.config import AttentionConfig, Pooling, PrivacyConfig, RunDistribution
 from attnpriv.data.records import Dataset
 from attnpriv.data.splits import CONTENT
-from attnpriv.data.tokenisation import Encoding
 from attnpriv.errors import InputError
+from attnpriv.modality import Sample
 from attnpriv.models.lora import merge_adapters
 from attnpriv.privacy.ledger import Ledger, Selection
 from attnpriv.privacy.selection import RunCount, noise_for_selection
@@ -132,7 +132,7 @@ def tune(
         runs = RunCount(float(mean_runs), distribution)
         parts = cut(dataset, {"rule": CONTENT, "validation_share": validation_share, "salt": salt})
         search = _plan(parts, untrained, candidates, privacy, runs)
-        check_known(untrained, parts.rows.texts, search.encodings, warn)
+        check_known(untrained, parts.rows, search.samples, warn)
         _try_each(search)
         best = _best_run(search, on_step)
         card, config = _card(search, best, out.name), search.plans[best.number].config
@@ -172,36 +172,36 @@ class _Search:
         return self.plans[0].classifier
 
     @cached_property
-    def encodings(self) -> list[Encoding]:
-        """The training rows, tokenised."""
-        return self.untrained.encode(self.parts.rows.texts)
+    def samples(self) -> list[Sample]:
+        """What the model reads of the training rows."""
+        return self.untrained.read(self.parts.rows)
 
     @cached_property
-    def held_out_encodings(self) -> list[Encoding]:
-        """The validation rows, tokenised."""
-        return self.untrained.encode(self.parts.held_out.texts)
+    def held_out_samples(self) -> list[Sample]:
+        """The same of the validation rows."""
+        return self.untrained.read(self.parts.held_out)
 
     @cached_property
     def features(self) -> Tensor:
         """What the untrained encoder makes of the training rows, once for all runs of a head."""
-        return self.untrained.features(self.encodings)
+        return self.untrained.features(self.samples)
 
     @cached_property
     def held_out_features(self) -> Tensor:
         """The same of the validation rows."""
-        return self.untrained.features(self.held_out_encodings)
+        return self.untrained.features(self.held_out_samples)
 
     def begin(self, plan: Plan, keys: StepKeys) -> Training:
         """A run before its first step."""
         features = self.features if plan.config.trainable == "head" else None
-        return plan.begin(self.encodings, keys, Processes(), features)
+        return plan.begin(self.samples, keys, Processes(), features)
 
     def count_correct(self, plan: Plan) -> int:
         """How many validation rows a plan's model gets right by now: no ε covers it."""
         if plan.config.trainable == "head":
             features = self.held_out_features
         else:
-            features = plan.classifier.features(self.held_out_encodings)
+            features = plan.classifier.features(self.held_out_samples)
         return count_correct(plan.classifier.model, features, self.parts.held_out.labels)
 
 

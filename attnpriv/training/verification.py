@@ -9,7 +9,7 @@ from functools import partial
 import torch
 
 from attnpriv.config import AttentionConfig, Pooling, PrivacyConfig, TrainConfig
-from attnpriv.data.records import Dataset
+from attnpriv.data.records import Texts
 from attnpriv.data.tokenisation import Encoding
 from attnpriv.errors import InputError
 from attnpriv.randomness import StepKeys
@@ -101,7 +101,7 @@ def verify_trainer(
     parts = _imagined(rows, classes)
     build = partial(build_classifier, encoder, attention, pooling, share_layers, classes)
     plan = plan_training(parts, build, config, privacy)
-    encodings = plan.classifier.encode([text for _, text, _ in TEXTS])
+    encodings = plan.classifier.modality.read([text for _, text, _ in TEXTS])
     with seeded(config.seed), torch.no_grad():
         plan.classifier.model.head.weight.normal_()
     broken = _break(plan.classifier, encodings)
@@ -145,7 +145,7 @@ def _imagined(rows: int, classes: int) -> Parts:
     """A data set of that size, of which only the size counts."""
     names = tuple(f"class {number}" for number in range(classes))
     labels = tuple(row % classes for row in range(rows))
-    data = Dataset("imagined", ("",) * rows, labels, names)
+    data = Texts("imagined", ("",) * rows, labels, names)
     return Parts(data, {}, data, data.subset([0]))
 
 

@@ -20,12 +20,13 @@ from attnpriv.audit.statistics import Floats
 from attnpriv.config import AttentionConfig, ModelConfig, Precision, PrivacyConfig, TrainConfig
 from attnpriv.data import Encoding, HashTokenizer, PretrainedTokenizer, Tokenizer
 from attnpriv.data.text import Text
+from attnpriv.models.classifier import pooled_features
 from attnpriv.models.pretrained import encoder_folder, load_pretrained
-from attnpriv.models.text import TextClassifier, pooled_features
+from attnpriv.models.text import TextClassifier
 from attnpriv.privacy import noise_multiplier_for
 from attnpriv.randomness import StepKeys
 from attnpriv.runs.folder import TOKENIZER
-from attnpriv.training.batches import HeadRecords, Records, TextRecords
+from attnpriv.training.batches import HeadRecords, Records, SampleRecords
 from attnpriv.training.distillation import TaughtRecords
 from attnpriv.training.loop import Schedule, Training, run
 from attnpriv.training.preparation import SCRATCH
@@ -160,7 +161,7 @@ def _train_whole(
         recipe.precision,
     )
     records: Records = (
-        TextRecords(model, *passes) if teacher is None else TaughtRecords(teacher, model, *passes)
+        SampleRecords(model, *passes) if teacher is None else TaughtRecords(teacher, model, *passes)
     )
     _fit(cell, records, _optimizer(model, recipe), recipe.schedule(len(rows)), recipe.fit)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attnpriv.audit.statistics import Floats
 from attnpriv.audit.utility import utility
-from attnpriv.data import Dataset, load_dataset, split_indices
+from attnpriv.data import Dataset, Texts, load_dataset, split_indices
 from attnpriv.errors import InputError
 
 FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -68,7 +68,7 @@ def load_task(name: str) -> Task:
             return Task(name, data, SMS_TRAIN_ROWS, scored_class="spam")
         case "sst2":
             train, dev = (_read(f"sst2_{part}.tsv", text=0, label=1) for part in ("train", "dev"))
-            data = Dataset(
+            data = Texts(
                 "sst2", train.texts + dev.texts, train.labels + dev.labels, train.label_names
             )
             return Task(name, data, len(train), fixed_split=True)

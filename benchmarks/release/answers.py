@@ -17,7 +17,7 @@ from attnpriv.data.tokenisation import Encoding
 from attnpriv.explain.attention import attention_received
 from attnpriv.explain.gradients import integrated_gradients
 from attnpriv.modality import embed
-from attnpriv.models.text import batches_by_length
+from attnpriv.models.classifier import batches_by_length
 from attnpriv.runs.folder import Run
 from attnpriv.tasks import CLASSIFY
 

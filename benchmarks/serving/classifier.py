@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from attnpriv.data.text import pad_batch
-from attnpriv.models.text import batches_by_length
+from attnpriv.models.classifier import batches_by_length
 from attnpriv.runs.folder import load_run
 from attnpriv.runs.prediction import encode_texts
 from attnpriv_server.backend import make_backend

@@ -113,6 +113,7 @@ def make_backend(run: Run, precision: Precision) -> EagerBackend:
     The bounds of ``attnpriv.guarantees`` hold in both, up to the slack that docs/guarantees.md
     states for the dtype: temperatures stay in float32, as they were certified.
     """
+    assert isinstance(run.model, TextModel)  # no other run is read
     return EagerBackend(run.model, block_dtype(precision))
 
 

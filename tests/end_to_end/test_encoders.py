@@ -12,7 +12,7 @@ from attnpriv.audit.documents import prepare
 from attnpriv.audit.runner import AuditOptions, audit_runs
 from attnpriv.audit.swapping import find_words
 from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
-from attnpriv.data import Dataset, load_dataset
+from attnpriv.data import Dataset, Texts, load_dataset
 from attnpriv.runs.folder import load_run
 from attnpriv.runs.prediction import predict_probabilities
 from attnpriv.training import train as fit
@@ -126,8 +126,8 @@ def test_words_are_what_stands_between_white_space(runs: Path, kind: str) -> Non
     """Tokens of white space alone, which byte-level BPE has, part words as white space does."""
     run = load_run(runs / kind)
     text = "one  two\n\nthree,four \t five"
-    made = Dataset("made", (text,), (0,), ("a", "b"))
-    documents = prepare(run.tokenizer, 256, made, ((),))
+    made = Texts("made", (text,), (0,), ("a", "b"))
+    documents = prepare(run.modality, made, ((),))
     words = find_words(documents, 0)
     assert [word.value for word in words] == text.split()
     assert [word.mentions for word in words] == [(text.index(word),) for word in text.split()]

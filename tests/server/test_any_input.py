@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import Encoding, HashTokenizer
 from attnpriv.inference import open_inference_pb2 as open_pb
 from attnpriv.v1 import attnpriv_pb2 as pb
@@ -106,8 +107,9 @@ def test_a_text_without_a_visible_character_gets_no_label(channel, method, text)
 
 @pytest.mark.parametrize("method", ASKING)
 def test_a_text_that_the_tokeniser_drops_gets_no_label(method, serve, make_core, models) -> None:
-    tokenizer = _Deaf(models["private"].tokenizer.vocab_size)
-    channel = serve(make_core({"private": replace(models["private"], tokenizer=tokenizer)}))
+    run = models["private"]
+    text = Text(_Deaf(run.tokenizer.vocab_size), run.model.config.max_length)
+    channel = serve(make_core({"private": replace(run, modality=text)}))
     code, details = outcome(channel, method, ASKING[method]("\ufffd").SerializeToString())
     assert code == "INVALID_ARGUMENT"
     assert "nothing that the model reads" in details
@@ -122,9 +124,11 @@ class _Deaf(HashTokenizer):
 
 @pytest.mark.parametrize("method", ASKING)
 def test_a_text_of_unknown_words_alone_gets_no_label(method, serve, make_core, models) -> None:
-    tokenizer = HashTokenizer(models["private"].tokenizer.vocab_size)
+    run = models["private"]
+    tokenizer = HashTokenizer(run.tokenizer.vocab_size)
     tokenizer.unknown_id = tokenizer.encode("中", 8).ids[1]
-    channel = serve(make_core({"private": replace(models["private"], tokenizer=tokenizer)}))
+    text = Text(tokenizer, run.model.config.max_length)
+    channel = serve(make_core({"private": replace(run, modality=text)}))
     code, details = outcome(channel, method, ASKING[method]("中 中").SerializeToString())
     assert code == "INVALID_ARGUMENT"
     assert "nothing that the model reads" in details

@@ -25,13 +25,9 @@ from attnpriv.data.pretrained import PretrainedTokenizer
 from attnpriv.data.text import Text, pad_batch
 from attnpriv.data.tokenisation import Encoding, HashTokenizer
 from attnpriv.errors import InputError
+from attnpriv.models.classifier import batches_by_length, pooled_features
 from attnpriv.models.pretrained import encoder_folder, load_pretrained
-from attnpriv.models.text import (
-    TextClassifier,
-    batches_by_length,
-    pack_batch,
-    pooled_features,
-)
+from attnpriv.models.text import TextClassifier, pack_batch
 from attnpriv.runs.folder import Run
 from attnpriv_server.backend import EagerBackend, Precision, make_backend
 
@@ -80,7 +76,8 @@ def run_of(attention: AttentionConfig, heads: int = 7, share_layers: bool = Fals
         if layer.core.raw_temperature is not None:
             nn.init.normal_(layer.core.raw_temperature.weight)
     model.requires_grad_(False).eval()
-    return Run(Path(), "run", model, HashTokenizer(97), tuple("abcde"), {}, {})
+    text = Text(HashTokenizer(97), model.config.max_length)
+    return Run(Path(), "run", model, text, tuple("abcde"), {}, {})
 
 
 def attentions(model: TextClassifier) -> list[MultiHeadSelfAttention]:

@@ -25,6 +25,7 @@ import safetensors.torch
 import torch
 
 from attnpriv.config import AttentionConfig, ModelConfig
+from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import HashTokenizer
 from attnpriv.errors import RunFolderError
 from attnpriv.models.text import TextClassifier
@@ -49,7 +50,8 @@ def run_of(seed: int = 0) -> Run:
     model = TextClassifier(config)
     torch.nn.init.normal_(model.head.weight)
     model.requires_grad_(False).eval()
-    return Run(Path(), "run", model, HashTokenizer(97), tuple("abcde"), {}, {})
+    text = Text(HashTokenizer(97), model.config.max_length)
+    return Run(Path(), "run", model, text, tuple("abcde"), {}, {})
 
 
 @pytest.fixture(scope="module")

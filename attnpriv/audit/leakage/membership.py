@@ -30,7 +30,7 @@ from attnpriv.audit.statistics import Floats, auc
 from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.errors import InputError
 from attnpriv.estimates import Control, Estimate
-from attnpriv.models.text import pooled_features
+from attnpriv.models.classifier import pooled_features
 from attnpriv.verdicts import Claim, Judgement
 
 SHUFFLES = 200
@@ -173,8 +173,8 @@ def run(
 ) -> MembershipResult:
     """As a measure of an audit."""
     documents, unseen, seed = subject.documents, subject.unseen, subject.options.seed
-    encodings = [documents.encodings[unseen[i]] for i in sample(len(unseen), FEATURE_ROWS, seed)]
-    features = pooled_features(subject.run.model, documents.modality, encodings, progress=progress)
+    samples = [documents.samples[unseen[i]] for i in sample(len(unseen), FEATURE_ROWS, seed)]
+    features = pooled_features(subject.run.model, documents.modality, samples, progress=progress)
     return membership(
         *scores(subject, answers),
         features.double().numpy(),

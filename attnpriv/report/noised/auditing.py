@@ -213,7 +213,7 @@ def _coverage(inputs: Inputs) -> DetectorCoverage:
     """Who marked the personal data; which types occur, and how well it is found, is not told."""
     detector = inputs.detector
     unseen = () if detector is None else detector.cannot_see
-    if inputs.data.spans is not None or detector is None:
+    if inputs.data.regions is not None or detector is None:
         return DetectorCoverage(GOLD, (), unseen, None)
     return DetectorCoverage(detector.name, detector.entity_types, unseen, None)
 

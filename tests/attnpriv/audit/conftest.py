@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from attnpriv.audit.documents import Documents, prepare
 from attnpriv.config import AttentionConfig, ModelConfig
 from attnpriv.data import Dataset
-from attnpriv.data.text import pad_batch
+from attnpriv.data.text import Text, pad_batch
 from attnpriv.data.tickets import make_tickets
 from attnpriv.data.tokenisation import HashTokenizer
 from attnpriv.models.text import TextClassifier
@@ -27,13 +27,13 @@ STEEPNESS = 10.0  # of the quickly trained head: features have norm 1, and steps
 def documents(tickets: Dataset) -> Documents:
     data = tickets.subset(range(40))
     assert data.spans is not None
-    return prepare(HashTokenizer(VOCABULARY), 64, data, data.spans)
+    return prepare(Text(HashTokenizer(VOCABULARY), 64), data, data.spans)
 
 
 def make_run(model: TextClassifier, data: Dataset) -> Run:
     """A run that is in no folder."""
-    tokenizer = HashTokenizer(model.config.vocab_size)
-    return Run(Path("nowhere"), "made", model, tokenizer, data.label_names, {}, {})
+    text = Text(HashTokenizer(model.config.vocab_size), model.config.max_length)
+    return Run(Path("nowhere"), "made", model, text, data.label_names, {}, {})
 
 
 @pytest.fixture(scope="session")
@@ -108,4 +108,4 @@ def leaky_predicted(leaky_run: Run, leaky_documents: Documents) -> list[int]:
 
 def _prepare(run: Run, data: Dataset) -> Documents:
     assert data.spans is not None
-    return prepare(run.tokenizer, run.model.config.max_length, data, data.spans)
+    return prepare(run.modality, data, data.spans)

@@ -30,7 +30,7 @@ def test_a_model_that_reads_only_sensitive_tokens_is_found(
 ) -> None:
     """Positive control: embeddings of all other tokens are cut off from the answer."""
     sensitive_ids = {
-        documents.encodings[d].ids[t]
+        documents.samples[d].ids[t]
         for d in range(len(documents))
         for t in documents.sensitive[d].nonzero()[0]
     }

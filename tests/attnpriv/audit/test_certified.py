@@ -12,7 +12,8 @@ from attnpriv.audit.certified import certified_accuracy, certified_shares
 from attnpriv.audit.documents import Documents, prepare
 from attnpriv.audit.robustness import EDITS
 from attnpriv.config import AttentionConfig, ModelConfig
-from attnpriv.data import Dataset
+from attnpriv.data import Texts
+from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import HashTokenizer
 from attnpriv.models.edits import EditCertifier, EditRadii
 from attnpriv.models.words import WordsClassifier
@@ -47,9 +48,9 @@ def model() -> WordsClassifier:
 @pytest.fixture(scope="module")
 def answered(model: WordsClassifier) -> Documents:
     """Documents whose labels are what the model answers."""
-    data = Dataset("made", TEXTS, (0,) * len(TEXTS), ("a", "b", "c"))
-    documents = prepare(HashTokenizer(VOCABULARY), 13, data, [()] * len(TEXTS))
-    labels = [_answers(model, [each.ids]).pop() for each in documents.encodings]
+    data = Texts("made", TEXTS, (0,) * len(TEXTS), ("a", "b", "c"))
+    documents = prepare(Text(HashTokenizer(VOCABULARY), 13), data, [()] * len(TEXTS))
+    labels = [_answers(model, [each.ids]).pop() for each in documents.samples]
     return replace(documents, data=replace(data, labels=tuple(labels)))
 
 

@@ -6,8 +6,9 @@ import torch
 from attnpriv.audit.attribution import sensitive_documents
 from attnpriv.audit.conductance import measure_conductance
 from attnpriv.audit.documents import Documents, prepare
-from attnpriv.data import Dataset
+from attnpriv.data import Texts
 from attnpriv.data.records import Span
+from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import HashTokenizer
 from attnpriv.errors import InputError
 from attnpriv.explain.gradients import attention_conductance
@@ -49,8 +50,8 @@ def test_a_sample_is_the_same_each_time(model: TextClassifier, documents: Docume
 
 
 def _documents(texts: tuple[str, ...], spans: tuple[tuple[Span, ...], ...]) -> Documents:
-    data = Dataset("made", texts, (0,) * len(texts), tuple("abcdefghij"), spans)
-    return prepare(HashTokenizer(4096), 64, data, spans)
+    data = Texts("made", texts, (0,) * len(texts), tuple("abcdefghij"), spans)
+    return prepare(Text(HashTokenizer(4096), 64), data, spans)
 
 
 def test_texts_without_personal_data_without_tokens_or_all_of_it(model: TextClassifier) -> None:

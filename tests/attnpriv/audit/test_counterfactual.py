@@ -7,8 +7,9 @@ from attnpriv.audit import counterfactual
 from attnpriv.audit.counterfactual import measure_counterfactuals
 from attnpriv.audit.documents import Documents, prepare
 from attnpriv.audit.swapping import find_entities
-from attnpriv.data import Dataset
+from attnpriv.data import Texts
 from attnpriv.data.records import Span
+from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import HashTokenizer
 from attnpriv.runs.folder import Run
 
@@ -16,8 +17,8 @@ SETTINGS = {"most": 99, "permutations": 99, "resamples": 20, "seed": 0}
 
 
 def _documents(texts: tuple[str, ...], spans: tuple[tuple[Span, ...], ...]) -> Documents:
-    data = Dataset("made", texts, (0,) * len(texts), tuple("abcdefghij"), spans)
-    return prepare(HashTokenizer(4096), 64, data, spans)
+    data = Texts("made", texts, (0,) * len(texts), tuple("abcdefghij"), spans)
+    return prepare(Text(HashTokenizer(4096), 64), data, spans)
 
 
 def test_every_figure_equals_a_slow_loop(run: Run, documents: Documents) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from attnpriv.audit.subject import SIZES, AuditOptions, Rows, Subject
 from attnpriv.config import Depth
-from attnpriv.data import Dataset
+from attnpriv.data import Texts
 from attnpriv.runs.folder import Run
 
 
@@ -40,11 +40,11 @@ def test_a_given_number_replaces_that_of_the_depth() -> None:
 def test_samples_shrink_in_proportion_where_documents_are_long(
     run: Run, words: int, full: int, expected: int
 ) -> None:
-    data = Dataset("long", ("word " * words,) * 40, (0,) * 40, run.label_names, ((),) * 40)
+    data = Texts("long", ("word " * words,) * 40, (0,) * 40, run.label_names, ((),) * 40)
     options = AuditOptions(full_sample_tokens=full)
     rows = Rows(None, tuple(range(40)), frozenset())
     subject = Subject(run, data, rows, dict.fromkeys(range(40), ()), options)
-    length = len(subject.documents.encodings[0].ids)
+    length = len(subject.documents.samples[0].ids)
     assert length == min(words + 2, run.model.config.max_length)
     assert subject.affordable(32) == expected
     assert subject.taken(10_000) <= 40

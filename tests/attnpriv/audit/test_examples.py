@@ -38,7 +38,7 @@ def test_examples_are_the_documents_with_the_most_excess(
     assert excess[worst[0]] == excess.max() > 0
     for d, each in zip(worst, shown, strict=True):
         marked = {piece.placeholder for piece in each.pieces if piece.placeholder}
-        seen = documents.encodings[d].end
+        seen = documents.samples[d].end
         assert {f"[{s.entity_type}]" for s in spans[d] if s.end <= seen} <= marked
 
 
@@ -62,7 +62,7 @@ def test_what_the_detector_finds_is_hidden_where_the_data_set_marks_less(
 
 def inside(documents: Documents, document: int, span: Span) -> list[tuple[int, int]]:
     """The tokens that hold a part of a span and stand nowhere else in the text."""
-    offsets = [place for place in documents.encodings[document].places if place is not None]
+    offsets = [place for place in documents.samples[document].places if place is not None]
     text = documents.data.texts[document]
     within = [o for o in offsets if o[0] < span.end and o[1] > span.start and o[1] > o[0]]
     return [o for o in within if text.count(text[slice(*o)]) == 1]

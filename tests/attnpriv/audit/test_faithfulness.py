@@ -16,7 +16,8 @@ from attnpriv.audit.faithfulness import (
     removal_drops,
 )
 from attnpriv.audit.gradients import Gradients
-from attnpriv.data import Dataset
+from attnpriv.data import Texts
+from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import HashTokenizer
 from attnpriv.errors import InputError
 from attnpriv.explain.removal import leave_one_out
@@ -127,8 +128,8 @@ def test_a_model_that_reads_nothing_is_not_valid(
 
 
 def _documents(*texts: str) -> Documents:
-    data = Dataset("made", texts, (0,) * len(texts), tuple("abcdefghij"), ((),) * len(texts))
-    return prepare(HashTokenizer(4096), 64, data, data.spans or ())
+    data = Texts("made", texts, (0,) * len(texts), tuple("abcdefghij"), ((),) * len(texts))
+    return prepare(Text(HashTokenizer(4096), 64), data, data.spans or ())
 
 
 def test_texts_of_one_token_and_of_none(model: TextClassifier) -> None:

@@ -12,7 +12,8 @@ from attnpriv.audit.infidelity import (
     infidelity,
     measure_sensitivity,
 )
-from attnpriv.data import Dataset
+from attnpriv.data import Texts
+from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import HashTokenizer
 from attnpriv.errors import InputError
 from attnpriv.explain.attention import attention_received
@@ -99,12 +100,12 @@ def test_sensitivity_is_the_same_each_time(model: TextClassifier, documents: Doc
 
 def test_texts_of_one_token_and_of_none(model: TextClassifier) -> None:
     texts = ("one", "")
-    data = Dataset("made", texts, (0, 0), tuple("abcdefghij"), ((), ()))
-    documents = prepare(HashTokenizer(4096), 64, data, ((), ()))
+    data = Texts("made", texts, (0, 0), tuple("abcdefghij"), ((), ()))
+    documents = prepare(Text(HashTokenizer(4096), 64), data, ((), ()))
     settings = {"most": 9, "steps": 4, "resamples": 10, "seed": 0}
     result = measure_sensitivity(model, documents, [0, 0], **settings)
     assert (result.documents, result.sampled_from) == (1, 1)
     assert (result.explanations[1].largest.value or 0) > 0
-    nothing = prepare(HashTokenizer(4096), 64, data.subset([1]), ((),))
+    nothing = prepare(Text(HashTokenizer(4096), 64), data.subset([1]), ((),))
     with pytest.raises(InputError, match="none in 1"):
         measure_sensitivity(model, nothing, [0], **settings)

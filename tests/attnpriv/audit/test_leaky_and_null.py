@@ -103,7 +103,7 @@ def _sensitive_first(model: TextClassifier, documents: Documents) -> Scorer:
     """A ranking by what is marked as an e-mail address; documents are told by their embeddings."""
     spans = documents.data.spans or ()
     marked: dict[bytes, torch.Tensor] = {}
-    for d, encoding in enumerate(documents.encodings):
+    for d, encoding in enumerate(documents.samples):
         own = [span for span in spans[d] if span.entity_type == "EMAIL_ADDRESS"]
         scores = torch.tensor([sensitive_tokens(encoding.places, own)]).float()
         marked[documents.embedded(model, d).x.numpy().tobytes()] = scores

@@ -13,7 +13,8 @@ from attnpriv.audit.matched import (
     partners,
     token_lengths,
 )
-from attnpriv.data.records import Dataset, Span
+from attnpriv.data.records import Span, Texts
+from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import HashTokenizer
 from attnpriv.estimates import Control
 
@@ -140,8 +141,8 @@ def test_documents_without_pairs_give_no_number() -> None:
 
 
 def test_lengths_are_those_of_the_text() -> None:
-    data = Dataset("one", ("at 12 o'clock",), (0,), ("a",), ((Span(3, 5, "TIME"),),))
-    documents = prepare(HashTokenizer(64), 16, data, data.spans or ())
+    data = Texts("one", ("at 12 o'clock",), (0,), ("a",), ((Span(3, 5, "TIME"),),))
+    documents = prepare(Text(HashTokenizer(64), 16), data, data.spans or ())
     assert token_lengths(documents, 0).tolist() == [2, 2, 1, 1, 5]
 
 

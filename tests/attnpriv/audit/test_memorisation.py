@@ -12,8 +12,9 @@ from scipy.stats import binom
 from attnpriv.audit import memorisation
 from attnpriv.audit.documents import Documents, prepare
 from attnpriv.audit.memorisation import MemorisationResult, measure_memorisation
-from attnpriv.data import Dataset
+from attnpriv.data import Dataset, Texts
 from attnpriv.data.records import Span
+from attnpriv.data.text import Text
 from attnpriv.data.tickets import make_tickets
 from attnpriv.data.tokenisation import HashTokenizer
 from attnpriv.runs.folder import Run
@@ -79,7 +80,7 @@ def test_without_memorisation_it_is_flagged_as_seldom_as_stated() -> None:
 
 def _prepare(run: Run, data: Dataset) -> Documents:
     assert data.spans is not None
-    return prepare(run.tokenizer, run.model.config.max_length, data, data.spans)
+    return prepare(run.modality, data, data.spans)
 
 
 def _measure(
@@ -120,8 +121,8 @@ def test_what_all_of_a_class_share_is_not_memorised(
 def _documents(*texts: str) -> Documents:
     """Texts whose last word is a value, of the type that the first word names."""
     spans = tuple((Span(text.rindex(" ") + 1, len(text), text.split()[0]),) for text in texts)
-    data = Dataset("made", texts, (0,) * len(texts), tuple("abcdefghij"), spans)
-    return prepare(HashTokenizer(4096), 64, data, spans)
+    data = Texts("made", texts, (0,) * len(texts), tuple("abcdefghij"), spans)
+    return prepare(Text(HashTokenizer(4096), 64), data, spans)
 
 
 def _log_odds(run: Run, text: str) -> float:

@@ -32,6 +32,7 @@ from attnpriv.audit.statistics import auc
 from attnpriv.audit.subject import Rows
 from attnpriv.data import Dataset
 from attnpriv.data.records import Span
+from attnpriv.data.text import Text
 from attnpriv.data.tickets import make_tickets
 from attnpriv.data.tokenisation import HashTokenizer
 from attnpriv.release.sums import NoisePlan, Price, plan
@@ -281,7 +282,9 @@ def twins(tickets: Dataset) -> tuple[Documents, Documents]:
     texts = (*data.texts[:5], other.texts[row], *data.texts[6:])
     spans = (*data.spans[:5], other.spans[row], *data.spans[6:])
     changed = replace(data, texts=texts, spans=spans)
-    both = [prepare(HashTokenizer(4096), 64, each, each.spans or ()) for each in (data, changed)]
+    both = [
+        prepare(Text(HashTokenizer(4096), 64), each, each.spans or ()) for each in (data, changed)
+    ]
     return both[0], both[1]
 
 

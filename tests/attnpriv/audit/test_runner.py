@@ -15,7 +15,7 @@ from attnpriv.audit.memorisation import MemorisationResult
 from attnpriv.audit.results import Audit, NotRun, to_json
 from attnpriv.audit.runner import AuditOptions, audit_runs
 from attnpriv.audit.subject import choose_rows
-from attnpriv.data import Dataset
+from attnpriv.data import Dataset, Texts
 from attnpriv.data.splits import split_indices, split_rows
 from attnpriv.errors import InputError
 from attnpriv.runs.folder import load_run
@@ -181,7 +181,7 @@ def test_of_a_changed_file_the_rows_that_may_have_been_trained_on_are_left_out(
 
 def test_held_out_copies_of_training_texts_are_no_non_members(tiny_run: Path) -> None:
     texts = [f"text {i % 7}" for i in range(20)]
-    data = Dataset("copies", tuple(texts), (0, 1) * 10, ("a", "b"), ((),) * 20)
+    data = Texts("copies", tuple(texts), (0, 1) * 10, ("a", "b"), ((),) * 20)
     run, split = load_run(tiny_run), {"train_size": 6, "seed": 0}
     trained_on = replace(run.card.data, fingerprint=data.fingerprint(), split=split)
     rows = choose_rows(replace(run, card=replace(run.card, data=trained_on)), data, SMALL)

@@ -5,14 +5,15 @@ import pytest
 
 from attnpriv.audit.documents import Documents, prepare
 from attnpriv.audit.subsets import SetAccumulator, Subsets
-from attnpriv.data.records import Dataset, Span
+from attnpriv.data.records import Span, Texts
 from attnpriv.data.spans import sensitive_tokens
+from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import HashTokenizer
 
 
 def _scores(documents: Documents, heads: int) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
-    return [rng.exponential(size=(heads, len(e.ids) - 2)) for e in documents.encodings]
+    return [rng.exponential(size=(heads, len(e.ids) - 2)) for e in documents.samples]
 
 
 def test_lifts_by_type_and_by_label_equal_a_slow_loop(documents: Documents) -> None:
@@ -27,7 +28,7 @@ def test_lifts_by_type_and_by_label_equal_a_slow_loop(documents: Documents) -> N
         tokens = 0
         for d, each in enumerate(scores):
             own = [s for s in spans[d] if s.entity_type == lift.name]
-            flags = np.array(sensitive_tokens(documents.encodings[d].places, own))[1:-1]
+            flags = np.array(sensitive_tokens(documents.samples[d].places, own))[1:-1]
             share += (each / each.sum(1, keepdims=True))[:, flags].sum(1).mean()
             uniform += flags.mean()
             tokens += flags.sum()
@@ -44,7 +45,7 @@ def test_a_planted_type_is_found_and_the_others_are_not(documents: Documents) ->
     subsets = Subsets(documents, spans, permutations=400, seed=0)
     for d, each in enumerate(_scores(documents, 2)):
         own = [s for s in spans[d] if s.entity_type == "PERSON"]
-        each[:, np.array(sensitive_tokens(documents.encodings[d].places, own))[1:-1]] *= 4
+        each[:, np.array(sensitive_tokens(documents.samples[d].places, own))[1:-1]] *= 4
         subsets.add(d, each)
     flagged = {lift.name for lift in subsets.by_type(50) if (lift.permuted.p_holm or 1) < 0.05}
     assert flagged == {"PERSON"}
@@ -78,8 +79,8 @@ def test_without_spans_only_labels_are_told_apart(documents: Documents) -> None:
 
 def test_a_type_that_lies_beyond_the_models_length_has_no_number() -> None:
     texts = ("call me at once please 123", "")
-    data = Dataset("cut", texts, (0, 1), ("a", "b"), ((Span(23, 26, "PHONE"),), ()))
-    documents = prepare(HashTokenizer(64), 5, data, data.spans or ())
+    data = Texts("cut", texts, (0, 1), ("a", "b"), ((Span(23, 26, "PHONE"),), ()))
+    documents = prepare(Text(HashTokenizer(64), 5), data, data.spans or ())
     subsets = Subsets(documents, data.spans, permutations=10, seed=0)
     for d, each in enumerate(_scores(documents, 1)):
         subsets.add(d, each)

@@ -15,7 +15,8 @@ from attnpriv.audit.swapping import (
     find_words,
     without,
 )
-from attnpriv.data.records import Dataset, Span
+from attnpriv.data.records import Span, Texts
+from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import HashTokenizer
 
 TOKENIZER = HashTokenizer(4096)
@@ -32,8 +33,8 @@ def _marked(*texts: str, most: int = 32) -> Documents:
             out += part
         plain.append(out)
         spans.append(tuple(found))
-    data = Dataset("made", tuple(plain), (0,) * len(texts), ("a",), tuple(spans))
-    return prepare(TOKENIZER, most, data, spans)
+    data = Texts("made", tuple(plain), (0,) * len(texts), ("a",), tuple(spans))
+    return prepare(Text(TOKENIZER, most), data, spans)
 
 
 def _entities(documents: Documents, document: int) -> list[Entity]:
@@ -87,7 +88,7 @@ def test_a_swap_changes_the_entitys_tokens_and_no_other() -> None:
     documents = _marked("ask <anna> or <bob> or <anna> now", "<emma> and <dora>", "<nina>")
     pool = Pool(e for d in range(3) for e in _entities(documents, d))
     swapper, rng = Swapper(TOKENIZER, 32, pool), np.random.default_rng(0)
-    anna, before = _entities(documents, 0)[0], documents.encodings[0].ids
+    anna, before = _entities(documents, 0)[0], documents.samples[0].ids
     after = swapper.swap(documents, 0, anna, rng)
     assert after is not None
     changed = [t for t in range(len(before)) if before[t] != after[t]]
@@ -127,7 +128,7 @@ def test_words_of_just_so_many_tokens_are_swapped(tokens: int) -> None:
         if found is not None:
             ids, where = found
             assert len(where) == tokens
-            pairs = enumerate(zip(ids, documents.encodings[0].ids, strict=True))
+            pairs = enumerate(zip(ids, documents.samples[0].ids, strict=True))
             assert {t for t, (a, b) in pairs if a != b} == set(where)
 
 

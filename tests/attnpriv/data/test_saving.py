@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnpriv.data import Dataset, load_dataset, make_tickets, save_dataset
+from attnpriv.data import Dataset, Texts, load_dataset, make_tickets, save_dataset
 from attnpriv.errors import InputError
 from attnpriv.labels import label_name, likeness
 from attnpriv.visible import has_visible
@@ -53,7 +53,7 @@ def test_any_text_and_label_survive(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], names: list[str]
 ) -> None:
     labels = tuple(i % 2 for i in range(len(texts)))
-    dataset = Dataset("any", tuple(texts), labels, tuple(names))
+    dataset = Texts("any", tuple(texts), labels, tuple(names))
     folder = tmp_path_factory.mktemp("any")
     for suffix in (".csv", ".jsonl", ".parquet"):
         save_dataset(dataset, folder / f"any{suffix}")
@@ -62,7 +62,7 @@ def test_any_text_and_label_survive(
 
 @pytest.mark.parametrize("text", ["a\tb", "a\nb", "a\r"])
 def test_tsv_refuses_what_it_cannot_hold(tmp_path: Path, text: str) -> None:
-    dataset = Dataset("a", ("fine", text), (0, 1), ("x", "y"))
+    dataset = Texts("a", ("fine", text), (0, 1), ("x", "y"))
     with pytest.raises(InputError, match=r"row 3 has a tab or a line end.*use \.csv"):
         save_dataset(dataset, tmp_path / "a.tsv")
     assert not list(tmp_path.iterdir())

@@ -12,7 +12,8 @@ from attnpriv.config import AttentionConfig, ModelConfig
 from attnpriv.data import Encoding, HashTokenizer
 from attnpriv.data.text import Text, pad_batch
 from attnpriv.errors import InputError
-from attnpriv.models.text import TextClassifier, pooled_features
+from attnpriv.models.classifier import pooled_features
+from attnpriv.models.text import TextClassifier
 from attnpriv.runs.folder import CARD, LEDGER, load_run, publish, write_model
 
 LEARNED = AttentionConfig(2.0, 1.0, "norm", "additive", temperature_floor=0.5)

@@ -23,7 +23,7 @@ from attnpriv.audit.leakage.shadow_folder import ShadowModels, read_shadows
 from attnpriv.config import PrivacyConfig, TrainConfig
 from attnpriv.data import Dataset
 from attnpriv.errors import InputError
-from attnpriv.models.text import pooled_features
+from attnpriv.models.classifier import pooled_features
 from attnpriv.randomness import StepKeys
 from attnpriv.runs.folder import WEIGHTS, Run, load_run
 from attnpriv.shadows import train_shadows

@@ -11,7 +11,7 @@ from attnpriv.data import Encoding, HashTokenizer
 from attnpriv.data.text import Text
 from attnpriv.models.text import TextClassifier
 from attnpriv.privacy.clipping import make_engine
-from attnpriv.training.batches import Records, TextRecords, UpperRecords, states_size
+from attnpriv.training.batches import Records, SampleRecords, UpperRecords, states_size
 
 TEXTS = [" ".join(f"word{(i * 7 + j) % 31}" for j in range(1 + i % 11)) for i in range(23)]
 LABELS = torch.arange(23) % 3
@@ -55,7 +55,7 @@ def test_frozen_layers_run_once_and_change_nothing(
     pooling: Pooling, trainable: str, start: int
 ) -> None:
     model, modality, samples = make_model(pooling, trainable)
-    whole = TextRecords(model, modality, samples, LABELS, 40)
+    whole = SampleRecords(model, modality, samples, LABELS, 40)
     upper = UpperRecords(model, start, modality, samples, LABELS, 40)
     batch = torch.tensor([22, 0, 5, 13, 7, 8, 21])
     for first, second in zip(clipped_sum(whole, batch), clipped_sum(upper, batch), strict=True):
@@ -66,7 +66,7 @@ def test_frozen_layers_run_once_and_change_nothing(
 @pytest.mark.parametrize("tokens", [1, 11, 40, 10_000])
 def test_micro_batches_hold_every_row_once_and_keep_to_their_tokens(tokens: int) -> None:
     model, modality, samples = make_model("mean", "all")
-    records = TextRecords(model, modality, samples, LABELS, tokens)
+    records = SampleRecords(model, modality, samples, LABELS, tokens)
     sizes: list[int] = []
 
     class Counting(nn.Module):
@@ -87,7 +87,7 @@ def test_cuts_do_not_change_the_sum() -> None:
     model, modality, samples = make_model("layers", "all")
     batch = torch.arange(23)
     sums = [
-        clipped_sum(TextRecords(model, modality, samples, LABELS, tokens), batch)
+        clipped_sum(SampleRecords(model, modality, samples, LABELS, tokens), batch)
         for tokens in (1, 37, 10_000)
     ]
     for one, few, all_ in zip(*sums, strict=True):

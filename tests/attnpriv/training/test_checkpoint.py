@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from attnpriv.data import Dataset
+from attnpriv.data import Dataset, Texts
 from attnpriv.errors import InputError
 from attnpriv.training.checkpoint import (
     CHECKPOINT,
@@ -289,7 +289,7 @@ def test_other_data_and_another_model_are_refused(
     trainings: Any, tickets: Dataset, copy: Path, tmp_path: Path
 ) -> None:
     texts = (tickets.texts[0] + "!", *tickets.texts[1:])
-    other = Dataset(tickets.name, texts, tickets.labels, tickets.label_names)
+    other = Texts(tickets.name, texts, tickets.labels, tickets.label_names)
     with pytest.raises(InputError, match="cannot resume .*: its data is '[0-9a-f]{64}'"):
         trainings.run(copy, "head", data=other, resume=True)
     encoder = Path(shutil.copytree(trainings.encoder, tmp_path / "encoder"))

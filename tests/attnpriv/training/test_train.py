@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
-from attnpriv.data import Dataset, PretrainedTokenizer, Span
+from attnpriv.data import Dataset, PretrainedTokenizer, Span, Texts
 from attnpriv.data.splits import split_rows, split_rule
 from attnpriv.errors import InputError
 from attnpriv.models.pretrained import load_pretrained
@@ -114,7 +114,7 @@ def test_no_text_or_span_of_the_data_is_in_the_run_folder(tickets: Dataset, tmp_
     canary = "Zebulon-7731"
     texts = (f"my name is {canary}, please help", *tickets.texts[1:])
     spans = ((Span(11, 11 + len(canary), "PERSON"),), *(tickets.spans or ())[1:])
-    data = Dataset("tickets", texts, tickets.labels, tickets.label_names, spans)
+    data = Texts("tickets", texts, tickets.labels, tickets.label_names, spans)
     run_training(data, tmp_path / "run")
     for path in (tmp_path / "run").iterdir():
         content = path.read_bytes().lower()
@@ -185,7 +185,7 @@ def test_additive_scores_train_from_scratch_and_not_on_a_pretrained_encoder(
 def test_a_label_without_a_name_is_refused(tickets: Dataset, label: int) -> None:
     labels = (*tickets.labels[:7], label, *tickets.labels[8:])
     with pytest.raises(InputError, match=rf"labels from 0 to 9, .*labels\[7\] = {label}$"):
-        Dataset(tickets.name, tickets.texts, labels, tickets.label_names)
+        Texts(tickets.name, tickets.texts, labels, tickets.label_names)
 
 
 def test_given_noise_stops_before_the_step_that_would_exceed_epsilon(

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
-from attnpriv.data import Dataset, save_dataset
+from attnpriv.data import Dataset, Texts, save_dataset
 from attnpriv.data.splits import Split, split_rows
 from attnpriv.errors import InputError
 from attnpriv.privacy.ledger import Ledger
@@ -212,7 +212,7 @@ def test_one_record_more_leaves_every_other_one_in_its_part(data: Dataset) -> No
     training, validation = (set(map(data.texts.__getitem__, part)) for part in parts(data))
     for extra in ("one more", "and another", "a third", data.texts[0]):
         texts, labels = (extra, *data.texts), (0, *data.labels)
-        more = Dataset(data.name, texts, labels, data.label_names)
+        more = Texts(data.name, texts, labels, data.label_names)
         rows, held_out = (set(map(texts.__getitem__, part)) for part in parts(more))
         assert rows - {extra} == training - {extra}
         assert held_out - {extra} == validation - {extra}

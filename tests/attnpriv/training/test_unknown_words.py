@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
-from attnpriv.data import Dataset
+from attnpriv.data import Dataset, Texts
 from attnpriv.errors import InputError
 from attnpriv.training import train, tune
 from attnpriv.training.candidates import Candidate
@@ -24,7 +24,7 @@ HEAD = TrainConfig(trainable="head", steps=2)
 
 
 def dataset(texts: tuple[str, ...]) -> Dataset:
-    return Dataset("mail", texts, tuple(i % 2 for i in range(len(texts))), ("a", "b"))
+    return Texts("mail", texts, tuple(i % 2 for i in range(len(texts))), ("a", "b"))
 
 
 def mixed(chinese: int) -> Dataset:
@@ -53,9 +53,8 @@ def test_exact_shares_decide(encoder: Path) -> None:
     told: list[str] = []
 
     def check(unknown: int) -> None:
-        texts = ["is " * ((100 - unknown) // 2), "哪" * unknown]
-        encodings = classifier.tokenizer.encode_batch(texts, 200)
-        check_known(classifier, texts, encodings, told.append)
+        data = dataset(("is " * ((100 - unknown) // 2), "哪" * unknown))
+        check_known(classifier, data, classifier.read(data), told.append)
 
     check(0)
     assert told == []

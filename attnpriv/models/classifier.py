@@ -1,0 +1,118 @@
+"""What all classifiers have in common, whatever they read.
+
+Shapes: B batch, T positions, D model width, F features, H heads, L layers, K classes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attnpriv.attention import HardenedAttention, Packing
+from attnpriv.config import ModelConfig
+from attnpriv.modality import AttentionMap, MapKind, Modality, Pass, Sample
+
+
+class AttentionClassifier(nn.Module, ABC):
+    """Embedded positions to class logits, with the attention maps on request.
+
+    No dropout: under differential privacy the noise regularises already, and a forward pass that
+    is deterministic can be audited.
+
+    Attributes:
+        config: the model's shape.
+        blocks: what attends, one after the other.
+        head: from the features of a record to its class logits.
+        map_kind: what the maps relate.
+    """
+
+    config: ModelConfig
+    blocks: nn.ModuleList
+    head: nn.Linear
+    map_kind: MapKind = "self"
+
+    @abstractmethod
+    def embed(self, values: Tensor) -> Tensor:
+        """What the first block reads, [B, T, D], each position by itself."""
+
+    @abstractmethod
+    def encode(
+        self, x: Tensor, mask: Tensor | Packing, need_weights: bool = False
+    ) -> tuple[list[Tensor], list[Tensor] | None]:
+        """Run the blocks on x [B, T, D] under mask [B, T], True where a position is.
+
+        Returns:
+            What ``pool`` takes, and L maps or None.
+        """
+
+    @abstractmethod
+    def pool(self, states: list[Tensor], mask: Tensor | Packing) -> Tensor:
+        """The features of each record, which the head sees, [B, F]."""
+
+    @abstractmethod
+    def select_trainable(self, trainable: str) -> None:
+        """Freeze all but the head and what is named; raise InputError where it has no such part."""
+
+    def fast_parameters(self) -> list[nn.Parameter]:
+        """What is trained with the learning rate of the head."""
+        return list(self.head.parameters())
+
+    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
+        """Class logits [B, K] for what stands at each position, under mask [B, T]."""
+        return self.run(self.embed(values), mask).outputs
+
+    def run(self, x: Tensor, mask: Tensor, need_maps: bool = False) -> Pass:
+        """Class logits, pooled features and, on request, attention of embeddings x [B, T, D]."""
+        states, weights = self.encode(x, mask, need_maps)
+        features = self.pool(states, mask)
+        maps = tuple(AttentionMap(self.map_kind, each) for each in weights or ())
+        return Pass(self.head(features), features, maps)
+
+    @property
+    def attention_shape(self) -> tuple[int, int]:
+        """Layers L and heads H, a shared block counted once for each layer that applies it."""
+        return self.config.layers, self.config.heads
+
+    def temperatures(self) -> list[list[float]]:
+        """τ of every head of every layer, as trained."""
+        cores = (m for m in self.modules() if isinstance(m, HardenedAttention))
+        return [core.temperatures() for core in cores for _ in range(core.applications)]
+
+
+def batches_by_length(samples: Sequence[Sample], batch_size: int) -> list[list[int]]:
+    """Row numbers in batches of similar length, so that little is spent on padding."""
+    order = sorted(range(len(samples)), key=lambda row: samples[row].size)
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+@torch.no_grad()
+def pooled_features(
+    model: AttentionClassifier,
+    modality: Modality[Any, Any],
+    samples: Sequence[Sample],
+    batch_size: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """The vectors that the head sees, [N, F], in the order of the samples.
+
+    Args:
+        model: its encoder is used as it is, without gradients.
+        modality: how the samples were read.
+        samples: N of them.
+        batch_size: samples in one forward pass; neighbours do not change each other's result beyond
+            float32 rounding.
+        progress: called with (samples done, N) after each batch.
+    """
+    features = torch.empty(len(samples), model.head.in_features)
+    done = 0
+    for rows in batches_by_length(samples, batch_size):
+        inputs = modality.collate([samples[row] for row in rows])
+        features[rows] = model.run(model.embed(inputs.values), inputs.mask).features
+        done += len(rows)
+        if progress is not None:
+            progress(done, len(samples))
+    return features
