@@ -41,6 +41,7 @@ SAMPLES = {
     "counterfactual": "counterfactual_documents",
     "memorisation": "memorisation_documents",
     "robustness": "pgd_documents",
+    "text_attacks": "text_attack_documents",
 }
 """Which of the options says how many documents a measure takes."""
 

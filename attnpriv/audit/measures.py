@@ -38,8 +38,9 @@ from attnpriv.audit.leakage.membership import MembershipResult
 from attnpriv.audit.memorisation import MemorisationResult
 from attnpriv.audit.occlusion import OcclusionResult
 from attnpriv.audit.results import NotRun
-from attnpriv.audit.robustness import embedding
+from attnpriv.audit.robustness import embedding, text
 from attnpriv.audit.robustness.embedding import RobustnessResult
+from attnpriv.audit.robustness.text import TextAttackResult
 from attnpriv.audit.rollout import FlowResult
 from attnpriv.audit.subject import Answers, Need, Pass, Progress, Subject
 from attnpriv.audit.utility import UtilityResult
@@ -67,6 +68,7 @@ class AuditResult:
     memorisation: MemorisationResult | NotRun
     membership: MembershipResult | NotRun
     robustness: RobustnessResult
+    text_attacks: TextAttackResult
     certified: CertifiedResult | NotRun
     examples: tuple[Example, ...]
 
@@ -172,6 +174,13 @@ ALONE: tuple[Measure[Answers], ...] = (
         embedding.run,
         "FGSM and PGD",
         passes=embedding.passes,
+    ),
+    Measure(
+        "text_attacks",
+        TextAttackResult,
+        text.run,
+        "edits of texts",
+        passes=text.passes,
     ),
     Measure(
         "certified",

@@ -52,6 +52,7 @@ class AuditOptions:
         counterfactual_documents: of the rows with personal data, how many have it swapped.
         memorisation_documents: training rows at most, and as many held-out ones, likewise.
         pgd_documents: of the held-out rows, how many are attacked.
+        text_attack_documents: of the held-out rows, how many have their text edited.
         full_sample_tokens: where the held-out documents have more tokens than this on average, the
             samples of gradients, removals, noise, swaps and attacks shrink in proportion: the work
             on one document grows faster than its length.
@@ -71,6 +72,7 @@ class AuditOptions:
     counterfactual_documents: int = 100
     memorisation_documents: int = 100
     pgd_documents: int = 80
+    text_attack_documents: int = 24
     full_sample_tokens: int = 64
     examples: int = 4
     permutations: int = 1000
@@ -108,6 +110,7 @@ SIZES: dict[Depth, dict[str, Any]] = {
         "counterfactual_documents": 24,
         "memorisation_documents": 24,
         "pgd_documents": 12,
+        "text_attack_documents": 6,
         "examples": 2,
     },
     "standard": {},
@@ -120,6 +123,7 @@ SIZES: dict[Depth, dict[str, Any]] = {
         "counterfactual_documents": 400,
         "memorisation_documents": 400,
         "pgd_documents": 320,
+        "text_attack_documents": 96,
         "full_sample_tokens": 512,
         "permutations": 10_000,
         "resamples": 4000,

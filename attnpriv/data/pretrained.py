@@ -15,6 +15,7 @@ import json
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,16 @@ class PretrainedTokenizer:
         return torch.tensor(
             [token_id for token_id, piece in pieces if self._may_stand(token_id, piece)]
         )
+
+    @cached_property
+    def words(self) -> dict[str, int]:
+        """The words of letters that are one token, in small letters, each with its id."""
+        pieces = sorted(self._tokenizer.get_vocab())
+        words = sorted({word for piece in pieces if (word := piece.lstrip("▁Ġ")).isalpha()})
+        small = [word for word in words if word == word.lower() and len(word) > 1]
+        found = self._tokenizer.encode_batch(small, add_special_tokens=False)
+        alone = {w: e.ids[0] for w, e in zip(small, found, strict=True) if len(e.ids) == 1}
+        return {word: number for word, number in alone.items() if number != self.unknown_id}
 
     def _may_stand(self, token_id: int, piece: str) -> bool:
         if token_id == self.unknown_id:

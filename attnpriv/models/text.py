@@ -21,7 +21,13 @@ from attnpriv.models.classifier import AttentionClassifier
 
 
 class TextModel(AttentionClassifier):
-    """Token ids to class logits; texts may also come packed."""
+    """Token ids to class logits; texts may also come packed.
+
+    Attributes:
+        words: the vector of each token.
+    """
+
+    words: nn.Embedding
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

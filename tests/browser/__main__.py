@@ -36,6 +36,7 @@ SMALL = AuditOptions(
     ig_documents=8,
     ig_steps=8,
     pgd_documents=8,
+    text_attack_documents=1,
     permutations=200,
     resamples=200,
 )

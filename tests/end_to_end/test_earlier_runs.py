@@ -47,6 +47,7 @@ OPTIONS = AuditOptions(
     counterfactual_documents=3,
     memorisation_documents=3,
     pgd_documents=2,
+    text_attack_documents=1,
     examples=1,
     permutations=20,
     resamples=20,

@@ -37,6 +37,7 @@ OPTIONS = AuditOptions(
     counterfactual_documents=18,
     memorisation_documents=18,
     pgd_documents=1,
+    text_attack_documents=1,
     examples=2,
     permutations=20,
     resamples=20,

@@ -210,6 +210,7 @@ def test_an_audit_marks_the_same_characters(run: Run, data: Dataset) -> None:
         counterfactual_documents=2,
         memorisation_documents=2,
         pgd_documents=1,
+        text_attack_documents=1,
         examples=len(data),
         permutations=20,
         resamples=20,

@@ -45,6 +45,7 @@ LEFT_OUT = {
     "membership.judgement": "it holds the exact figures against the claim of the model card",
     "memorisation": "it compares values across records, so that one record moves what others add",
     "robustness": "its radius is measured on all attacked records, so that one moves all",
+    "text_attacks": "it is measured on few records: noise that hides one of them would drown it",
     "certified": "it is measured where tokens are read one by one, and never under an ε",
     "examples": "they are single records",
 }
@@ -126,6 +127,7 @@ class NoisedResult:
     memorisation: NotRun
     membership: Tree | NotRun
     robustness: NotRun
+    text_attacks: NotRun
     certified: NotRun
     examples: NotRun
 

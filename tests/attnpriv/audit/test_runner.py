@@ -31,10 +31,19 @@ SMALL = AuditOptions(
     counterfactual_documents=6,
     memorisation_documents=6,
     pgd_documents=4,
+    text_attack_documents=2,
     permutations=50,
     resamples=50,
 )
-FEWER = replace(SMALL, documents=12, members=12, ig_documents=1, pgd_documents=1, examples=1)
+FEWER = replace(
+    SMALL,
+    documents=12,
+    members=12,
+    ig_documents=1,
+    pgd_documents=1,
+    text_attack_documents=1,
+    examples=1,
+)
 
 
 class Seen(NamedTuple):

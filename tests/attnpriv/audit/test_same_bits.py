@@ -27,6 +27,7 @@ TINY = AuditOptions(
     counterfactual_documents=4,
     memorisation_documents=4,
     pgd_documents=2,
+    text_attack_documents=1,
     examples=1,
     permutations=20,
     resamples=20,

@@ -19,7 +19,7 @@ from attnpriv.audit.lift import Lift
 from attnpriv.audit.matched import TokenLift
 from attnpriv.audit.measures import AuditResult
 from attnpriv.audit.results import Audit
-from attnpriv.audit.robustness import EDITS, SCALES
+from attnpriv.audit.robustness import EDITS, SCALES, TEXT_EDITS
 from attnpriv.audit.rollout import head_names, layer_names
 from attnpriv.audit.runner import AuditOptions, audit_runs
 from attnpriv.config import AttentionConfig, ModelConfig, PrivacyConfig, TrainConfig
@@ -188,6 +188,11 @@ def make_result(
                 result.robustness.radii, scale=SCALES, radius=(0.1, 0.2, 0.5)
             ),
         ),
+        text_attacks=replace(
+            result.text_attacks,
+            curve=maker.each(result.text_attacks.curve, edits=TEXT_EDITS),
+            tokens=maker.each(result.text_attacks.tokens, edits=EDITS),
+        ),
         certified=replace(
             result.certified,
             shares=maker.each(result.certified.shares, edits=EDITS),
@@ -286,7 +291,7 @@ def small() -> AuditOptions:
     return AuditOptions(
         documents=40, members=40, ig_documents=4, ig_steps=4, faithfulness_documents=3,
         sensitivity_documents=2, counterfactual_documents=6, memorisation_documents=6,
-        pgd_documents=4, permutations=30, resamples=30,
+        pgd_documents=4, text_attack_documents=2, permutations=30, resamples=30,
     )  # fmt: skip
 
 

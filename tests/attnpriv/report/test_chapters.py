@@ -49,8 +49,9 @@ def test_a_figure_is_the_same_before_and_after_reading(report: Report, path: str
 def test_a_main_figure_is_what_a_gate_finds(report: Report, figure) -> None:  # type: ignore[no-untyped-def]
     plain = json.loads(report_text(report))
     path, subset = figure.path, {}
-    if "[" in path:
-        path, subset = path.replace("[0.02]", ""), {"scale": 0.02}
+    for entry, chosen in (("[0.02]", {"scale": 0.02}), ("[1]", {"edits": 1})):
+        if entry in path:
+            path, subset = path.replace(entry, ""), chosen
     for result, run in zip(report.results, plain["results"], strict=True):
         (found,) = find(run, path, subset)
         value = figure.of(result)

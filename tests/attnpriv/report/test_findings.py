@@ -469,6 +469,8 @@ FALSIFIED = {
                      "The memorisation test"),
     "membership": ("membership", {"valid": False, "positive": FAILED}, "Membership test"),
     "robustness": ("robustness", {"valid": False, "null": FAILED}, "Robustness test"),
+    "text_attacks": ("text_attacks", {"valid": False, "within": FAILED}, "Attacks on texts"),
+    "certified": ("certified", {"valid": False, "null": FAILED}, "Certified answers"),
 }  # fmt: skip
 
 

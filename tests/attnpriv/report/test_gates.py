@@ -167,6 +167,7 @@ class TestMeasures:
             ("faithfulness.rank_correlation.mean", "faithfulness.rank_correlation.documents"),
             ("faithfulness.rankings[*].infidelity", "faithfulness.documents"),
             ("robustness.radii[*].strongest", "robustness.documents"),
+            ("text_attacks.curve[*].strongest", "text_attacks.documents"),
             ("certified.of_right[*].any_edits", "certified.right"),
         ],
     )

@@ -35,6 +35,7 @@ SMALL = AuditOptions(
     counterfactual_documents=6,
     memorisation_documents=6,
     pgd_documents=2,
+    text_attack_documents=1,
     permutations=20,
     resamples=20,
     examples=0,

@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from attnpriv.audit.certified import CertifiedResult
 from attnpriv.audit.noising import Audited
 from attnpriv.audit.results import NotRun
+from attnpriv.audit.robustness.text_edits import Neighbours
 from attnpriv.audit.runner import AuditOptions, audit_runs
 from attnpriv.config import BOUNDED, AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import Dataset
@@ -89,7 +91,7 @@ def test_an_audit_measures_all_but_what_needs_layers(run: Run, tickets: Dataset)
     few = AuditOptions(
         documents=12, members=12, ig_documents=1, ig_steps=4, faithfulness_documents=1,
         sensitivity_documents=1, counterfactual_documents=2, memorisation_documents=2,
-        pgd_documents=1, permutations=20, resamples=20, examples=1,
+        pgd_documents=1, text_attack_documents=1, permutations=20, resamples=20, examples=1,
     )  # fmt: skip
     (result,) = audit_runs([run], tickets, options=few).results
     missing = [name for name, each in vars(result).items() if isinstance(each, NotRun)]
@@ -97,10 +99,31 @@ def test_an_audit_measures_all_but_what_needs_layers(run: Run, tickets: Dataset)
     assert isinstance(result.certified, CertifiedResult)
     assert (result.certified.documents, result.certified.valid) == (12, True)
     assert result.attention.certificate.holds is True
+    assert "neighbouring words" in {family.name for family in result.text_attacks.families}
+    assert result.text_attacks.within is not None
+    assert result.text_attacks.within.passed
     said = {finding.measure: finding for finding in findings(result)}
     reason = "The model reads tokens one by one: it has no layers that they pass through."
     assert [said[name].text for name in missing] == [reason, reason]
     assert all(block for chapter in CHAPTERS for block in chapter.body([result], False))
+
+
+def test_neighbouring_words_are_the_nearest_in_the_table_of_the_encoder(run: Run) -> None:
+    tokenizer = run.tokenizer
+    assert isinstance(tokenizer, PretrainedTokenizer)
+    neighbours = Neighbours(run.model, tokenizer)
+    vectors = run.model.words.weight.double()
+    found = 0
+    for word, number in list(tokenizer.words.items())[:20]:
+        cosines = {w: float(vectors[number] @ vectors[i]) for w, i in tokenizer.words.items()}
+        del cosines[word]
+        nearest = sorted(cosines, key=lambda each, of=cosines: -of[each])[:4]
+        edits = list(neighbours.edits(word, (0, len(word)), np.random.default_rng(0)))
+        assert [edit.text for edit in edits] == [each for each in nearest if cosines[each] >= 0.4]
+        assert all(tokenizer.encode(edit.text, 9).size == 3 for edit in edits)
+        found += len(edits)
+    assert found
+    assert not list(neighbours.edits("qqqq", (0, 4), np.random.default_rng(0)))
 
 
 def test_an_audit_under_an_epsilon_refuses_such_a_run(run: Run, tickets: Dataset) -> None:
