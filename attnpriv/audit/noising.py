@@ -18,6 +18,7 @@ from attnpriv.audit.workers import StageProgress, Workers, workers
 from attnpriv.data.records import Dataset
 from attnpriv.data.splits import tells_rows_apart
 from attnpriv.errors import InputError
+from attnpriv.jobs import Executor
 from attnpriv.runs.folder import Run
 from attnpriv.sensitive import Detector
 from attnpriv.work_folder import WorkFolder
@@ -87,7 +88,7 @@ def exact_sums(
     progress: StageProgress | None = None,
     *,
     work: WorkFolder | None = None,
-    processes: int = 1,
+    executor: Executor | None = None,
 ) -> dict[str, list[int]]:
     """What the records add up to, which is secret: for ``NoisePlan.add`` and nothing else.
 
@@ -97,13 +98,13 @@ def exact_sums(
         detector: finds personal data where the data has no gold spans.
         progress: as in ``audit_runs``.
         work: as in ``audit_runs``; what it keeps is exact, and so as secret.
-        processes: as in ``audit_runs``.
+        executor: as in ``audit_runs``.
 
     Raises:
         InputError: the runs and the data do not fit.
     """
     report = progress or (lambda stage, done, total: None)
-    check_inputs(audited.runs, data, detector, processes)
+    check_inputs(audited.runs, data, detector)
     wanted = detector if data.regions is None else None
     found = detect(data, audited.rows, wanted, partial(report, "finding personal data"))
     spans = found if data.regions is None else gold(data, audited.rows)
@@ -112,7 +113,7 @@ def exact_sums(
         for run, rows in zip(audited.runs, audited.rows, strict=True)
     ]
     sums: dict[str, list[int]] = {}
-    with one_thread(), workers(subjects, processes, work, report, STAGES) as crew:
+    with one_thread(), workers(subjects, executor, work, report, STAGES) as crew:
         passed = passes(crew, subjects, None)
         swapped = _swapped(crew, passed)
         for layout, subject, own, swaps in zip(

@@ -40,6 +40,7 @@ from attnpriv.audit.workers import StageProgress, Workers, workers
 from attnpriv.data.records import Dataset
 from attnpriv.errors import InputError
 from attnpriv.explain.gradients import Attribution
+from attnpriv.jobs import Executor
 from attnpriv.runs.folder import Run
 from attnpriv.sensitive import Detector
 from attnpriv.work_folder import WorkFolder
@@ -55,7 +56,7 @@ def audit_runs(
     progress: StageProgress | None = None,
     *,
     work: WorkFolder | None = None,
-    processes: int = 1,
+    executor: Executor | None = None,
 ) -> Audit:
     """Audit run folders side by side on rows that none of them was trained on.
 
@@ -72,7 +73,7 @@ def audit_runs(
         options: how much to measure.
         progress: called with a stage's name, the number done and the total.
         work: where finished pieces are kept and found again; None keeps none.
-        processes: that share the work; with several, the calling script is imported by each.
+        executor: where the work is done; None: in this process.
 
     Raises:
         InputError: no run, classes that differ from a run's, neither gold spans nor a detector, or
@@ -88,7 +89,7 @@ def audit_runs(
     """
     options = options or AuditOptions()
     report = progress or (lambda stage, done, total: None)
-    check_inputs(runs, data, detector, processes)
+    check_inputs(runs, data, detector)
     rows = [choose_rows(run, data, options) for run in runs]
     found = detect(data, rows, detector, partial(report, "finding personal data"))
     spans = found if data.regions is None else gold(data, rows)
@@ -96,7 +97,7 @@ def audit_runs(
         Subject(run, data, own, spans, options) for run, own in zip(runs, rows, strict=True)
     ]
     with one_thread():
-        with workers(subjects, processes, work, report) as crew:
+        with workers(subjects, executor, work, report) as crew:
             passed = _explained(crew, subjects, passes(crew, subjects, detector))
             alone = _alone(crew, subjects, passed)
         audited = [
@@ -111,14 +112,10 @@ def audit_runs(
         )
 
 
-def check_inputs(
-    runs: Sequence[Run], data: Dataset, detector: Detector | None, processes: int
-) -> None:
+def check_inputs(runs: Sequence[Run], data: Dataset, detector: Detector | None) -> None:
     """Raise InputError where runs, data and detector do not fit together."""
     if not runs:
         raise InputError("expected at least one run folder to audit, got none")
-    if processes < 1:
-        raise InputError(f"expected at least one process, got {processes}")
     for run in runs:
         if run.label_names != data.label_names:
             raise InputError(

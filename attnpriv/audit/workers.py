@@ -1,34 +1,22 @@
-"""Who does the pieces of an audit: this process, or several that each get the runs and the rows."""
+"""Who does the pieces of an audit: this process, or others that each get the runs and the rows."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing.connection import wait as wait_for
-from multiprocessing.queues import SimpleQueue
-from pathlib import Path
 from statistics import fmean
 
 from attnpriv.audit.subject import AuditOptions, Rows, Spans, Subject
 from attnpriv.audit.tasks import EXACT, WHOLE, WORDS, Task, expected_passes, one_thread
 from attnpriv.data.records import Dataset
-from attnpriv.errors import InputError, RunFolderError
-from attnpriv.runs.folder import Run, load_run
+from attnpriv.jobs import Executor, Told
+from attnpriv.runs.packing import FolderOfRun
 from attnpriv.work_folder import WorkFolder
 
-POLL = 0.1  # seconds between looks at what the processes say
-
 StageProgress = Callable[[str, int, int], None]
-Note = tuple[Task, int, int]
 Perform = Callable[[Iterable[Task]], Iterator[tuple[Task, bytes]]]
 
 
@@ -113,18 +101,18 @@ class Meter:
 @contextmanager
 def workers(
     subjects: Sequence[Subject],
-    processes: int,
+    executor: Executor | None,
     work: WorkFolder | None,
     report: StageProgress,
     stages: Collection[str] = EXACT,
 ) -> Iterator[Workers]:
-    """Workers in this process, or in as many others; these end with the block."""
+    """Workers in this process, or elsewhere; those end with the block."""
     meter = Meter(subjects, report, stages)
-    if processes == 1:
+    if executor is None:
         yield Workers(partial(_here, subjects, meter), meter, work)
         return
-    with _processes(subjects, processes, meter) as perform:
-        yield Workers(perform, meter, work)
+    with executor.crew(_job(subjects)) as crew:
+        yield Workers(lambda tasks: crew(tasks, meter.note), meter, work)
 
 
 def _here(
@@ -135,93 +123,37 @@ def _here(
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What a process needs to make the same subjects; the runs are read from their folders."""
+class _Job:
+    """What a process needs to make the same subjects."""
 
-    folders: tuple[tuple[Path, dict[str, str]], ...]
+    runs: tuple[FolderOfRun, ...]
     rows: tuple[Rows, ...]
     data: Dataset
     spans: Spans
     options: AuditOptions
 
-    def subjects(self) -> list[Subject]:
-        return [
-            Subject(self._load(*folder), self.data, rows, self.spans, self.options)
-            for folder, rows in zip(self.folders, self.rows, strict=True)
+    def packed(self) -> _Job:
+        return replace(self, runs=tuple(run.packed() for run in self.runs))
+
+    def begin(self) -> Callable[[Task, Told], bytes]:
+        subjects = [
+            Subject(run.load(), self.data, rows, self.spans, self.options)
+            for run, rows in zip(self.runs, self.rows, strict=True)
         ]
 
-    def _load(self, path: Path, hashes: dict[str, str]) -> Run:
-        run = load_run(path)
-        if run.hashes != hashes:
-            raise RunFolderError(f"{path} was replaced while it was audited")
-        return run
+        def perform(task: Task, told: Told) -> bytes:
+            with one_thread():
+                return task.perform(subjects[task.subject], told)
+
+        return perform
 
 
-@contextmanager
-def _processes(subjects: Sequence[Subject], count: int, meter: Meter) -> Iterator[Perform]:
-    context = multiprocessing.get_context("spawn")
-    notes: SimpleQueue[Note] = context.SimpleQueue()
+def _job(subjects: Sequence[Subject]) -> _Job:
     first = subjects[0]
-    plan = _Plan(
-        tuple((subject.run.path, subject.run.hashes) for subject in subjects),
+    return _Job(
+        tuple(FolderOfRun.of(subject.run) for subject in subjects),
         tuple(subject.rows for subject in subjects),
         first.data,
         first.spans,
         first.options,
     )
-    others = set(multiprocessing.active_children())
-    executor = ProcessPoolExecutor(count, context, initializer=_begin, initargs=(plan, notes))
-    try:
-        yield partial(_elsewhere, executor, notes, meter)
-    except BaseException:
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()  # what it is at would keep us waiting
-        raise
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _elsewhere(
-    executor: ProcessPoolExecutor, notes: SimpleQueue[Note], meter: Meter, tasks: Iterable[Task]
-) -> Iterator[tuple[Task, bytes]]:
-    waiting = {executor.submit(_perform, task): task for task in tasks}
-    try:
-        while waiting:
-            done, _ = wait(waiting, POLL, FIRST_COMPLETED)
-            while not notes.empty():
-                meter.note(*notes.get())
-            for future in done:
-                yield waiting.pop(future), future.result()
-    except BrokenProcessPool:
-        raise InputError(
-            "a process of the audit has ended, perhaps for want of memory: the same command with "
-            "--resume and fewer --processes goes on"
-        ) from None
-
-
-_subjects: list[Subject] = []  # of a process that is one of several
-_notes: SimpleQueue[Note]
-
-
-def _begin(plan: _Plan, notes: SimpleQueue[Note]) -> None:
-    """Get a new process ready. The first one decides on Ctrl-C, and takes the others with it."""
-    global _notes
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-    _subjects.extend(plan.subjects())
-    _notes = notes
-
-
-def _end_with(sentinel: int) -> None:
-    wait_for([sentinel])
-    os._exit(1)
-
-
-def _perform(task: Task) -> bytes:
-    light = replace(task, answers=None)
-    with one_thread():
-        return task.perform(
-            _subjects[task.subject], lambda done, total: _notes.put((light, done, total))
-        )

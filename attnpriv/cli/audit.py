@@ -62,13 +62,8 @@ def audit(
     seed: Annotated[
         int, typer.Option(help="Seed of samples, null distributions and bootstraps.")
     ] = 0,
-    processes: Annotated[
-        int,
-        typer.Option(
-            help="Number of processes that share the work, each with one thread. Results are "
-            "bit-identical for any number."
-        ),
-    ] = 1,
+    processes: options.ProcessCount = None,
+    on: options.On = None,
     gates: Annotated[
         Path | None,
         typer.Option(
@@ -122,6 +117,7 @@ def audit(
     from attnpriv.sensitive import PresidioDetector, load_rules
 
     _check_noise(epsilon, delta, include_text)
+    executor = options.executor_of(processes, on)
     chosen = {"seed": seed} if documents is None else {"seed": seed, "documents": documents}
     limits = () if gates is None else read_gates(gates)
     rules = None if detection is None else load_rules(detection)
@@ -148,7 +144,7 @@ def audit(
                 how_much,
                 progress,
                 resume=resume,
-                processes=processes,
+                executor=executor,
                 include_text=include_text,
             )
         else:
@@ -162,7 +158,7 @@ def audit(
                 delta,
                 progress,
                 resume=resume,
-                processes=processes,
+                executor=executor,
             )
     outcomes = written.check(limits, gates)  # the report stays, whatever a gate may ask in vain
     if json_:

@@ -11,6 +11,8 @@ import typer
 
 from attnpriv import config
 from attnpriv.config import AttentionConfig, TrainConfig
+from attnpriv.errors import InputError
+from attnpriv.jobs import Executor, ProcessPool, RayCluster
 
 # The panels of --help. What belongs to none of them is listed first.
 DATA, MODEL, ATTENTION = "Data", "Model", "Attention"
@@ -55,6 +57,20 @@ def rows_or_share(value: str | float) -> float:
 def trained_part(trainable: str | None, encoder: str) -> str:
     """The part of the model to train: what was given, or else what suits the encoder."""
     return trainable or ("all" if encoder == SCRATCH else TrainConfig.trainable)
+
+
+def executor_of(processes: int | None, on: str | None) -> Executor | None:
+    """Who does the work: None, this process.
+
+    Raises:
+        InputError: both were given, or a value is not possible.
+    """
+    if on is None:
+        pool = ProcessPool(1 if processes is None else processes)
+        return None if pool.count == 1 else pool
+    if processes is not None:
+        raise InputError("--processes cannot be used with --on: a Ray cluster has its own")
+    return RayCluster(None if on == "ray" else on)
 
 
 def given(context: typer.Context, names: Iterable[str]) -> list[str]:
@@ -308,6 +324,26 @@ MicroBatchTokens = Annotated[
         help="Most tokens in one pass through the encoder. Lower it to save memory; results "
         "change by rounding only.",
         rich_help_panel=TRAINING,
+    ),
+]
+
+# --- Who does the work --------------------------------------------------------------------------
+
+ProcessCount = Annotated[
+    int | None,
+    typer.Option(
+        "--processes",
+        help="Number of processes of this machine that share the work, each with one thread. "
+        "Results are bit-identical for any number. Default: 1.",
+    ),
+]
+On = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ray|ray://HOST:PORT",
+        help="Have the work done by a Ray cluster: the one at this address, or, with ray alone, "
+        "the one that RAY_ADDRESS names or this machine is part of, or else one that is started "
+        "for the command. Its machines receive the data (docs/more-machines.md). Needs the extra ray.",
     ),
 ]
 

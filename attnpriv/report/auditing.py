@@ -14,6 +14,7 @@ from attnpriv.audit.tasks import one_thread
 from attnpriv.audit.work import open_audit_folder
 from attnpriv.audit.workers import StageProgress
 from attnpriv.data.records import Dataset
+from attnpriv.jobs import Executor
 from attnpriv.report.document import Report, make_report
 from attnpriv.report.gates import Gate, Outcome, check_gates
 from attnpriv.report.noised.document import NoisedReport
@@ -65,7 +66,7 @@ def audit_into(
     progress: StageProgress | None = None,
     *,
     resume: bool | None = False,
-    processes: int = 1,
+    executor: Executor | None = None,
     include_text: bool = False,
 ) -> Written[Report]:
     """Audit runs and write ``audit.json`` and ``report.html`` into a folder.
@@ -83,7 +84,7 @@ def audit_into(
         resume: True goes on with the unfinished audit in the folder and raises if there is none;
             False raises if there is one; None goes on with one of the same inputs and throws any
             other away.
-        processes: number of worker processes; results are bit-identical for any number.
+        executor: where the work is done; None: in this process. The results are the same bits.
         include_text: also show the words of the example documents that are not marked as personal
             data; see ``write_report``.
 
@@ -94,7 +95,7 @@ def audit_into(
     origin = provenance_of(runs, data)
     identity = {**asdict(origin), **asdict(options)}
     with open_audit_folder(folder, identity, resume=resume) as work:
-        audit = audit_runs(runs, data, detector, options, progress, work=work, processes=processes)
+        audit = audit_runs(runs, data, detector, options, progress, work=work, executor=executor)
         report = make_report(audit, origin)
         write_report(report, folder, include_text)
     return Written(report, folder, include_text)

@@ -20,6 +20,7 @@ from attnpriv.audit.workers import StageProgress
 from attnpriv.data.records import Dataset
 from attnpriv.errors import InputError
 from attnpriv.estimates import UNDEFINED, Estimate
+from attnpriv.jobs import Executor
 from attnpriv.release.cost import MICRO
 from attnpriv.release.sums import NoisePlan, plan
 from attnpriv.report.auditing import Written, provenance_of
@@ -66,7 +67,7 @@ def noised_audit_into(
     progress: StageProgress | None = None,
     *,
     resume: bool | None = False,
-    processes: int = 1,
+    executor: Executor | None = None,
 ) -> Written[NoisedReport]:
     """Audit runs under one ε and write the report into a folder.
 
@@ -84,7 +85,7 @@ def noised_audit_into(
             for pure differential privacy.
         progress: called with a stage's name, the number done and the total.
         resume: as in ``audit_into``.
-        processes: as in ``audit_into``.
+        executor: as in ``audit_into``.
 
     Raises:
         InputError: as ``audit_into``; ε or δ is out of range; the folder holds the pieces of an
@@ -99,7 +100,7 @@ def noised_audit_into(
     origin = provenance_of(runs, data)
     inputs = Inputs(audited, data, detector, origin, made)
     identity = {**asdict(origin), **asdict(audited.options), "epsilon": epsilon, "delta": delta}
-    noised, releases = _release(folder, inputs, identity, progress, resume, processes)
+    noised, releases = _release(folder, inputs, identity, progress, resume, executor)
     report = _report(inputs, noised, releases)
     write_report(report, folder)
     return Written(report, folder, False)
@@ -131,7 +132,7 @@ def _release(
     identity: Mapping[str, Any],
     progress: StageProgress | None,
     resume: bool | None,
-    processes: int,
+    executor: Executor | None,
 ) -> tuple[NoisedSums, Releases]:
     """The noised sums: those of the same audit before, or new ones that are paid for."""
     private, audit, made = private_folder(folder), audit_id(identity), inputs.plan
@@ -144,7 +145,7 @@ def _release(
         if noised := releases.released(audit):
             return noised, releases
         exact = exact_sums(
-            inputs.audited, inputs.data, inputs.detector, progress, work=work, processes=processes
+            inputs.audited, inputs.data, inputs.detector, progress, work=work, executor=executor
         )
         releases.pay(audit, made.micro_epsilon, made.delta)
         noised = made.add(exact)

@@ -242,8 +242,6 @@ def test_bad_input(tiny_run: Path, tickets: Dataset) -> None:
     run = load_run(tiny_run)
     with pytest.raises(InputError, match="at least one run"):
         audit_runs([], tickets)
-    with pytest.raises(InputError, match="at least one process, got 0"):
-        audit_runs([run], tickets, processes=0)
     with pytest.raises(InputError, match="give a detector"):
         audit_runs([run], dataclasses.replace(tickets, spans=None))
     with pytest.raises(InputError, match="classes of tiny"):

@@ -15,6 +15,7 @@ from attnpriv.audit.runner import AuditOptions, audit_runs
 from attnpriv.audit.work import NAME, open_audit_folder
 from attnpriv.data import Dataset
 from attnpriv.errors import InputError
+from attnpriv.jobs import ProcessPool
 from attnpriv.runs.folder import load_run
 
 TINY = AuditOptions(
@@ -73,7 +74,7 @@ def test_two_processes_change_no_bit(
     def progress(stage: str, done: int, total: int) -> None:
         last[stage] = done, total
 
-    assert audited(processes=2, progress=progress) == expected
+    assert audited(executor=ProcessPool(2), progress=progress) == expected
     assert last["tiny: predictions and attention"] == (20, 20)
     assert len(last) == 13
     assert all(done == total for done, total in last.values())

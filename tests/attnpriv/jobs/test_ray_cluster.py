@@ -1,0 +1,132 @@
+"""On a real cluster of two nodes, which are two raylets of this machine."""
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from attnpriv.audit import tasks
+from attnpriv.audit.results import to_json
+from attnpriv.audit.runner import AuditOptions, audit_runs
+from attnpriv.data.records import Dataset
+from attnpriv.errors import InputError
+from attnpriv.jobs import RayCluster, Told
+from attnpriv.runs.folder import load_run
+
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.filterwarnings("ignore:.*accelerator:FutureWarning:ray"),
+]
+TINY = AuditOptions.at("quick", documents=20, members=20, permutations=20, resamples=20)
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    yield cluster
+    cluster.shutdown()
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Squares numbers, four seconds each; -1 raises. Each attempt leaves a file.
+
+    Attributes:
+        attempts: a folder.
+        is_packed: whether it was made ready for other machines.
+    """
+
+    attempts: Path
+    is_packed: bool = False
+
+    def packed(self) -> "Slow":
+        return Slow(self.attempts, is_packed=True)
+
+    def begin(self) -> Callable[[int, Told], bytes]:
+        assert self.is_packed
+
+        def square(number: int, told: Told) -> bytes:
+            if number == -1:
+                raise InputError("expected a number from 0, got -1")
+            (self.attempts / f"{number}-{os.getpid()}").touch()
+            told(1, 2)
+            time.sleep(4)
+            return b"%d" % number**2
+
+        return square
+
+
+def kill_with_its_workers(raylet: int) -> None:
+    """Let a node die at once, as a machine does whose power fails."""
+    workers = Path(f"/proc/{raylet}/task/{raylet}/children").read_text(encoding="ascii").split()
+    for process in (raylet, *map(int, workers)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+def test_pieces_are_done_again_where_a_node_dies(cluster: Cluster, tmp_path: Path) -> None:
+    begun: set[int] = set()
+
+    def note(number: int, done: int, total: int) -> None:
+        assert (done, total) == (1, 2)
+        begun.add(number)
+        if len(begun) == 2:  # one on each node
+            kill_with_its_workers(raylet.pid)
+
+    with RayCluster().crew(Slow(tmp_path)) as crew:
+        ours = ray.get_runtime_context().get_node_id()
+        (other,) = (node for node in cluster.list_all_nodes() if node.node_id != ours)
+        raylet = other.all_processes["raylet"][0].process
+        done = dict(crew(range(4), note))
+    assert done == {number: b"%d" % number**2 for number in range(4)}
+    assert len(list(tmp_path.iterdir())) > 4, "a piece was begun a second time"
+
+
+def test_what_a_piece_raises_arrives_without_a_traceback(cluster: Cluster, tmp_path: Path) -> None:
+    with RayCluster().crew(Slow(tmp_path)) as crew, pytest.raises(InputError) as raised:
+        list(crew([-1], lambda *_: None))
+    assert str(raised.value) == "expected a number from 0, got -1"
+
+
+def test_an_audit_on_a_cluster_has_the_same_bits(
+    cluster: Cluster, tiny_run: Path, tickets: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "CHUNK", 6)
+    last: dict[str, tuple[int, int]] = {}
+
+    def progress(stage: str, done: int, total: int) -> None:
+        last[stage] = done, total
+
+    def audited(executor: RayCluster | None) -> str:
+        run = load_run(tiny_run)
+        audit = audit_runs([run], tickets, None, TINY, progress, executor=executor)
+        return json.dumps(to_json(audit, include_text=True), sort_keys=True, allow_nan=False)
+
+    assert audited(RayCluster()) == audited(None)
+    assert all(done == total for done, total in last.values())
+
+
+@pytest.mark.parametrize("address", ["", "here", "http://127.0.0.1:10001"])
+def test_an_address_of_another_kind_is_refused(address: str) -> None:
+    with pytest.raises(InputError, match="expected a Ray cluster as ray or ray://HOST:PORT"):
+        RayCluster(address)
+
+
+def test_no_cluster_at_an_address_is_said_in_words(tmp_path: Path) -> None:
+    with (
+        pytest.raises(InputError, match="expected a Ray cluster at ray://127.0.0.1:1: "),
+        RayCluster("ray://127.0.0.1:1").crew(Slow(tmp_path)),
+    ):
+        pass
