@@ -343,7 +343,8 @@ On = Annotated[
         metavar="ray|ray://HOST:PORT",
         help="Have the work done by a Ray cluster: the one at this address, or, with ray alone, "
         "the one that RAY_ADDRESS names or this machine is part of, or else one that is started "
-        "for the command. Its machines receive the data (docs/more-machines.md). Needs the extra ray.",
+        "for the command. Its machines receive the data (docs/more-machines.md). It needs the "
+        "extra ray.",
     ),
 ]
 
