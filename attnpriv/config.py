@@ -13,7 +13,7 @@ Kind = Literal["text", "image"]  # of the records that a model reads
 Depth = Literal["quick", "standard", "thorough"]  # of an audit: how much it measures
 ClipMode = Literal["clamp", "tanh", "norm", "relative"]
 Score = Literal["dot_product", "additive"]
-Pooling = Literal["mean", "cls", "layers"]
+Pooling = Literal["mean", "cls", "layers", "places"]
 Accountant = Literal["prv", "rdp"]
 TrainableKind = Literal["head", "bias", "last", "lora", "all"]
 Clipping = Literal["flat", "automatic"]
@@ -22,6 +22,10 @@ Sampler = Literal["poisson"]
 Precision = Literal["float32", "bfloat16"]
 Decay = Literal["constant", "linear", "cosine"]
 RunDistribution = Literal["poisson", "geometric"]
+
+# Encoders that begin with random weights: of texts, and of images.
+SCRATCH, VIT = "scratch", "vit"
+UNTRAINED = (SCRATCH, VIT)
 
 # Ways of drawing batches for which the accountants' ε does not hold, and why.
 UNSOUND_SAMPLERS = {
@@ -159,6 +163,18 @@ class AttentionConfig:
         return self.temperature if self.temperature_floor is None else self.temperature_floor
 
 
+def check_computable(attention: AttentionConfig) -> None:
+    """Raise InputError for values that the formulas allow, but float32 does not."""
+    for name in ("temperature", "temperature_floor", "clip"):
+        if getattr(attention, name) is not None:
+            _require_number(name, getattr(attention, name), LARGEST, SMALLEST)
+
+
+def check_divides(heads: int, dim: int) -> None:
+    """Raise InputError unless the width of a model is a multiple of its number of heads."""
+    _require(dim % heads == 0, "dim", f"to be divisible by {heads}", dim)
+
+
 # The bound under which the encoder minilm-bounded was taught: any four of 32 tokens get at most
 # 3.99 times their share of a row. On other encoders it costs accuracy (docs/benchmarks.md).
 BOUNDED = AttentionConfig(clip=0.97)
@@ -216,12 +232,11 @@ class ModelConfig:
         for name in ("vocab_size", "dim", "layers", "heads", "hidden_dim", "max_length"):
             _require(getattr(self, name) >= 1, name, ">= 1", getattr(self, name))
         _require(self.num_labels >= 2, "num_labels", ">= 2", self.num_labels)
-        _require(self.dim % self.heads == 0, "dim", f"to be divisible by {self.heads}", self.dim)
+        check_divides(self.heads, self.dim)
         _require_choice("pooling", self.pooling, Pooling)
-        # The formulas hold for more than the float32 that a model computes with.
-        for name in ("temperature", "temperature_floor", "clip"):
-            if getattr(self.attention, name) is not None:
-                _require_number(name, getattr(self.attention, name), LARGEST, SMALLEST)
+        expected = "to be mean, cls or layers for texts, whose places differ"
+        _require(self.pooling != "places", "pooling", expected, self.pooling)
+        check_computable(self.attention)
         if self.relative_positions:
             score, clipped = self.attention.score, self.attention.clip is not None
             expected = "dot_product with this encoder, which has relative positions"
@@ -245,11 +260,26 @@ class ModelConfig:
         return "text"
 
     @property
+    def pixels(self) -> tuple[int, int, int] | None:
+        """Height, width and channels of the images that the model reads; None for texts."""
+        return None
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the encoder came trained."""
+        return self.encoder not in UNTRAINED
+
+    @property
     def pooled_layers(self) -> tuple[int, ...]:
         """The layers, counted from 1, after which the hidden states are pooled for the head."""
         if self.pooling == "layers":
             return thirds(self.layers)
         return (self.layers,)
+
+    @property
+    def features(self) -> int:
+        """How many numbers the head reads of a text."""
+        return self.dim * len(self.pooled_layers)
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""

@@ -128,6 +128,7 @@ def audit(
         label_column=label_column,
         spans_column=spans_column,
         label_names=loaded[0].label_names,
+        kind=loaded[0].kind,
     )
     if epsilon is None:  # these warnings are exact counts
         _warn(loaded, dataset)

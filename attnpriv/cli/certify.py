@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from attnpriv.models.edits import EditRadii
     from attnpriv.runs.folder import Run
 
+USUAL_KEYS = 32  # of a text
 LIMITS_OF_EDITS = (
     "A radius is proved for every choice of so many tokens, places and words of the vocabulary.",
     "A token is a word or a piece of one: a misspelt or joined word can be several.",
@@ -31,10 +32,15 @@ def certify(
     context: typer.Context,
     run: options.Run,
     keys: Annotated[
-        int, typer.Option(help="Number n of tokens that each token sees, special tokens included.")
-    ] = 32,
+        int | None,
+        typer.Option(
+            help="Number n of tokens that each token sees, special tokens included; of images, the "
+            "number of patches.",
+            show_default="32; of images, all patches",
+        ),
+    ] = None,
     sensitive: Annotated[
-        int, typer.Option(help="Number k of sensitive tokens among them, say those of a name.")
+        int, typer.Option(help="Number k of sensitive ones among them, say the tokens of a name.")
     ] = 4,
     texts: Annotated[
         str | None,
@@ -68,11 +74,16 @@ def certify(
     loaded = load_run(run)
     if texts is None:
         _refuse(context, ("text_column", "label_column", "show_texts"), "without --texts")
-        _print_heads(loaded, keys, sensitive, json_)
+        _print_heads(loaded, _keys(loaded) if keys is None else keys, sensitive, json_)
         return
     _refuse(context, ("keys", "sensitive"), "with --texts")
     read, labels = _read(loaded, texts, text_column, label_column)
     _print_edits(loaded, read, labels, show_texts, json_)
+
+
+def _keys(run: Run) -> int:
+    """How many keys a row has where nobody says it: every image has the same number of patches."""
+    return run.model.config.max_length if run.kind == "image" else USUAL_KEYS
 
 
 def _refuse(context: typer.Context, names: tuple[str, ...], where: str) -> None:
@@ -90,6 +101,7 @@ def _read(
             text_column=text_column,
             label_column=label_column,
             label_names=run.label_names,
+            kind="text",
         )
         return list(dataset.records), list(dataset.labels)
     try:

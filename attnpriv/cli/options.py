@@ -17,7 +17,7 @@ from attnpriv.jobs import Executor, ProcessPool, RayCluster
 # The panels of --help. What belongs to none of them is listed first.
 DATA, MODEL, ATTENTION = "Data", "Model", "Attention"
 PRIVACY, TRAINING, OUTPUT = "Privacy", "Training", "Output"
-SCRATCH = "scratch"  # the encoder if the command line names none
+SCRATCH = config.SCRATCH  # the encoder if the command line names none
 
 
 def number_or_none(value: str, option: str | None = None) -> float | None:
@@ -56,7 +56,7 @@ def rows_or_share(value: str | float) -> float:
 
 def trained_part(trainable: str | None, encoder: str) -> str:
     """The part of the model to train: what was given, or else what suits the encoder."""
-    return trainable or ("all" if encoder == SCRATCH else TrainConfig.trainable)
+    return trainable or ("all" if encoder in config.UNTRAINED else TrainConfig.trainable)
 
 
 def executor_of(processes: int | None, on: str | None) -> Executor | None:
@@ -164,12 +164,15 @@ TrainSize = Annotated[
 Encoder = Annotated[
     str | None,
     typer.Option(
+        "--encoder",
+        "--model",
         help="The encoder to start from: scratch (small, with random weights), minilm "
         "(pretrained), words (minilm's tokens one by one, without context: attnpriv certify "
         "--texts then says how many tokens of a text can change without changing the answer), "
         "minilm-bounded (minilm, taught to work under a bound on its attention: four "
         "of 32 tokens get at most 3.99 times their share), or a folder with a pretrained BERT, "
-        "DistilBERT, MPNet, RoBERTa or XLM-RoBERTa, or with what attnpriv encoder bound made.",
+        "DistilBERT, MPNet, RoBERTa or XLM-RoBERTa, or with what attnpriv encoder bound made. "
+        "For images: vit, a small vision transformer with random weights, which scratch means too.",
         show_default="scratch",
         rich_help_panel=MODEL,
     ),
@@ -186,9 +189,10 @@ Trainable = Annotated[
 Pooling = Annotated[
     config.Pooling | None,
     typer.Option(
-        help="What the head reads: the mean over all tokens, the cls token, or layers, the means "
-        "after a third, two thirds and all of the blocks.",
-        show_default="layers",
+        help="What the head reads: the mean over all tokens, the cls token, or layers, the "
+        "means after a third, two thirds and all of the blocks. Of images, places reads each "
+        "patch apart.",
+        show_default="layers; of images, places",
         rich_help_panel=MODEL,
     ),
 ]

@@ -44,6 +44,7 @@ def evaluate(
         text_column=text_column,
         label_column=label_column,
         label_names=loaded.label_names,
+        kind=loaded.kind,
     )
     numbers, rows = _rows_to_score(loaded.split(dataset), all_rows)
     scored = dataset.subset(numbers)

@@ -66,7 +66,11 @@ def shadows(
 
     run = load_run(like)
     dataset = load_dataset(
-        data, text_column=text_column, label_column=label_column, label_names=run.label_names
+        data,
+        text_column=text_column,
+        label_column=label_column,
+        label_names=run.label_names,
+        kind=run.kind,
     )
     with resumable(lambda: has_begun(out)), progress_bars() as progress:
         tasks: dict[str, Any] = {}

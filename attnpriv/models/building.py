@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+from typing import assert_never, overload
+
 from attnpriv.config import ModelConfig
+from attnpriv.models.classifier import AttentionClassifier
+from attnpriv.models.shapes import Shape, VisionConfig
 from attnpriv.models.text import TextClassifier, TextModel
+from attnpriv.models.vision import VisionClassifier
 from attnpriv.models.words import WordsClassifier
 
 
-def build_model(config: ModelConfig) -> TextModel:
+@overload
+def build_model(config: ModelConfig) -> TextModel: ...
+@overload
+def build_model(config: Shape) -> AttentionClassifier: ...
+def build_model(config: Shape) -> AttentionClassifier:
     """The untrained model of a configuration."""
-    return WordsClassifier(config) if config.isolated else TextClassifier(config)
+    match config:
+        case ModelConfig(isolated=True):
+            return WordsClassifier(config)
+        case ModelConfig():
+            return TextClassifier(config)
+        case VisionConfig():
+            return VisionClassifier(config)
+        case _:
+            assert_never(config)
 
 
-def matrix_weights(config: ModelConfig) -> int:
+def matrix_weights(config: Shape) -> int:
     """How many weights the matrices hold, which are nearly all of a model's."""
-    dim, head = config.dim, config.num_labels * config.dim * len(config.pooled_layers)
+    dim, head = config.dim, config.num_labels * config.features
     if config.isolated:
-        return config.vocab_size * dim + head
+        return _inputs(config) * dim + head
     blocks = 1 if config.share_layers else config.layers
-    embeddings = (config.vocab_size + config.max_length) * dim
+    embeddings = (_inputs(config) + config.max_length) * dim
     return embeddings + blocks * (4 * dim * dim + 2 * dim * config.hidden_dim) + head
+
+
+def _inputs(config: Shape) -> int:
+    """Rows of what embeds one position: a table of tokens, or a projection of pixels."""
+    if isinstance(config, ModelConfig):
+        return config.vocab_size
+    return config.patch**2 * config.channels

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from attnpriv.attention import HardenedAttention, Packing
-from attnpriv.config import ModelConfig
 from attnpriv.modality import AttentionMap, MapKind, Modality, Pass, Sample
+from attnpriv.models.shapes import Shape
 
 
 class AttentionClassifier(nn.Module, ABC):
@@ -30,7 +30,7 @@ class AttentionClassifier(nn.Module, ABC):
         map_kind: what the maps relate.
     """
 
-    config: ModelConfig
+    config: Shape
     blocks: nn.ModuleList
     head: nn.Linear
     map_kind: MapKind = "self"

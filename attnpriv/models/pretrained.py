@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from attnpriv.attention.bound import Bound
-from attnpriv.config import BOUNDED, AttentionConfig, ModelConfig, Pooling
+from attnpriv.config import BOUNDED, UNTRAINED, AttentionConfig, ModelConfig, Pooling
 from attnpriv.errors import InputError
 from attnpriv.models import bounded
 from attnpriv.models.layouts import FAMILIES, Family, to_ours
@@ -72,7 +72,7 @@ def encoder_bound(encoder: str) -> Bound | None:
     Raises:
         InputError: as ``encoder_folder``, or its ``config.json`` cannot be read.
     """
-    if encoder in ("scratch", MINILM) or source_of_words(encoder) is not None:
+    if encoder in (*UNTRAINED, MINILM) or source_of_words(encoder) is not None:
         return None
     if encoder == MINILM_BOUNDED:
         return bounded.shipped_bound()

@@ -29,6 +29,8 @@ class TextModel(AttentionClassifier):
 
     words: nn.Embedding
 
+    config: ModelConfig
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config

@@ -12,7 +12,8 @@ from typing import Any
 
 from attnpriv import __version__
 from attnpriv.attention.bound import Bound
-from attnpriv.config import ModelConfig, PrivacyConfig, TrainConfig, parse_trainable
+from attnpriv.config import Kind, PrivacyConfig, TrainConfig, parse_trainable
+from attnpriv.models.shapes import Shape
 from attnpriv.privacy.ledger import NoisedSteps, Selection
 from attnpriv.rounding import digits_up, round_up
 from attnpriv.runs.card import ModelCard
@@ -47,17 +48,19 @@ LIMITS_OF_EPSILON = {
     "floating_point": "the accountant assumes exact Gaussian noise; attacks on its rounding to "
     "float32 are not excluded",
     "side_channels": "the time, memory and power that the training took depended on the records, "
-    "and those of an answer depend on the text",
+    "and those of an answer depend on the {kind}",
     "security_and_access_control": "the machine of the training and its working folder, which "
     "held the key of the steps to come, while the training went on",
 }
 LIMITS = {
     "data_collection_exposure": "the records as they were collected, stored, copied and backed up",
-    "texts_sent_to_the_model": "a text sent for prediction is not a training record: nothing here "
-    "hides it from the server, from its answer or from logs",
-    "attention": "clipped logits and temperatures bound how much one token weighs; that is not "
-    "differential privacy",
+    "{kind}s_sent_to_the_model": "{a_kind} sent for prediction is not a training record: nothing "
+    "here hides it from the server, from its answer or from logs",
+    "attention": "clipped logits and temperatures bound how much one {position} weighs; that is "
+    "not differential privacy",
 }
+A_RECORD: dict[Kind, str] = {"text": "a text", "image": "an image"}
+POSITION: dict[Kind, str] = {"text": "token", "image": "patch"}
 PRETRAINED = (
     "the encoder came trained, on data of others: no statement here covers those, nor a training "
     "record that was among them"
@@ -88,7 +91,7 @@ def _texts_of(made: Mapping[str, Any]) -> Iterator[str]:
 def build_card(
     *,
     name: str,
-    model: ModelConfig,
+    model: Shape,
     temperatures: list[list[float]],
     label_names: tuple[str, ...],
     config: TrainConfig,
@@ -123,14 +126,14 @@ def build_card(
     """
     mechanism = None
     if privacy is not None and spent is not None:
-        mechanism = _mechanism(privacy, spent, config, selection)
+        mechanism = _mechanism(privacy, spent, config, selection, model.kind)
         if selection is not None:
-            mechanism |= _search(selection, score)
+            mechanism |= _search(selection, score, model.kind)
     # Whoever knows the seed can take the noise off again: such a model is not a private one.
     seeded = privacy is not None and privacy.noise_seed is not None
     card = {
         "name": name,
-        "statement": _statement(mechanism, seeded),
+        "statement": _statement(mechanism, seeded, model.kind),
         "warnings": _warnings(mechanism, seeded) + _untrained(spent),
         "terms": TERMS,
         "private": mechanism is not None and not seeded,
@@ -139,9 +142,9 @@ def build_card(
         "privacy": mechanism,
         "not_covered": list(not_covered),
         "limits": {
-            **(LIMITS_OF_EPSILON if mechanism else {}),
-            **LIMITS,
-            **({} if model.encoder == "scratch" else {"pretrained_encoder": PRETRAINED}),
+            **(_limits(LIMITS_OF_EPSILON, model.kind) if mechanism else {}),
+            **_limits(LIMITS, model.kind),
+            **({"pretrained_encoder": PRETRAINED} if model.pretrained else {}),
             **({} if bound is None else {"bounded_encoder": bounded_from(bound)}),
         },
         "encoder": model.encoder,
@@ -156,8 +159,18 @@ def build_card(
     return ModelCard.from_json(card)
 
 
+def _limits(limits: Mapping[str, str], kind: Kind) -> dict[str, str]:
+    """The same in the words for a kind of record."""
+    words = {"kind": kind, "a_kind": A_RECORD[kind], "position": POSITION[kind]}
+    return {topic.format(**words): text.format(**words) for topic, text in limits.items()}
+
+
 def _mechanism(
-    privacy: PrivacyConfig, spent: NoisedSteps, config: TrainConfig, selection: Selection | None
+    privacy: PrivacyConfig,
+    spent: NoisedSteps,
+    config: TrainConfig,
+    selection: Selection | None,
+    kind: Kind,
 ) -> dict[str, Any]:
     epsilon_prv: float | None = None
     if selection is None:
@@ -169,7 +182,7 @@ def _mechanism(
     else:
         epsilon = epsilon_rdp = selection.epsilon(privacy.delta)
     return {
-        "unit": "one training record (a text with its label)",
+        "unit": f"one training record ({A_RECORD[kind]} with its label)",
         "neighbours": "add or remove one record",
         "trust_model": "central: a curator holds all records and adds the noise",
         "query_model": "one release: the weights, after the last step",
@@ -205,10 +218,11 @@ def _mechanism(
     }
 
 
-def _search(selection: Selection, score: float | None) -> dict[str, Any]:
+def _search(selection: Selection, score: float | None, kind: Kind) -> dict[str, Any]:
     """What the card of a search says differently or in addition; its noise is the best run's."""
     return {
-        "unit": "one record (a text with its label), of the training or the validation rows",
+        "unit": f"one record ({A_RECORD[kind]} with its label), of the training or the validation "
+        "rows",
         "query_model": "one release: the best run's weights, settings and noised score",
         "mechanism": "best of a random number of runs (Papernot and Steinke 2021, "
         "arXiv:2110.03620), each of Poisson-subsampled Gaussian on clipped per-record gradients "
@@ -258,7 +272,7 @@ def _training(config: TrainConfig, spent: NoisedSteps | None) -> dict[str, Any]:
     }
 
 
-def _statement(mechanism: dict[str, Any] | None, seeded: bool) -> str:
+def _statement(mechanism: dict[str, Any] | None, seeded: bool, kind: Kind) -> str:
     if mechanism is None:
         return (
             "TRAINED WITHOUT DIFFERENTIAL PRIVACY. Nothing bounds what this model gives away "
@@ -279,7 +293,7 @@ def _statement(mechanism: dict[str, Any] | None, seeded: bool) -> str:
         f"adding or removing one {record} changes the chance of any outcome by a factor of "
         f"at most e^{epsilon}, up to an additive {delta}. This "
         f"covers the {release} and what is computed from them and from public inputs. It does not "
-        "cover the texts that are sent to the model, nor what stands under 'not covered'."
+        f"cover the {kind}s that are sent to the model, nor what stands under 'not covered'."
     )
 
 

@@ -32,7 +32,7 @@ from typing import Any, NoReturn
 import safetensors.torch
 from safetensors import SafetensorError
 
-from attnpriv.config import Kind, ModelConfig
+from attnpriv.config import Kind
 from attnpriv.data.modalities import AnyModality
 from attnpriv.data.pretrained import PretrainedTokenizer
 from attnpriv.data.records import Dataset
@@ -43,6 +43,7 @@ from attnpriv.errors import InputError, RunFolderError
 from attnpriv.models.building import build_model, matrix_weights
 from attnpriv.models.classifier import AttentionClassifier
 from attnpriv.models.edits import EditCertifier
+from attnpriv.models.shapes import Shape, VisionConfig, read_shape
 from attnpriv.models.words import WordsClassifier
 from attnpriv.replacing import replace_file, sync_folder
 from attnpriv.runs.card import ModelCard
@@ -86,15 +87,20 @@ class Run:
         return self.model.config.kind
 
     @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokeniser of a model that reads texts.
+    def text(self) -> Text:
+        """How a model of texts reads them.
 
         Raises:
-            InputError: the model reads something else.
+            InputError: the model reads another kind of record.
         """
         if not isinstance(self.modality, Text):
-            raise InputError(f"expected a run that reads texts, got {self.name!r}")
-        return self.modality.tokenizer
+            raise InputError(f"expected a run that reads texts, got {self.name!r}: {self.kind}s")
+        return self.modality
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokeniser of a model of texts."""
+        return self.text.tokenizer
 
     @cached_property
     def edit_certifier(self) -> EditCertifier | None:
@@ -136,7 +142,7 @@ def load_run(path: str | Path) -> Run:
     files, hashes = _verified_files(folder)
     try:
         config, card = _read_config(files[CONFIG]), _read_card(files[CARD])
-        model = _build_model(ModelConfig.from_dict(config["model"]), files[WEIGHTS])
+        model = _build_model(read_shape(config["model"]), files[WEIGHTS])
         label_names = _check_label_names(config["label_names"], model.config.num_labels)
         modality = _modality(model.config, files.get(TOKENIZER))
     except UNUSABLE as error:
@@ -271,7 +277,7 @@ def _finite(digits: str) -> float:
     return number
 
 
-def _build_model(config: ModelConfig, weights: bytes) -> AttentionClassifier:
+def _build_model(config: Shape, weights: bytes) -> AttentionClassifier:
     """The model with its weights, built only if the file is large enough to hold them."""
     size = 4 * matrix_weights(config)
     if size > len(weights):
@@ -289,7 +295,9 @@ def _check_label_names(names: Any, classes: int) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _modality(config: ModelConfig, vocabulary: bytes | None) -> AnyModality:
+def _modality(config: Shape, vocabulary: bytes | None) -> AnyModality:
+    if isinstance(config, VisionConfig):
+        return config.patches
     return Text(_build_tokenizer(vocabulary, config.vocab_size), config.max_length)
 
 

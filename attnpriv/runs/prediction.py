@@ -17,7 +17,7 @@ from attnpriv.tasks import CLASSIFY
 
 def encode_texts(run: Run, texts: Sequence[str]) -> list[Encoding]:
     """Tokenise for the run's model, cutting texts that are longer than it can read."""
-    return run.modality.read(texts)
+    return run.text.read(texts)
 
 
 def predict_probabilities(

@@ -163,7 +163,12 @@ def _built_anew(run: Run, encoder: str | None) -> Classifier:
             "folder as --encoder"
         )
     built = build_classifier(
-        name, shape.attention, shape.pooling, shape.share_layers, shape.num_labels
+        name,
+        shape.attention,
+        shape.pooling,
+        shape.share_layers,
+        shape.num_labels,
+        shape.pixels,
     )
     if built.model.config != shape:
         raise InputError(f"encoder {name} does not give a model of the shape of {run.name}")

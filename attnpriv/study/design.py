@@ -130,7 +130,7 @@ class Design:
         """
         for seed in range(self.seeds):
             self._schedule(data, seed)
-        plain, hardened = (self._untrained(cell, len(data.label_names)) for cell in CELLS[:2])
+        plain, hardened = (self._untrained(cell, data) for cell in CELLS[:2])
         options = {
             "attention": asdict(self.hardened),
             "privacy": asdict(self.privacy),
@@ -149,10 +149,11 @@ class Design:
             "initial weights of the plain runs": weights_sha256(plain),
         }
 
-    def _untrained(self, cell: Cell, labels: int) -> AttentionClassifier:
+    def _untrained(self, cell: Cell, data: Dataset) -> AttentionClassifier:
         """The model of a cell before its training, of seed 0."""
         start, attention = self.encoder_of(cell), self.attention_of(cell)
-        build = partial(build_classifier, start, attention, "layers", False, labels)
+        labels, pixels = len(data.label_names), data.pixels
+        build = partial(build_classifier, start, attention, None, False, labels, pixels)
         return make_untrained(build, self.config_of(0)).model
 
     def check_epsilon(self, data: Dataset) -> None:

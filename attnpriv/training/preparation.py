@@ -14,7 +14,16 @@ import torch
 from torch import Tensor
 
 from attnpriv.attention.bound import Bound
-from attnpriv.config import AttentionConfig, ModelConfig, Pooling, TrainConfig, parse_trainable
+from attnpriv.config import (
+    SCRATCH,
+    UNTRAINED,
+    VIT,
+    AttentionConfig,
+    ModelConfig,
+    Pooling,
+    TrainConfig,
+    parse_trainable,
+)
 from attnpriv.data.modalities import AnyModality
 from attnpriv.data.pretrained import PretrainedTokenizer
 from attnpriv.data.records import Dataset
@@ -35,7 +44,9 @@ from attnpriv.models.pretrained import (
     own_attention,
     source_of_words,
 )
+from attnpriv.models.shapes import VisionConfig
 from attnpriv.models.text import TextClassifier
+from attnpriv.models.vision import VisionClassifier
 from attnpriv.models.words import WordsClassifier, token_vectors
 from attnpriv.runs.folder import TOKENIZER, WEIGHTS
 from attnpriv.training.batches import (
@@ -47,8 +58,10 @@ from attnpriv.training.batches import (
 )
 from attnpriv.training.distillation import TaughtRecords
 
+# How images are cut: into at most that many patches along the shorter side.
+PATCHES_ACROSS, SMALLEST_PATCH = 8, 2
 # The encoder from scratch: small enough for two cores, wide enough for a few thousand texts.
-SCRATCH: dict[str, Any] = {
+SCRATCH_SHAPE: dict[str, Any] = {
     "vocab_size": 8192,
     "dim": 128,
     "layers": 2,
@@ -102,25 +115,33 @@ def seeded(seed: int) -> Iterator[None]:
 def build_classifier(
     encoder: str,
     attention: AttentionConfig | None,
-    pooling: Pooling,
+    pooling: Pooling | None,
     share_layers: bool,
     num_labels: int,
+    pixels: tuple[int, int, int] | None = None,
 ) -> Classifier:
     """The untrained classifier; what is new of it is drawn from torch's generator.
 
-    Without ``attention``, the encoder has ``own_attention``.
+    Without ``attention``, the encoder has ``own_attention``. With ``pixels``, height, width and
+    channels, it reads images. Without ``pooling``, the head reads ``layers`` of texts and
+    ``places`` of images.
 
     Raises:
         InputError: there is no such encoder, or it does not go with the other options.
     """
-    if encoder == "scratch":
+    if pixels is not None:
+        return _image_classifier(encoder, attention, pooling, share_layers, num_labels, pixels)
+    pooling = pooling or "layers"
+    if encoder == VIT:
+        raise InputError("expected an encoder of texts, got vit, which reads images")
+    if encoder == SCRATCH:
         shape = ModelConfig(
             encoder=encoder,
             num_labels=num_labels,
             attention=attention or AttentionConfig(),
             pooling=pooling,
             share_layers=share_layers,
-            **SCRATCH,
+            **SCRATCH_SHAPE,
         )
         text = Text(HashTokenizer(shape.vocab_size), shape.max_length)
         return Classifier(TextClassifier(shape), text)
@@ -136,6 +157,30 @@ def build_classifier(
     tokenizer = PretrainedTokenizer.from_file(file)
     tokenizer.check_ids(model.config.vocab_size)
     return Classifier(model, Text(tokenizer, model.config.max_length), file, source.bound)
+
+
+def _image_classifier(
+    encoder: str,
+    attention: AttentionConfig | None,
+    pooling: Pooling | None,
+    share_layers: bool,
+    num_labels: int,
+    pixels: tuple[int, int, int],
+) -> Classifier:
+    if encoder not in UNTRAINED:
+        raise InputError(f"expected model {VIT} for images, got {encoder!r}")
+    height, width, channels = pixels
+    shape = VisionConfig(
+        height=height,
+        width=width,
+        channels=channels,
+        patch=max(SMALLEST_PATCH, -(-min(height, width) // PATCHES_ACROSS)),
+        num_labels=num_labels,
+        attention=attention or AttentionConfig(),
+        pooling=pooling or "places",
+        share_layers=share_layers,
+    )
+    return Classifier(VisionClassifier(shape), shape.patches)
 
 
 def _words_classifier(

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
+from attnpriv.config import AttentionConfig, ModelConfig, PrivacyConfig, TrainConfig
 from attnpriv.data.records import Dataset
 from attnpriv.data.splits import split_rule
 from attnpriv.errors import InputError
@@ -61,6 +61,8 @@ def student_of(teacher: Run, attention: AttentionConfig) -> Classifier:
     config = teacher.model.config
     if config.isolated:
         raise InputError(f"expected a teacher with layers, got {teacher.name!r} with encoder words")
+    if not isinstance(config, ModelConfig):
+        raise InputError(f"expected a teacher that reads texts, got {teacher.name!r}")
     if attention.score != config.attention.score:
         raise InputError(
             f"expected score {config.attention.score}, which the teacher has, "

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from attnpriv.config import AttentionConfig, Pooling, PrivacyConfig, TrainConfig
+from attnpriv.config import SCRATCH, AttentionConfig, Pooling, PrivacyConfig, TrainConfig
 from attnpriv.data.records import Dataset
 from attnpriv.data.splits import split_rule, tells_rows_apart
 from attnpriv.modality import Sample
@@ -71,18 +71,19 @@ def train(
     on_step: OnStep | None = None,
     warn: Warn | None = None,
 ) -> TrainingResult:
-    """Train a text classifier and write its run folder.
+    """Train a classifier and write its run folder.
 
     Args:
-        dataset: labelled texts; ``config.train_size`` of them are trained on.
+        dataset: labelled texts or images; ``config.train_size`` of them are trained on.
         out: the run folder to make.
         attention: hardening of every layer. By default, a bounded encoder has the one under which
             it was taught, which nothing may contradict, and any other is not hardened.
         config: how to fit.
         privacy: the target, or None for training without privacy, which the card then says.
         encoder: ``scratch`` (the default), ``minilm``, ``minilm-bounded`` or a folder in Hugging
-            Face layout with an encoder of a kind in ``attnpriv.models.layouts``.
-        pooling: how token vectors become one text vector; by default, by ``layers``.
+            Face layout with an encoder of a kind in ``attnpriv.models.layouts``; of images, ``vit``
+            (the default).
+        pooling: what the head reads; by default ``layers`` of texts and ``places`` of images.
         share_layers: the layers of an encoder from scratch apply one block.
         distil_from: the run folder of a teacher that was trained on the same rows. The model has
             the teacher's encoder, pooling and sharing, starts with its weights, and learns from it
@@ -106,8 +107,8 @@ def train(
     require_new(out)
     teacher: Run | None = None
     if distil_from is None:
-        shape = (encoder or "scratch", attention, pooling or "layers", share_layers)
-        build = partial(build_classifier, *shape, len(dataset.label_names))
+        shape = (encoder or SCRATCH, attention, pooling, share_layers)
+        build = partial(build_classifier, *shape, len(dataset.label_names), dataset.pixels)
     else:
         check_no_shape(encoder=encoder, pooling=pooling, share_layers=share_layers or None)
         teacher = load_teacher(distil_from, dataset, config, privacy)

@@ -65,7 +65,7 @@ def tune(
     distribution: RunDistribution = "poisson",
     validation_share: float = 0.2,
     salt: str = SALT,
-    pooling: Pooling = "layers",
+    pooling: Pooling | None = None,
     share_layers: bool = False,
     on_step: OnRunStep | None = None,
     warn: Warn | None = None,
@@ -73,7 +73,7 @@ def tune(
     """Train with several candidates, and write the run folder of the best run.
 
     Args:
-        dataset: labelled texts.
+        dataset: labelled texts or images.
         out: the run folder to make.
         encoder: ``scratch``, ``minilm``, ``minilm-bounded`` or a folder in Hugging Face layout.
         attention: as in ``train``.
@@ -88,7 +88,7 @@ def tune(
         validation_share: about this share of the rows is scored on, and the rest is trained on.
         salt: of the hash that decides between the two; public, and chosen before anyone looks at
             the data.
-        pooling: how token vectors become one text vector.
+        pooling: as in ``train``.
         share_layers: the layers of an encoder from scratch apply one block.
         on_step: called with (step, steps) of the run under way, after each of its steps.
         warn: as in ``train``.
@@ -127,8 +127,9 @@ def tune(
         open_training_folder(out, {}, resume=False) as work,
     ):
         with seeded(seed):
-            labels = len(dataset.label_names)
-            untrained = build_classifier(encoder, attention, pooling, share_layers, labels)
+            shape = (encoder, attention, pooling, share_layers)
+            labels, pixels = len(dataset.label_names), dataset.pixels
+            untrained = build_classifier(*shape, labels, pixels)
         runs = RunCount(float(mean_runs), distribution)
         parts = cut(dataset, {"rule": CONTENT, "validation_share": validation_share, "salt": salt})
         search = _plan(parts, untrained, candidates, privacy, runs)

@@ -29,7 +29,7 @@ from attnpriv.runs.folder import TOKENIZER
 from attnpriv.training.batches import HeadRecords, Records, SampleRecords
 from attnpriv.training.distillation import TaughtRecords
 from attnpriv.training.loop import Schedule, Training, run
-from attnpriv.training.preparation import SCRATCH
+from attnpriv.training.preparation import SCRATCH_SHAPE
 from attnpriv.training.processes import Processes
 from benchmarks.hardening_frontier.cells import Cell
 from benchmarks.hardening_frontier.points import Point
@@ -136,7 +136,7 @@ def _train_scratch(cell: Cell, task: Task) -> Trained:
         num_labels=len(task.data.label_names),
         attention=cell.point.attention,
         pooling="layers",
-        **SCRATCH,
+        **SCRATCH_SHAPE,
     )
     recipe = SCRATCH_PRIVATE if cell.private else SCRATCH_PLAIN
     return _train_whole(cell, task, TextClassifier(shape), recipe)
@@ -223,13 +223,13 @@ def _features(dataset: str, attention: AttentionConfig) -> Tensor:
 @lru_cache
 def _encodings(dataset: str, encoder: str) -> tuple[Encoding, ...]:
     texts = load_task(dataset).data.texts
-    return tuple(_tokenizer(encoder).encode_batch(texts, SCRATCH["max_length"]))
+    return tuple(_tokenizer(encoder).encode_batch(texts, SCRATCH_SHAPE["max_length"]))
 
 
 @lru_cache
 def _tokenizer(encoder: str) -> Tokenizer:
     if encoder == "scratch":
-        return HashTokenizer(SCRATCH["vocab_size"])
+        return HashTokenizer(SCRATCH_SHAPE["vocab_size"])
     return PretrainedTokenizer.from_file(encoder_folder(encoder) / TOKENIZER)
 
 

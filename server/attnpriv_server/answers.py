@@ -288,10 +288,8 @@ class Answers:
     ) -> list[Reading]:
         """What the model reads of texts whose sensitive parts are hidden."""
         self._predictions.check_room(len(texts), asked.turn)
-        modality = asked.loaded.run.modality
-        find = partial(
-            read_redacted, self._detector, texts, modality.tokenizer, modality.max_length, known
-        )
+        text = asked.loaded.run.text
+        find = partial(read_redacted, self._detector, texts, text.tokenizer, text.max_length, known)
         loop = asyncio.get_running_loop()
         try:
             readings = await loop.run_in_executor(self._searchers, find)

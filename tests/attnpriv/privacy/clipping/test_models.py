@@ -18,7 +18,9 @@ from torch.nn import functional as F
 from attnpriv.attention import AttentionPooling, MultiHeadCrossAttention
 from attnpriv.config import AttentionConfig, ModelConfig
 from attnpriv.errors import InputError
+from attnpriv.models.shapes import VisionConfig
 from attnpriv.models.text import TextClassifier
+from attnpriv.models.vision import VisionClassifier
 from attnpriv.privacy.clipping import clip_factors, make_engine
 
 RECORDS = 7
@@ -106,6 +108,36 @@ def test_the_shape_of_minilm(reference: Any, trainable: str) -> None:
     attention = AttentionConfig(2.0, 2.0, "norm")
     model = make_model(trainable, attention, norm_eps=1e-12, **shape)
     reference.assert_equals_loop(model, text_losses, RECORDS)
+
+
+@pytest.mark.every_value
+@pytest.mark.parametrize("trainable", ["head", "bias", "last:1", "lora:2", "all"])
+@pytest.mark.parametrize("attention", [PLAIN, LEARNED], ids=["plain", "learned"])
+def test_the_vision_transformer(reference: Any, trainable: str, attention: AttentionConfig) -> None:
+    torch.manual_seed(0)
+    shape = VisionConfig(
+        height=5,
+        width=7,
+        channels=3,
+        patch=2,
+        num_labels=5,
+        dim=12,
+        layers=3,
+        heads=3,
+        hidden_dim=7,
+    )
+    model = VisionClassifier(replace(shape, attention=attention))
+    model.select_trainable(trainable)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter, std=0.3)
+    pixels, labels = torch.rand(RECORDS, 12, 12), torch.arange(RECORDS) % 5
+    mask = torch.ones(RECORDS, 12, dtype=torch.bool)
+
+    def losses(module: nn.Module, rows: slice) -> Tensor:
+        return F.cross_entropy(module(pixels[rows], mask[rows]), labels[rows], reduction="none")
+
+    reference.assert_equals_loop(model, losses, RECORDS, cuts=(0, 2, RECORDS))
 
 
 @pytest.mark.parametrize("attention", [PLAIN, LEARNED], ids=["plain", "learned"])

@@ -1,0 +1,116 @@
+"""Images as models take them: cut into square patches, row by row from the top left.
+
+Shapes: B images of H × W pixels and C channels, T patches of p × p pixels, P = p·p·C numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from attnpriv.boxes import Box
+from attnpriv.data.image.records import Pixels, described
+from attnpriv.data.unknown import Unknown
+from attnpriv.errors import InputError
+from attnpriv.modality import Inputs
+
+Corners = tuple[int, int, int, int]
+"""Left, top, right and bottom of a patch, in pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Patched:
+    """One image, cut into patches.
+
+    Attributes:
+        values: the pixels of each patch, from 0, black, to 1, [T, P].
+        places: where each patch is.
+    """
+
+    values: NDArray[np.float32]
+    places: tuple[Corners, ...]
+
+    @property
+    def size(self) -> int:
+        """How many patches there are."""
+        return len(self.places)
+
+    @property
+    def extents(self) -> list[int]:
+        """Pixels of the image in each patch; the last of a row or column may have less."""
+        return [(right - left) * (bottom - top) for left, top, right, bottom in self.places]
+
+    def marks(self, regions: Iterable[Box]) -> NDArray[np.bool_]:
+        """Which patches share a pixel with one of the boxes, [T]."""
+        left, top, right, bottom = np.array(self.places).T
+        marked = np.zeros(len(self.places), dtype=np.bool_)
+        for box in regions:
+            across = (left < box.right) & (right > box.left)
+            marked |= across & (top < box.bottom) & (bottom > box.top)
+        return marked
+
+
+@dataclass(frozen=True)
+class Patches:
+    """How one model reads images.
+
+    Attributes:
+        height: H of every image.
+        width: W of every image.
+        channels: C of every image.
+        patch: p. Where it does not divide H or W, black pixels fill up the last patches.
+    """
+
+    height: int
+    width: int
+    channels: int
+    patch: int
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return -(-self.height // self.patch), -(-self.width // self.patch)
+
+    @property
+    def places(self) -> tuple[Corners, ...]:
+        """Where each patch is; every image is cut alike."""
+        p, (rows, columns) = self.patch, self.grid
+        return tuple(
+            (x * p, y * p, min(self.width, (x + 1) * p), min(self.height, (y + 1) * p))
+            for y in range(rows)
+            for x in range(columns)
+        )
+
+    def read(self, records: Sequence[Pixels]) -> list[Patched]:
+        """Cut images, in their order.
+
+        Raises:
+            InputError: an image has another shape.
+        """
+        places = self.places
+        return [Patched(self._cut(image), places) for image in records]
+
+    def collate(self, samples: Sequence[Patched]) -> Inputs:
+        """B images in one batch: values [B, T, P]."""
+        values = torch.from_numpy(np.stack([sample.values for sample in samples]))
+        everywhere = torch.ones(values.shape[:2], dtype=torch.bool)
+        return Inputs(values, torch.zeros_like(values), everywhere, everywhere)
+
+    def unknown(self, records: Sequence[Pixels], samples: Sequence[Patched]) -> Unknown:
+        """Nothing: whatever a pixel holds, it is read."""
+        return Unknown(0.0, len(records), 0)
+
+    def _cut(self, image: Pixels) -> NDArray[np.float32]:
+        if image.shape != (expected := (self.height, self.width, self.channels)):
+            raise InputError(
+                f"expected images of {described(expected)}, got {described(image.shape)}"
+            )
+        p, (rows, columns) = self.patch, self.grid
+        filled = np.zeros((rows * p, columns * p, self.channels), dtype=np.float32)
+        filled[: self.height, : self.width] = image / np.float32(255)
+        blocks = filled.reshape(rows, p, columns, p, self.channels).swapaxes(1, 2)
+        return blocks.reshape(rows * columns, -1)
