@@ -44,6 +44,15 @@ MEANINGS: dict[Verdict, str] = {
     "FOUND": "this attack beats guessing, and the model claims no ε",
     "NOT FOUND": "this attack found nothing, which does not prove privacy",
 }
+GRAVITY: tuple[Verdict, ...] = (
+    "NOT FOUND",
+    "CHANCE",
+    "WITHIN THE CLAIM",
+    "INCONCLUSIVE",
+    "FOUND",
+    "BEYOND THE CLAIM",
+)
+"""Verdicts, the gravest last."""
 ERROR = 0.025  # the chance of a false finding, over all figures of an attack
 LARGEST_EPSILON = 700.0  # e^709 is the largest float; beyond, a pair allows everything
 
@@ -191,6 +200,11 @@ def judge(
         found = any(each.low > each.chance for each in placed)
     verdict = _verdict(placed, found, claimed=claim is not None) if valid else "INCONCLUSIVE"
     return Judgement(verdict, placed[0].allowed, claim, placed)
+
+
+def gravity(judgement: Judgement) -> tuple[int, float]:
+    """Orders attacks on one model: by their verdicts, then by the lower end of the main figure."""
+    return GRAVITY.index(judgement.verdict), judgement.figures[0].low
 
 
 def _verdict(placed: Sequence[Placed], found: bool, claimed: bool) -> Verdict:

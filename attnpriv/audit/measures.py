@@ -33,8 +33,9 @@ from attnpriv.audit.examples import Example
 from attnpriv.audit.faithfulness import FaithfulnessResult
 from attnpriv.audit.figures import Figures
 from attnpriv.audit.infidelity import SensitivityResult
-from attnpriv.audit.leakage import membership
+from attnpriv.audit.leakage import membership, shadow_attacks
 from attnpriv.audit.leakage.membership import MembershipResult
+from attnpriv.audit.leakage.shadow_attacks import ShadowAttacksResult
 from attnpriv.audit.memorisation import MemorisationResult
 from attnpriv.audit.occlusion import OcclusionResult
 from attnpriv.audit.results import NotRun
@@ -67,6 +68,7 @@ class AuditResult:
     counterfactual: CounterfactualResult
     memorisation: MemorisationResult | NotRun
     membership: MembershipResult | NotRun
+    shadow_attacks: ShadowAttacksResult | NotRun
     robustness: RobustnessResult
     text_attacks: TextAttackResult
     certified: CertifiedResult | NotRun
@@ -167,6 +169,13 @@ ALONE: tuple[Measure[Answers], ...] = (
         "membership",
         needs=("members", "non-members"),
         passes=membership.passes,
+    ),
+    Measure(
+        "shadow_attacks",
+        ShadowAttacksResult,
+        shadow_attacks.run,
+        "attacks with shadow models",
+        needs=("members", "non-members", "shadows"),
     ),
     Measure(
         "robustness",

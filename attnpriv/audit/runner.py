@@ -14,6 +14,7 @@ from scipy.special import softmax
 from attnpriv.audit.comparison import Compared, compare
 from attnpriv.audit.coverage import coverage, detect, gold
 from attnpriv.audit.gradients import explained
+from attnpriv.audit.leakage.shadow_folder import ShadowModels, match_shadows
 from attnpriv.audit.measures import ALONE, MEASURES, OF_THE_PASS, AuditResult, Measure
 from attnpriv.audit.results import Audit, NotRun
 from attnpriv.audit.subject import (
@@ -55,6 +56,7 @@ def audit_runs(
     options: AuditOptions | None = None,
     progress: StageProgress | None = None,
     *,
+    shadows: Sequence[ShadowModels] = (),
     work: WorkFolder | None = None,
     executor: Executor | None = None,
 ) -> Audit:
@@ -72,12 +74,14 @@ def audit_runs(
             finds is hidden in the examples in either case.
         options: how much to measure.
         progress: called with a stage's name, the number done and the total.
+        shadows: shadow models of the runs, for stronger attacks; at most one folder for each run.
         work: where finished pieces are kept and found again; None keeps none.
         executor: where the work is done; None: in this process.
 
     Raises:
-        InputError: no run, classes that differ from a run's, neither gold spans nor a detector, or
-            other data of which no row is known not to have been trained on.
+        InputError: no run, classes that differ from a run's, neither gold spans nor a detector,
+            shadow models of other runs or of other data, or other data of which no row is known not
+            to have been trained on.
 
     Claim: the same runs, data and options give the same bits, whatever the order and the pieces of
     the work, the number of processes and of processors, and wherever an audit was interrupted, on
@@ -90,11 +94,13 @@ def audit_runs(
     options = options or AuditOptions()
     report = progress or (lambda stage, done, total: None)
     check_inputs(runs, data, detector)
+    imitated = match_shadows([run.hashes for run in runs], data, shadows)
     rows = [choose_rows(run, data, options) for run in runs]
     found = detect(data, rows, detector, partial(report, "finding personal data"))
     spans = found if data.regions is None else gold(data, rows)
     subjects = [
-        Subject(run, data, own, spans, options) for run, own in zip(runs, rows, strict=True)
+        Subject(run, data, own, spans, options, of_run)
+        for run, own, of_run in zip(runs, rows, imitated, strict=True)
     ]
     with one_thread():
         with workers(subjects, executor, work, report) as crew:

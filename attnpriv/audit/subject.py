@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attnpriv.audit.documents import Documents, prepare, sample
 from attnpriv.audit.gradients import Explained, Gradients
+from attnpriv.audit.leakage.shadow_folder import ShadowModels
 from attnpriv.audit.statistics import Floats
 from attnpriv.config import Depth, require_count, require_seed
 from attnpriv.data.records import Dataset, Span
@@ -31,9 +32,13 @@ OfRows = Literal["members", "non-members"]
 """Training rows that are known, and held-out rows whose text is no training row's."""
 OfModel = Literal["layers", "tokens one by one"]
 """A model with layers that tokens pass through, or one that reads them one by one."""
-Need = OfRows | OfModel
+Need = OfRows | OfModel | Literal["shadows"]
 NO_LAYERS = "the model reads tokens one by one: it has no layers that they pass through"
 IN_CONTEXT = "the model reads tokens in their context, where one of them moves all others"
+NO_SHADOWS = (
+    "no shadow models of this run were given: attnpriv shadows trains them, and --shadows takes "
+    "their folder"
+)
 
 
 @dataclass(frozen=True)
@@ -196,6 +201,7 @@ class Subject:
         rows: those it is audited on.
         spans: the personal data in each of them.
         options: how much to measure.
+        shadows: the shadow models of the run, if there are any.
     """
 
     run: Run
@@ -203,6 +209,7 @@ class Subject:
     rows: Rows
     spans: Spans
     options: AuditOptions
+    shadows: ShadowModels | None = None
 
     @cached_property
     def documents(self) -> Documents:
@@ -241,6 +248,8 @@ class Subject:
                 return NO_LAYERS if isolated else None
             case "tokens one by one":
                 return None if isolated else IN_CONTEXT
+            case "shadows":
+                return NO_SHADOWS if self.shadows is None else None
             case _:
                 return self.rows.lack(need)
 

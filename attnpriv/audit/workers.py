@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
 
+from attnpriv.audit.leakage.shadow_folder import ShadowModels
 from attnpriv.audit.subject import AuditOptions, Rows, Spans, Subject
 from attnpriv.audit.tasks import EXACT, WHOLE, WORDS, Task, expected_passes, one_thread
 from attnpriv.data.records import Dataset
@@ -131,14 +132,15 @@ class _Job:
     data: Dataset
     spans: Spans
     options: AuditOptions
+    shadows: tuple[ShadowModels | None, ...]
 
     def packed(self) -> _Job:
         return replace(self, runs=tuple(run.packed() for run in self.runs))
 
     def begin(self) -> Callable[[Task, Told], bytes]:
         subjects = [
-            Subject(run.load(), self.data, rows, self.spans, self.options)
-            for run, rows in zip(self.runs, self.rows, strict=True)
+            Subject(run.load(), self.data, rows, self.spans, self.options, shadows)
+            for run, rows, shadows in zip(self.runs, self.rows, self.shadows, strict=True)
         ]
 
         def perform(task: Task, told: Told) -> bytes:
@@ -156,4 +158,5 @@ def _job(subjects: Sequence[Subject]) -> _Job:
         first.data,
         first.spans,
         first.options,
+        tuple(subject.shadows for subject in subjects),
     )

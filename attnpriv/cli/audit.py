@@ -42,6 +42,14 @@ def audit(
             rich_help_panel=options.MODEL,
         ),
     ] = None,
+    shadows: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of attnpriv shadows with shadow models of an audited run, for stronger "
+            "membership attacks; may be repeated, once for each run.",
+            rich_help_panel=options.MODEL,
+        ),
+    ] = None,
     text_column: options.TextColumn = None,
     label_column: options.LabelColumn = None,
     spans_column: options.SpansColumn = None,
@@ -104,8 +112,9 @@ def audit(
     """Audit a run by attack: what it makes of personal data, and what it gives away.
 
     Measures accuracy, attention, attributions, the effect of swapping personal data, membership
-    inference and robustness, and writes a report.
+    inference and robustness, and writes a report. With --shadows it also runs LiRA and RMIA.
     """
+    from attnpriv.audit.leakage.shadow_folder import read_shadows
     from attnpriv.audit.releases import private_folder
     from attnpriv.audit.subject import AuditOptions
     from attnpriv.audit.work import has_begun
@@ -116,12 +125,13 @@ def audit(
     from attnpriv.runs.folder import load_run
     from attnpriv.sensitive import PresidioDetector, load_rules
 
-    _check_noise(epsilon, delta, include_text)
+    _check_noise(epsilon, delta, include_text, shadows)
     executor = options.executor_of(processes, on)
     chosen = {"seed": seed} if documents is None else {"seed": seed, "documents": documents}
     limits = () if gates is None else read_gates(gates)
     rules = None if detection is None else load_rules(detection)
     loaded = [load_run(path) for path in (run, *(against or []))]
+    of_runs = [read_shadows(path) for path in shadows or []]
     dataset = load_dataset(
         data,
         text_column=text_column,
@@ -144,6 +154,7 @@ def audit(
                 detector,
                 how_much,
                 progress,
+                shadows=of_runs,
                 resume=resume,
                 executor=executor,
                 include_text=include_text,
@@ -171,12 +182,16 @@ def audit(
     raise typer.Exit(exit_code(outcomes))
 
 
-def _check_noise(epsilon: float | None, delta: float | None, include_text: bool) -> None:
+def _check_noise(
+    epsilon: float | None, delta: float | None, include_text: bool, shadows: list[Path] | None
+) -> None:
     """Raise InputError where options contradict each other."""
     if epsilon is None and delta is not None:
         raise InputError("--delta needs --epsilon")
     if epsilon is not None and include_text:
         raise InputError("--include-text cannot be used with --epsilon: words cannot be noised")
+    if epsilon is not None and shadows:
+        raise InputError("--shadows cannot be used with --epsilon: its attacks are not noised")
 
 
 def _warn(runs: list[Run], dataset: Dataset) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Generic, TypeVar
 
+from attnpriv.audit.leakage.shadow_folder import ShadowModels
 from attnpriv.audit.runner import audit_runs
 from attnpriv.audit.subject import AuditOptions
 from attnpriv.audit.tasks import one_thread
@@ -65,6 +66,7 @@ def audit_into(
     options: AuditOptions,
     progress: StageProgress | None = None,
     *,
+    shadows: Sequence[ShadowModels] = (),
     resume: bool | None = False,
     executor: Executor | None = None,
     include_text: bool = False,
@@ -81,6 +83,7 @@ def audit_into(
         detector: finds personal data where the data has no gold spans.
         options: how much to measure.
         progress: called with a stage's name, the number done and the total.
+        shadows: as in ``audit_runs``.
         resume: True goes on with the unfinished audit in the folder and raises if there is none;
             False raises if there is one; None goes on with one of the same inputs and throws any
             other away.
@@ -92,19 +95,30 @@ def audit_into(
         InputError: the audit is not possible with these inputs, ``resume`` does not fit what is in
             the folder, or the folder cannot be written.
     """
-    origin = provenance_of(runs, data)
+    origin = provenance_of(runs, data, shadows)
     identity = {**asdict(origin), **asdict(options)}
     with open_audit_folder(folder, identity, resume=resume) as work:
-        audit = audit_runs(runs, data, detector, options, progress, work=work, executor=executor)
+        audit = audit_runs(
+            runs,
+            data,
+            detector,
+            options,
+            progress,
+            shadows=shadows,
+            work=work,
+            executor=executor,
+        )
         report = make_report(audit, origin)
         write_report(report, folder, include_text)
     return Written(report, folder, include_text)
 
 
-def provenance_of(runs: Sequence[Run], data: Dataset) -> Provenance:
+def provenance_of(
+    runs: Sequence[Run], data: Dataset, shadows: Sequence[ShadowModels] = ()
+) -> Provenance:
     """The provenance of an audit made now."""
     with one_thread():  # as the audit computes
-        return provenance(runs, data)
+        return provenance(runs, data, shadows)
 
 
 def finished(folder: Path, origin: Provenance) -> Report | None:

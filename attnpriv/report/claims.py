@@ -14,6 +14,11 @@ SCOPE = (
     "person, nor what records that depend on each other say about one another. Intervals cover the "
     "choice of records, and not how one training differs from the next."
 )
+CORRECTED = (
+    "These intervals are wider than 95 %: all of them together are wrong at either end in at most "
+    "2.5 % of audits. A rate is held against guessing, and against the claim, at the highest false "
+    "positive rate that its threshold may have."
+)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import attnpriv
 
 if TYPE_CHECKING:
+    from attnpriv.audit.leakage.shadow_folder import ShadowModels
     from attnpriv.data.records import Dataset
     from attnpriv.runs.folder import Run
 
@@ -61,6 +62,7 @@ class Provenance:
         data_rows: how many records it has, audited or not.
         data_sha256: over all texts and labels, in order.
         spans_sha256: over the gold spans of personal data; None where nobody marked them.
+        shadows_sha256: over the answers of the shadow models in each folder of them.
     """
 
     attnpriv: str
@@ -73,9 +75,12 @@ class Provenance:
     data_rows: int
     data_sha256: str
     spans_sha256: str | None
+    shadows_sha256: tuple[str, ...] = ()
 
 
-def provenance(runs: Sequence[Run], data: Dataset) -> Provenance:
+def provenance(
+    runs: Sequence[Run], data: Dataset, shadows: Sequence[ShadowModels] = ()
+) -> Provenance:
     """Where the numbers of an audit of these runs on this data come from.
 
     There is no time in it: the same audit gives the same bytes tomorrow. Not covered by any ε:
@@ -99,6 +104,7 @@ def provenance(runs: Sequence[Run], data: Dataset) -> Provenance:
         data_rows=len(data),
         data_sha256=data.fingerprint(),
         spans_sha256=data.regions_fingerprint(),
+        shadows_sha256=tuple(each.sha256 for each in shadows),
     )
 
 

@@ -69,6 +69,11 @@ class Confidences:
         if not (np.isfinite(self.target).all() and np.isfinite(self.shadows).all()):
             raise InputError("expected confidences that are finite")
 
+    @property
+    def deviation(self) -> float:
+        """Of the OUT models' log-odds around each record's mean, over all records."""
+        return float(_moments(self, ~self.inside)[1].mean() ** 0.5)
+
     def of(self, records: Bools | NDArray[np.int64]) -> Confidences:
         """Those about some of the records."""
         return Confidences(self.target[records], self.shadows[:, records], self.inside[:, records])
@@ -123,8 +128,7 @@ def rmia(seen: Confidences, population: Confidences, gamma: float = GAMMA) -> Fl
     Raises:
         InputError: as in ``lira``, or γ is not positive.
     """
-    ratios, of_population = (expit(each.target) / _both(each) for each in (seen, population))
-    return _dominated(ratios, of_population, gamma)
+    return _dominated(ratio(seen), ratio(population), gamma)
 
 
 def rmia_offline(
@@ -142,13 +146,31 @@ def rmia_offline(
     Raises:
         InputError: as in ``rmia``, or a is not in [0, 1].
     """
+    return _dominated(ratio_offline(seen, a), ratio_offline(population, a), gamma)
+
+
+def ratio(seen: Confidences) -> Floats:
+    """The ratio of each record that ``rmia`` counts with, [R].
+
+    It orders records as the score does against any population, but never makes ties of them. Where
+    the population is under attack itself, the score's ties depend on how rounding goes.
+
+    Raises:
+        InputError: as in ``lira``.
+    """
+    return np.asarray(expit(seen.target) / _both(seen))
+
+
+def ratio_offline(seen: Confidences, a: float = OFFLINE_A) -> Floats:
+    """The ratio of each record that ``rmia_offline`` counts with, as ``ratio``, [R].
+
+    Raises:
+        InputError: as in ``rmia_offline``.
+    """
     if not 0 <= a <= 1:
         raise InputError(f"expected a in [0, 1], got {a}")
-    ratios, of_population = (
-        expit(each.target) / (((1 + a) * _probability(each, ~each.inside) + (1 - a)) / 2)
-        for each in (seen, population)
-    )
-    return _dominated(ratios, of_population, gamma)
+    outside = _probability(seen, ~seen.inside)
+    return np.asarray(expit(seen.target) / (((1 + a) * outside + (1 - a)) / 2))
 
 
 def _dominated(ratios: Floats, of_population: Floats, gamma: float) -> Floats:

@@ -56,7 +56,12 @@ class ScoredAttack:
 
 
 def score_attack(
-    members: Floats, non_members: Floats, claim: Claim | None, *, valid: bool = True
+    members: Floats,
+    non_members: Floats,
+    claim: Claim | None,
+    *,
+    attacks: int = 1,
+    valid: bool = True,
 ) -> ScoredAttack:
     """The figures of an attack, each between guessing and what the claim allows.
 
@@ -64,19 +69,20 @@ def score_attack(
         members: scores of records that were trained on, at least one.
         non_members: scores of records that were not, at least one.
         claim: of the model, if it has one.
+        attacks: how many attacks share the chance of a false verdict.
         valid: whether the attack's controls passed.
 
     Raises:
         InputError: an empty group, or a score that is NaN.
 
-    Claim: over all figures together, FOUND and WITHIN THE CLAIM are wrong in at most 2.5 % of
-    audits, and so is BEYOND THE CLAIM, as far as the intervals cover: those of rates are exact,
-    DeLong's is for large groups. Condition and limits as in ``attnpriv.verdicts``.
+    Claim: over all figures of all attacks together, FOUND and WITHIN THE CLAIM are wrong in at most
+    2.5 % of audits, and so is BEYOND THE CLAIM, as far as the intervals cover: those of rates are
+    exact, DeLong's is for large groups. Condition and limits as in ``attnpriv.verdicts``.
     """
     require_scores(members, non_members)
     tpr = tuple(_tpr_at(fpr, members, non_members) for fpr in FPRS)
     reported = [each.fpr for each in tpr if each.not_reported is None]
-    error = ERROR / (1 + len(reported))
+    error = ERROR / (attacks * (1 + len(reported)))
     figures = [
         ("AUC", auc(members, non_members, 2 * error), 0.5, claim.auc if claim else None),
         *(_bounded_rate(fpr, members, non_members, claim, error) for fpr in reported),

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from safetensors import numpy as arrays
 
 from attnpriv.audit.leakage.likelihood import Bools, Confidences
 from attnpriv.audit.statistics import Floats
+from attnpriv.data.records import Dataset
 from attnpriv.errors import InputError
 from attnpriv.replacing import replace_file
 
@@ -75,10 +76,9 @@ class ShadowModels:
     inside: Bools
     sha256: str
 
-    def are_of(self, hashes: Mapping[str, str], data: str) -> bool:
-        """Whether they imitate the run with these files, trained on this data."""
-        same = all(hashes.get(name) == value for name, value in self.settings.sha256.items())
-        return same and self.settings.data == data
+    def are_of(self, hashes: Mapping[str, str]) -> bool:
+        """Whether they imitate the run with these files."""
+        return all(hashes.get(name) == value for name, value in self.settings.sha256.items())
 
     def confidences(self, target: Floats, rows: NDArray[np.int64]) -> Confidences:
         """What a target and they say about some rows."""
@@ -145,6 +145,40 @@ def read_shadows(folder: Path) -> ShadowModels:
     if len({each.shape for each in (*log_odds, *inside)}) != 1:
         raise InputError(f"the answers in {folder} are not all about the same rows")
     return ShadowModels(settings, np.stack(log_odds), np.stack(inside), digest.hexdigest())
+
+
+def match_shadows(
+    runs: Sequence[Mapping[str, str]], data: Dataset, shadows: Sequence[ShadowModels]
+) -> list[ShadowModels | None]:
+    """For each run its shadow models, or None.
+
+    Args:
+        runs: the SHA-256 of the files of each.
+        data: that is audited.
+        shadows: in any order.
+
+    Raises:
+        InputError: some are of other data or of another run, or two are of one run.
+    """
+    found: list[ShadowModels | None] = [None] * len(runs)
+    for each in shadows:
+        like = each.settings.like
+        if each.settings.data != data.fingerprint() or each.inside.shape[1] != len(data):
+            raise InputError(
+                f"expected shadow models trained on {data.name}, got those of {like}, which were "
+                "trained on other data"
+            )
+        imitated = [number for number, hashes in enumerate(runs) if each.are_of(hashes)]
+        if not imitated:
+            raise InputError(
+                f"expected shadow models of an audited run, got those of a run called {like} with "
+                "other weights or another shape"
+            )
+        if found[imitated[0]] is not None:
+            raise InputError(f"expected one folder of shadow models of {like}, got two")
+        for number in imitated:
+            found[number] = each
+    return found
 
 
 def _read_answers(path: Path, digest: Any) -> tuple[Floats, Bools]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
@@ -23,34 +23,25 @@ from attnpriv.report.blocks import (
     both,
 )
 from attnpriv.report.chapter import Chapter, Figure, Question
-from attnpriv.report.claims import SCOPE, Attack, allowance, attack_finding, placements
-from attnpriv.report.drawing import DASHES, SERIES, SOFT, STAND_INS, as_svg, canvas, short
+from attnpriv.report.claims import CORRECTED, SCOPE, Attack, allowance, attack_finding, placements
 from attnpriv.report.findings import TRAINING_DATA, Finding, invalid, not_run
 from attnpriv.report.formats import interval, percent, share
-from attnpriv.rounding import round_up
-from attnpriv.verdicts import MEANINGS, allowed_tpr
+from attnpriv.report.roc import Bound, Curve, draw_roc
+from attnpriv.verdicts import MEANINGS
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from attnpriv.audit.leakage.membership import MembershipResult
     from attnpriv.audit.leakage.scores import TprAtFpr
     from attnpriv.audit.measures import AuditResult
 
-GRID = tuple(10 ** (-4 * (1 - step / 80)) for step in range(81))  # FPRs of what is drawn
-CORRECTED = (
-    "These intervals are wider than 95 %: all of them together are wrong at either end in at most "
-    "2.5 % of audits. A rate is held against guessing, and against the claim, at the highest false "
-    "positive rate that its threshold may have."
-)
 ATTACK = Attack(
     measure="membership",
     name="Membership test",
     found="Membership can be inferred",
     nothing="No membership leak detected",
     harm="Do not give this model to anyone who must not learn who is in the training data.",
-    rest="No action from this result alone: it was the simplest attack, and stronger ones were not "
-    "run.",
+    rest="No action from this result alone: it was the simplest attack. Stronger ones need shadow "
+    "models.",
 )
 
 
@@ -86,7 +77,17 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
     ]
     if tested:
         yield Plot(
-            _roc(tested),
+            draw_roc(
+                "roc",
+                "ROC of the membership test",
+                [Curve(number, name, test.auc, test.roc) for number, name, test in tested],
+                [
+                    Bound(number, name, claim)
+                    for number, name, test in tested
+                    if (claim := test.judgement.claim)
+                ],
+                smallest=min(1 / max(test.members, test.non_members) for *_, test in tested),
+            ),
             "Plot: ROC of the membership test",
             "Left plainly, right on logarithmic axes: a curve above the dotted line at the left "
             "means that some members can be named with few false accusations. No attack on a model "
@@ -138,45 +139,6 @@ def _rate(each: TprAtFpr) -> str:
         own = f"the threshold’s own rate may be up to {percent(each.fpr_high)}"
         words = f"{share(each.tpr)}; {own}"
     return f"true positive rate at {each.fpr * 100:g} % false positives: {words}"
-
-
-def _roc(tested: Sequence[tuple[int, str, MembershipResult]]) -> Markup:
-    """ROC curves beside what each claim allows: plainly, and where the exposed few would show."""
-    floor = min(1 / max(m.members, m.non_members) for _, _, m in tested)
-    with canvas(7.2, 3.9, 1, 2) as (figure, both_axes):
-        for axes in both_axes:
-            axes.plot([0, *GRID], [0, *GRID], color=SOFT, linestyle=":", label="guessing")
-            for run, name, test in tested:
-                _draw(axes, run, name, test)
-            axes.set_xlabel("false positive rate")
-        plain, logarithmic = both_axes
-        plain.set(xlim=(0, 1), ylim=(0, 1.02))
-        plain.set_ylabel("true positive rate")
-        plain.legend(loc="lower right")
-        logarithmic.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1.1))
-        for axis in (logarithmic.xaxis, logarithmic.yaxis):
-            axis.set_major_formatter("{x:g}")
-        return as_svg(figure, "roc", "ROC of the membership test", map(_in_words, tested))
-
-
-def _draw(axes: Axes, run: int, name: str, test: MembershipResult) -> None:
-    """A run's ROC as steps, and what its claim allows as a thin line with a fill above."""
-    style: Any = {"color": STAND_INS[f"s{run % SERIES}"], "linestyle": DASHES[run % SERIES]}
-    # On logarithmic axes a point at 0 has no place, and would take the whole line with it.
-    shown = [(fpr, tpr) for fpr, tpr in test.roc if fpr > 0 and tpr > 0]
-    axes.plot(*zip(*shown, strict=True), label=short(name), drawstyle="steps-post", **style)
-    if claim := test.judgement.claim:
-        allowed = [allowed_tpr(claim.profile, fpr) for fpr in GRID]
-        label = f"{short(name)}: most that ε allows"
-        axes.plot(GRID, allowed, label=label, color=style["color"], linewidth=0.8, alpha=0.7)
-        axes.fill_between(GRID, allowed, 1.1, color=style["color"], alpha=0.06, linewidth=0)
-
-
-def _in_words(tested: tuple[int, str, MembershipResult]) -> str:
-    _, name, test = tested
-    claim = test.judgement.claim
-    beside = "" if claim is None else f", at most {round_up(claim.auc, 3)} allowed"
-    return f"{name}: AUC {test.auc.value or 0.0:.3f}{beside}"
 
 
 CHAPTER = Chapter(

@@ -43,6 +43,7 @@ LEFT_OUT = {
     "faithfulness": FEW,
     "sensitivity": FEW,
     "membership.judgement": "it holds the exact figures against the claim of the model card",
+    "shadow_attacks": "an attack with shadow models is about single records",
     "memorisation": "it compares values across records, so that one record moves what others add",
     "robustness": "its radius is measured on all attacked records, so that one moves all",
     "text_attacks": "it is measured on few records: noise that hides one of them would drown it",
@@ -126,6 +127,7 @@ class NoisedResult:
     counterfactual: Tree
     memorisation: NotRun
     membership: Tree | NotRun
+    shadow_attacks: NotRun
     robustness: NotRun
     text_attacks: NotRun
     certified: NotRun

@@ -32,8 +32,11 @@ def test_what_is_read_off_the_pass_needs_no_other_rows() -> None:
     ("rows", "lacking"),
     [
         (Rows((1, 2), (3, 4), frozenset({3})), []),
-        (Rows((1, 2), (3, 4), frozenset({3, 4})), ["membership"]),
-        (Rows(None, (3, 4), frozenset(), left_out=7), ["memorisation", "membership"]),
+        (Rows((1, 2), (3, 4), frozenset({3, 4})), ["membership", "shadow_attacks"]),
+        (
+            Rows(None, (3, 4), frozenset(), left_out=7),
+            ["memorisation", "membership", "shadow_attacks"],
+        ),
     ],
 )
 def test_needs_that_are_not_met_are_named(rows: Rows, lacking: list[str]) -> None:

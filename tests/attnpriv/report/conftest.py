@@ -15,6 +15,7 @@ from attnpriv.audit.comparison import Comparison, PairedDifference
 from attnpriv.audit.coverage import DetectorCoverage
 from attnpriv.audit.examples import Piece
 from attnpriv.audit.faithfulness import ATTENTION, GRADIENTS, LEAVE_ONE_OUT, PERCENTS, RANDOM
+from attnpriv.audit.leakage.shadow_attacks import NAMES
 from attnpriv.audit.lift import Lift
 from attnpriv.audit.matched import TokenLift
 from attnpriv.audit.measures import AuditResult
@@ -181,7 +182,10 @@ def make_result(
             types=maker.each(result.counterfactual.types, entity_type=TYPES),
         ),
         memorisation=replace(result.memorisation, judgement=NOTHING),
-        membership=_membership(maker, result.membership, BESIDE if privacy else NOTHING),
+        membership=_scored(maker, result.membership, BESIDE if privacy else NOTHING),
+        shadow_attacks=_shadow_attacks(
+            maker, result.shadow_attacks, BESIDE if privacy else NOTHING
+        ),
         robustness=replace(
             result.robustness,
             radii=maker.each(
@@ -224,13 +228,18 @@ def _faithfulness(maker: _Maker, result: Any) -> Any:
     return replace(result, percents=PERCENTS, rankings=rankings)
 
 
-def _membership(maker: _Maker, result: Any, judgement: Judgement) -> Any:
+def _scored(maker: _Maker, result: Any, judgement: Judgement) -> Any:
     return replace(
         result,
         tpr=maker.each(result.tpr, fpr=(0.01, 0.001)),
         roc=((0.0, 0.0), (0.01, 0.05), (0.3, 0.4), (1.0, 1.0)),
         judgement=judgement,
     )
+
+
+def _shadow_attacks(maker: _Maker, result: Any, judgement: Judgement) -> Any:
+    attacks = {name: _scored(maker, getattr(result, name), judgement) for name in ("loss", *NAMES)}
+    return replace(result, judgement=judgement, **attacks)
 
 
 def _pieces(maker: _Maker) -> tuple[Piece, ...]:
