@@ -7,7 +7,7 @@ that fall on each group.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -16,16 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnpriv.errors import InputError
-from attnpriv.estimates import Z_95, Estimate
+from attnpriv.estimates import Z_95
 from attnpriv.release.cost import MICRO, Cost, cost_of_pure
 from attnpriv.release.sums import GRID, NoisePlan, Sum, plan
 
-Floats = NDArray[np.float64]
 Kind = Literal["attention", "attribution"]
 KINDS: tuple[Kind, ...] = ("attention", "attribution")
-CAP = 0.3  # of the Euclidean length of a text's shares
-SHARE_VARIES = 0.1  # by how much a share usually differs from text to text
 LABELS = "labels"
+CAP = 0.25  # of a text's shares together
+SHARE_VARIES = 0.05  # by how much a share usually differs from text to text
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class TextFigures:
 
     Attributes:
         label: the number of its predicted class.
-        shares: of its attention and of its attribution, the part on each group, from 0 to 1.
+        shares: of each kind, the part on each group, from 0 to 1.
     """
 
     label: int
@@ -42,84 +41,102 @@ class TextFigures:
 
 
 @dataclass(frozen=True)
+class Noised:
+    """A number with noise; all are None where the noise leaves nothing to tell.
+
+    Attributes:
+        value: the number.
+        low: lower end of the 95 % interval, which holds the noise and the choice of the texts.
+        high: its upper end.
+        noise: the standard deviation of the noise alone.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    noise: float | None
+
+
+UNTOLD = Noised(None, None, None, None)
+
+
+@dataclass(frozen=True)
 class Summary:
-    """What is told of many texts; intervals are 95 % and hold the noise and the choice of texts.
+    """What is told of many texts; what was not asked for is empty.
 
     Attributes:
         labels: texts of each class.
         means: of each kind, the mean share of each group over all texts.
         by_label: of each kind, the mean share of all groups together over the texts of each class;
-            undefined for a class whose texts do not show through the noise; None if not asked for.
+            ``UNTOLD`` for a class whose texts do not show through the noise.
     """
 
-    labels: tuple[Estimate, ...]
-    means: Mapping[Kind, tuple[Estimate, ...]]
-    by_label: Mapping[Kind, tuple[Estimate, ...]] | None
+    labels: tuple[Noised, ...]
+    means: Mapping[Kind, tuple[Noised, ...]]
+    by_label: Mapping[Kind, tuple[Noised, ...]]
 
 
 @dataclass(frozen=True)
 class Summarizer:
     """Summaries of N texts, whose price is known before a text is read.
 
-    A text whose shares have a Euclidean length above ``CAP`` has them scaled down to it, so that
-    one text cannot add more. A certificate does not enter: its bound on the attention of a group
-    is that of the worst text, and above the cap for any group of usual size.
+    A text whose shares add up to more than ``cap`` has them scaled down to it. So one text counts
+    no more than that, however many groups there are. A certificate does not enter: its bound on the
+    attention of a group is that of the worst text, and above the cap.
 
-    Claim: a summary is differentially private for any two sets of texts of which one has a text
-    more: pure with ε = ``micro_epsilon`` millionths where ``delta`` is 0, else (ε, δ), and zCDP
-    with the ρ of ``cost``. Condition: N, the classes and the groups are public, and what a text
-    gives depends on that text alone.
-    Not covered: which texts were asked about; how many shares were scaled down, which is not told.
+    Claim: a summary is pure ε-differential privacy for any two lists of N texts of which one text
+    differs, whatever stands in its place; ε is ``micro_epsilon`` millionths. Condition: N, the
+    classes, the groups and all attributes are public, and what a text gives depends on that text
+    alone. Not covered: which texts were asked about; a person who wrote several of them; how many
+    shares were scaled down, which is not told.
 
     Attributes:
         texts: their number N.
         classes: the number of classes.
         groups: the number of groups.
-        micro_epsilon: ε in millionths.
-        delta: δ, below 1/N; 0 for pure differential privacy.
-        by_label: whether to tell means by class too. They rest on fewer texts each, so that at 500
-            texts and ε = 1 their noise, and then that of all else, is larger than what the choice
-            of the texts does.
+        micro_epsilon: ε in millionths, divided among what is told.
+        labels: whether to count labels.
+        kinds: of what to tell means.
+        by_label: whether to tell means by class too. They rest on fewer texts each, and leave
+            less of ε for all else.
+        cap: the most that the shares of one text add up to. Smaller means less noise, and that
+            more is cut from texts in which the groups weigh much.
 
     Raises:
-        InputError: an attribute is out of range.
+        InputError: an attribute is out of range, nothing is asked for, or means by class without
+            the labels.
     """
 
     texts: int
     classes: int
     groups: int
     micro_epsilon: int
-    delta: float = 0.0
+    labels: bool = True
+    kinds: tuple[Kind, ...] = KINDS
     by_label: bool = False
+    cap: float = CAP
 
     def __post_init__(self) -> None:
         for name in ("texts", "classes", "groups"):
             if getattr(self, name) < 1:
                 raise InputError(f"expected {name} >= 1, got {getattr(self, name)}")
-        if not 0 <= self.delta < 1 / self.texts:
-            raise InputError(f"expected delta from 0 to below 1/{self.texts}, got {self.delta}")
+        if not 0.01 <= self.cap <= 1:
+            raise InputError(f"expected cap from 0.01 to 1, got {self.cap}")
+        if not self.labels and not self.kinds:
+            raise InputError("expected labels or a kind of mean to tell, got nothing")
+        if self.by_label and not (self.labels and self.kinds):
+            raise InputError("expected labels and a kind of mean where means are told by label")
         _ = self.plan  # refuses a bad ε
 
     @cached_property
     def plan(self) -> NoisePlan:
         """The noise, which wants to be as large as what the choice of the texts does anyway."""
-        cap, varies = int(CAP * GRID), SHARE_VARIES * GRID * self.texts**0.5
-        share = 1 / self.classes
-        sums = [Sum(LABELS, self.classes, 1, 1, (self.texts * share * (1 - share) + 1) ** 0.5)]
-        for kind in KINDS:
-            # The shares of a text are rounded down, and of one sign.
-            wide = int(cap * self.groups**0.5) + 1
-            sums.append(Sum(kind, self.groups, cap, wide, varies))
-            if self.by_label:
-                sums.append(Sum(f"{kind} by label", self.classes, wide, wide, varies))
-        return plan(sums, self.micro_epsilon / MICRO, self.delta)
+        return plan(list(self._sums()), self.micro_epsilon / MICRO, 0.0)
 
     @property
     def cost(self) -> Cost:
-        """What a summary costs: ε, and ρ as accounts under zCDP count it."""
-        if self.plan.mechanism == "discrete Laplace":
-            return cost_of_pure(self.micro_epsilon)
-        return Cost(self.micro_epsilon, sum(price.micro for price in self.plan.prices))
+        """What a summary costs."""
+        return cost_of_pure(self.micro_epsilon)
 
     def exact(self, texts: Sequence[TextFigures]) -> dict[str, list[int]]:
         """What the texts add up to, which is secret: for ``summary`` and nothing else.
@@ -130,14 +147,16 @@ class Summarizer:
         if len(texts) != self.texts:
             raise InputError(f"expected {self.texts} texts, got {len(texts)}")
         labels = np.array([text.label for text in texts])
-        sums = {LABELS: np.bincount(labels, minlength=self.classes).tolist()}
-        for kind in KINDS:
+        sums: dict[str, list[int]] = {}
+        if self.labels:
+            sums[LABELS] = np.bincount(labels, minlength=self.classes).tolist()
+        for kind in self.kinds:
             added = self._bounded(np.array([text.shares[kind] for text in texts], dtype=np.float64))
             sums[kind] = added.sum(0).tolist()
             if self.by_label:
                 totals = np.zeros(self.classes, dtype=np.int64)
                 np.add.at(totals, labels, added.sum(1))
-                sums[f"{kind} by label"] = totals.tolist()
+                sums[_of_labels(kind)] = totals.tolist()
         return sums
 
     def summary(self, texts: Sequence[TextFigures]) -> Summary:
@@ -150,49 +169,69 @@ class Summarizer:
 
     def read(self, noised: Mapping[str, Sequence[int]]) -> Summary:
         """The summary that noised sums tell, from nothing but them."""
+        told_apart = self.kinds if self.by_label else ()
         return Summary(
-            labels=tuple(self._count(count) for count in noised[LABELS]),
-            means={kind: tuple(self._mean(kind, each) for each in noised[kind]) for kind in KINDS},
-            by_label=self._by_label(noised) if self.by_label else None,
+            labels=tuple(map(self._count, noised[LABELS])) if self.labels else (),
+            means={
+                kind: tuple(self._mean(kind, total) for total in noised[kind])
+                for kind in self.kinds
+            },
+            by_label={
+                kind: tuple(
+                    self._of_label(_of_labels(kind), total, count)
+                    for total, count in zip(noised[_of_labels(kind)], noised[LABELS], strict=True)
+                )
+                for kind in told_apart
+            },
         )
 
-    def _by_label(self, noised: Mapping[str, Sequence[int]]) -> dict[Kind, tuple[Estimate, ...]]:
-        return {
-            kind: tuple(
-                self._of_label(f"{kind} by label", each, count)
-                for each, count in zip(noised[f"{kind} by label"], noised[LABELS], strict=True)
-            )
-            for kind in KINDS
-        }
+    def _sums(self) -> Iterator[Sum]:
+        """What is noised. Where one text takes the place of another, both can move a sum."""
+        share = 1 / self.classes
+        if self.labels:
+            varies = (self.texts * share * (1 - share) + 1) ** 0.5
+            yield Sum(LABELS, self.classes, 2, 2, varies)
+        most, varies = 2 * self._most, SHARE_VARIES * GRID * self.texts**0.5
+        for kind in self.kinds:
+            yield Sum(kind, self.groups, most, most, varies)
+            if self.by_label:
+                yield Sum(_of_labels(kind), self.classes, most, most, varies)
 
-    def _bounded(self, shares: Floats) -> NDArray[np.int64]:
-        """Shares [N, groups] in whole steps, none of whose lengths is above the cap."""
+    @property
+    def _most(self) -> int:
+        """The most steps that the shares of one text add up to, however they were rounded."""
+        return int(self.cap * GRID) + 1
+
+    def _bounded(self, shares: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Shares [N, groups] in whole steps, those of a text scaled down to the cap."""
         told = np.clip(np.nan_to_num(shares, nan=0.0), 0.0, 1.0)
-        length = np.linalg.norm(told, axis=1, keepdims=True)
-        scaled = told * np.minimum(1.0, CAP / np.maximum(length, CAP))
-        whole: NDArray[np.int64] = np.trunc(scaled * (GRID - 4)).astype(np.int64)
+        total = told.sum(1, keepdims=True)
+        scaled = told * np.minimum(1.0, self.cap / np.maximum(total, self.cap))
+        whole: NDArray[np.int64] = np.trunc(scaled * GRID).astype(np.int64)
         return whole
 
-    def _count(self, count: int) -> Estimate:
+    def _count(self, count: int) -> Noised:
         held = min(max(count, 0), self.texts)
-        chosen = held * (1 - held / self.texts)
-        half = Z_95 * (chosen + self.plan.deviation(LABELS) ** 2) ** 0.5
-        return Estimate(held, max(held - half, 0.0), min(held + half, self.texts))
+        noise = self.plan.deviation(LABELS)
+        half = Z_95 * (held * (1 - held / self.texts) + noise**2) ** 0.5
+        return Noised(held, max(held - half, 0.0), min(held + half, self.texts), noise)
 
-    def _mean(self, name: str, total: int) -> Estimate:
-        return _share(total / GRID, self.plan.deviation(name) / GRID, self.texts, CAP)
+    def _mean(self, name: str, total: int) -> Noised:
+        return self._share(total / GRID, self.plan.deviation(name) / GRID, self.texts)
 
-    def _of_label(self, name: str, total: int, count: int) -> Estimate:
+    def _of_label(self, name: str, total: int, count: int) -> Noised:
         if count < 5 * self.plan.deviation(LABELS):
-            return Estimate(None, None, None)
-        most = CAP * self.groups**0.5
-        mean = min(max(total / GRID / count, 0.0), most)
+            return UNTOLD
+        mean = min(max(total / GRID / count, 0.0), self.cap)
         noise = np.hypot(self.plan.deviation(name) / GRID, mean * self.plan.deviation(LABELS))
-        return _share(mean * count, float(noise), count, most)
+        return self._share(mean * count, float(noise), count)
+
+    def _share(self, total: float, noise: float, texts: int) -> Noised:
+        """A mean of values from 0 to the cap, whose spread is taken to be as large as it can be."""
+        mean, of_noise = min(max(total / texts, 0.0), self.cap), noise / texts
+        half = Z_95 * (of_noise**2 + mean * (self.cap - mean) / texts) ** 0.5
+        return Noised(mean, max(mean - half, 0.0), min(mean + half, 1.0), of_noise)
 
 
-def _share(total: float, noise: float, texts: int, most: float) -> Estimate:
-    """A mean of values from 0 to ``most``, whose spread is taken to be as large as it can be."""
-    mean = min(max(total / texts, 0.0), most)
-    half = Z_95 * ((noise / texts) ** 2 + mean * (most - mean) / texts) ** 0.5
-    return Estimate(mean, max(mean - half, 0.0), min(mean + half, 1.0))
+def _of_labels(kind: Kind) -> str:
+    return f"{kind} by label"

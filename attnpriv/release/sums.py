@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Literal
 
 import numpy as np
@@ -36,8 +37,9 @@ class Sum:
     Attributes:
         name: what it is called.
         width: how many numbers it has.
-        l2: the largest Euclidean length of what one record adds, in steps.
-        l1: the largest sum of the absolute values of what one record adds, in steps.
+        l2: the largest Euclidean length of what one record adds, in steps; or of what it changes,
+            where one takes the place of another.
+        l1: the largest sum of the absolute values of that, in steps.
         wanted: the standard deviation, in steps, of a noise that would be welcome on each number.
             The noise of all sums of a plan is the same multiple of what they want.
     """
@@ -66,12 +68,13 @@ class Price:
 class NoisePlan:
     """Noise for several sums under one ε, fixed before any record is looked at.
 
-    Claim: what ``add`` returns is (ε, δ)-differentially private for any two sets of records of
-    which one has a record more, ``micro_epsilon`` being ε in millionths. The discrete Laplace
+    Claim: what ``add`` returns is (ε, δ)-differentially private for any two sets of records whose
+    sums differ by no more than each ``Sum`` says, ``micro_epsilon`` being ε in millionths: sets of
+    which one has a record more, or one record another, as the sums were made. The discrete Laplace
     mechanism has δ = 0: it adds noise of scale b at a price of ``l1/b``, and prices add up. The
     discrete Gaussian mechanism is zCDP with ``ρ = l2²/2σ²`` (Canonne, Kamath and Steinke 2020,
     arXiv:2004.00010, theorem 4); the ρ add up, and ``epsilon_of_rho`` of their sum is at most ε.
-    Condition: one record adds no more than each ``Sum`` says, and the sums are noised once.
+    Condition: one record moves no sum by more than its ``Sum`` says, and the sums are noised once.
     Not covered: how the bounds were chosen, if they were chosen by looking at the records; how long
     a draw takes.
 
@@ -208,8 +211,8 @@ def _gaussian(sums: Sequence[Sum], micro_epsilon: int, delta: float) -> NoisePla
 
 def _divided(total: int, weights: Sequence[float]) -> list[int]:
     """Whole parts in proportion to the weights, whose sum is at most the total."""
-    whole = sum(weights)
-    return [math.floor(total * (weight / whole) * (1 - 1e-12)) for weight in weights]
+    exact = [Fraction(weight) for weight in weights]
+    return [math.floor(total * weight / sum(exact)) for weight in exact]
 
 
 def _root_up(numerator: int, denominator: int) -> int:
@@ -217,12 +220,23 @@ def _root_up(numerator: int, denominator: int) -> int:
     return math.isqrt(-(-numerator // denominator) - 1) + 1
 
 
-def _measurement(mechanism: Mechanism, scale: int) -> Any:
-    """OpenDP's exact sampler, which takes whole numbers and returns them noised."""
+def require_noise() -> None:
+    """Load what draws noise, so that its absence shows before anything is paid.
+
+    Raises:
+        InputError: OpenDP is not installed.
+    """
     try:
-        from opendp import domains, measurements, metrics, mod
+        from opendp import measurements  # noqa: F401
     except ImportError:
         raise InputError("noise needs OpenDP: pip install 'attnpriv[noise]'") from None
+
+
+def _measurement(mechanism: Mechanism, scale: int) -> Any:
+    """OpenDP's exact sampler, which takes whole numbers and returns them noised."""
+    require_noise()
+    from opendp import domains, measurements, metrics, mod
+
     mod.enable_features("contrib")  # where its mechanisms are, by its own rules of vetting
     domain = domains.vector_domain(domains.atom_domain(T="i64"))
     if mechanism == "discrete Laplace":

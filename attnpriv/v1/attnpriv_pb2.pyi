@@ -34,6 +34,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
@@ -45,6 +46,36 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Figure:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FigureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Figure.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FIGURE_UNSPECIFIED: _Figure.ValueType  # 0
+    FIGURE_LABELS: _Figure.ValueType  # 1
+    """How many texts have each label."""
+    FIGURE_ATTENTION: _Figure.ValueType  # 2
+    """The share of the last layer's attention that falls on each type of personal data, and on each
+    word: the mean over the texts.
+    """
+    FIGURE_ATTRIBUTION: _Figure.ValueType  # 3
+    """The same of the integrated gradients of the predicted label, by their absolute values."""
+
+class Figure(_Figure, metaclass=_FigureEnumTypeWrapper):
+    """What a summary tells."""
+
+FIGURE_UNSPECIFIED: Figure.ValueType  # 0
+FIGURE_LABELS: Figure.ValueType  # 1
+"""How many texts have each label."""
+FIGURE_ATTENTION: Figure.ValueType  # 2
+"""The share of the last layer's attention that falls on each type of personal data, and on each
+word: the mean over the texts.
+"""
+FIGURE_ATTRIBUTION: Figure.ValueType  # 3
+"""The same of the integrated gradients of the predicted label, by their absolute values."""
+Global___Figure: _TypeAlias = Figure  # noqa: Y015
 
 @_typing.final
 class PredictRequest(_message.Message):
@@ -627,6 +658,245 @@ class Redaction(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Redaction: _TypeAlias = Redaction  # noqa: Y015
+
+@_typing.final
+class SummarizeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    BY_LABEL_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
+    CAP_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """A name from ListModels."""
+    version: _builtins.str
+    """A version of the model; the newest where absent."""
+    request_id: _builtins.str
+    """As in PredictRequest: the same request under the same id gets the same summary for nothing."""
+    by_label: _builtins.bool
+    """Tell the means by label, too. This asks for FIGURE_LABELS and for a mean."""
+    cap: _builtins.float
+    """The most that the shares of one text on all types and words add up to, from 0.01 to 1; a text
+    with more counts this much. 0.25 where absent. The noise on means is proportional to it. It must
+    not be chosen by looking at the texts.
+    """
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At least one text, each with a visible character. Their number is told."""
+
+    @_builtins.property
+    def figures(self) -> _containers.RepeatedScalarFieldContainer[Global___Figure.ValueType]:
+        """What to tell; at least one. The less is asked for, the smaller the noise on it."""
+
+    @_builtins.property
+    def words(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words of which the means are told beside those of personal data, in any case; whole words, and
+        not where they are hidden. They are told, so they should say nothing of any text.
+        """
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        texts: _abc.Iterable[_builtins.str] | None = ...,
+        version: _builtins.str | None = ...,
+        request_id: _builtins.str | None = ...,
+        figures: _abc.Iterable[Global___Figure.ValueType] | None = ...,
+        by_label: _builtins.bool = ...,
+        words: _abc.Iterable[_builtins.str] | None = ...,
+        cap: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cap", b"_cap", "_request_id", b"_request_id", "_version", b"_version", "cap", b"cap", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cap", b"_cap", "_request_id", b"_request_id", "_version", b"_version", "by_label", b"by_label", "cap", b"cap", "figures", b"figures", "model", b"model", "request_id", b"request_id", "texts", b"texts", "version", b"version", "words", b"words"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cap: _TypeAlias = _typing.Literal["cap"]  # noqa: Y015
+    _WhichOneofArgType__cap: _TypeAlias = _typing.Literal["_cap", b"_cap"]  # noqa: Y015
+    _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
+    _WhichOneofArgType__request_id: _TypeAlias = _typing.Literal["_request_id", b"_request_id"]  # noqa: Y015
+    _WhichOneofReturnType__version: _TypeAlias = _typing.Literal["version"]  # noqa: Y015
+    _WhichOneofArgType__version: _TypeAlias = _typing.Literal["_version", b"_version"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cap) -> _WhichOneofReturnType__cap | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_id) -> _WhichOneofReturnType__request_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__version) -> _WhichOneofReturnType__version | None: ...
+
+Global___SummarizeRequest: _TypeAlias = SummarizeRequest  # noqa: Y015
+
+@_typing.final
+class SummarizeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    REDACTION_FIELD_NUMBER: _builtins.int
+    MICRO_EPSILON_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """The version that answered."""
+    texts: _builtins.int
+    """The number of texts, exactly."""
+    micro_epsilon: _builtins.int
+    """What this summary was charged to the privacy budget, in millionths of ε."""
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelSummary]:
+        """One for each label; empty where neither labels nor means by label were asked for."""
+
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupSummary]:
+        """One for each type of personal data that the detector can find, then one for each word of the
+        request; empty where no mean was asked for. Types of which there is nothing are told like others.
+        """
+
+    @_builtins.property
+    def redaction(self) -> Global___Redaction:
+        """What was looked for in order to tell types apart; absent where no mean was asked for and the
+        model read the full texts.
+        """
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        texts: _builtins.int = ...,
+        labels: _abc.Iterable[Global___LabelSummary] | None = ...,
+        groups: _abc.Iterable[Global___GroupSummary] | None = ...,
+        redaction: Global___Redaction | None = ...,
+        micro_epsilon: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_redaction", b"_redaction", "redaction", b"redaction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_redaction", b"_redaction", "groups", b"groups", "labels", b"labels", "micro_epsilon", b"micro_epsilon", "redaction", b"redaction", "texts", b"texts", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__redaction: _TypeAlias = _typing.Literal["redaction"]  # noqa: Y015
+    _WhichOneofArgType__redaction: _TypeAlias = _typing.Literal["_redaction", b"_redaction"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__redaction) -> _WhichOneofReturnType__redaction | None: ...
+
+Global___SummarizeResponse: _TypeAlias = SummarizeResponse  # noqa: Y015
+
+@_typing.final
+class LabelSummary(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    ATTENTION_FIELD_NUMBER: _builtins.int
+    ATTRIBUTION_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    @_builtins.property
+    def count(self) -> Global___NoisedNumber:
+        """How many texts have this label."""
+
+    @_builtins.property
+    def attention(self) -> Global___NoisedNumber:
+        """The mean share, over the texts of this label, of all types and words together. Absent where not
+        asked for, or where too few texts have the label to show through the noise.
+        """
+
+    @_builtins.property
+    def attribution(self) -> Global___NoisedNumber: ...
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        count: Global___NoisedNumber | None = ...,
+        attention: Global___NoisedNumber | None = ...,
+        attribution: Global___NoisedNumber | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attention", b"_attention", "_attribution", b"_attribution", "attention", b"attention", "attribution", b"attribution", "count", b"count"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attention", b"_attention", "_attribution", b"_attribution", "attention", b"attention", "attribution", b"attribution", "count", b"count", "label", b"label"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__attention: _TypeAlias = _typing.Literal["attention"]  # noqa: Y015
+    _WhichOneofArgType__attention: _TypeAlias = _typing.Literal["_attention", b"_attention"]  # noqa: Y015
+    _WhichOneofReturnType__attribution: _TypeAlias = _typing.Literal["attribution"]  # noqa: Y015
+    _WhichOneofArgType__attribution: _TypeAlias = _typing.Literal["_attribution", b"_attribution"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attention) -> _WhichOneofReturnType__attention | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attribution) -> _WhichOneofReturnType__attribution | None: ...
+
+Global___LabelSummary: _TypeAlias = LabelSummary  # noqa: Y015
+
+@_typing.final
+class GroupSummary(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITY_TYPE_FIELD_NUMBER: _builtins.int
+    WORD_FIELD_NUMBER: _builtins.int
+    ATTENTION_FIELD_NUMBER: _builtins.int
+    ATTRIBUTION_FIELD_NUMBER: _builtins.int
+    entity_type: _builtins.str
+    word: _builtins.str
+    @_builtins.property
+    def attention(self) -> Global___NoisedNumber:
+        """The mean share over all texts. Absent where not asked for."""
+
+    @_builtins.property
+    def attribution(self) -> Global___NoisedNumber: ...
+    def __init__(
+        self,
+        *,
+        entity_type: _builtins.str = ...,
+        word: _builtins.str = ...,
+        attention: Global___NoisedNumber | None = ...,
+        attribution: Global___NoisedNumber | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attention", b"_attention", "_attribution", b"_attribution", "attention", b"attention", "attribution", b"attribution", "entity_type", b"entity_type", "group", b"group", "word", b"word"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attention", b"_attention", "_attribution", b"_attribution", "attention", b"attention", "attribution", b"attribution", "entity_type", b"entity_type", "group", b"group", "word", b"word"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__attention: _TypeAlias = _typing.Literal["attention"]  # noqa: Y015
+    _WhichOneofArgType__attention: _TypeAlias = _typing.Literal["_attention", b"_attention"]  # noqa: Y015
+    _WhichOneofReturnType__attribution: _TypeAlias = _typing.Literal["attribution"]  # noqa: Y015
+    _WhichOneofArgType__attribution: _TypeAlias = _typing.Literal["_attribution", b"_attribution"]  # noqa: Y015
+    _WhichOneofReturnType_group: _TypeAlias = _typing.Literal["entity_type", "word"]  # noqa: Y015
+    _WhichOneofArgType_group: _TypeAlias = _typing.Literal["group", b"group"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attention) -> _WhichOneofReturnType__attention | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attribution) -> _WhichOneofReturnType__attribution | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_group) -> _WhichOneofReturnType_group | None: ...
+
+Global___GroupSummary: _TypeAlias = GroupSummary  # noqa: Y015
+
+@_typing.final
+class NoisedNumber(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    NOISE_FIELD_NUMBER: _builtins.int
+    value: _builtins.float
+    low: _builtins.float
+    """The 95 % interval, which holds the noise and the choice of the texts."""
+    high: _builtins.float
+    noise: _builtins.float
+    """The standard deviation of the noise alone."""
+    def __init__(
+        self,
+        *,
+        value: _builtins.float = ...,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+        noise: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["high", b"high", "low", b"low", "noise", b"noise", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NoisedNumber: _TypeAlias = NoisedNumber  # noqa: Y015
 
 @_typing.final
 class ListModelsRequest(_message.Message):

@@ -49,6 +49,11 @@ class AttnprivServiceStub:
                 request_serializer=attnpriv_dot_v1_dot_attnpriv__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=attnpriv_dot_v1_dot_attnpriv__pb2.ExplainResponse.FromString,
                 _registered_method=True)
+        self.Summarize = channel.stream_unary(
+                '/attnpriv.v1.AttnprivService/Summarize',
+                request_serializer=attnpriv_dot_v1_dot_attnpriv__pb2.SummarizeRequest.SerializeToString,
+                response_deserializer=attnpriv_dot_v1_dot_attnpriv__pb2.SummarizeResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/attnpriv.v1.AttnprivService/ListModels',
                 request_serializer=attnpriv_dot_v1_dot_attnpriv__pb2.ListModelsRequest.SerializeToString,
@@ -89,6 +94,16 @@ class AttnprivServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Summarize(self, request_iterator, context):
+        """What many texts have in common: how many have each label, and on what their answers rest on
+        average. All numbers have noise, so that no single text shows; that is charged to the caller's
+        privacy budget. The messages of the stream are parts of one request, merged as protobuf merges
+        them: send the question first and then the texts, in messages of at most 4 MiB.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """The models that this server answers for.
         """
@@ -120,6 +135,11 @@ def add_AttnprivServiceServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=attnpriv_dot_v1_dot_attnpriv__pb2.ExplainRequest.FromString,
                     response_serializer=attnpriv_dot_v1_dot_attnpriv__pb2.ExplainResponse.SerializeToString,
+            ),
+            'Summarize': grpc.stream_unary_rpc_method_handler(
+                    servicer.Summarize,
+                    request_deserializer=attnpriv_dot_v1_dot_attnpriv__pb2.SummarizeRequest.FromString,
+                    response_serializer=attnpriv_dot_v1_dot_attnpriv__pb2.SummarizeResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -213,6 +233,33 @@ class AttnprivService:
             '/attnpriv.v1.AttnprivService/Explain',
             attnpriv_dot_v1_dot_attnpriv__pb2.ExplainRequest.SerializeToString,
             attnpriv_dot_v1_dot_attnpriv__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Summarize(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/attnpriv.v1.AttnprivService/Summarize',
+            attnpriv_dot_v1_dot_attnpriv__pb2.SummarizeRequest.SerializeToString,
+            attnpriv_dot_v1_dot_attnpriv__pb2.SummarizeResponse.FromString,
             options,
             channel_credentials,
             insecure,

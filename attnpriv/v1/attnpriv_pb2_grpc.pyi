@@ -69,6 +69,12 @@ class AttnprivServiceStub:
     """
     Explain: _grpc.UnaryUnaryMultiCallable[_attnpriv_pb2.ExplainRequest, _attnpriv_pb2.ExplainResponse]
     """What one answer rests on, token by token."""
+    Summarize: _grpc.StreamUnaryMultiCallable[_attnpriv_pb2.SummarizeRequest, _attnpriv_pb2.SummarizeResponse]
+    """What many texts have in common: how many have each label, and on what their answers rest on
+    average. All numbers have noise, so that no single text shows; that is charged to the caller's
+    privacy budget. The messages of the stream are parts of one request, merged as protobuf merges
+    them: send the question first and then the texts, in messages of at most 4 MiB.
+    """
     ListModels: _grpc.UnaryUnaryMultiCallable[_attnpriv_pb2.ListModelsRequest, _attnpriv_pb2.ListModelsResponse]
     """The models that this server answers for."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_attnpriv_pb2.GetModelRequest, _attnpriv_pb2.GetModelResponse]
@@ -88,6 +94,12 @@ class AttnprivServiceAsyncStub(AttnprivServiceStub):
     """
     Explain: _aio.UnaryUnaryMultiCallable[_attnpriv_pb2.ExplainRequest, _attnpriv_pb2.ExplainResponse]  # type: ignore[assignment]
     """What one answer rests on, token by token."""
+    Summarize: _aio.StreamUnaryMultiCallable[_attnpriv_pb2.SummarizeRequest, _attnpriv_pb2.SummarizeResponse]  # type: ignore[assignment]
+    """What many texts have in common: how many have each label, and on what their answers rest on
+    average. All numbers have noise, so that no single text shows; that is charged to the caller's
+    privacy budget. The messages of the stream are parts of one request, merged as protobuf merges
+    them: send the question first and then the texts, in messages of at most 4 MiB.
+    """
     ListModels: _aio.UnaryUnaryMultiCallable[_attnpriv_pb2.ListModelsRequest, _attnpriv_pb2.ListModelsResponse]  # type: ignore[assignment]
     """The models that this server answers for."""
     GetModel: _aio.UnaryUnaryMultiCallable[_attnpriv_pb2.GetModelRequest, _attnpriv_pb2.GetModelResponse]  # type: ignore[assignment]
@@ -122,6 +134,18 @@ class AttnprivServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_attnpriv_pb2.ExplainResponse, _abc.Awaitable[_attnpriv_pb2.ExplainResponse]]:
         """What one answer rests on, token by token."""
+
+    @_abc_1.abstractmethod
+    def Summarize(
+        self,
+        request_iterator: _MaybeAsyncIterator[_attnpriv_pb2.SummarizeRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_attnpriv_pb2.SummarizeResponse, _abc.Awaitable[_attnpriv_pb2.SummarizeResponse]]:
+        """What many texts have in common: how many have each label, and on what their answers rest on
+        average. All numbers have noise, so that no single text shows; that is charged to the caller's
+        privacy budget. The messages of the stream are parts of one request, merged as protobuf merges
+        them: send the question first and then the texts, in messages of at most 4 MiB.
+        """
 
     @_abc_1.abstractmethod
     def ListModels(

@@ -20,11 +20,15 @@ from attnpriv_client.client import Client
 from attnpriv_client.connection import Tls
 from attnpriv_client.domain import (
     Explanation,
+    GroupSummary,
+    LabelSummary,
     ModelCard,
     ModelSummary,
+    NoisedNumber,
     Prediction,
     Redaction,
     SensitiveSpan,
+    Summary,
     TokenExplanation,
 )
 from attnpriv_client.errors import (
@@ -45,10 +49,13 @@ __all__ = [
     "Client",
     "DeadlineExceededError",
     "Explanation",
+    "GroupSummary",
     "InternalError",
     "InvalidRequestError",
+    "LabelSummary",
     "ModelCard",
     "ModelSummary",
+    "NoisedNumber",
     "NotFoundError",
     "OverloadedError",
     "PermissionDeniedError",
@@ -56,6 +63,7 @@ __all__ = [
     "Redaction",
     "SensitiveSpan",
     "ServiceError",
+    "Summary",
     "Tls",
     "TokenExplanation",
     "UnauthenticatedError",

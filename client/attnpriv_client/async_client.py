@@ -7,6 +7,8 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
+    Awaitable,
+    Callable,
     Iterable,
     Sequence,
 )
@@ -19,7 +21,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
-from attnpriv_client import convert
+from attnpriv_client import convert, summaries
 from attnpriv_client.connection import (
     CHANNEL_OPTIONS,
     DEFAULT_ATTEMPTS,
@@ -28,7 +30,14 @@ from attnpriv_client.connection import (
     Metadata,
     Tls,
 )
-from attnpriv_client.domain import Explanation, ModelCard, ModelSummary, Prediction, SensitiveSpan
+from attnpriv_client.domain import (
+    Explanation,
+    ModelCard,
+    ModelSummary,
+    Prediction,
+    SensitiveSpan,
+    Summary,
+)
 from attnpriv_client.errors import (
     DeadlineExceededError,
     InternalError,
@@ -37,6 +46,7 @@ from attnpriv_client.errors import (
 )
 from attnpriv_client.retries import Attempts
 from attnpriv_client.status import from_call
+from attnpriv_client.summaries import SECONDS_A_TEXT
 from attnpriv_client.window import (
     FINISH_SECONDS,
     Answer,
@@ -49,7 +59,6 @@ from attnpriv_client.window import (
 if TYPE_CHECKING:
     from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceAsyncStub  # there for types alone
 
-_Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
 
@@ -132,6 +141,33 @@ class AsyncClient:
         )
         return convert.explanation(await self._ask(self._stub.Explain, request))
 
+    async def summarize(
+        self,
+        model: str,
+        texts: Sequence[str],
+        figures: Sequence[str] = ("labels", "attention"),
+        *,
+        by_label: bool = False,
+        words: Sequence[str] = (),
+        cap: float | None = None,
+        version: str | None = None,
+        request_id: str | None = None,
+    ) -> Summary:
+        """Say what many texts have in common: label counts, and means of what answers rest on."""
+        parts = summaries.requests(
+            model,
+            texts,
+            figures,
+            by_label,
+            words,
+            cap,
+            version,
+            request_id or convert.new_request_id(),
+        )
+        return summaries.summary(
+            await self._ask(self._summarize, parts, SECONDS_A_TEXT * len(texts))
+        )
+
     async def models(self) -> tuple[ModelSummary, ...]:
         """List the models that the server serves, each with its newest version."""
         return convert.models(await self._ask(self._stub.ListModels, pb.ListModelsRequest()))
@@ -162,15 +198,24 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
+    def _summarize(
+        self, parts: Sequence[pb.SummarizeRequest], timeout: float, metadata: Metadata
+    ) -> Awaitable[pb.SummarizeResponse]:
+        return self._stub.Summarize(iter(parts), timeout=timeout, metadata=metadata)
+
     async def _ask(
-        self, method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response], request: _Request
+        self,
+        method: Callable[..., Awaitable[_Response]],
+        request: object,
+        more_seconds: float = 0.0,
     ) -> _Response:
-        return await _call(method, request, self._connection.metadata, self._connection.begin())
+        attempts = self._connection.begin(more_seconds)
+        return await _call(method, request, self._connection.metadata, attempts)
 
 
 async def _call(
-    method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response],
-    request: _Request,
+    method: Callable[..., Awaitable[_Response]],
+    request: object,
     metadata: Metadata,
     attempts: Attempts,
 ) -> _Response:

@@ -1,4 +1,4 @@
-"""The ``attnpriv-client`` command: predict, explain, audit, models, health.
+"""The ``attnpriv-client`` command: predict, explain, summarize, audit, models, health.
 
 Exit codes: 0 done; 1 not healthy; 2 bad input, a failed call or a refused text (one line on
 stderr); 130 interrupted; 141 the reader of the output is gone.
@@ -122,6 +122,70 @@ def explain(
     spans = [_span(each) for each in sensitive or ()]
     answer = client.explain(model, asked, label, version, sensitive=spans)
     _print(as_json, {"model": model, **asdict(answer)}, render.explanation_view(answer))
+
+
+@app.command()
+@with_client
+def summarize(
+    client: Client,
+    model: Model,
+    file: Annotated[
+        Path | None, typer.Option(help="Read the texts from this UTF-8 file, one per line.")
+    ] = None,
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(help="The texts, or - to read them from stdin, one per line."),
+    ] = None,
+    figure: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to tell: labels, attention or attribution; can be repeated. The less, the "
+            "smaller the noise. Default: labels and attention."
+        ),
+    ] = None,
+    by_label: Annotated[
+        bool, typer.Option("--by-label", help="Tell the means for the texts of each label, too.")
+    ] = False,
+    word: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A word to tell the means of, beside the types of personal data; can be repeated."
+        ),
+    ] = None,
+    cap: Annotated[
+        float | None,
+        typer.Option(
+            help="The most that one text may add to the means, from 0.01 to 1; noise is "
+            "proportional to it. Do not choose it by looking at the texts. Default: 0.25."
+        ),
+    ] = None,
+    request_id: Annotated[
+        str | None,
+        typer.Option(
+            help="16 to 128 characters that nobody can guess. The same command under the same id "
+            "gets the same summary for nothing. Default: a new one."
+        ),
+    ] = None,
+    version: Version = None,
+    as_json: Json = False,
+) -> None:
+    """Print what many texts have in common: label counts, and on what the answers rest on average.
+
+    All numbers have noise, so that no single text shows in them; your privacy budget is charged for
+    that. The number of texts and the words are told as they are.
+    """
+    asked = _read_texts(texts or [], file)
+    found = client.summarize(
+        model,
+        asked,
+        figure or ("labels", "attention"),
+        by_label=by_label,
+        words=word or (),
+        cap=cap,
+        version=version,
+        request_id=request_id,
+    )
+    _print(as_json, {"model": model, **asdict(found)}, render.summary_view(found))
 
 
 @app.command()

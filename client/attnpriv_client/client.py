@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing, suppress
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -15,7 +15,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
-from attnpriv_client import convert
+from attnpriv_client import convert, summaries
 from attnpriv_client.connection import (
     CHANNEL_OPTIONS,
     DEFAULT_ATTEMPTS,
@@ -24,14 +24,21 @@ from attnpriv_client.connection import (
     Metadata,
     Tls,
 )
-from attnpriv_client.domain import Explanation, ModelCard, ModelSummary, Prediction, SensitiveSpan
+from attnpriv_client.domain import (
+    Explanation,
+    ModelCard,
+    ModelSummary,
+    Prediction,
+    SensitiveSpan,
+    Summary,
+)
 from attnpriv_client.errors import DeadlineExceededError, ServiceError, UnavailableError
 from attnpriv_client.status import from_call
+from attnpriv_client.summaries import SECONDS_A_TEXT
 from attnpriv_client.window import FINISH_SECONDS, Answer, StreamAnswer, Text, Window, batches
 
 WAIT_SECONDS = 0.2
 
-_Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
 
@@ -141,6 +148,50 @@ class Client:
         )
         return convert.explanation(self._ask(self._stub.Explain, request))
 
+    def summarize(
+        self,
+        model: str,
+        texts: Sequence[str],
+        figures: Sequence[str] = ("labels", "attention"),
+        *,
+        by_label: bool = False,
+        words: Sequence[str] = (),
+        cap: float | None = None,
+        version: str | None = None,
+        request_id: str | None = None,
+    ) -> Summary:
+        """Say what many texts have in common: label counts, and means of what answers rest on.
+
+        All numbers have noise, so that no single text shows, and each call is charged to your
+        privacy budget once, under ``request_id``; see ``predict``. The number of texts is told, and
+        so are the words.
+
+        Args:
+            model: name of the model.
+            texts: at most as many as the server takes, 10,000 by default. The call has a second
+                more than ``timeout`` for each.
+            figures: among ``labels``, ``attention`` and ``attribution``; the fewer, the smaller the
+                noise.
+            by_label: tell the means for the texts of each label, too.
+            words: of which the means are told beside those of types of personal data.
+            cap: the most that one text may add to all means together, from 0.01 to 1. Noise is
+                proportional to it. It must not be chosen by looking at the texts. Default: the
+                server's, 0.25.
+            version: version of the model.
+            request_id: 16 to 128 characters that nobody can guess.
+        """
+        parts = summaries.requests(
+            model,
+            texts,
+            figures,
+            by_label,
+            words,
+            cap,
+            version,
+            request_id or convert.new_request_id(),
+        )
+        return summaries.summary(self._ask(self._summarize, parts, SECONDS_A_TEXT * len(texts)))
+
     def models(self) -> tuple[ModelSummary, ...]:
         """List the models that the server serves, each with its newest version."""
         return convert.models(self._ask(self._stub.ListModels, pb.ListModelsRequest()))
@@ -170,10 +221,15 @@ class Client:
     ) -> None:
         self.close()
 
+    def _summarize(
+        self, parts: Sequence[pb.SummarizeRequest], timeout: float, metadata: Metadata
+    ) -> pb.SummarizeResponse:
+        return self._stub.Summarize(iter(parts), timeout=timeout, metadata=metadata)
+
     def _ask(
-        self, method: grpc.UnaryUnaryMultiCallable[_Request, _Response], request: _Request
+        self, method: Callable[..., _Response], request: object, more_seconds: float = 0.0
     ) -> _Response:
-        attempts, metadata = self._connection.begin(), self._connection.metadata
+        attempts, metadata = self._connection.begin(more_seconds), self._connection.metadata
         while True:
             try:
                 return method(request, timeout=attempts.remaining, metadata=metadata)

@@ -123,9 +123,9 @@ class Connection:
         """The metadata that goes with every call."""
         return () if self.token is None else (("authorization", f"Bearer {self.token}"),)
 
-    def begin(self) -> Attempts:
-        """The attempts of a call that begins now."""
-        return Attempts(self.timeout, self.attempts, self.closed)
+    def begin(self, more_seconds: float = 0.0) -> Attempts:
+        """The attempts of a call that begins now, and that may take longer than others."""
+        return Attempts(self.timeout + more_seconds, self.attempts, self.closed)
 
 
 def _content(file: Path | None) -> bytes | None:

@@ -44,7 +44,7 @@ def predict_request(
     """
     if isinstance(texts, str):
         raise InputError("expected a sequence of texts, got a single string")
-    with _unicode_only():
+    with unicode_only():
         return pb.PredictRequest(
             model=model,
             texts=texts,
@@ -80,7 +80,7 @@ def explain_request(
     Raises:
         InputError: a string is not valid Unicode.
     """
-    with _unicode_only():
+    with unicode_only():
         return pb.ExplainRequest(
             model=model,
             text=text,
@@ -97,7 +97,7 @@ def model_request(name: str, version: str | None) -> pb.GetModelRequest:
     Raises:
         InputError: the name is not valid Unicode.
     """
-    with _unicode_only():
+    with unicode_only():
         return pb.GetModelRequest(name=name, version=version)
 
 
@@ -107,7 +107,7 @@ def health_request(model: str | None) -> health_pb2.HealthCheckRequest:
     Raises:
         InputError: the name is not valid Unicode.
     """
-    with _unicode_only():
+    with unicode_only():
         return health_pb2.HealthCheckRequest(service=model or "")
 
 
@@ -117,7 +117,7 @@ def byte_size(text: str) -> int:
     Raises:
         InputError: it is not valid Unicode.
     """
-    with _unicode_only():
+    with unicode_only():
         return len(text.encode())
 
 
@@ -150,7 +150,7 @@ def explanation(response: pb.ExplainResponse) -> Explanation:
         target_label=response.target_label,
         tokens=tuple(map(_token, response.tokens)),
         special_tokens=tuple(map(_token, response.special_tokens)),
-        redaction=_redaction(response.redaction) if has("redaction") else None,
+        redaction=redaction(response.redaction) if has("redaction") else None,
         weight_bound=response.weight_bound if has("weight_bound") else None,
         integrated_gradients_error=(
             response.integrated_gradients_error if has("integrated_gradients_error") else None
@@ -192,7 +192,7 @@ def is_serving(response: health_pb2.HealthCheckResponse) -> bool:
 
 
 @contextmanager
-def _unicode_only() -> Iterator[None]:
+def unicode_only() -> Iterator[None]:
     """Refuse lone surrogates, which cannot be sent; undecodable command lines contain them."""
     try:
         yield
@@ -234,12 +234,13 @@ def _token(token: pb.TokenExplanation) -> TokenExplanation:
     )
 
 
-def _redaction(redaction: pb.Redaction) -> Redaction:
+def redaction(message: pb.Redaction) -> Redaction:
+    """What was done about personal data."""
     return Redaction(
-        detector=redaction.detector,
-        entity_types=tuple(redaction.entity_types),
-        cannot_see=tuple(redaction.cannot_see),
-        hidden_from_model=redaction.hidden_from_model,
+        detector=message.detector,
+        entity_types=tuple(message.entity_types),
+        cannot_see=tuple(message.cannot_see),
+        hidden_from_model=message.hidden_from_model,
     )
 
 

@@ -125,6 +125,79 @@ class Explanation:
 
 
 @dataclass(frozen=True)
+class NoisedNumber:
+    """A number with noise.
+
+    Attributes:
+        value: the number.
+        low: lower end of the 95 % interval, which holds the noise and the choice of the texts.
+        high: its upper end.
+        noise: the standard deviation of the noise alone.
+    """
+
+    value: float
+    low: float
+    high: float
+    noise: float
+
+
+@dataclass(frozen=True)
+class LabelSummary:
+    """How many of the texts have a label, and what their answers rest on.
+
+    Attributes:
+        label: the class.
+        count: how many texts.
+        attention: the mean share, over these texts, of the attention that falls on all groups
+            together; None if not asked for, or if too few texts have the label to tell.
+        attribution: the same of integrated gradients.
+    """
+
+    label: str
+    count: NoisedNumber
+    attention: NoisedNumber | None
+    attribution: NoisedNumber | None
+
+
+@dataclass(frozen=True)
+class GroupSummary:
+    """What falls on a type of personal data, or on a word, on average over all texts.
+
+    Attributes:
+        name: the type or the word.
+        is_word: whether it is a word.
+        attention: the mean share of attention; None if not asked for.
+        attribution: the mean share of integrated gradients, by their absolute values.
+    """
+
+    name: str
+    is_word: bool
+    attention: NoisedNumber | None
+    attribution: NoisedNumber | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What many texts have in common, with noise.
+
+    Attributes:
+        version: the version of the model that answered.
+        texts: how many texts, exactly.
+        labels: what is told of each label; empty if not asked for.
+        groups: what is told of each type of personal data and each word; empty if not asked for.
+        redaction: what was looked for; None if nothing was.
+        micro_epsilon: millionths of ε that it was charged to the caller's privacy budget.
+    """
+
+    version: str
+    texts: int
+    labels: tuple[LabelSummary, ...]
+    groups: tuple[GroupSummary, ...]
+    redaction: Redaction | None
+    micro_epsilon: int
+
+
+@dataclass(frozen=True)
 class ModelSummary:
     """What a list says about a model.
 

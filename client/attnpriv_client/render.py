@@ -15,8 +15,10 @@ from attnpriv_client.domain import (
     Explanation,
     ModelCard,
     ModelSummary,
+    NoisedNumber,
     Prediction,
     Redaction,
+    Summary,
     TokenExplanation,
 )
 
@@ -58,6 +60,46 @@ def _head(explanation: Explanation) -> Text:
         line.append("; integrated gradients are for ")
         line.append(printable(explanation.target_label), "bold")
     return line
+
+
+def summary_view(summary: Summary) -> RenderableType:
+    """Label counts, the means of each group, and notes on noise and price."""
+    parts: list[RenderableType] = []
+    if summary.labels:
+        table = Table("label", "texts", "attention", "attribution")
+        for label in summary.labels:
+            shares = (_share(label.attention), _share(label.attribution))
+            table.add_row(_plain(label.label), _interval(label.count, ".0f"), *shares)
+        parts.append(table)
+    if summary.groups:
+        table = Table("mean share on", "attention", "attribution")
+        for group in summary.groups:
+            name = f'"{group.name}"' if group.is_word else group.name
+            table.add_row(_plain(name), _share(group.attention), _share(group.attribution))
+        parts.append(table)
+    return Group(*parts, _summary_notes(summary))
+
+
+def _summary_notes(summary: Summary) -> Text:
+    lines = [
+        f"{summary.texts} texts; each number with its 95 % interval, which holds the noise and the "
+        "choice of the texts",
+        f"charged to your privacy budget: ε = {summary.micro_epsilon / 1e6:g}",
+    ]
+    if summary.redaction is not None:
+        unseen = ", ".join(summary.redaction.cannot_see)
+        lines.insert(
+            1, f"personal data found by {summary.redaction.detector}; it cannot see: {unseen}"
+        )
+    return _plain("\n".join(lines))
+
+
+def _share(number: NoisedNumber | None) -> str:
+    return "" if number is None else _interval(number, ".4f")
+
+
+def _interval(number: NoisedNumber, form: str) -> str:
+    return f"{number.value:{form}} [{number.low:{form}}, {number.high:{form}}]"
 
 
 def models_table(models: Iterable[ModelSummary]) -> Table:

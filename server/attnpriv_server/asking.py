@@ -27,6 +27,7 @@ from attnpriv_server.domain import (
     PredictRequest,
     Principal,
     RefusedError,
+    SummarizeRequest,
     Violation,
 )
 from attnpriv_server.models.versions import Loaded
@@ -46,7 +47,7 @@ class Asked:
         deadline: when the answer is of no use any more.
     """
 
-    request: PredictRequest | ExplainRequest
+    request: PredictRequest | ExplainRequest | SummarizeRequest
     principal: Principal
     loaded: Loaded
     role: Role
@@ -68,7 +69,7 @@ class Asked:
         assert budget is not None  # a role that draws has one
         period = None if budget.seconds is None else Period(budget.seconds)
         allowance = Allowance(limit_of(budget.epsilon), Unit.EPSILON, period)
-        account = Account(self.principal.name, self.request.model, Relation.SPAN)
+        account = Account(self.principal.name, self.request.model, self._relation)
         given = self.request.request_id
         request_id = str(uuid4()) if given is None else given
         content = self._digest(detector)
@@ -76,6 +77,10 @@ class Asked:
             return Charge(account, allowance, cost.micro_epsilon, request_id, content)
         except InputError as error:
             refuse_input("request_id", str(error))
+
+    @property
+    def _relation(self) -> Relation:
+        return Relation.RECORD if isinstance(self.request, SummarizeRequest) else Relation.SPAN
 
     def _digest(self, detector: str) -> bytes:
         """Of all that the answer depends on besides chance."""

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from google.protobuf.message import Message
 
+from attnpriv.release.summary import Noised
 from attnpriv.spans import Span
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv_server.domain import (
     ExplainRequest,
     Explanation,
     GetModelRequest,
+    GroupSummary,
+    LabelSummary,
     ListModelsRequest,
     Model,
     Models,
@@ -27,6 +31,8 @@ from attnpriv_server.domain import (
     Request,
     Response,
     Status,
+    SummarizeRequest,
+    TextsSummary,
     Token,
 )
 from attnpriv_server.status import to_message
@@ -39,6 +45,7 @@ REQUESTS: dict[str, type[Request]] = {
     "Predict": PredictRequest,
     "PredictStream": PredictRequest,
     "Explain": ExplainRequest,
+    "Summarize": SummarizeRequest,
     "ListModels": ListModelsRequest,
     "GetModel": GetModelRequest,
 }
@@ -69,6 +76,17 @@ def to_domain(message: Message) -> Request:
                 _request_id(message),
                 _spans(message.sensitive),
             )
+        case pb.SummarizeRequest():
+            return SummarizeRequest(
+                message.model,
+                tuple(message.texts),
+                tuple(map(_figure, message.figures)),
+                message.by_label,
+                tuple(message.words),
+                message.cap if message.HasField("cap") else None,
+                _version(message),
+                _request_id(message),
+            )
         case pb.ListModelsRequest():
             return ListModelsRequest()
         case pb.GetModelRequest():
@@ -88,6 +106,8 @@ def to_wire(response: Response) -> Message:
             return _predictions(response)
         case Explanation():
             return _explanation(response)
+        case TextsSummary():
+            return _texts_summary(response)
         case Models():
             return pb.ListModelsResponse(models=map(_summary, response.models))
         case Model():
@@ -110,6 +130,12 @@ def _version(message: Any) -> str | None:
 
 def _request_id(message: Any) -> str | None:
     return message.request_id if message.HasField("request_id") else None
+
+
+def _figure(number: int) -> str:
+    """The name of a figure by its number; a number that none has becomes a name that none has."""
+    found = pb.Figure.DESCRIPTOR.values_by_number.get(number)
+    return "" if found is None else found.name.removeprefix("FIGURE_").lower()
 
 
 def _spans(spans: Iterable[pb.SensitiveSpan]) -> tuple[Span, ...]:
@@ -165,6 +191,43 @@ def _token(token: Token) -> pb.TokenExplanation:
         if token.offsets is None
         else pb.Offsets(start=token.offsets[0], end=token.offsets[1]),
     )
+
+
+def _texts_summary(summary: TextsSummary) -> pb.SummarizeResponse:
+    return pb.SummarizeResponse(
+        version=summary.version,
+        texts=summary.texts,
+        labels=map(_label_summary, summary.labels),
+        groups=map(_group_summary, summary.groups),
+        redaction=_redaction(summary.redaction),
+        micro_epsilon=summary.micro_epsilon,
+    )
+
+
+def _label_summary(summary: LabelSummary) -> pb.LabelSummary:
+    return pb.LabelSummary(
+        label=summary.label,
+        count=_noised(summary.count),
+        attention=_noised(summary.attention),
+        attribution=_noised(summary.attribution),
+    )
+
+
+def _group_summary(summary: GroupSummary) -> pb.GroupSummary:
+    message = pb.GroupSummary(
+        attention=_noised(summary.attention), attribution=_noised(summary.attribution)
+    )
+    if summary.is_word:
+        message.word = summary.name
+    else:
+        message.entity_type = summary.name
+    return message
+
+
+def _noised(number: Noised | None) -> pb.NoisedNumber | None:
+    if number is None or number.value is None:
+        return None
+    return pb.NoisedNumber(**asdict(number))
 
 
 def _redaction(redaction: Redaction | None) -> pb.Redaction | None:

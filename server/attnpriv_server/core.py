@@ -38,12 +38,14 @@ from attnpriv_server.domain import (
     RefusedError,
     Request,
     Response,
+    SummarizeRequest,
 )
 from attnpriv_server.limits import Limits
 from attnpriv_server.models.repository import Repository
 from attnpriv_server.models.versions import Loaded, UnknownModelError, Version
 from attnpriv_server.policy import Policies
 from attnpriv_server.queueing import Batching
+from attnpriv_server.summaries import check_question
 from attnpriv_server.telemetry import Telemetry
 
 ENTITY_TYPE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
@@ -135,15 +137,19 @@ class Core:
         turn = principal.name if self._access.required else credentials.connection
         match request:
             case PredictRequest():
-                self._check_texts("texts", request.texts)
+                self._check_texts("texts", request.texts, self.limits.texts)
                 _check_sensitive(request)
                 asked = await self._asked(request, principal, turn, deadline)
                 return await self._answers.predict(asked, request)
             case ExplainRequest():
-                self._check_texts("text", (request.text,))
+                self._check_texts("text", (request.text,), 1)
                 _check_spans("sensitive", request.sensitive, len(request.text))
                 asked = await self._asked(request, principal, turn, deadline)
                 return await self._answers.explain(asked, request)
+            case SummarizeRequest():
+                self._check_summary(request)
+                asked = await self._asked(request, principal, turn, deadline)
+                return await self._answers.summarize(asked, request)
             case ListModelsRequest():
                 found = self.repository.models()
                 return Models(tuple(_model(versions[-1], versions) for versions in found.values()))
@@ -157,7 +163,7 @@ class Core:
 
     async def _asked(
         self,
-        request: PredictRequest | ExplainRequest,
+        request: PredictRequest | ExplainRequest | SummarizeRequest,
         principal: Principal,
         turn: Hashable,
         deadline: Deadline,
@@ -204,9 +210,13 @@ class Core:
             self._find(request.model, request.version)  # what is listed answers, loaded or not
         return self.repository.ready()
 
-    def _check_texts(self, field: str, texts: Sequence[str]) -> None:
-        if not 1 <= len(texts) <= self.limits.texts:
-            refuse_input(field, f"expected 1 to {self.limits.texts} texts, got {len(texts)}")
+    def _check_summary(self, request: SummarizeRequest) -> None:
+        self._check_texts("texts", request.texts, self.limits.summary_texts)
+        check_question(request)
+
+    def _check_texts(self, field: str, texts: Sequence[str], most: int) -> None:
+        if not 1 <= len(texts) <= most:
+            refuse_input(field, f"expected 1 to {most} texts, got {len(texts)}")
         for index, text in enumerate(texts):
             path = text_path(field, index)
             size = len(text.encode())

@@ -7,8 +7,9 @@ import threading
 import time
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+from attnpriv.release.summary import Noised
 from attnpriv.runs.card import ModelCard
 from attnpriv.spans import Span
 
@@ -78,6 +79,7 @@ class Role(StrEnum):
 
     PREDICT = "predict"  # ask for labels and probabilities
     EXPLAIN = "explain"  # ask what an answer rests on
+    SUMMARIZE = "summarize"  # ask what many texts have in common
     MODELS = "models"  # list models, read their cards and metadata, and the service's reflection
 
 
@@ -173,6 +175,30 @@ class ExplainRequest:
     version: str | None = None
     request_id: str | None = None
     sensitive: tuple[Span, ...] = ()
+
+
+Figure = Literal["labels", "attention", "attribution"]
+FIGURES: tuple[Figure, ...] = ("labels", "attention", "attribution")
+
+
+@dataclass(frozen=True)
+class SummarizeRequest:
+    """Over which texts to tell which figures, in which groups; see the proto.
+
+    Attributes:
+        figures: names from ``FIGURES``, once they were checked.
+        cap: the most that one text may add to means; None stands for the default.
+    """
+
+    role: ClassVar[Role | None] = Role.SUMMARIZE
+    model: str
+    texts: tuple[str, ...]
+    figures: tuple[str, ...]
+    by_label: bool = False
+    words: tuple[str, ...] = ()
+    cap: float | None = None
+    version: str | None = None
+    request_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -281,6 +307,38 @@ class Explanation:
 
 
 @dataclass(frozen=True)
+class LabelSummary:
+    """How many texts have a label, and the means over them; None where not told."""
+
+    label: str
+    count: Noised
+    attention: Noised | None = None
+    attribution: Noised | None = None
+
+
+@dataclass(frozen=True)
+class GroupSummary:
+    """The means of one type of personal data, or of one word; None where not asked for."""
+
+    name: str
+    is_word: bool
+    attention: Noised | None
+    attribution: Noised | None
+
+
+@dataclass(frozen=True)
+class TextsSummary:
+    """What many texts have in common, with noise; see ``SummarizeResponse`` in the proto."""
+
+    version: str
+    texts: int
+    labels: tuple[LabelSummary, ...]
+    groups: tuple[GroupSummary, ...]
+    redaction: Redaction | None
+    micro_epsilon: int
+
+
+@dataclass(frozen=True)
 class Model:
     """One version of a model: its card under the name it is served by, and all its versions."""
 
@@ -303,5 +361,12 @@ class Readiness:
     ready: bool
 
 
-Request = PredictRequest | ExplainRequest | ListModelsRequest | GetModelRequest | ReadinessRequest
-Response = Predictions | Explanation | Models | Model | Readiness
+Request = (
+    PredictRequest
+    | ExplainRequest
+    | SummarizeRequest
+    | ListModelsRequest
+    | GetModelRequest
+    | ReadinessRequest
+)
+Response = Predictions | Explanation | TextsSummary | Models | Model | Readiness

@@ -91,6 +91,11 @@ class Guard(grpc.aio.ServerInterceptor):
             async with self._call(method, context) as call:
                 return await handler.unary_unary(parse(await _first(raw)), call)
 
+        async def stream_unary(raw: AsyncIterator[bytes], context: Any) -> Any:
+            # Not as a stream that ends when the server stops: half a request is none.
+            async with self._call(method, context) as call:
+                return await handler.stream_unary(_parsed(raw, parse), call)
+
         async def unary_stream(raw: AsyncIterator[bytes], context: Any) -> None:
             async with self._stream(method, context) as call:
                 request = parse(await _first(raw))
@@ -104,6 +109,8 @@ class Guard(grpc.aio.ServerInterceptor):
         serialize = handler.response_serializer
         if handler.unary_unary:
             return grpc.stream_unary_rpc_method_handler(unary, None, serialize)
+        if handler.stream_unary:
+            return grpc.stream_unary_rpc_method_handler(stream_unary, None, serialize)
         if handler.unary_stream:
             return grpc.stream_stream_rpc_method_handler(unary_stream, None, serialize)
         return grpc.stream_stream_rpc_method_handler(stream_stream, None, serialize)
@@ -202,6 +209,13 @@ async def _first(requests: AsyncIterator[bytes]) -> bytes:
     async for request in requests:
         return request
     raise DecodeError("no request")
+
+
+async def _parsed(
+    requests: AsyncIterator[bytes], parse: Callable[[bytes], Any]
+) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield parse(request)
 
 
 async def _respond(responses: AsyncGenerator[Any], context: Any) -> None:

@@ -19,6 +19,8 @@ class Limits:
         message_bytes: of one message, after decompression.
         metadata_bytes: of the headers of one call, 32 more counted for each.
         texts: of one Predict.
+        summary_texts: of one Summarize.
+        summary_bytes: of all messages of one Summarize together.
         text_bytes: of one text in UTF-8; far more than any model here reads.
         explanations: that wait.
         connections: in all.
@@ -38,6 +40,8 @@ class Limits:
     message_bytes: int = 4 * 1024 * 1024
     metadata_bytes: int = 8 * 1024
     texts: int = 128
+    summary_texts: int = 10_000
+    summary_bytes: int = 16 * 1024 * 1024
     text_bytes: int = 64 * 1024
     explanations: int = 64
     connections: int = 512

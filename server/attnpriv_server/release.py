@@ -141,7 +141,7 @@ def tokens(
     """
     shown = sights[rules.tokens.read]
     hides = rules.tokens.read == "redacted"
-    scored = _aligned(sights, reading) if hides else sights
+    scored = aligned(sights, reading) if hides else sights
     fields = {
         name: _field(rule, FIELDS[name](scored[rule.read].scored), shown.encoding)
         for name, rule in rules.scores.items()
@@ -166,7 +166,7 @@ def key_mechanism(rules: ExplainRules, redacted: Sight) -> BoundedDraw | None:
     content = _content(redacted.encoding)
     if rules.key is None or not content:
         return None
-    prior = _last_attention(redacted.scored)[content]
+    prior = last_attention(redacted.scored)[content]
     return BoundedDraw(prior.tolist(), micro_epsilon(rules.key.epsilon))
 
 
@@ -179,7 +179,7 @@ def drawn_token(mechanism: BoundedDraw, sights: Sights, reading: Reading, stream
         reading: how the redacted text came about.
         stream: source of the bits, for this draw alone.
     """
-    whole = _last_attention(_aligned(sights, reading)["full"].scored)
+    whole = last_attention(aligned(sights, reading)["full"].scored)
     return mechanism.draw(whole[_content(sights["redacted"].encoding)].tolist(), stream)
 
 
@@ -191,7 +191,8 @@ def total(costs: Sequence[Cost]) -> Cost:
     )
 
 
-def _last_attention(scored: Scored) -> Values:
+def last_attention(scored: Scored) -> Values:
+    """The attention that each position receives in the last layer, mean over the heads."""
     assert scored.attention is not None
     last: Values = scored.attention[-1].mean(0)
     return last
@@ -202,7 +203,7 @@ def _of_layers(scored: Scored) -> Values | None:
 
 
 def _of_last_layer(scored: Scored) -> Values | None:
-    return None if scored.attention is None else _last_attention(scored)
+    return None if scored.attention is None else last_attention(scored)
 
 
 # Each field of a token by the numbers that it is made of, positions last.
@@ -251,7 +252,7 @@ def _content(encoding: Encoding) -> list[int]:
     return [i for i, place in enumerate(encoding.places) if place is not None]
 
 
-def _aligned(sights: Sights, reading: Reading | None) -> Sights:
+def aligned(sights: Sights, reading: Reading | None) -> Sights:
     """The readings with the numbers of the full text added up at the redacted text's positions."""
     if reading is None or "full" not in sights:
         return sights

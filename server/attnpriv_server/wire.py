@@ -9,6 +9,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import grpc
@@ -23,9 +24,10 @@ from attnpriv_server import convert, open_inference
 from attnpriv_server.calls import Call, StreamCall
 from attnpriv_server.convert import to_domain, to_streamed, to_wire
 from attnpriv_server.core import Core
-from attnpriv_server.domain import Role
-from attnpriv_server.guard import Guard, Method
+from attnpriv_server.domain import Code, RefusedError, Role
+from attnpriv_server.guard import VALUES, Guard, Method
 from attnpriv_server.health import Health
+from attnpriv_server.limits import Limits
 from attnpriv_server.transport import channel_options
 
 SERVICE = pb.DESCRIPTOR.services_by_name["AttnprivService"]
@@ -50,6 +52,7 @@ GUARDED = {
 }
 METHODS = tuple(GUARDED)
 STREAM = "PredictStream"
+UPLOAD = "Summarize"
 # Requests of one stream that are under way at once; it is read no further until one is answered.
 STREAM_WINDOW = 16
 LEAVE_SECONDS = 1.0  # that callers have at most to leave by themselves, once health says so
@@ -85,7 +88,7 @@ class Server:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        ours, standard = _handlers(), open_inference.handlers(core.limits.texts)
+        ours, standard = _handlers(core.limits), open_inference.handlers(core.limits.texts)
         self._server.add_generic_rpc_handlers([ours, standard])
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*SERVICES, HEALTH.full_name, reflection.SERVICE_NAME)
@@ -143,15 +146,17 @@ class Server:
         self._health.tell(names | dict.fromkeys(self._core.repository.models(), True))
 
 
-def _handlers() -> grpc.GenericRpcHandler:
+def _handlers(limits: Limits) -> grpc.GenericRpcHandler:
     """The methods of our own service, for ``guard`` to stand before."""
-    methods = {method.name: _handler(method) for method in SERVICE.methods}
+    methods = {method.name: _handler(method, limits) for method in SERVICE.methods}
     return grpc.method_handlers_generic_handler(SERVICE.full_name, methods)
 
 
-def _handler(method: Any) -> Any:
+def _handler(method: Any, limits: Limits) -> Any:
     parse = GetMessageClass(method.input_type).FromString
     serialize = GetMessageClass(method.output_type).SerializeToString
+    if method.name == UPLOAD:
+        return grpc.stream_unary_rpc_method_handler(partial(_summarize, limits), parse, serialize)
     if method.name == STREAM:
         return grpc.stream_stream_rpc_method_handler(_stream, parse, serialize)
     return grpc.unary_unary_rpc_method_handler(_answer, parse, serialize)
@@ -159,6 +164,33 @@ def _handler(method: Any) -> Any:
 
 async def _answer(message: Message, call: Call) -> Message:
     return to_wire(await call.answer(to_domain(message)))
+
+
+async def _summarize(
+    limits: Limits, parts: AsyncIterator[pb.SummarizeRequest], call: Call
+) -> Message:
+    return to_wire(await call.answer(to_domain(await _merged(parts, limits))))
+
+
+async def _merged(parts: AsyncIterator[pb.SummarizeRequest], limits: Limits) -> pb.SummarizeRequest:
+    """One request in parts; no more of it is held than the limits allow."""
+    whole, size = pb.SummarizeRequest(), 0
+    async for part in parts:
+        size += part.ByteSize()
+        whole.MergeFrom(part)
+        if size > limits.summary_bytes:
+            raise RefusedError(
+                Code.RESOURCE_EXHAUSTED, f"expected at most {limits.summary_bytes} bytes in all"
+            )
+        if (
+            len(whole.texts) > limits.summary_texts
+            or len(whole.words) + len(whole.figures) > VALUES
+        ):
+            raise RefusedError(
+                Code.INVALID_ARGUMENT,
+                f"expected at most {limits.summary_texts} texts and {VALUES} other values",
+            )
+    return whole
 
 
 async def _stream(

@@ -143,6 +143,7 @@ VALID = {
         number=7, request=pb.PredictRequest(model="private", texts=["a"])
     ),
     "Explain": pb.ExplainRequest(model="private", text="a", target_label="billing"),
+    "Summarize": pb.SummarizeRequest(model="private", texts=["a"], figures=[1], words=["b"]),
     "GetModel": pb.GetModelRequest(name="private", version="1"),
     "ModelInfer": open_pb.ModelInferRequest(
         model_name="private",

@@ -16,6 +16,7 @@ from attnpriv_server.policy import (
     ExplainRules,
     Policies,
     PredictRules,
+    SummarizeRules,
     load_policies,
     read_policies,
 )
@@ -44,6 +45,7 @@ predict = { label = { read = "full" } }
 principals = ["eve"]
 predict = { label = { read = "full", epsilon = 0.5 } }
 explain = { tokens = { read = "redacted" }, key = { epsilon = 1 } }
+summarize = { epsilon = 2, labels = { read = "full" }, attention = { read = "redacted" } }
 budget = { epsilon = 10, period = "30 days" }
 restrict_non_private_models = false
 """
@@ -154,6 +156,17 @@ def test_who_is_in_no_role_is_answered_nothing() -> None:
             '"full", epsilon = 0.5',
             '"full"',
             "roles.research: explain draws in vain where predict reads the full text for nothing",
+        ),
+        ("{ epsilon = 2, labels", "{ labels", "roles.research.summarize.epsilon: Field required"),
+        (
+            'labels = { read = "full" }, attention = { read = "redacted" }',
+            'labels = "deny"',
+            "roles.research.summarize: expected a rule for labels, attention or attribution",
+        ),
+        (
+            'labels = { read = "full" }, att',
+            'labels = { read = "full", epsilon = 1 }, att',
+            "roles.research.summarize.labels.epsilon: unknown name",
         ),
         ('"ann", "bob"', "", "roles.desk: expected at least one principal"),
         ("[roles.everyone]", "[roles.everyone]\nprincipals = ['x']", "expected no principals"),
@@ -305,6 +318,7 @@ def test_a_policy_is_explained_in_plain_words() -> None:
         "    the label: from the redacted text",
         "    the probability of every class: denied",
         "  Explain: denied.",
+        "  Summarize: denied.",
         "  A model that was trained without privacy answers with labels alone.",
         "Role desk: ann, bob",
         "  Predict: depends on the whole text, sensitive parts included.",
@@ -321,10 +335,12 @@ def test_a_policy_is_explained_in_plain_words() -> None:
         "    attention rollout: denied",
         "    integrated gradients: denied",
         "    one drawn token: denied",
+        "  Summarize: denied.",
         "  Predict on the model mail: depends on the whole text, sensitive parts included.",
         "    the label: from the whole text",
         "    the probability of every class: denied",
         "  Explain on the model mail: denied.",
+        "  Summarize on the model mail: denied.",
         "  A model that was trained without privacy answers with labels alone.",
         "Role research: eve",
         "  Predict: computed from the redacted text, but for what is drawn. Two texts that differ "
@@ -342,9 +358,16 @@ def test_a_policy_is_explained_in_plain_words() -> None:
         "    attention rollout: denied",
         "    integrated gradients: denied",
         "    one drawn token: by the attention of the last layer, at ε = 1",
+        "  Summarize: many texts of the caller at once, all numbers with noise but how many texts "
+        "there are. Two lists that differ in one text are told apart by at most ε = 2 for each "
+        "summary.",
+        "    how many texts have each label: from the whole text",
+        "    mean attention on each type of personal data and on words: from the redacted text",
+        "    mean attribution to them: denied",
         "  Caution: a model that was trained without privacy answers in the same way, which helps "
         "whoever tests whether a record was in its training data.",
         "  Each principal may spend ε = 10 on each model in 30 days.",
+        "  Summaries are counted apart, against as much again.",
     ]
     without = explained(read_policies(ONE_ROLE.encode()))
     assert without[-1] == "  is answered nothing: there is no role everyone."
@@ -353,6 +376,7 @@ def test_a_policy_is_explained_in_plain_words() -> None:
 # Every field of an answer is under a rule
 
 PREDICT, EXPLAIN = PredictRules.model_fields, ExplainRules.model_fields
+SUMMARIZE = SummarizeRules.model_fields
 PUBLIC = "says nothing of the text or of what the model makes of it"
 RULES = {
     "PredictResponse": {
@@ -392,13 +416,35 @@ RULES = {
         ("detector", "entity_types", "cannot_see", "hidden_from_model"), PUBLIC
     ),
     "Offsets": {"start": "tokens", "end": "tokens"},
+    "SummarizeResponse": {
+        "version": PUBLIC,
+        "texts": PUBLIC,  # their number, which the policy page calls public
+        "labels": "labels",
+        "groups": "attention",
+        "redaction": PUBLIC,
+        "micro_epsilon": PUBLIC,
+    },
+    "LabelSummary": {
+        "label": PUBLIC,
+        "count": "labels",
+        "attention": "attention",
+        "attribution": "attribution",
+    },
+    "GroupSummary": {
+        "entity_type": PUBLIC,
+        "word": PUBLIC,
+        "attention": "attention",
+        "attribution": "attribution",
+    },
+    "NoisedNumber": dict.fromkeys(("value", "low", "high", "noise"), "epsilon"),
 }
 
 
 def answers(message=None, seen=None) -> dict[str, set[str]]:
     """Every message that an answer about a text can hold, with its fields."""
     seen = {} if seen is None else seen
-    for each in message or (pb.PredictResponse.DESCRIPTOR, pb.ExplainResponse.DESCRIPTOR):
+    methods = (pb.PredictResponse, pb.ExplainResponse, pb.SummarizeResponse)
+    for each in message or [method.DESCRIPTOR for method in methods]:
         if each.name not in seen:
             seen[each.name] = {field.name for field in each.fields}
             answers([f.message_type for f in each.fields if f.message_type], seen)
@@ -408,7 +454,7 @@ def answers(message=None, seen=None) -> dict[str, set[str]]:
 def test_every_field_of_an_answer_has_a_rule() -> None:
     assert answers() == {name: set(fields) for name, fields in RULES.items()}
     rules = {rule for fields in RULES.values() for rule in fields.values()} - {PUBLIC}
-    assert rules == set(PREDICT) | set(EXPLAIN)
+    assert rules == set(PREDICT) | set(EXPLAIN) | set(SUMMARIZE)
 
 
 @pytest.mark.parametrize("name", ["help-desk", "external-api", "research"])

@@ -34,7 +34,7 @@ class Relation(StrEnum):
 
     ANY = "any"  # any change of the input of the same length
     SPAN = "span"  # the same redacted text, with other hidden values
-    RECORD = "record"  # one record of many, added or removed
+    RECORD = "record"  # one record of many, with any other in its place
 
 
 def cost_of(amount: Exact) -> int:

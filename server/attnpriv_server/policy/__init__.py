@@ -15,6 +15,7 @@ from attnpriv_server.policy.rules import (
     Policies,
     PredictRules,
     Role,
+    SummarizeRules,
 )
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Policies",
     "PredictRules",
     "Role",
+    "SummarizeRules",
     "load_policies",
     "read_policies",
 ]

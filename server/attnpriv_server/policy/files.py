@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from attnpriv.errors import InputError
+from attnpriv.release.sums import require_noise
 from attnpriv_server.policy.rules import (
     EVERYONE,
     ExplainRules,
@@ -124,8 +125,8 @@ def watched_policies(
         can_charge: whether there is a budget to charge.
 
     Raises:
-        InputError: as ``load_policies``; the policy lists a principal that is not in the file; or
-            it has answers drawn, and there is no budget.
+        InputError: as ``load_policies``; the policy lists a principal that is not in the file; it
+            has answers drawn, and there is no budget; or it has summaries, and no OpenDP for them.
     """
 
     def make(contents: Sequence[bytes]) -> Policies:
@@ -134,6 +135,8 @@ def watched_policies(
         policies.check_principals(known)
         if policies.draws and not can_charge:
             raise InputError("it has answers drawn, which a budget must pay for: --budget URL")
+        if policies.summarizes:
+            require_noise()  # after a charge it would be too late
         return policies
 
     paths = [path] if principals is None else [path, principals]

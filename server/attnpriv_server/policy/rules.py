@@ -185,11 +185,39 @@ class ExplainRules(_Strict):
         return _reads([value for _, value in self if isinstance(value, Read)], self.epsilon)
 
 
+class SummarizeRules(_Strict):
+    """What Summarize tells of many texts, all of it with noise.
+
+    Attributes:
+        epsilon: the price of one summary, whatever it tells and of however many texts.
+        labels: how many texts have each label.
+        attention: the mean share of the last layer's attention on each type and word.
+        attribution: the same of integrated gradients.
+    """
+
+    epsilon: Epsilon
+    labels: Annotated[Read | None, Denied] = None
+    attention: Annotated[Read | None, Denied] = None
+    attribution: Annotated[Read | None, Denied] = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.figures:
+            raise ValueError("expected a rule for labels, attention or attribution")
+        return self
+
+    @property
+    def figures(self) -> dict[str, Read]:
+        """The rules of what may be told, by name."""
+        return {name: value for name, value in self if isinstance(value, Read)}
+
+
 class Budget(_Strict):
     """What one principal may spend on one model.
 
     Attributes:
-        epsilon: the most that all drawn answers of one period may add up to.
+        epsilon: the most that all drawn answers of one period may add up to; and, apart from
+            these, all summaries.
         period: such as ``30 days``, or ``for ever``.
     """
 
@@ -211,10 +239,11 @@ class Budget(_Strict):
 
 
 class Rules(_Strict):
-    """What two methods answer on one model."""
+    """What the methods answer on one model."""
 
     predict: Annotated[PredictRules | None, Denied] = None
     explain: Annotated[ExplainRules | None, Denied] = None
+    summarize: Annotated[SummarizeRules | None, Denied] = None
 
     @model_validator(mode="after")
     def _check_methods(self) -> Self:
@@ -232,6 +261,7 @@ class Role(Rules):
         principals: their names in the principals file.
         predict: what Predict answers, but on the models below.
         explain: what Explain answers, but on the models below.
+        summarize: what Summarize answers, but on the models below.
         models: other rules, in place of these, for single models.
         restrict_non_private_models: a model that was not trained privately answers with labels
             alone and explains nothing. That takes the scores from whoever tests whether a record
@@ -248,7 +278,7 @@ class Role(Rules):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.budget is None and any(each.epsilon is not None for each in self._answers()):
-            raise ValueError("drawn answers cost epsilon, so the role needs a budget")
+            raise ValueError("drawn answers and summaries cost epsilon, so the role needs a budget")
         return self
 
     def of_model(self, name: str) -> Rules:
@@ -260,9 +290,15 @@ class Role(Rules):
         """Whether any answer is charged."""
         return self.budget is not None and any(each.epsilon is not None for each in self._answers())
 
-    def _answers(self) -> Iterator[PredictRules | ExplainRules]:
+    @property
+    def summarizes(self) -> bool:
+        """Whether there are summaries, which need noise."""
+        return any(rules.summarize is not None for rules in (self, *self.models.values()))
+
+    def _answers(self) -> Iterator[PredictRules | ExplainRules | SummarizeRules]:
         for rules in (self, *self.models.values()):
-            yield from (each for each in (rules.predict, rules.explain) if each is not None)
+            methods = (rules.predict, rules.explain, rules.summarize)
+            yield from (each for each in methods if each is not None)
 
 
 def _reads(rules: Collection[Read | None], epsilon: Decimal | None) -> frozenset[Reads]:
@@ -340,6 +376,11 @@ class Policies:
     def draws(self) -> bool:
         """Whether any role needs a budget."""
         return any(role.draws for role in self.roles.values())
+
+    @property
+    def summarizes(self) -> bool:
+        """Whether any role has summaries."""
+        return any(role.summarizes for role in self.roles.values())
 
     def check_principals(self, names: Collection[str]) -> None:
         """Refuse a policy for nobody: a name that is mistyped would leave ``everyone`` in force.

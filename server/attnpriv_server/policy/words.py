@@ -16,6 +16,7 @@ from attnpriv_server.policy.rules import (
     Rounded,
     Rules,
     Scores,
+    SummarizeRules,
 )
 
 # What a policy can show, in words.
@@ -29,6 +30,11 @@ FIELDS = {
     "rollout": "attention rollout",
     "integrated_gradients": "integrated gradients",
     "key": "one drawn token",
+}
+FIGURES = {
+    "labels": "how many texts have each label",
+    "attention": "mean attention on each type of personal data and on words",
+    "attribution": "mean attribution to them",
 }
 
 
@@ -61,6 +67,8 @@ def _role(name: str, role: Role) -> Iterator[str]:
     if role.budget is not None:
         per = "for ever" if role.budget.period == FOR_EVER else f"in {role.budget.period}"
         yield f"  Each principal may spend ε = {role.budget.epsilon} on each model {per}."
+        if role.summarizes:
+            yield "  Summaries are counted apart, against as much again."
 
 
 def _rules(where: str, rules: Rules) -> Iterator[str]:
@@ -72,6 +80,25 @@ def _rules(where: str, rules: Rules) -> Iterator[str]:
         for name, words in FIELDS.items():
             if hasattr(answer, name):
                 yield f"    {words}: {field(name, getattr(answer, name))}"
+    yield from _summaries(where, rules.summarize)
+
+
+def _summaries(where: str, rules: SummarizeRules | None) -> Iterator[str]:
+    if rules is None:
+        yield f"  Summarize{where}: denied."
+        return
+    yield f"  Summarize{where}: {noise_on(rules)}"
+    for name, words in FIGURES.items():
+        yield f"    {words}: {field(name, getattr(rules, name))}"
+
+
+def noise_on(rules: SummarizeRules) -> str:
+    """What a summary by these rules gives away of one text."""
+    return (
+        f"many texts of the caller at once, all numbers with noise but how many texts there are. "
+        f"Two lists that differ in one text are told apart by at most ε = {rules.epsilon} for "
+        f"each summary."
+    )
 
 
 def protection(answer: PredictRules | ExplainRules) -> str:

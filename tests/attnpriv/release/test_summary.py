@@ -1,4 +1,4 @@
-"""Summaries: what one text can add, that the noise is the smaller error, and what they cost."""
+"""Summaries: what one text can change, that the noise is the smaller error, and what they cost."""
 
 from __future__ import annotations
 
@@ -10,14 +10,22 @@ import pytest
 
 from attnpriv.errors import InputError
 from attnpriv.release.cost import MICRO, cost_of_pure
-from attnpriv.release.summary import KINDS, LABELS, Summarizer, TextFigures
-from attnpriv.release.sums import GRID, epsilon_of_rho
+from attnpriv.release.summary import (
+    KINDS,
+    LABELS,
+    UNTOLD,
+    Kind,
+    Summarizer,
+    TextFigures,
+)
+from attnpriv.release.sums import GRID
 
 TEXTS, CLASSES, GROUPS = 500, 5, 7
-DELTA = TEXTS**-1.1
-PLAIN = Summarizer(TEXTS, CLASSES, GROUPS, MICRO, DELTA)
-PURE = replace(PLAIN, delta=0.0)
+PLAIN = Summarizer(TEXTS, CLASSES, GROUPS, MICRO)
+ATTENTION = replace(PLAIN, kinds=("attention",))
+COUNTS = replace(PLAIN, kinds=())
 ALL = replace(PLAIN, by_label=True)
+LEAST, MOST = [0.0] * GROUPS, [1e9] * GROUPS
 
 
 def texts(seed: int, number: int = TEXTS) -> list[TextFigures]:
@@ -31,39 +39,66 @@ def texts(seed: int, number: int = TEXTS) -> list[TextFigures]:
     ]
 
 
-@pytest.mark.parametrize("made", [PLAIN, PURE, ALL], ids=["with delta", "pure", "by label"])
-@pytest.mark.parametrize("worst", [1.0, 1e9, 0.3, 0.11, math.nan, math.inf, -1.0, 0.0])
-@pytest.mark.parametrize("of", [1, GROUPS])
-def test_one_text_adds_no_more_than_is_charged(made: Summarizer, worst: float, of: int) -> None:
-    others = texts(1)
-    shares = [worst] * of + [0.0] * (GROUPS - of)
-    last = TextFigures(2, dict.fromkeys(KINDS, shares))
-    one_more = replace(made, texts=TEXTS + 1, delta=0.0).exact([*others, last])
-    without = made.exact(others)
+def only(place: int, share: float) -> list[float]:
+    return [share if group == place else 0.0 for group in range(GROUPS)]
+
+
+def text(label: int, shares: list[float]) -> TextFigures:
+    return TextFigures(label, dict.fromkeys(KINDS, shares))
+
+
+@pytest.mark.parametrize("made", [PLAIN, COUNTS, ALL], ids=["plain", "counts", "by label"])
+@pytest.mark.parametrize("worst", [1.0, 1e9, 0.25, 0.11, math.nan, math.inf, -1.0, 0.0])
+@pytest.mark.parametrize("other", [LEAST, MOST, only(3, 1.0)], ids=["least", "most", "one group"])
+def test_another_text_in_its_place_changes_no_more_than_is_charged(
+    made: Summarizer, worst: float, other: list[float]
+) -> None:
+    rest = texts(1)[1:]
+    before = made.exact([text(2, only(0, worst)), *rest])
+    after = made.exact([text(4, other), *rest])
     charged = {each.name: each for each in made.plan.sums}
-    for name, sums in one_more.items():
-        added = np.array(sums) - np.array(without[name])
-        assert np.linalg.norm(added) <= charged[name].l2, name
-        assert np.abs(added).sum() <= charged[name].l1, name
+    assert before.keys() == charged.keys()
+    for name, sums in before.items():
+        changed = np.abs(np.array(sums) - np.array(after[name]))
+        assert changed.sum() <= charged[name].l1, name
 
 
-def test_the_noise_is_smaller_than_what_the_choice_of_the_texts_does() -> None:
-    """At 500 texts and ε = 1, for every count and every mean over all texts."""
-    drawn = [PLAIN.exact(texts(seed)) for seed in range(60)]
-    for name in (LABELS, *KINDS):
-        chosen = np.std([each[name] for each in drawn], axis=0, ddof=1)
-        assert PLAIN.plan.deviation(name) < chosen.mean(), name
+def test_no_more_is_charged_than_the_worst_text_needs() -> None:
+    rest = texts(1)[1:]
+    before = ALL.exact([text(2, only(0, 1.0)), *rest])
+    after = ALL.exact([text(4, only(1, 1.0)), *rest])
+    for each in ALL.plan.sums:
+        changed = np.abs(np.array(before[each.name]) - np.array(after[each.name])).sum()
+        assert changed >= 0.9999 * each.l1, each.name
 
 
-@pytest.mark.parametrize("made", [PLAIN, PURE], ids=["with delta", "pure"])
+def test_the_prices_add_up_to_no_more_than_the_cost() -> None:
+    for made in (PLAIN, ATTENTION, COUNTS, ALL):
+        assert made.plan.mechanism == "discrete Laplace"
+        assert sum(price.micro for price in made.plan.prices) <= made.cost.micro_epsilon
+        for each, price in zip(made.plan.sums, made.plan.prices, strict=True):
+            assert each.l1 * MICRO <= price.scale * price.micro
+        assert made.cost == cost_of_pure(MICRO)
+
+
+@pytest.mark.parametrize("made", [PLAIN, ATTENTION, COUNTS], ids=["plain", "attention", "counts"])
+def test_the_noise_is_smaller_than_what_the_choice_of_the_texts_does(made: Summarizer) -> None:
+    """At 500 texts and ε = 1; the less is asked for, the smaller it is."""
+    drawn = [made.exact(texts(seed)) for seed in range(60)]
+    for each in made.plan.sums:
+        chosen = np.std([sums[each.name] for sums in drawn], axis=0, ddof=1)
+        assert made.plan.deviation(each.name) < chosen.mean(), each.name
+    assert COUNTS.plan.deviation(LABELS) < PLAIN.plan.deviation(LABELS)
+
+
+@pytest.mark.parametrize("made", [PLAIN, ATTENTION], ids=["plain", "attention"])
 def test_intervals_hold_what_very_many_texts_show(made: Summarizer) -> None:
     many = texts(0, 20_000)
-    large = Summarizer(20_000, CLASSES, GROUPS, MICRO)
-    exact = large.exact(many)
+    exact = replace(made, texts=20_000).exact(many)
     missed = total = 0
     for seed in range(20):
         found = made.summary(texts(seed + 1))
-        for kind in KINDS:
+        for kind in made.kinds:
             for each, sum_ in zip(found.means[kind], exact[kind], strict=True):
                 assert each.low is not None
                 assert each.high is not None
@@ -72,22 +107,21 @@ def test_intervals_hold_what_very_many_texts_show(made: Summarizer) -> None:
     assert missed <= 0.05 * total + 3 * (0.05 * 0.95 * total) ** 0.5
 
 
+def test_what_was_not_asked_for_is_not_told() -> None:
+    kinds: tuple[Kind, ...] = ("attention",)
+    told = replace(PLAIN, labels=False, kinds=kinds).summary(texts(0))
+    assert told.labels == ()
+    assert told.means.keys() == {"attention"}
+    assert told.by_label == {}
+    assert COUNTS.summary(texts(0)).means == {}
+
+
 def test_a_class_that_the_noise_hides_has_no_mean() -> None:
-    assert PLAIN.read(PLAIN.exact(texts(3))).by_label is None
     noised = ALL.exact(texts(3))
     noised[LABELS][0] = 3
-    found = ALL.read(noised).by_label
-    assert found is not None
-    assert found["attention"][0].value is None
-    assert found["attention"][1].value is not None
-
-
-def test_what_a_summary_costs() -> None:
-    assert PURE.plan.mechanism == "discrete Laplace"
-    assert PURE.cost == cost_of_pure(MICRO)
-    assert PLAIN.plan.mechanism == "discrete Gaussian"
-    assert PLAIN.cost.micro_rho < PURE.cost.micro_rho
-    assert epsilon_of_rho(PLAIN.cost.micro_rho / MICRO, DELTA) <= 1
+    found = ALL.read(noised).by_label["attention"]
+    assert found[0] == UNTOLD
+    assert found[1].value is not None
 
 
 @pytest.mark.parametrize(
@@ -95,8 +129,11 @@ def test_what_a_summary_costs() -> None:
     [
         ({"texts": 0}, "expected texts >= 1"),
         ({"classes": 0}, "expected classes >= 1"),
-        ({"delta": 1 / TEXTS}, "expected delta from 0 to below 1/500"),
+        ({"cap": 0.0}, "expected cap from 0.01 to 1, got 0.0"),
+        ({"cap": math.nan}, "expected cap from 0.01 to 1, got nan"),
         ({"micro_epsilon": 0}, "expected epsilon"),
+        ({"labels": False, "kinds": ()}, "got nothing"),
+        ({"labels": False, "by_label": True}, "means are told by label"),
     ],
 )
 def test_nonsense_is_refused(wrong: dict[str, float], named: str) -> None:
