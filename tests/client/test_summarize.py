@@ -20,11 +20,12 @@ summarize = { epsilon = 1, labels = { read = "full" }, attention = { read = "red
 """
 
 
-@pytest.fixture
-def target(run_server, tmp_path: Path) -> Iterator[str]:
-    policy = tmp_path / "policy.toml"
+@pytest.fixture(scope="module")
+def target(run_server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("summaries")
+    policy = folder / "policy.toml"
     policy.write_text(POLICY)
-    with run_server("--policy", policy, "--budget", f"sqlite:///{tmp_path}/budget.db") as address:
+    with run_server("--policy", policy, "--budget", f"sqlite:///{folder}/budget.db") as address:
         yield address
 
 
