@@ -52,6 +52,7 @@ from attnpriv.audit.swapping import (
 from attnpriv.data.records import Span
 from attnpriv.data.tickets import make_tickets
 from attnpriv.estimates import Control
+from attnpriv.models.text import TextModel
 from attnpriv.runs.folder import Run
 from attnpriv.tasks import CLASSIFY
 
@@ -122,6 +123,7 @@ def measure_counterfactuals(
         progress: called with documents done and their number.
         figures: takes in what swapping does, by document.
     """
+    assert isinstance(run.model, TextModel)  # it needs texts
     words = [find_words(documents, d) for d in range(len(documents))]
     entities = [find_entities(documents, d, spans[d]) for d in range(len(documents))]
     pool = Pool(each for found in (*entities, *words) for each in found)

@@ -10,6 +10,8 @@ from attnpriv.data.records import Dataset, Span
 from attnpriv.sensitive import Detector, TypeQuality, span_quality
 
 GOLD = "gold spans"
+BOXES, NO_BOXES = "gold boxes", "no gold boxes"
+"""Of images, in which nothing is detected."""
 TOGETHER = 32  # texts that the detector takes at once
 
 
@@ -21,6 +23,16 @@ class DetectorCoverage:
     entity_types: tuple[str, ...]
     cannot_see: tuple[str, ...]
     quality: tuple[TypeQuality, ...] | None
+
+    @property
+    def marked(self) -> bool:
+        """Whether the data set itself says what is sensitive."""
+        return self.source == GOLD or self.of_images
+
+    @property
+    def of_images(self) -> bool:
+        """Whether the records are images."""
+        return self.source in (BOXES, NO_BOXES)
 
 
 def detect(
@@ -40,9 +52,8 @@ def detect(
 
 
 def gold(data: Dataset, rows: Sequence[Rows]) -> Spans:
-    """The gold spans of all rows under audit."""
-    assert data.regions is not None
-    return {row: data.regions[row] for row in _all(rows)}
+    """What is marked in all rows under audit, if anything is."""
+    return {row: data.regions[row] if data.regions else () for row in _all(rows)}
 
 
 def _all(rows: Iterable[Rows]) -> list[int]:
@@ -53,12 +64,14 @@ def coverage(
     data: Dataset, rows: Sequence[int], detector: Detector | None, found: Spans
 ) -> DetectorCoverage:
     """Who marked personal data, and the detector's quality wherever gold spans can tell."""
+    if data.regions is None and detector is None:
+        return DetectorCoverage(NO_BOXES, (), (), None)
     if data.regions is None:
         assert detector is not None
         return DetectorCoverage(detector.name, detector.entity_types, detector.cannot_see, None)
     spans = [data.regions[row] for row in rows]
     types = tuple(sorted({span.entity_type for own in spans for span in own}))
     if detector is None:
-        return DetectorCoverage(GOLD, types, (), None)
+        return DetectorCoverage(GOLD if data.kind == "text" else BOXES, types, (), None)
     quality = span_quality([found[row] for row in rows], spans)
     return DetectorCoverage(GOLD, types, detector.cannot_see, quality)

@@ -65,14 +65,14 @@ class AuditResult:
     occlusion: OcclusionResult
     faithfulness: FaithfulnessResult
     sensitivity: SensitivityResult
-    counterfactual: CounterfactualResult
+    counterfactual: CounterfactualResult | NotRun
     memorisation: MemorisationResult | NotRun
     membership: MembershipResult | NotRun
     shadow_attacks: ShadowAttacksResult | NotRun
     robustness: RobustnessResult
-    text_attacks: TextAttackResult
+    text_attacks: TextAttackResult | NotRun
     certified: CertifiedResult | NotRun
-    examples: tuple[Example, ...]
+    examples: tuple[Example, ...] | NotRun
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,14 @@ OF_THE_PASS: tuple[Measure[Pass], ...] = (
     Measure("utility", UtilityResult, utility.run, "utility"),
     Measure("attention", AttentionResult, attention.run, "attention"),
     Measure("flow", FlowResult, rollout.run, "rollout and norms", needs=("layers",)),
-    Measure("examples", tuple[Example, ...], examples.run, "examples", explains=examples.explains),
+    Measure(
+        "examples",
+        tuple[Example, ...],
+        examples.run,
+        "examples",
+        needs=("texts",),
+        explains=examples.explains,
+    ),
 )
 """Read off the pass over the documents, where its numbers are at hand."""
 
@@ -152,6 +159,7 @@ ALONE: tuple[Measure[Answers], ...] = (
         CounterfactualResult,
         counterfactual.run,
         "swapping personal data",
+        needs=("texts",),
         passes=counterfactual.passes,
     ),
     Measure(
@@ -159,7 +167,7 @@ ALONE: tuple[Measure[Answers], ...] = (
         MemorisationResult,
         memorisation.run,
         "swapping in training rows",
-        needs=("members",),
+        needs=("texts", "members"),
         passes=memorisation.passes,
     ),
     Measure(
@@ -189,6 +197,7 @@ ALONE: tuple[Measure[Answers], ...] = (
         TextAttackResult,
         text.run,
         "edits of texts",
+        needs=("texts",),
         passes=text.passes,
     ),
     Measure(

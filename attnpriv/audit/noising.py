@@ -53,6 +53,11 @@ class Audited:
                 tokens one by one.
         """
         for run in runs:
+            if run.kind != "text":
+                raise InputError(
+                    f"{run.name} reads {run.kind}s, which an audit under an epsilon cannot "
+                    "measure: audit it without --epsilon"
+                )
             if run.model.config.isolated:
                 raise InputError(
                     f"{run.name} reads tokens one by one (encoder words), which an audit under an "

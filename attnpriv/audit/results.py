@@ -38,12 +38,17 @@ class Audit:
     schema_version: int = SCHEMA_VERSION
 
 
+def _shown(examples: list[dict[str, Any]] | dict[str, str]) -> list[dict[str, Any]]:
+    """The examples; there are none where they were not run."""
+    return examples if isinstance(examples, list) else []
+
+
 def to_json(audit: Audit, include_text: bool = False) -> dict[str, Any]:
     """The audit as plain JSON values: no NaN or infinity, and no words unless asked for."""
     plain: dict[str, Any] = to_plain(dataclasses.asdict(audit))
     if not include_text:
         for result in plain["results"]:
-            for example in result["examples"]:
+            for example in _shown(result["examples"]):
                 for piece in example["pieces"]:
                     del piece["word"], piece["joined"]  # joined tokens would tell long words
     return plain

@@ -71,7 +71,8 @@ def audit_runs(
         runs: at least one; the others are compared with the first.
         data: labelled rows; its gold spans say what is sensitive, where it has them.
         detector: finds sensitive spans where the data has none, and is scored where it has; what it
-            finds is hidden in the examples in either case.
+            finds is hidden in the examples in either case. In images it finds nothing: what nobody
+            marked there is not sensitive.
         options: how much to measure.
         progress: called with a stage's name, the number done and the total.
         shadows: shadow models of the runs, for stronger attacks; at most one folder for each run.
@@ -92,12 +93,13 @@ def audit_runs(
     numbers is covered by the runs' ε.
     """
     options = options or AuditOptions()
+    detector = detector if data.kind == "text" else None
     report = progress or (lambda stage, done, total: None)
     check_inputs(runs, data, detector)
     imitated = match_shadows([run.hashes for run in runs], data, shadows)
     rows = [choose_rows(run, data, options) for run in runs]
     found = detect(data, rows, detector, partial(report, "finding personal data"))
-    spans = found if data.regions is None else gold(data, rows)
+    spans = found if detector and data.regions is None else gold(data, rows)
     subjects = [
         Subject(run, data, own, spans, options, of_run)
         for run, own, of_run in zip(runs, rows, imitated, strict=True)
@@ -123,12 +125,16 @@ def check_inputs(runs: Sequence[Run], data: Dataset, detector: Detector | None) 
     if not runs:
         raise InputError("expected at least one run folder to audit, got none")
     for run in runs:
+        if run.kind != data.kind:
+            raise InputError(
+                f"expected {run.kind}s, which {run.name} reads, got {data.name}: {data.kind}s"
+            )
         if run.label_names != data.label_names:
             raise InputError(
                 f"expected data with the {len(run.label_names)} classes of {run.name}, "
                 f"{', '.join(run.label_names)}, got {len(data.label_names)} classes that differ"
             )
-    if data.regions is None and detector is None:
+    if data.kind == "text" and data.regions is None and detector is None:
         raise InputError("the data has no gold spans of personal data: give a detector")
 
 
@@ -161,7 +167,12 @@ def _explained(crew: Workers, subjects: Sequence[Subject], passes: Sequence[Pass
     tasks: list[Task] = []
     found: list[dict[int, Attribution]] = [{} for _ in passes]
     for number, (subject, passed) in enumerate(zip(subjects, passes, strict=True)):
-        wanted = {d for each in MEASURES if each.explains for d in each.explains(subject, passed)}
+        wanted = {
+            d
+            for each in MEASURES
+            if each.explains and not subject.lack(each.needs)
+            for d in each.explains(subject, passed)
+        }
         answers = Answers(passed.held_out, passed.members)
         tasks += pieces(number, GRADIENTS, sorted(wanted), answers)
     for task, content in crew.results(tasks):

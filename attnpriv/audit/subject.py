@@ -32,9 +32,12 @@ OfRows = Literal["members", "non-members"]
 """Training rows that are known, and held-out rows whose text is no training row's."""
 OfModel = Literal["layers", "tokens one by one"]
 """A model with layers that tokens pass through, or one that reads them one by one."""
-Need = OfRows | OfModel | Literal["shadows"]
+OfData = Literal["texts"]
+"""Records whose words can be replaced by others."""
+Need = OfRows | OfModel | OfData | Literal["shadows"]
 NO_LAYERS = "the model reads tokens one by one: it has no layers that they pass through"
-IN_CONTEXT = "the model reads tokens in their context, where one of them moves all others"
+IN_CONTEXT = "the model reads each position in its context, where one of them moves all others"
+NO_TEXTS = "it replaces words by others, and these records are images"
 NO_SHADOWS = (
     "no shadow models of this run were given: attnpriv shadows trains them, and --shadows takes "
     "their folder"
@@ -246,6 +249,8 @@ class Subject:
         match need:
             case "layers":
                 return NO_LAYERS if isolated else None
+            case "texts":
+                return None if self.data.kind == "text" else NO_TEXTS
             case "tokens one by one":
                 return None if isolated else IN_CONTEXT
             case "shadows":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from attnpriv.audit.results import NotRun
 from attnpriv.report.blocks import (
     UNCOVERED,
     Block,
@@ -26,7 +27,14 @@ from attnpriv.report.blocks import (
 from attnpriv.report.chapter import Chapter, Figure, Question
 from attnpriv.report.drawing import Row as Line
 from attnpriv.report.drawing import forest
-from attnpriv.report.findings import OTHER_RECORDS, Finding, invalid, not_run
+from attnpriv.report.findings import (
+    NO_ACTION,
+    OTHER_RECORDS,
+    Finding,
+    capitalised,
+    invalid,
+    not_run,
+)
 from attnpriv.report.formats import p_value, share
 
 if TYPE_CHECKING:
@@ -48,6 +56,8 @@ EFFECTS = (
 def finding(result: AuditResult) -> Finding:
     """Swapping personal data against swapping other words."""
     measured, name = result.counterfactual, "The swap test"
+    if isinstance(measured, NotRun):
+        return not_run("counterfactual", name, measured.not_run, NO_ACTION)
     overall = measured.overall
     if not overall.entities:
         reason = "no personal data had a replacement of the same type and length"
@@ -87,10 +97,20 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
             "when ordinary words are replaced, it depends on who the person is. {}"
         ).format(UNCOVERED)
     )
+    first: CounterfactualResult | None = None
     for number, run in enumerate(runs):
-        yield from _of_run(run.name, run.counterfactual, number)
-    first = runs[0].counterfactual
-    yield How(
+        measured = run.counterfactual
+        if isinstance(measured, NotRun):
+            yield Text(f"{run.name}: not run. {capitalised(measured.not_run)}.")
+            continue
+        first = first or measured
+        yield from _of_run(run.name, measured, number)
+    if first is not None:
+        yield _how(first)
+
+
+def _how(first: CounterfactualResult) -> How:
+    return How(
         "results[].counterfactual",
         "More change than other words: change by swapping personal data less change by swapping as "
         "many tokens of other words in the same record; one-sided sign-flip test over records, "

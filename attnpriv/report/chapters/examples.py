@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from attnpriv.audit.results import NotRun
 from attnpriv.report.blocks import Block, Box, Heading, How, Strip, Text, Token
 from attnpriv.report.chapter import Chapter
+from attnpriv.report.findings import capitalised
 from attnpriv.report.formats import percent
 
 if TYPE_CHECKING:
@@ -42,6 +44,9 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
     yield Text(LEGEND, "legend")
     for run in runs:
         yield Heading(run.name)
+        if isinstance(run.examples, NotRun):
+            yield Text(f"Not run. {capitalised(run.examples.not_run)}.")
+            continue
         for example in run.examples:
             yield Box(tuple(_example(example, include_text)), "example")
         if not run.examples:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from attnpriv.audit.results import NotRun
 from attnpriv.audit.robustness import TEXT_EDITS
 from attnpriv.report.blocks import (
     UNCOVERED,
@@ -25,7 +26,7 @@ from attnpriv.report.blocks import (
 )
 from attnpriv.report.chapter import Chapter, Figure, Question
 from attnpriv.report.drawing import as_svg, canvas, errors, series_style, short
-from attnpriv.report.findings import Finding, invalid
+from attnpriv.report.findings import NO_ACTION, Finding, capitalised, invalid, not_run
 from attnpriv.report.formats import number, share
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 def finding(result: AuditResult) -> Finding:
     """How far accuracy falls after the most edits."""
     attack = result.text_attacks
+    if isinstance(attack, NotRun):
+        return not_run("text_attacks", "Attacks on texts", attack.not_run, NO_ACTION)
     controls = [attack.positive, attack.null, *([attack.within] if attack.within else [])]
     if not attack.valid:
         return invalid("text_attacks", "Attacks on texts", *controls)
@@ -65,8 +68,19 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
             "edited texts still mean the same. No edited text is kept. {}"
         ).format(UNCOVERED)
     )
+    attacks = [
+        (run.name, run.text_attacks) for run in runs if not isinstance(run.text_attacks, NotRun)
+    ]
+    for run in runs:
+        if isinstance(run.text_attacks, NotRun):
+            yield Text(f"{run.name}: not run. {capitalised(run.text_attacks.not_run)}.")
+    if attacks:
+        yield from _of_attacks(attacks)
+
+
+def _of_attacks(attacks: Sequence[tuple[str, TextAttackResult]]) -> Iterator[Block]:
     yield Plot(
-        _curves(runs),
+        _curves(attacks),
         "Plot: accuracy under edits of the text",
         "Accuracy with 95 % intervals. On the right an edit is a token that is substituted, "
         "inserted or deleted; a dotted line is what is proved, which no attack can cross.",
@@ -74,24 +88,24 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
     yield Table(
         "Accuracy by the number of edited words",
         ("Model", "Records", "Edits", "Greedy", "Strongest", "Greedy: texts tried", "Beam"),
-        tuple(row for run in runs for row in _rows(run.name, run.text_attacks)),
+        tuple(row for each in attacks for row in _rows(*each)),
     )
     yield Table(
         "Accuracy by the number of edited tokens",
         ("Model", "Edits", "Under attack", "Proved"),
-        tuple(row for run in runs for row in _token_rows(run.name, run.text_attacks)),
+        tuple(row for each in attacks for row in _token_rows(*each)),
     )
     yield Table(
         "Accuracy under one kind of edit",
         ("Model", "Kind", "After one edit", f"After {TEXT_EDITS[-1]} edits", "Texts tried"),
-        tuple(row for run in runs for row in _family_rows(run.name, run.text_attacks)),
+        tuple(row for each in attacks for row in _family_rows(*each)),
     )
-    yield Grid(tuple(Box(tuple(_controls(run.name, run.text_attacks))) for run in runs))
+    yield Grid(tuple(Box(tuple(_controls(*each))) for each in attacks))
     yield How(
         "results[].text_attacks",
         "Words are ranked by leaving them out (Jin et al. 2020), then edited greedily and with a "
         "beam (Ebrahimi et al. 2018). Texts tried: how many the model answered for one record that "
-        f"it answers rightly. Intervals: Wilson. Seed {runs[0].text_attacks.seed}.",
+        f"it answers rightly. Intervals: Wilson. Seed {attacks[0][1].seed}.",
     )
 
 
@@ -120,18 +134,19 @@ def _controls(name: str, attack: TextAttackResult) -> Iterator[Block]:
     yield Controls((*both(attack.positive, attack.null), *proof))
 
 
-def _curves(runs: Sequence[AuditResult]) -> Markup:
+def _curves(attacks: Sequence[tuple[str, TextAttackResult]]) -> Markup:
     """Accuracy against edits of words, and against edits of tokens beside what is proved."""
     with canvas(7.4, 3.9) as (figure, axes):
         axes.remove()
         words, tokens = figure.subplots(1, 2, sharey=True)
-        for series, run in enumerate(runs):
-            _draw(words, tokens, series, run.name, run.text_attacks)
+        for series, each in enumerate(attacks):
+            _draw(words, tokens, series, *each)
         words.set(ylim=(0, 1.02), xlabel="edited words", ylabel="accuracy")
         tokens.set_xlabel("edited tokens")
-        columns = 1 if len(runs) == 1 else 2
+        columns = 1 if len(attacks) == 1 else 2
         figure.legend(*words.get_legend_handles_labels(), loc="outside upper left", ncols=columns)
-        return as_svg(figure, "text_attacks", "Accuracy under edits", map(_fall, runs))
+        falls = [_fall(*each) for each in attacks]
+        return as_svg(figure, "text_attacks", "Accuracy under edits", falls)
 
 
 def _draw(words: Axes, tokens: Axes, series: int, name: str, attack: TextAttackResult) -> None:
@@ -156,12 +171,11 @@ def _values(estimates: Sequence[Estimate]) -> list[float]:
     return [estimate.value or 0.0 for estimate in estimates]
 
 
-def _fall(run: AuditResult) -> str:
-    attack = run.text_attacks
+def _fall(name: str, attack: TextAttackResult) -> str:
     clean, last = attack.clean.value, attack.curve[-1].strongest.value
     if clean is None or last is None:
-        return run.name
-    return f"{run.name}: accuracy from {clean:.2f} to {last:.2f}"
+        return name
+    return f"{name}: accuracy from {clean:.2f} to {last:.2f}"
 
 
 def _figures() -> Iterator[Figure]:

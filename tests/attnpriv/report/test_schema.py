@@ -154,7 +154,7 @@ def test_bad_reports_are_refused(tmp_path: Path, case: str) -> None:
 
 def test_a_refusal_does_not_quote_the_report(full: Report, tmp_path: Path) -> None:
     plain = to_json(full, include_text=True)
-    plain["results"][0]["examples"] = {"0": "hiddenword"}
+    plain["results"][0]["utility"]["classes"] = {"0": "hiddenword"}
     (tmp_path / "audit.json").write_text(json.dumps(plain))
     with pytest.raises(InputError, match="expected type array") as refused:
         read_report(tmp_path / "audit.json")
