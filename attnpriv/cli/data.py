@@ -11,6 +11,7 @@ from rich.table import Table
 from attnpriv.cli import options
 from attnpriv.cli.output import console
 from attnpriv.data import SOURCES, load_dataset, save_dataset
+from attnpriv.errors import InputError
 
 data_app = typer.Typer(
     no_args_is_help=True, help="Look at data, or write a built-in data source to a file."
@@ -50,7 +51,10 @@ def data_make(
 @data_app.command("show")
 def data_show(
     source: Annotated[
-        str, typer.Argument(help="A CSV, TSV, JSONL or Parquet file, or a built-in source.")
+        str,
+        typer.Argument(
+            help="A CSV, TSV, JSONL or Parquet file, a folder of images, or a built-in source."
+        ),
     ],
     rows: Annotated[
         int, typer.Option(min=0, help="Number of rows to print, with their texts.")
@@ -68,13 +72,16 @@ def data_show(
         spans_column=spans_column,
         classes=classes,
     )
+    if rows and dataset.kind != "text":
+        raise InputError(f"expected no --rows with {dataset.kind}s, which are not printed")
     table = Table("class", "rows", title=f"{dataset.name}: {len(dataset)} rows")
     for number, name in enumerate(dataset.label_names):
         table.add_row(name, str(dataset.labels.count(number)))
     console.print(table)
+    marks = "gold spans" if dataset.kind == "text" else "gold boxes"
     if dataset.regions is None:
-        console.print("no gold spans of personal data")
+        console.print(f"no {marks} of personal data")
     else:
-        console.print(f"{sum(map(len, dataset.regions))} gold spans of personal data")
+        console.print(f"{sum(map(len, dataset.regions))} {marks} of personal data")
     for record, label in zip(dataset.records[:rows], dataset.labels, strict=False):
         console.print(f"{dataset.label_names[label]}: {record}", highlight=False)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from attnpriv.attention import HardenedAttention, Packing
-from attnpriv.modality import AttentionMap, MapKind, Modality, Pass, Sample
+from attnpriv.modality import AttentionMap, Modality, Pass, Sample
 from attnpriv.models.shapes import Shape
 
 
@@ -27,13 +27,11 @@ class AttentionClassifier(nn.Module, ABC):
         config: the model's shape.
         blocks: what attends, one after the other.
         head: from the features of a record to its class logits.
-        map_kind: what the maps relate.
     """
 
     config: Shape
     blocks: nn.ModuleList
     head: nn.Linear
-    map_kind: MapKind = "self"
 
     @abstractmethod
     def embed(self, values: Tensor) -> Tensor:
@@ -69,7 +67,7 @@ class AttentionClassifier(nn.Module, ABC):
         """Class logits, pooled features and, on request, attention of embeddings x [B, T, D]."""
         states, weights = self.encode(x, mask, need_maps)
         features = self.pool(states, mask)
-        maps = tuple(AttentionMap(self.map_kind, each) for each in weights or ())
+        maps = tuple(AttentionMap("self", each) for each in weights or ())
         return Pass(self.head(features), features, maps)
 
     @property

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from attnpriv.config import PrivacyConfig, TrainConfig
+from attnpriv.config import UNTRAINED, PrivacyConfig, TrainConfig
 from attnpriv.data.records import Dataset
 from attnpriv.data.splits import split_rule
 from attnpriv.errors import InputError
@@ -20,7 +20,7 @@ from attnpriv.training.plan import Parts, Plan, cut, plan_training
 from attnpriv.training.preparation import Classifier, build_classifier
 
 SHARE = 0.5  # of the records, that a shadow model is trained on
-OWN_ENCODERS = ("scratch", "minilm", "minilm-bounded")
+OWN_ENCODERS = (*UNTRAINED, "minilm", "minilm-bounded")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ from attnpriv.errors import InputError
 from attnpriv.models.vision import VisionClassifier
 from attnpriv.runs.folder import load_run
 from attnpriv.runs.prediction import predict_probabilities
+from attnpriv.shadows.recipe import recipe_of
 from attnpriv.training import train
+from attnpriv.training.preparation import seeded
 
 SMALL = "digits:rows=200"
 STEPS = ("--steps", 3, "--batch-size", 40, "--delta", 1e-3)
@@ -81,6 +83,20 @@ def test_the_same_seeds_give_the_same_bits(run: Path, tmp_path: Path) -> None:
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+def test_a_shadow_model_starts_as_the_run_did(run: Path) -> None:
+    """The same shape, and the initial weights of its seed."""
+    loaded = load_run(run)
+    recipe = recipe_of(loaded)
+    with seeded(7):
+        one = recipe.build()
+    with seeded(7):
+        other = recipe.build()
+    assert one.model.config == loaded.model.config
+    assert one.modality == loaded.modality
+    states = one.model.state_dict(), other.model.state_dict()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
 def test_training_learns(tmp_path: Path) -> None:
     config = TrainConfig(trainable="all", steps=60, batch_size=100, learning_rate=3e-3)
     result = train(load_dataset("digits:rows=600"), tmp_path / "run", config=config, privacy=None)
@@ -99,6 +115,14 @@ def test_the_commands_work_on_images(command: Any, run: Path, tmp_path: Path) ->
     certified = command("certify", run)
     assert certified.code == 0, certified.err
     assert "a row of 16 keys" in certified.out
+
+
+def test_data_is_described_and_no_image_printed(command: Any) -> None:
+    shown = command("data", "show", "digits:rows=20,beside=1")
+    assert shown.code == 0, shown.err
+    assert "20 gold boxes of personal data" in shown.out
+    assert "no gold boxes" in command("data", "show", "digits:rows=20").out
+    assert command("data", "show", "digits:rows=20", "--rows", 1).code == 2
 
 
 @pytest.mark.parametrize(
