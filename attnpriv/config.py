@@ -205,6 +205,8 @@ class ModelConfig:
             arXiv:2004.09297). These numbers come with a pretrained encoder and are never trained.
         isolated: tokens are encoded one by one, and one learned query attends to them (``models.
             words``). There is one layer of one head; ``hidden_dim`` and ``pooling`` say nothing.
+        normalise: texts are brought into one spelling before they are tokenised (``attnpriv.data.
+            normalisation``), in training and wherever the model is used.
 
     Raises:
         InputError: a size is below 1, ``dim`` is not a multiple of ``heads``, or relative positions
@@ -227,6 +229,7 @@ class ModelConfig:
     share_layers: bool = False
     relative_positions: bool = False
     isolated: bool = False
+    normalise: bool = False
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "dim", "layers", "heads", "hidden_dim", "max_length"):

@@ -206,6 +206,17 @@ ShareLayers = Annotated[
     ),
 ]
 
+Normalise = Annotated[
+    bool,
+    typer.Option(
+        "--normalise/--no-normalise",
+        help="Bring texts into one spelling before they are read: remove characters that are not "
+        "seen, apply NFKC, and replace letters of other scripts that look like ASCII. The run "
+        "keeps it, so that evaluate, audit and the server do the same.",
+        rich_help_panel=MODEL,
+    ),
+]
+
 # --- Attention --------------------------------------------------------------------------------
 
 Temperature = Annotated[

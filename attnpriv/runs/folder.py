@@ -34,6 +34,7 @@ from safetensors import SafetensorError
 
 from attnpriv.config import Kind
 from attnpriv.data.modalities import AnyModality
+from attnpriv.data.normalisation import NormalisingTokenizer
 from attnpriv.data.pretrained import PretrainedTokenizer
 from attnpriv.data.records import Dataset
 from attnpriv.data.splits import Split, split_rows, tells_rows_apart
@@ -298,7 +299,10 @@ def _check_label_names(names: Any, classes: int) -> tuple[str, ...]:
 def _modality(config: Shape, vocabulary: bytes | None) -> AnyModality:
     if isinstance(config, VisionConfig):
         return config.patches
-    return Text(_build_tokenizer(vocabulary, config.vocab_size), config.max_length)
+    tokenizer = _build_tokenizer(vocabulary, config.vocab_size)
+    if config.normalise:
+        tokenizer = NormalisingTokenizer(tokenizer)
+    return Text(tokenizer, config.max_length)
 
 
 def _build_tokenizer(vocabulary: bytes | None, vocab_size: int) -> Tokenizer:

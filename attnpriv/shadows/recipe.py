@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from attnpriv.config import UNTRAINED, PrivacyConfig, TrainConfig
+from attnpriv.config import UNTRAINED, ModelConfig, PrivacyConfig, TrainConfig
 from attnpriv.data.records import Dataset
 from attnpriv.data.splits import split_rule
 from attnpriv.errors import InputError
@@ -169,6 +169,7 @@ def _built_anew(run: Run, encoder: str | None) -> Classifier:
         shape.share_layers,
         shape.num_labels,
         shape.pixels,
+        isinstance(shape, ModelConfig) and shape.normalise,
     )
     if built.model.config != shape:
         raise InputError(f"encoder {name} does not give a model of the shape of {run.name}")

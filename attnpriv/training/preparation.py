@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from attnpriv.config import (
     parse_trainable,
 )
 from attnpriv.data.modalities import AnyModality
+from attnpriv.data.normalisation import NormalisingTokenizer
 from attnpriv.data.pretrained import PretrainedTokenizer
 from attnpriv.data.records import Dataset
 from attnpriv.data.text import Text
@@ -45,7 +47,7 @@ from attnpriv.models.pretrained import (
     source_of_words,
 )
 from attnpriv.models.shapes import VisionConfig
-from attnpriv.models.text import TextClassifier
+from attnpriv.models.text import TextClassifier, TextModel
 from attnpriv.models.vision import VisionClassifier
 from attnpriv.models.words import WordsClassifier, token_vectors
 from attnpriv.runs.folder import TOKENIZER, WEIGHTS
@@ -119,21 +121,43 @@ def build_classifier(
     share_layers: bool,
     num_labels: int,
     pixels: tuple[int, int, int] | None = None,
+    normalise: bool = False,
 ) -> Classifier:
     """The untrained classifier; what is new of it is drawn from torch's generator.
 
     Without ``attention``, the encoder has ``own_attention``. With ``pixels``, height, width and
     channels, it reads images. Without ``pooling``, the head reads ``layers`` of texts and
-    ``places`` of images.
+    ``places`` of images. With ``normalise``, texts are read in one spelling.
 
     Raises:
         InputError: there is no such encoder, or it does not go with the other options.
     """
     if pixels is not None:
+        if normalise:
+            raise InputError("only texts can be normalised, and this data holds images")
         return _image_classifier(encoder, attention, pooling, share_layers, num_labels, pixels)
-    pooling = pooling or "layers"
     if encoder == VIT:
         raise InputError("expected an encoder of texts, got vit, which reads images")
+    built = _text_classifier(encoder, attention, pooling or "layers", share_layers, num_labels)
+    return _normalising(built) if normalise else built
+
+
+def _normalising(built: Classifier) -> Classifier:
+    model, text = built.model, built.modality
+    assert isinstance(model, TextModel)
+    assert isinstance(text, Text)
+    model.config = dataclasses.replace(model.config, normalise=True)
+    modality = Text(NormalisingTokenizer(text.tokenizer), text.max_length)
+    return dataclasses.replace(built, modality=modality)
+
+
+def _text_classifier(
+    encoder: str,
+    attention: AttentionConfig | None,
+    pooling: Pooling,
+    share_layers: bool,
+    num_labels: int,
+) -> Classifier:
     if encoder == SCRATCH:
         shape = ModelConfig(
             encoder=encoder,

@@ -21,7 +21,12 @@ from attnpriv.models.text import TextClassifier
 from attnpriv.runs.folder import CONFIG, TOKENIZER, WEIGHTS, Run, load_run
 from attnpriv.training.preparation import Classifier
 
-NAMES = {"encoder": "encoder", "pooling": "pooling", "share_layers": "sharing of layers"}
+NAMES = {
+    "encoder": "encoder",
+    "pooling": "pooling",
+    "share_layers": "sharing of layers",
+    "normalise": "normalisation",
+}
 
 
 def load_teacher(

@@ -66,6 +66,7 @@ def train(
     encoder: str | None = None,
     pooling: Pooling | None = None,
     share_layers: bool = False,
+    normalise: bool = False,
     distil_from: Path | None = None,
     resume: bool = False,
     on_step: OnStep | None = None,
@@ -85,6 +86,7 @@ def train(
             (the default).
         pooling: what the head reads; by default ``layers`` of texts and ``places`` of images.
         share_layers: the layers of an encoder from scratch apply one block.
+        normalise: texts are brought into one spelling first, here and wherever the run is used.
         distil_from: the run folder of a teacher that was trained on the same rows. The model has
             the teacher's encoder, pooling and sharing, starts with its weights, and learns from it
             besides the labels, as in ``distillation.TaughtRecords``. Without privacy only.
@@ -108,9 +110,15 @@ def train(
     teacher: Run | None = None
     if distil_from is None:
         shape = (encoder or SCRATCH, attention, pooling, share_layers)
-        build = partial(build_classifier, *shape, len(dataset.label_names), dataset.pixels)
+        read = (dataset.pixels, normalise)
+        build = partial(build_classifier, *shape, len(dataset.label_names), *read)
     else:
-        check_no_shape(encoder=encoder, pooling=pooling, share_layers=share_layers or None)
+        check_no_shape(
+            encoder=encoder,
+            pooling=pooling,
+            share_layers=share_layers or None,
+            normalise=normalise or None,
+        )
         teacher = load_teacher(distil_from, dataset, config, privacy)
         build = partial(student_of, teacher, attention or AttentionConfig())
     with join_processes() as processes:

@@ -14,6 +14,7 @@ import numpy as np
 
 from attnpriv.audit.statistics import Floats
 from attnpriv.data.lookalikes import LOOKALIKES
+from attnpriv.data.normalisation import NormalisingTokenizer
 from attnpriv.data.pretrained import PretrainedTokenizer
 from attnpriv.models.text import TextModel
 from attnpriv.runs.folder import Run
@@ -83,8 +84,11 @@ def families(run: Run) -> dict[str, Family]:
         "case and spacing": case_and_spacing,
         "added words": added_words,
     }
-    if isinstance(run.tokenizer, PretrainedTokenizer) and isinstance(run.model, TextModel):
-        found["neighbouring words"] = Neighbours(run.model, run.tokenizer).edits
+    tokenizer = run.tokenizer
+    if isinstance(tokenizer, NormalisingTokenizer):
+        tokenizer = tokenizer.inner
+    if isinstance(tokenizer, PretrainedTokenizer) and isinstance(run.model, TextModel):
+        found["neighbouring words"] = Neighbours(run.model, tokenizer).edits
     return found
 
 
