@@ -18,6 +18,7 @@ from attnpriv.data.tokenisation import Encoding
 from attnpriv.estimates import Control, Estimate, wilson
 from attnpriv.models.classifier import AttentionClassifier
 from attnpriv.models.edits import EditCertifier, EditRadii
+from attnpriv.runs.deletion import VoteRadii
 from attnpriv.runs.edits import edit_certifier
 
 CHECKED = 100  # answers on which the worst substitutions are tried
@@ -70,7 +71,7 @@ class CertifiedResult:
 
 
 def certified_shares(
-    radii: Sequence[EditRadii], right: Sequence[bool], numbers: Sequence[int]
+    radii: Sequence[EditRadii | VoteRadii], right: Sequence[bool], numbers: Sequence[int]
 ) -> tuple[CertifiedShare, ...]:
     """The certified share at each number of edits, with Wilson's intervals.
 
@@ -80,7 +81,7 @@ def certified_shares(
         numbers: of edits.
     """
 
-    def withstand(of: Callable[[EditRadii], int], edits: int) -> Estimate:
+    def withstand(of: Callable[[EditRadii | VoteRadii], int], edits: int) -> Estimate:
         counted = sum(ok and of(each) >= edits for each, ok in zip(radii, right, strict=True))
         return wilson(counted, len(radii))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,10 +18,13 @@ from attnpriv.errors import InputError
 from attnpriv.rounding import round_up
 
 if TYPE_CHECKING:
+    from attnpriv.audit.certified import CertifiedShare
     from attnpriv.models.edits import EditRadii
     from attnpriv.runs.folder import Run
 
 USUAL_KEYS = 32  # of a text
+VOTES = "Certify by a vote"
+OF_VOTES = ("draws", "seed", "out", "resume")
 LIMITS_OF_EDITS = (
     "A radius is proved for every choice of so many tokens, places and words of the vocabulary.",
     "A token is a word or a piece of one: a misspelt or joined word can be several.",
@@ -45,14 +49,38 @@ def certify(
     texts: Annotated[
         str | None,
         typer.Option(
-            help="Certify the answers to these texts instead, for a run with --encoder words: a "
-            "file with one text a line that ends in .txt, or data with labels as attnpriv train "
-            "--data takes it.",
+            help="Certify the answers to these texts instead, for a run with --encoder words or "
+            "with --deletion: a file with one text a line that ends in .txt, or data with labels "
+            "as attnpriv train --data takes it.",
             rich_help_panel=options.DATA,
         ),
     ] = None,
     text_column: options.TextColumn = None,
     label_column: options.LabelColumn = None,
+    deletion: Annotated[
+        float | None,
+        typer.Option(
+            metavar="RATE",
+            help="With --texts, for any encoder: answer by a vote over copies of the text from "
+            "which each token is deleted with this chance, and certify the vote.",
+            rich_help_panel=VOTES,
+        ),
+    ] = None,
+    draws: Annotated[
+        int, typer.Option(help="Number of copies that vote.", rich_help_panel=VOTES)
+    ] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the deletions.", rich_help_panel=VOTES)] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="A JSON file for the result. Until it is there, finished texts are kept beside "
+            "it, so that --resume can continue.",
+            rich_help_panel=VOTES,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an unfinished --out.", rich_help_panel=VOTES)
+    ] = False,
     show_texts: Annotated[
         bool,
         typer.Option(
@@ -67,18 +95,27 @@ def certify(
 
     By default, what the attention weights of each layer and head can never exceed. With --texts,
     for each text how many of its tokens can be substituted, deleted or inserted without changing
-    the answer.
+    the answer, or, with --deletion, the answer of a vote.
     """
+    from attnpriv.cli.votes import print_votes
+    from attnpriv.runs.deletion import Deletion
     from attnpriv.runs.folder import load_run
 
     loaded = load_run(run)
     if texts is None:
-        _refuse(context, ("text_column", "label_column", "show_texts"), "without --texts")
+        given = ("text_column", "label_column", "deletion", "show_texts")
+        _refuse(context, given, "without --texts")
+        _refuse(context, OF_VOTES, "without --texts and --deletion")
         _print_heads(loaded, _keys(loaded) if keys is None else keys, sensitive, json_)
         return
     _refuse(context, ("keys", "sensitive"), "with --texts")
     read, labels = _read(loaded, texts, text_column, label_column)
-    _print_edits(loaded, read, labels, show_texts, json_)
+    if deletion is None:
+        _refuse(context, OF_VOTES, "without --deletion")
+        _print_edits(loaded, read, labels, show_texts, json_)
+        return
+    _refuse(context, ("show_texts",), "with --deletion")
+    print_votes(loaded, read, labels, Deletion(deletion, draws, seed), out, resume, json_)
 
 
 def _keys(run: Run) -> int:
@@ -138,14 +175,19 @@ def _print_edits(
         return
     console.print(_edits_table(run, radii, texts if show_texts else None))
     what = "answered alike" if labels is None else "answered rightly"
+    print_shares(shares, what)
+    for limit in LIMITS_OF_EDITS:
+        console.print(limit, soft_wrap=True)
+
+
+def print_shares(shares: Sequence[CertifiedShare], what: str) -> None:
+    """The certified shares of texts that are answered as ``what`` says."""
     console.print(f"share of the texts that are {what}, whatever is edited:")
     table = Table("edits", "substitutions", "deletions", "insertions", "any edits")
     for share in shares:
         kinds = share.substitutions, share.deletions, share.insertions, share.any_edits
         table.add_row(str(share.edits), *(f"{100 * (each.value or 0):.1f} %" for each in kinds))
     console.print(table)
-    for limit in LIMITS_OF_EDITS:
-        console.print(limit, soft_wrap=True)
 
 
 def _edits_table(run: Run, radii: list[EditRadii], texts: list[str] | None) -> Table:
