@@ -5,6 +5,9 @@ between the parts are tokenised each by itself. So what the model reads is a fun
 redacted text alone::
 
     "Call Ann Lee, 555 0199"  ──►  "Call [PERSON], [PHONE_NUMBER]"  ──►  Call <mask> , <mask>
+                                                                    or  Call John Smith , +44 20 ...
+
+A public value of its type can be read in place of the mask token, the same for all that it hides.
 
 Claim: two texts with equal ``Redacted`` give the same token ids, and so the same of all that is
 computed from these ids. Not covered: how many parts are hidden, of which types and where; what the
@@ -15,12 +18,14 @@ and since their lengths move the place where its search of a long text ends.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from attnpriv.data.tokenisation import Encoding, Tokenizer, wrap
 from attnpriv.modality import Place
 from attnpriv.sensitive.detector import Detector, placeholder
+from attnpriv.sensitive.stand_ins import stand_ins
 from attnpriv.spans import Span
 
 # The detector reads a little beyond what is shown, so that a number cut there is recognised.
@@ -57,12 +62,16 @@ class Redacted:
     text: str
     parts: tuple[Part, ...]
 
-    def encode(self, tokenizer: Tokenizer, max_length: int) -> Encoding:
+    def encode(
+        self, tokenizer: Tokenizer, max_length: int, values: Mapping[str, str] | None = None
+    ) -> Encoding:
         """Tokenise it, with one mask token for each part; places are those in ``self.text``.
 
         Args:
             tokenizer: the model's.
             max_length: ids at most, the two special ones included.
+            values: public ones, by type, whose tokens stand for a part in place of the mask token;
+                a part that was found to be several things is read as the first of them.
 
         Raises:
             InputError: as ``Tokenizer.encode``.
@@ -76,7 +85,10 @@ class Redacted:
             for token, place in zip(encoding.ids, encoding.places, strict=True)
             if place is not None
         ]
-        tokens += [(tokenizer.mask_id, (part.start, part.end)) for part in self.parts]
+        for part in self.parts:
+            value = (values or {}).get(part.entity_types[0], "")
+            stands = _tokens(tokenizer, value, max_length) or [tokenizer.mask_id]
+            tokens += [(token, (part.start, part.end)) for token in stands]
         # Sorting is stable, so tokens that share a place stay in their order.
         kept = sorted(tokens, key=lambda token: token[1][0])[: max_length - 2]
         first, last = tokenizer.encode("", 2).ids
@@ -96,6 +108,11 @@ class Redacted:
             yield start, part.start
             start = part.end
         yield start, len(self.text)
+
+
+def _tokens(tokenizer: Tokenizer, value: str, max_length: int) -> list[int]:
+    """The tokens of a value, without the two special ones."""
+    return list(tokenizer.encode(value, max_length).ids[1:-1]) if value else []
 
 
 def hidden_parts(spans: Iterable[Span]) -> tuple[Part, ...]:
@@ -139,12 +156,30 @@ class Reading:
         encoding: what the model reads of it.
         truncated: whether there is more of the text than the model reads.
         parts: what is hidden, by its place in the original text. It is secret, as the lengths are.
+        substituted: what the model reads where public values stand for what is hidden. It may end
+            sooner, as a value can take more tokens than a mask.
     """
 
     redacted: Redacted
     encoding: Encoding
     truncated: bool
     parts: tuple[Part, ...]
+    substituted: Encoding
+
+    @property
+    def substituted_truncated(self) -> bool:
+        """Whether there is more of the text than the model reads with public values in it."""
+        return self.truncated or self.substituted.end < self.encoding.end
+
+    def substituted_positions(self) -> list[int | None]:
+        """Where each token of ``substituted`` belongs among those of ``encoding``."""
+        position = 0
+        found: list[int | None] = [position]
+        for before, place in pairwise(self.substituted.places[:-1]):
+            if place != before or not self.redacted.types_at(place):
+                position += 1
+            found.append(position)
+        return [*found, self.encoding.size - 1]
 
     def positions(self, full: Encoding) -> list[int | None]:
         """Where each token of the original text belongs among those of the redacted one.
@@ -246,4 +281,5 @@ def _read(
     encoding = redacted.encode(tokenizer, max_length)
     beyond = redacted.text[encoding.end :] + text[end:]
     truncated = encoding.size == max_length and bool(beyond.strip())
-    return Reading(redacted, encoding, truncated, parts)
+    substituted = redacted.encode(tokenizer, max_length, stand_ins())
+    return Reading(redacted, encoding, truncated, parts, substituted)

@@ -9,8 +9,9 @@ Rules that hold for every method:
   * What the server's release policy withholds is absent or empty in an answer, never zero. Each
     field that can be withheld says so.
   * The policy says of each field whether the model reads the full text for it, or the redacted
-    one, in which a mask token stands for each sensitive part. It may have fields drawn at random;
-    that is charged to the caller's privacy budget, once for each request id.
+    one, in which a mask token, or a public value of its type, stands for each sensitive part. It
+    may have fields drawn at random; that is charged to the caller's privacy budget, once for each
+    request id.
   * An answer never depends on other requests, or on the other texts of the same request, beyond
     rounding.
   * Failures carry a gRPC status and one plain sentence that quotes nothing of the request:

@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.release.drawing import plot
 from benchmarks.release.models import Trained
-from benchmarks.release.questions import attack, cost, draws
+from benchmarks.release.questions import attack, cost, draws, substituted
 
 MODELS = [
     Trained(data, encoder, epsilon)
@@ -69,7 +69,8 @@ def _options() -> argparse.Namespace:
 
 def _questions(model: Trained) -> list[Callable[[Trained, argparse.Namespace], dict[str, Any]]]:
     """Tickets have gold spans, without which neither attacks nor draws can be measured."""
-    return [attack, draws, cost] if model.data == "tickets" else [cost]
+    free = [cost, substituted]
+    return [attack, draws, *free] if model.data == "tickets" else free
 
 
 def _row(name: str, question: str, done: Found) -> dict[str, Any]:

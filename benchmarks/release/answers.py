@@ -1,4 +1,4 @@
-"""Whole answers to texts: of the model that read a text as it is, and of one that read it redacted.
+"""Whole answers to texts: of the model that read a text as it is, and of one that read it hidden.
 
 Shapes: K classes, L layers, T tokens of the whole text, E entries, which are what the redacted text
 is read as: its visible tokens, and a mask token for each hidden stretch.
@@ -43,11 +43,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Case:
-    """One text, answered twice.
+    """One text, answered three times.
 
     Attributes:
         whole: by token, [.., T].
         redacted: by entry, [.., E].
+        substituted: the same of the redacted text with public values in it.
         entries: the entry that each token belongs to, [T]; -1 beyond what is read redacted.
         kinds: of each entry the entity types that it hides; none for visible tokens, E times.
         content: which entries stand in the text and were not added by the model, [E].
@@ -55,6 +56,7 @@ class Case:
 
     whole: Answer
     redacted: Answer
+    substituted: Answer
     entries: Ints
     kinds: tuple[tuple[str, ...], ...]
     content: Bools

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -113,6 +114,24 @@ def cost(model: Trained, options: argparse.Namespace) -> dict[str, Any]:
         "attention": faithfulness.faithfulness([cases[row] for row in hiding], last),
         "attention, others": faithfulness.faithfulness([cases[row] for row in others], last),
         "gradients": {"documents": len(few), **faithfulness.faithfulness(explained, last + 1)},
+    }
+
+
+def substituted(model: Trained, options: argparse.Namespace) -> dict[str, Any]:
+    """What it costs to read public values in place of hidden ones, beside what masks cost."""
+    run = open_model(model, options.runs)
+    data = _unseen(run, model, options.documents)
+    cases = read_cases(run, data.texts, _detected(data.texts))
+    hiding = [row for row, case in enumerate(cases) if case.hidden.any()]
+    with_masks, labels = _of(cases, data.labels, hiding)
+    with_values = [replace(case, redacted=case.substituted) for case in with_masks]
+    last = run.model.config.layers - 1
+    return {
+        name: {
+            "label": faithfulness.accuracy(read, labels),
+            "attention": faithfulness.faithfulness(read, last),
+        }
+        for name, read in (("masks", with_masks), ("values", with_values))
     }
 
 

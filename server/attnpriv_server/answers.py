@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from pydantic import TypeAdapter
 
@@ -38,7 +38,7 @@ from attnpriv_server.domain import (
 )
 from attnpriv_server.explain import Scored
 from attnpriv_server.policy import ExplainRules
-from attnpriv_server.policy.rules import Reads
+from attnpriv_server.policy.rules import Hiding, Reads
 from attnpriv_server.queueing import Batching
 from attnpriv_server.release import Classes, Classified, Sight, Sights
 from attnpriv_server.scoring import Scoring
@@ -108,21 +108,22 @@ class Answers:
         rules = asked.role.of_model(request.model).predict
         if rules is None:
             raise RefusedError(Code.PERMISSION_DENIED, "the policy withholds predictions")
-        redacted: list[Classified] = []
-        if "redacted" in rules.reads:
+        hidden: dict[Reads, list[Classified]] = {}
+        if hiding := _hiding(rules.reads):
             # Not together with the full texts: their lengths could move these answers by rounding.
             readings = await self._scoring.readings(
                 asked, "texts", request.texts, request.sensitive
             )
-            redacted = await self._scoring.classified_readings(asked, readings)
-        mechanisms = [release.label_mechanism(rules, each) for each in redacted]
+            for reads in hiding:
+                hidden[reads] = await self._scoring.classified_readings(asked, readings, reads)
+        mechanisms = [release.label_mechanism(rules, each) for each in hidden.get("redacted", ())]
         cost = release.total([each.cost for each in mechanisms if each is not None])
 
         async def answer() -> Predictions:
-            full: list[Classified] = []
+            found = dict(hidden)
             if "full" in rules.reads:
                 # Where it is drawn, a refusal would tell of the hidden values.
-                full = await self._scoring.classified_in_full(
+                found["full"] = await self._scoring.classified_in_full(
                     asked, "texts", request.texts, can_refuse=rules.epsilon is None
                 )
             return Predictions(
@@ -131,14 +132,14 @@ class Answers:
                 tuple(
                     release.prediction(
                         rules,
-                        found,
+                        each,
                         loaded.run.label_names,
                         asked.restricted,
                         _stream(),
                     )
-                    for found in _by_reading(full, redacted)
+                    for each in _by_reading(found)
                 ),
-                self._redaction(rules.reads, rules.epsilon) if redacted else None,
+                self._redaction(rules.reads, rules.epsilon) if hidden else None,
                 cost.micro_epsilon,
             )
 
@@ -154,7 +155,7 @@ class Answers:
         named = _label_index(asked.loaded.run, request.target_label)
         self._scoring.check_room_to_explain(asked.turn)
         reading = None
-        if "redacted" in rules.reads:
+        if _hiding(rules.reads):
             (reading,) = await self._scoring.readings(
                 asked, "text", (request.text,), (request.sensitive,)
             )
@@ -228,8 +229,9 @@ class Answers:
     ) -> dict[Reads, Classified]:
         """What the model makes of each reading of one text."""
         found: dict[Reads, Classified] = {}
-        if "redacted" in reads and reading is not None:
-            (found["redacted"],) = await self._scoring.classified_readings(asked, [reading])
+        if reading is not None:
+            for hiding in _hiding(reads):
+                (found[hiding],) = await self._scoring.classified_readings(asked, [reading], hiding)
         if "full" in reads:
             (found["full"],) = await self._scoring.classified_in_full(asked, "text", (text,))
         return found
@@ -240,10 +242,11 @@ class Answers:
         """The readings, with the numbers that the rules take from each."""
         sights: dict[Reads, Sight] = {}
         wanted = {read: release.wanted(look.rules, read) for read in reads}
-        if "redacted" in reads and look.reading is not None:
-            sights["redacted"] = await self._scoring.sight_of_reading(
-                asked, look.reading, look.target, wanted["redacted"]
-            )
+        if look.reading is not None:
+            for hiding in _hiding(reads):
+                sights[hiding] = await self._scoring.sight_of_reading(
+                    asked, look.reading, hiding, look.target, wanted[hiding]
+                )
         if "full" in reads:
             sights["full"] = await self._scoring.sight_in_full(
                 asked, look.text, look.target, wanted["full"]
@@ -272,7 +275,7 @@ class Answers:
 
     def _redaction(self, reads: Collection[Reads], epsilon: Decimal | None) -> Redaction:
         detector = self._detector
-        hidden = reads == {"redacted"} or epsilon is not None
+        hidden = "full" not in reads or epsilon is not None
         return Redaction(detector.name, detector.entity_types, detector.cannot_see, hidden)
 
 
@@ -281,11 +284,14 @@ def _stream() -> Stream:
     return Stream(secrets.token_bytes(KEY_BYTES))
 
 
-def _by_reading(full: Sequence[Classified], redacted: Sequence[Classified]) -> list[Classes]:
+def _hiding(reads: Collection[Reads]) -> list[Hiding]:
+    """The readings that hide sensitive parts, in a fixed order."""
+    return [hiding for hiding in get_args(Hiding) if hiding in reads]
+
+
+def _by_reading(found: Mapping[Reads, Sequence[Classified]]) -> list[Classes]:
     """For each text what the model makes of each reading there is."""
-    readings: dict[Reads, Sequence[Classified]] = {"full": full, "redacted": redacted}
-    there = {reads: found for reads, found in readings.items() if found}
-    return [dict(zip(there, each, strict=True)) for each in zip(*there.values(), strict=True)]
+    return [dict(zip(found, each, strict=True)) for each in zip(*found.values(), strict=True)]
 
 
 def _explain_rules(asked: Asked) -> ExplainRules:

@@ -1,10 +1,10 @@
 """What leaves the server of what a model computed: pure functions from numbers to answers.
 
 A policy's rules say of each field which reading of the text it comes from, the full one or the
-redacted one, and how much of it is shown. Fields that are drawn start from the redacted reading, by
-the mechanisms of ``attnpriv.release``.
+redacted one, the latter with or without public values in it, and how much of it is shown. Fields
+that are drawn start from the redacted reading, by the mechanisms of ``attnpriv.release``.
 
-Claim: an answer whose rules read nothing but the redacted text is the same for all texts with the
+Claim: an answer whose rules do not read the full text is the same for all texts with the
 same redacted text. One with a draw is, besides, ε-differentially private for them, ε being its
 cost. Condition and what is not covered: as in ``attnpriv.release`` and ``attnpriv.sensitive``.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -253,9 +253,21 @@ def _content(encoding: Encoding) -> list[int]:
 
 
 def aligned(sights: Sights, reading: Reading | None) -> Sights:
-    """The readings with the numbers of the full text added up at the redacted text's positions."""
-    if reading is None or "full" not in sights:
+    """The readings with their numbers added up at the redacted text's positions."""
+    if reading is None:
         return sights
-    full = sights["full"]
-    scored = full.scored.gathered(reading.positions(full.encoding), reading.encoding.size)
-    return {**sights, "full": Sight(full.text, full.encoding, scored)}
+    return {reads: _aligned(reads, sight, reading) for reads, sight in sights.items()}
+
+
+def _aligned(reads: Reads, sight: Sight, reading: Reading) -> Sight:
+    match reads:
+        case "redacted":
+            return sight
+        case "substituted":
+            positions = reading.substituted_positions()
+        case "full":
+            positions = reading.positions(sight.encoding)
+        case _:
+            assert_never(reads)
+    scored = sight.scored.gathered(positions, reading.encoding.size)
+    return Sight(sight.text, sight.encoding, scored)

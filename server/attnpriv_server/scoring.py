@@ -27,6 +27,7 @@ from attnpriv_server.domain import Deadline
 from attnpriv_server.explain import Scored, Wanted, score
 from attnpriv_server.lane import Lane
 from attnpriv_server.models.versions import Loaded
+from attnpriv_server.policy.rules import Hiding
 from attnpriv_server.queueing import Batching
 from attnpriv_server.release import Classified, Sight
 from attnpriv_server.telemetry import Telemetry
@@ -133,14 +134,16 @@ class Scoring:
         _check_readable(field, asked.loaded.run, encodings, first)
 
     async def classified_readings(
-        self, asked: Asked, readings: Sequence[Reading]
+        self, asked: Asked, readings: Sequence[Reading], reads: Hiding = "redacted"
     ) -> list[Classified]:
-        """The classes of redacted texts."""
-        return await self._classified(
-            asked,
-            [reading.encoding for reading in readings],
-            [reading.truncated for reading in readings],
-        )
+        """The classes of texts whose sensitive parts are hidden."""
+        if reads == "redacted":
+            encodings = [reading.encoding for reading in readings]
+            truncated = [reading.truncated for reading in readings]
+        else:
+            encodings = [reading.substituted for reading in readings]
+            truncated = [reading.substituted_truncated for reading in readings]
+        return await self._classified(asked, encodings, truncated)
 
     async def classified_in_full(
         self, asked: Asked, field: str, texts: Sequence[str], can_refuse: bool = True
@@ -159,11 +162,12 @@ class Scoring:
         return await self._classified(asked, encodings, truncated)
 
     async def sight_of_reading(
-        self, asked: Asked, reading: Reading, target: int, wanted: Wanted
+        self, asked: Asked, reading: Reading, reads: Hiding, target: int, wanted: Wanted
     ) -> Sight:
-        """A redacted text with the numbers that are wanted of it."""
-        scored = await self._score(asked, reading.encoding, target, wanted)
-        return Sight(reading.redacted.text, reading.encoding, scored)
+        """A text whose sensitive parts are hidden, with the numbers that are wanted of it."""
+        encoding = reading.encoding if reads == "redacted" else reading.substituted
+        scored = await self._score(asked, encoding, target, wanted)
+        return Sight(reading.redacted.text, encoding, scored)
 
     async def sight_in_full(self, asked: Asked, text: str, target: int, wanted: Wanted) -> Sight:
         """A whole text with the numbers that are wanted of it."""

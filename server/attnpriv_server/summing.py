@@ -56,7 +56,7 @@ class TextsToSum:
     @property
     def searched(self) -> bool:
         """Whether personal data has to be found."""
-        return bool(self._kinds) or "redacted" in self.reads
+        return bool(self._kinds) or self.reads != {"full"}
 
     async def read(self) -> None:
         """Find personal data where it is needed, and check that there is something to read.
@@ -103,18 +103,19 @@ class TextsToSum:
     async def _classified(
         self, read: Reads, texts: Sequence[str], readings: Sequence[Reading]
     ) -> list[Classified]:
-        if read == "redacted":
-            return await self._scoring.classified_readings(self._asked, readings)
-        return await self._scoring.classified_in_full(self._asked, "texts", texts, can_refuse=False)
+        if read == "full":
+            return await self._scoring.classified_in_full(
+                self._asked, "texts", texts, can_refuse=False
+            )
+        return await self._scoring.classified_readings(self._asked, readings, read)
 
     async def _figures(
         self, text: str, reading: Reading | None, labels: Mapping[Reads, int]
     ) -> TextFigures:
-        shared: dict[Kind, list[float]] = {}
-        for kind in self._kinds if reading is not None else ():
-            assert reading is not None
-            shared[kind] = await self._shares(kind, text, reading, labels)
         label = labels[self._reads["labels"]] if "labels" in self._reads else 0
+        if reading is None:  # nothing but labels is asked for
+            return TextFigures(label, {})
+        shared = {kind: await self._shares(kind, text, reading, labels) for kind in self._kinds}
         return TextFigures(label, shared)
 
     async def _shares(
@@ -122,9 +123,11 @@ class TextsToSum:
     ) -> list[float]:
         read = self._reads[kind]
         target = labels.get(read, 0)  # of attributions alone
-        if read == "redacted":
-            sight = await self._scoring.sight_of_reading(self._asked, reading, target, WANTED[kind])
-        else:
+        if read == "full":
             sight = await self._scoring.sight_in_full(self._asked, text, target, WANTED[kind])
+        else:
+            sight = await self._scoring.sight_of_reading(
+                self._asked, reading, read, target, WANTED[kind]
+            )
         scored = aligned({read: sight}, reading)[read].scored
         return shares(kind, scored, self._groups.members(reading))

@@ -136,6 +136,16 @@ def test_who_is_in_no_role_is_answered_nothing() -> None:
             'explain]\ntokens = { read = "full" }',
             "attention of the redacted text cannot stand beside tokens in full",
         ),
+        (
+            'explain]\ntokens = { read = "redacted" }',
+            'explain]\ntokens = { read = "substituted" }',
+            'tokens are shown with placeholders: tokens = { read = "redacted" }',
+        ),
+        (
+            'label = { read = "full", epsilon',
+            'label = { read = "substituted", epsilon',
+            'follows the full text: read = "full"',
+        ),
         ('tokens = { read = "redacted" }\n', "", "roles.desk.explain.tokens: Field required"),
         (
             'label = { read = "redacted" }\nattention',
@@ -368,6 +378,12 @@ def test_a_policy_is_explained_in_plain_words() -> None:
         "whoever tests whether a record was in its training data.",
         "  Each principal may spend ε = 10 on each model in 30 days.",
         "  Summaries are counted apart, against as much again.",
+    ]
+    content = DESK.replace('label = { read = "redacted" }', 'label = { read = "substituted" }')
+    assert explained(read_policies(content.encode()))[1:3] == [
+        "  Predict: computed from the redacted text alone, with public values in it. Hidden values "
+        "change nothing in it.",
+        "    the label: from the redacted text with public values in it",
     ]
     without = explained(read_policies(ONE_ROLE.encode()))
     assert without[-1] == "  is answered nothing: there is no role everyone."

@@ -16,6 +16,7 @@ import pytest
 from attnpriv.data.tokenisation import HashTokenizer
 from attnpriv.randomness import Stream
 from attnpriv.sensitive import PresidioDetector, read_redacted
+from attnpriv.sensitive.stand_ins import stand_ins
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceStub
 from attnpriv_server import release
@@ -41,6 +42,10 @@ head_attention = { read = "redacted" }
 rollout = { read = "redacted" }
 integrated_gradients = { read = "redacted" }
 """
+SUBSTITUTED = REDACTED.replace("redacted", "substituted").replace(
+    'tokens = { read = "substituted" }', 'tokens = { read = "redacted" }'
+)
+HIDING = pytest.mark.parametrize("policy", [REDACTED, SUBSTITUTED], ids=["masks", "values"])
 DRAWN = """
 [roles.everyone]
 predict = { label = { read = "full", epsilon = 1 }, probabilities = { read = "redacted" } }
@@ -91,8 +96,11 @@ def raw(channel, method, request) -> bytes:
 # The redacted reading
 
 
-def test_hidden_values_change_no_byte_of_an_answer(serve, make_core, models, caplog) -> None:
-    core = make_core(models, role(REDACTED))
+@HIDING
+def test_hidden_values_change_no_byte_of_an_answer(
+    serve, make_core, models, caplog, policy
+) -> None:
+    core = make_core(models, role(policy))
     channel = serve(core)
     seen = set()
     with caplog.at_level(logging.INFO):
@@ -129,10 +137,43 @@ def test_the_full_reading_does_depend_on_hidden_values(make_core, models) -> Non
     assert len(found) == len(TEXTS)
 
 
+def test_public_values_are_read_and_placeholders_shown(make_core, models) -> None:
+    """The answer is that of the text with these values written in it."""
+    values = stand_ins()
+    written = TEMPLATE.format(phone=values["PHONE_NUMBER"], mail=values["EMAIL_ADDRESS"])
+    full = REDACTED.replace('"redacted"', '"full"')
+    asked = [(SUBSTITUTED, TEXTS[0]), (full, written), (REDACTED, TEXTS[0])]
+    shown, exact, masked = (
+        asyncio.run(answer_of(make_core(models, role(policy)), ExplainRequest("private", text)))
+        for policy, text in asked
+    )
+
+    assert [token.text for token in shown.tokens] == [token.text for token in masked.tokens]
+    assert shown.redaction.hidden_from_model
+    assert shown.prediction.probabilities == pytest.approx(exact.prediction.probabilities, abs=1e-5)
+    assert shown.prediction != masked.prediction
+    alike = [token for token in exact.tokens if token.text == "parcel"]
+    (own,) = [token for token in shown.tokens if token.text == "parcel"]
+    for name in ("attention", "rollout", "integrated_gradients"):
+        assert getattr(own, name) == pytest.approx(getattr(alike[0], name), abs=1e-4)
+        whole = sum(getattr(token, name) for token in [*shown.tokens, *shown.special_tokens])
+        parts = sum(getattr(token, name) for token in [*exact.tokens, *exact.special_tokens])
+        assert whole == pytest.approx(parts, abs=1e-4)
+    predicted = asyncio.run(
+        answer_of(make_core(models, role(SUBSTITUTED)), PredictRequest("private", (TEXTS[0],)))
+    )
+    assert predicted.predictions[0].probabilities == pytest.approx(
+        exact.prediction.probabilities, abs=1e-5
+    )
+
+
+@HIDING
 @pytest.mark.exhaustive
-def test_ten_thousand_swaps_of_hidden_values_change_nothing_that_is_read(make_core, models) -> None:
+def test_ten_thousand_swaps_of_hidden_values_change_nothing_that_is_read(
+    make_core, models, policy
+) -> None:
     chance = np.random.default_rng(11)
-    core = make_core(models, role(REDACTED))
+    core = make_core(models, role(policy))
     texts = [
         TEMPLATE.format(
             phone="+44 7911 " + "".join(map(str, chance.integers(0, 10, 6))),
@@ -148,7 +189,8 @@ def test_ten_thousand_swaps_of_hidden_values_change_nothing_that_is_read(make_co
         for text in texts[:500]
     }
 
-    assert len({(reading.redacted, reading.encoding) for reading in readings}) == 1
+    read = {(reading.redacted, reading.encoding, reading.substituted) for reading in readings}
+    assert len(read) == 1
     assert len(answers) == 1
 
 

@@ -1,9 +1,10 @@
 """What a policy file may say, checked when it is read.
 
-A field's rule says what the model reads for it: the ``full`` text, or the ``redacted`` one, in
-which a mask token stands for each sensitive part. Whatever all fields read from the redacted text
-is the same for any hidden values. A field with an ``epsilon`` is drawn: it follows the full text,
-as closely as that ε allows, and the ε is charged to the caller's budget.
+A field's rule says what the model reads for it: the ``full`` text; the ``redacted`` one, in which a
+mask token stands for each sensitive part; or the ``substituted`` one, in which a public value of
+its type does. What does not read the full text is the same for any hidden values. A field with an
+``epsilon`` is drawn: it follows the full text, as closely as that ε allows, and the ε is charged to
+the caller's budget.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def _allowed(value: Any) -> Any:
     return None if value == DENY else value
 
 
-Reads = Literal["full", "redacted"]
+Reads = Literal["full", "redacted", "substituted"]
+Hiding = Literal["redacted", "substituted"]
 Epsilon = Annotated[Decimal, BeforeValidator(_number), Field(ge=Decimal("0.000001"), le=20)]
 Denied = BeforeValidator(_allowed)
 
@@ -64,7 +66,7 @@ class Label(Read):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.epsilon is not None and self.read == "redacted":
+        if self.epsilon is not None and self.read != "full":
             raise ValueError('a label with an epsilon follows the full text: read = "full"')
         return self
 
@@ -131,7 +133,8 @@ class ExplainRules(_Strict):
     """What Explain answers.
 
     Attributes:
-        tokens: the words; ``redacted`` shows placeholders, ``full`` shows all, with their places.
+        tokens: the words; ``redacted`` shows placeholders, which also hide the values that stand in
+            a substituted text; ``full`` shows all, with their places.
         label: the class.
         probabilities: of all classes.
         attention: that each token gets in the last layer.
@@ -161,11 +164,13 @@ class ExplainRules(_Strict):
         if self.key is not None:
             fields = {name: value for name, value in self if isinstance(value, Read)}
             _check_beside_a_draw("key", fields)
+        if self.tokens.read == "substituted":
+            raise ValueError('tokens are shown with placeholders: tokens = { read = "redacted" }')
         if self.tokens.read == "full":
             for name, rule in self.scores.items():
-                if rule.read == "redacted":
+                if rule.read != "full":
                     raise ValueError(
-                        f"{name} of the redacted text cannot stand beside tokens in full"
+                        f"{name} of the {rule.read} text cannot stand beside tokens in full"
                     )
         return self
 
@@ -302,9 +307,8 @@ class Role(Rules):
 
 
 def _reads(rules: Collection[Read | None], epsilon: Decimal | None) -> frozenset[Reads]:
-    if epsilon is not None:
-        return frozenset(("full", "redacted"))
-    return frozenset(rule.read for rule in rules if rule is not None)
+    drawn: set[Reads] = set() if epsilon is None else {"full", "redacted"}
+    return frozenset(drawn | {rule.read for rule in rules if rule is not None})
 
 
 def _check_beside_a_draw(drawn: str, fields: Mapping[str, Read | None]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from attnpriv_server.policy.rules import (
     EVERYONE,
@@ -12,6 +12,7 @@ from attnpriv_server.policy.rules import (
     Policies,
     PredictRules,
     Read,
+    Reads,
     Role,
     Rounded,
     Rules,
@@ -31,6 +32,11 @@ FIELDS = {
     "integrated_gradients": "integrated gradients",
     "key": "one drawn token",
 }
+TEXTS: Mapping[Reads, str] = {
+    "full": "whole text",
+    "redacted": "redacted text",
+    "substituted": "redacted text with public values in it",
+}
 FIGURES = {
     "labels": "how many texts have each label",
     "attention": "mean attention on each type of personal data and on words",
@@ -47,8 +53,8 @@ def explained(policies: Policies) -> list[str]:
 
 
 def free_of_hidden_values(rules: PredictRules | ExplainRules) -> bool:
-    """Whether an answer by these rules is computed from the redacted text alone."""
-    return rules.reads == {"redacted"}
+    """Whether an answer by these rules is computed without the hidden values."""
+    return "full" not in rules.reads
 
 
 def _role(name: str, role: Role) -> Iterator[str]:
@@ -109,7 +115,10 @@ def protection(answer: PredictRules | ExplainRules) -> str:
             f"hidden values alone are told apart by at most ε = {answer.epsilon} for each text."
         )
     if free_of_hidden_values(answer):
-        return "computed from the redacted text alone. Hidden values change nothing in it."
+        stand_ins = ", with public values in it" if "substituted" in answer.reads else ""
+        return (
+            f"computed from the redacted text alone{stand_ins}. Hidden values change nothing in it."
+        )
     if isinstance(answer, ExplainRules) and answer.tokens.read == "redacted":
         return (
             "shows placeholders, but depends on the hidden values: whoever can run the model can "
@@ -128,7 +137,7 @@ def field(name: str, rule: Read | None) -> str:
         return "with placeholders" if rule.read == "redacted" else "in full, with their places"
     if isinstance(rule, Label) and rule.epsilon is not None:
         return f"drawn, at ε = {rule.epsilon}"
-    parts = [f"from the {'whole' if rule.read == 'full' else 'redacted'} text"]
+    parts = [f"from the {TEXTS[rule.read]}"]
     if isinstance(rule, Rounded) and rule.digits is not None:
         parts.append(f"rounded to {rule.digits} decimal places")
     if isinstance(rule, Scores) and rule.top is not None:

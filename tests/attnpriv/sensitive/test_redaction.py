@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from attnpriv.data.pretrained import PretrainedTokenizer
 from attnpriv.data.tokenisation import HashTokenizer
 from attnpriv.models.pretrained import encoder_folder
-from attnpriv.sensitive import Part, hidden_parts, read_redacted, redact
+from attnpriv.sensitive import Part, PresidioDetector, hidden_parts, read_redacted, redact
+from attnpriv.sensitive.stand_ins import stand_ins
 from attnpriv.spans import Span
 
 VALUES = ["Ann", "Dr. Karen Fletcher-Smith", "王小明", "jane.doe@example.com", "🧑‍⚕️", "7", "##ing"]
@@ -106,6 +107,80 @@ def test_one_mask_token_stands_for_each_part_and_shows_its_placeholder(tokenizer
         (),
         (),
     ]
+
+
+# Public values in place of what is hidden
+
+
+PUBLIC = {"KIND_0": "Karen Fletcher of London"}
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_nor_does_what_is_read_with_public_values_follow_the_hidden_ones(
+    tokenizer, template
+) -> None:
+    chance = random.Random(8)
+    seen = set()
+    for _ in range(50):
+        text, spans = filled(template, chance.choices(VALUES, k=2))
+        seen.add(redact(text, hidden_parts(spans)).encode(tokenizer, 16, PUBLIC))
+
+    assert len(seen) == 1
+
+
+def test_a_public_value_is_read_as_in_a_text_and_has_the_place_of_its_placeholder(
+    tokenizer,
+) -> None:
+    text, spans = filled("Call {} or {} today.", ["Ann", "+44 7911 123456"])
+    redacted = redact(text, hidden_parts(spans))
+
+    encoding = redacted.encode(tokenizer, 64, PUBLIC)
+
+    of_value = tokenizer.encode(PUBLIC["KIND_0"], 64).ids[1:-1]
+    start = 2  # after [CLS] and "Call"
+    assert encoding.ids[start : start + len(of_value)] == of_value
+    placeholder = redacted.parts[0]
+    assert set(encoding.places[start : start + len(of_value)]) == {
+        (placeholder.start, placeholder.end)
+    }
+    assert encoding.ids.count(tokenizer.mask_id) == 1  # no value stands for the other type
+
+
+@pytest.mark.parametrize("room", [4, 5, 8, 9, 10, 11, 64])
+def test_tokens_of_a_public_value_belong_to_its_placeholder(tokenizer, room) -> None:
+    texts = ["Ann and Bob met: AnnBob. \u0e33\u0e33 end", "Ann", "none here", "x " * 20 + "Ann"]
+    detector = Listed({"Ann": "PERSON", "Bob": "CREDIT_CARD"})
+
+    for reading in read_redacted(detector, texts, tokenizer, room):
+        positions = reading.substituted_positions()
+        places = reading.substituted.places
+
+        assert positions[0] == 0
+        assert positions[-1] == reading.encoding.size - 1
+        for position, place in zip(positions, places, strict=True):
+            assert position is not None
+            assert reading.encoding.places[position] == place
+        assert len(reading.substituted.ids) <= room
+        visible = [
+            number
+            for number, place in enumerate(places)
+            if place is not None and not reading.redacted.types_at(place)
+        ]
+        for number in visible:  # what is shown is read as it stands
+            assert reading.substituted.ids[number] == reading.encoding.ids[positions[number]]
+        assert reading.substituted_truncated >= reading.truncated
+
+
+def test_every_stand_in_is_of_a_type_that_the_detector_finds_and_is_readable(tokenizer) -> None:
+    found = set(PresidioDetector().entity_types)
+
+    assert set(stand_ins()) <= found
+    assert {"PERSON", "LOCATION", "ORGANIZATION", "PHONE_NUMBER", "EMAIL_ADDRESS"} <= set(
+        stand_ins()
+    )
+    for value in stand_ins().values():
+        assert tokenizer.mask_id not in tokenizer.encode(value, 64).ids
+        assert tokenizer.encode(value, 64).size > 2
 
 
 def test_nothing_to_hide_leaves_the_tokens_as_they_are(tokenizer) -> None:
