@@ -33,6 +33,7 @@ from attnpriv.audit.subject import AuditOptions
 from attnpriv.audit.tasks import one_thread
 from attnpriv.config import AttentionConfig, ModelConfig
 from attnpriv.data import load_dataset
+from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import HashTokenizer
 from attnpriv.models.text import TextClassifier
 
@@ -90,7 +91,7 @@ def _model() -> TextClassifier:
 def _documents(count: int) -> Documents:
     data = load_dataset(f"tickets:rows={count}")
     assert data.spans is not None
-    return prepare(HashTokenizer(VOCABULARY), LONGEST, data, data.spans)
+    return prepare(Text(HashTokenizer(VOCABULARY), LONGEST), data, data.spans)
 
 
 def _attention(model: TextClassifier, count: int, rounds: int) -> dict[str, float]:

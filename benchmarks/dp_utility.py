@@ -150,7 +150,7 @@ def records_of(
     if cell.trainable == "head":
         features = all_features(cell.dataset, encoder, cell.attention)[rows]
         return make_records(classifier, [], labels, config, features)
-    encodings = classifier.encode([task.data.texts[row] for row in rows])
+    encodings = classifier.read(task.data.subset(rows))
     return make_records(classifier, encodings, labels, config)
 
 
@@ -160,7 +160,7 @@ def features_of(
     """What the head sees of the rows once all is trained."""
     if cell.trainable == "head":
         return all_features(cell.dataset, encoder, cell.attention)[rows]
-    return classifier.features(classifier.encode([task.data.texts[row] for row in rows]))
+    return classifier.features(classifier.read(task.data.subset(rows)))
 
 
 def fit(
@@ -206,7 +206,7 @@ def all_features(dataset: str, encoder: str, attention: str) -> Tensor:
     """What the head sees of every row: it depends on no seed and no label."""
     task = load_task(dataset)
     classifier = new_classifier(task, encoder, attention)
-    encodings = classifier.encode(task.data.texts)
+    encodings = classifier.read(task.data)
     return pooled_features(classifier.model, classifier.modality, encodings)
 
 

@@ -254,7 +254,7 @@ def measure(cell: Cell) -> dict[str, Any]:
     recipe = replace(RECIPES[cell.encoder], learning_rate=rate, seed=cell.seed)
     with seeded(cell.seed):
         classifier = corrected_classifier(cell, task)
-    encodings = classifier.encode(task.data.texts)
+    encodings = classifier.read(task.data)
     rows, held_out = task.split(cell.seed)
     training_rows = [encodings[row] for row in rows]
     schedule = make_schedule(recipe, len(rows))

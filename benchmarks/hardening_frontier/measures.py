@@ -25,6 +25,7 @@ from attnpriv.audit.robustness.embedding import (
 from attnpriv.audit.statistics import Floats, auc
 from attnpriv.config import AttentionConfig
 from attnpriv.data import Span
+from attnpriv.data.text import Text
 from attnpriv.models.text import TextClassifier
 from attnpriv.sensitive import PresidioDetector
 from benchmarks.hardening_frontier.cells import Cell
@@ -82,8 +83,7 @@ def _attention(
     rows = tuple(held_out_rows[i] for i in sample(len(held_out_rows), DOCUMENTS, 0))
     model = trained.model.requires_grad_(False)
     documents = prepare(
-        trained.tokenizer,
-        model.config.max_length,
+        Text(trained.tokenizer, model.config.max_length),
         task.data.subset(rows),
         _spans(task.name, rows),
     )
