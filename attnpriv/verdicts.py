@@ -174,6 +174,22 @@ def allowed_curve(profile: Profile) -> list[tuple[float, float]]:
     return [*corners, (1.0, 1.0)]
 
 
+def for_groups(profile: Profile, size: int) -> Profile:
+    """The pairs that hold for groups of records, where ``profile`` holds for one.
+
+    >>> for_groups(((0.5, 0.0), (0.0, 0.01)), 3)
+    ((1.5, 0.0), (0.0, 0.03))
+
+    Source: Dwork and Roth 2014, theorem 2.2; for δ > 0, the sum of δ e^(iε) over i below the size.
+    """
+    pairs = [
+        (size * epsilon, delta * math.fsum(math.exp(i * epsilon) for i in range(size)))
+        for epsilon, delta in profile
+        if size * epsilon <= LARGEST_EPSILON
+    ]
+    return tuple((epsilon, min(1.0, delta)) for epsilon, delta in pairs)
+
+
 def judge(
     figures: Sequence[tuple[str, Estimate, float, float | None]],
     claim: Claim | None,

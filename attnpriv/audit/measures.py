@@ -17,6 +17,7 @@ from attnpriv.audit import (
     conductance,
     counterfactual,
     examples,
+    exposure,
     faithfulness,
     infidelity,
     memorisation,
@@ -30,6 +31,7 @@ from attnpriv.audit.certified import CertifiedResult
 from attnpriv.audit.conductance import ConductanceResult
 from attnpriv.audit.counterfactual import CounterfactualResult
 from attnpriv.audit.examples import Example
+from attnpriv.audit.exposure import ExposureResult
 from attnpriv.audit.faithfulness import FaithfulnessResult
 from attnpriv.audit.figures import Figures
 from attnpriv.audit.infidelity import SensitivityResult
@@ -67,6 +69,7 @@ class AuditResult:
     sensitivity: SensitivityResult
     counterfactual: CounterfactualResult | NotRun
     memorisation: MemorisationResult | NotRun
+    exposure: ExposureResult | NotRun
     membership: MembershipResult | NotRun
     shadow_attacks: ShadowAttacksResult | NotRun
     robustness: RobustnessResult
@@ -169,6 +172,14 @@ ALONE: tuple[Measure[Answers], ...] = (
         "swapping in training rows",
         needs=("texts", "members"),
         passes=memorisation.passes,
+    ),
+    Measure(
+        "exposure",
+        ExposureResult,
+        exposure.run,
+        "exposure of planted secrets",
+        needs=("texts", "members", "secrets"),
+        passes=exposure.passes,
     ),
     Measure(
         "membership",

@@ -13,6 +13,7 @@ from attnpriv.audit.gradients import Explained, Gradients
 from attnpriv.audit.leakage.shadow_folder import ShadowModels
 from attnpriv.audit.statistics import Floats
 from attnpriv.config import Depth, require_count, require_seed
+from attnpriv.data.planting import is_planted
 from attnpriv.data.records import Dataset, Span
 from attnpriv.errors import InputError
 from attnpriv.runs.folder import Run
@@ -34,13 +35,17 @@ OfModel = Literal["layers", "tokens one by one"]
 """A model with layers that tokens pass through, or one that reads them one by one."""
 OfData = Literal["texts"]
 """Records whose words can be replaced by others."""
-Need = OfRows | OfModel | OfData | Literal["shadows"]
+Need = OfRows | OfModel | OfData | Literal["shadows", "secrets"]
 NO_LAYERS = "the model reads tokens one by one: it has no layers that they pass through"
 IN_CONTEXT = "the model reads each position in its context, where one of them moves all others"
 NO_TEXTS = "it replaces words by others, and these records are images"
 NO_SHADOWS = (
     "no shadow models of this run were given: attnpriv shadows trains them, and --shadows takes "
     "their folder"
+)
+NO_SECRETS = (
+    "no secrets were planted in the training data: attnpriv data plant makes such data, and no "
+    "model that is meant for use should be trained on it"
 )
 
 
@@ -255,6 +260,10 @@ class Subject:
                 return None if isolated else IN_CONTEXT
             case "shadows":
                 return NO_SHADOWS if self.shadows is None else None
+            case "secrets":
+                trained = self.run.split(self.data).trained
+                planted = any(is_planted(self.data.keys[row]) for row in trained)
+                return None if planted else NO_SECRETS
             case _:
                 return self.rows.lack(need)
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from attnpriv.cli import options
 from attnpriv.cli.output import console
 from attnpriv.data import SOURCES, load_dataset, save_dataset
+from attnpriv.data.planting import plant
 from attnpriv.errors import InputError
 
 data_app = typer.Typer(
@@ -46,6 +47,55 @@ def data_make(
     dataset = load_dataset(source)
     save_dataset(dataset, out, overwrite=overwrite)
     console.print(f"{len(dataset)} rows in {len(dataset.label_names)} classes: {out}")
+
+
+@data_app.command("plant")
+def data_plant(
+    source: Annotated[
+        str, typer.Argument(help="A CSV, TSV, JSONL or Parquet file, or a built-in source.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="The file to write; ends in .csv, .tsv, .jsonl or .parquet.")
+    ],
+    secrets: Annotated[
+        int, typer.Option(help="Number of secrets for each number of repetitions.")
+    ] = 20,
+    repetitions: Annotated[
+        str, typer.Option(help="How often secrets are repeated, with commas between the numbers.")
+    ] = "1,4,16",
+    seed: Annotated[int, typer.Option(help="Seed of the secrets and their random classes.")] = 0,
+    text_column: options.TextColumn = None,
+    label_column: options.LabelColumn = None,
+    spans_column: options.SpansColumn = None,
+    classes: options.Classes = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file if it exists.")
+    ] = False,
+) -> None:
+    """Plant made-up secrets in a copy of the data, to measure what a model remembers.
+
+    Train a model on the copy and audit it with the copy: the report says how much of the secrets
+    the model gives away, by how often they were repeated. Do not use that model for anything else.
+    """
+    dataset = load_dataset(
+        source,
+        text_column=text_column,
+        label_column=label_column,
+        spans_column=spans_column,
+        classes=classes,
+    )
+    planted = plant(dataset, secrets, _numbers(repetitions), seed)
+    save_dataset(planted, out, overwrite=overwrite)
+    console.print(f"{len(planted) - len(dataset)} planted records, {len(planted)} in all: {out}")
+
+
+def _numbers(words: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in words.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"expected whole numbers with commas between them, got {words!r}"
+        ) from None
 
 
 @data_app.command("show")

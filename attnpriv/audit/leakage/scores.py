@@ -129,14 +129,14 @@ def _bounded_rate(
     verdict therefore compares with that rate's upper end, not with the rate aimed at.
     """
     caught, through = _caught(fpr, members, non_members)
-    low, high = _exact_interval(caught, len(members), error / 2)
-    _, chance = _exact_interval(through, len(non_members), error / 2)
+    low, high = exact_interval(caught, len(members), error / 2)
+    _, chance = exact_interval(through, len(non_members), error / 2)
     allowed = allowed_tpr(claim.profile, chance) if claim else None
     name = f"TPR at {100 * fpr:g} % FPR"
     return name, Estimate(caught / len(members), low, high), chance, allowed
 
 
-def _exact_interval(successes: int, n: int, error: float) -> tuple[float, float]:
+def exact_interval(successes: int, n: int, error: float) -> tuple[float, float]:
     """Clopper and Pearson's interval, wrong with chance ``error`` at most at each end."""
     low = beta.ppf(error, successes, n - successes + 1) if successes else 0.0
     high = beta.isf(error, successes + 1, n - successes) if successes < n else 1.0

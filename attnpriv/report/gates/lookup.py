@@ -21,6 +21,7 @@ IDENTIFYING = (
     "ranking",
     "explanation",
     "measure",
+    "repetitions",
 )
 
 

@@ -43,6 +43,7 @@ LEFT_OUT = {
     "faithfulness": FEW,
     "sensitivity": FEW,
     "membership.judgement": "it holds the exact figures against the claim of the model card",
+    "exposure": "it needs data with planted secrets, which are no records of people",
     "shadow_attacks": "an attack with shadow models is about single records",
     "memorisation": "it compares values across records, so that one record moves what others add",
     "robustness": "its radius is measured on all attacked records, so that one moves all",
@@ -127,6 +128,7 @@ class NoisedResult:
     counterfactual: Tree
     memorisation: NotRun
     membership: Tree | NotRun
+    exposure: NotRun
     shadow_attacks: NotRun
     robustness: NotRun
     text_attacks: NotRun

@@ -35,7 +35,7 @@ def test_what_is_read_off_the_pass_needs_no_other_rows() -> None:
         (Rows((1, 2), (3, 4), frozenset({3, 4})), ["membership", "shadow_attacks"]),
         (
             Rows(None, (3, 4), frozenset(), left_out=7),
-            ["memorisation", "membership", "shadow_attacks"],
+            ["memorisation", "exposure", "membership", "shadow_attacks"],
         ),
     ],
 )

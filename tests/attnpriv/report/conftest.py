@@ -182,6 +182,7 @@ def make_result(
             types=maker.each(result.counterfactual.types, entity_type=TYPES),
         ),
         memorisation=replace(result.memorisation, judgement=NOTHING),
+        exposure=replace(result.exposure, judgement=BESIDE if privacy else NOTHING),
         membership=_scored(maker, result.membership, BESIDE if privacy else NOTHING),
         shadow_attacks=_shadow_attacks(
             maker, result.shadow_attacks, BESIDE if privacy else NOTHING
