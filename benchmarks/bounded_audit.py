@@ -42,6 +42,7 @@ SIZES = AuditOptions(
     counterfactual_documents=1,
     memorisation_documents=1,
     pgd_documents=40,
+    text_attack_documents=1,
     examples=0,
 )
 

@@ -56,7 +56,7 @@ def rows_or_share(value: str | float) -> float:
 
 def trained_part(trainable: str | None, encoder: str) -> str:
     """The part of the model to train: what was given, or else what suits the encoder."""
-    return trainable or ("all" if encoder in config.UNTRAINED else TrainConfig.trainable)
+    return trainable or ("all" if encoder == SCRATCH else TrainConfig.trainable)
 
 
 def executor_of(processes: int | None, on: str | None) -> Executor | None:
