@@ -40,7 +40,7 @@ MEANINGS: dict[Verdict, str] = {
     "CHANCE": "this attack found nothing, which does not prove privacy",
     "WITHIN THE CLAIM": "this attack beats guessing, by no more than the model's ε allows",
     "BEYOND THE CLAIM": "this attack found more than the model's ε allows",
-    "INCONCLUSIVE": "too little is known to hold this attack against the model's ε",
+    "INCONCLUSIVE": "too little is known to say what this attack shows",
     "FOUND": "this attack beats guessing, and the model claims no ε",
     "NOT FOUND": "this attack found nothing, which does not prove privacy",
 }
