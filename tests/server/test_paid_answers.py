@@ -199,10 +199,13 @@ def losing(address: str, marker: bytes) -> Iterator[tuple[str, list[bytes]]]:
         finally:
             listener.shutdown(socket.SHUT_RDWR)
             accepting.join()
-            for each in sockets:
-                each.close()
+            for each in sockets:  # closing alone wakes no thread that waits for bytes
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
             for thread in threads:
                 thread.join()
+            for each in sockets:
+                each.close()
 
 
 def explained(target: str) -> None:
