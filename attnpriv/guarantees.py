@@ -419,7 +419,18 @@ def vote_share(
 
     >>> round(vote_share(0.99, 0.9, substitutions=2), 4)
     0.8
+
+    Raises:
+        InputError: the share is outside of [0, 1], the rate is not between 0 and 1, or a number of
+            edits is not a whole number from 0.
     """
+    if not 0 <= share <= 1:
+        raise InputError(f"expected share in [0, 1], got {share}")
+    if not 0 < deletion_rate < 1:
+        raise InputError(f"expected 0 < deletion_rate < 1, got {deletion_rate}")
+    edits = {"substitutions": substitutions, "deletions": deletions, "insertions": insertions}
+    for name, number in edits.items():
+        _check_count(name, number, 0)
     p = deletion_rate
     return float(p ** (insertions - deletions) * (share - 1 + p ** (substitutions + deletions)))
 

@@ -276,6 +276,15 @@ def test_limits_no_clip_zero_clip_one_key_and_huge_clip() -> None:
         lambda: g.row_release_scale(1, 1, 0),
         lambda: g.output_change_bound(1, 1, -1),
         lambda: g.clip_radius(1, 0),
+        lambda: g.vote_share(-0.1, 0.5),
+        lambda: g.vote_share(1.1, 0.5),
+        lambda: g.vote_share(math.nan, 0.5),
+        lambda: g.vote_share(1, 0.0),
+        lambda: g.vote_share(1, 1.0),
+        lambda: g.vote_share(1, math.nan),
+        lambda: g.vote_share(1, 0.5, substitutions=-1),
+        lambda: g.vote_share(1, 0.5, deletions=1.5),  # type: ignore[arg-type]
+        lambda: g.vote_share(1, 0.5, insertions=2**60),
     ],
 )
 def test_values_out_of_range_are_refused(call: object) -> None:
@@ -303,14 +312,15 @@ FUNCTIONS: dict[Callable[..., object], tuple[float, ...]] = {
 
 def test_every_function_is_tried_with_values_out_of_range() -> None:
     public = {f for name, f in vars(g).items() if callable(f) and not name.startswith("_")}
-    takes_contributions = {  # any finite ones; they have tests of their own
+    have_tests_of_their_own = {  # they take contributions, or numbers by name
         g.substitution_radius,
         g.deletion_radius,
         g.insertion_radius,
         g.edit_radius,
+        g.vote_share,
     }
     ours = {f for f in public if f.__module__ == g.__name__}
-    assert ours == set(FUNCTIONS) | takes_contributions
+    assert ours == set(FUNCTIONS) | have_tests_of_their_own
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1, 0, 2.5, 1e300, 2**60])

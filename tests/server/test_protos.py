@@ -44,7 +44,7 @@ def compiled(folder: Path) -> Path:
 
 
 AGAINST = ("breaking", "--against", str(PROTO / "released.txtpb"))
-TEXTS = "repeated string texts = 2;"
+TEXTS = "// At least one text, each with a visible character.\n  repeated string texts = 2;"
 
 
 def test_what_is_added_is_compatible(buf) -> None:

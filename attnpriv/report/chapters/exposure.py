@@ -51,11 +51,10 @@ def finding(result: AuditResult) -> Finding:
         return not_run("exposure", name, measured.not_run, PLANT_THEM)
     if not measured.valid:
         return invalid("exposure", name, measured.positive, measured.null)
-    last = measured.levels[-1]
     text = (
-        f"Secrets that were repeated {last.repetitions} times have an exposure of "
-        f"{interval(last.exposure)} bits, where chance gives {number(measured.by_chance)} and "
-        f"{number(measured.largest)} can be seen."
+        f"Secrets that were repeated {measured.levels[-1].repetitions} times have an exposure of "
+        f"{interval(measured.of_most_repeated)} bits, where chance gives "
+        f"{number(measured.by_chance)} and {number(measured.largest)} can be seen."
     )
     return attack_finding(ATTACK, measured.judgement, text)
 

@@ -77,7 +77,7 @@ def test_the_shares_are_those_of_an_exhaustive_search(
     result = certified_accuracy(model, EditCertifier(model), answered)
     for share in result.of_right[:2]:
         standing = 0
-        for encoding, label in zip(answered.encodings, answered.data.labels, strict=True):
+        for encoding, label in zip(answered.samples, answered.data.labels, strict=True):
             count = min(share.edits, encoding.size - 2)
             edited = _substituted(encoding.ids, count)
             # A text of fewer tokens withstands as many substitutions as it has tokens.

@@ -314,7 +314,7 @@ def real_audit(tiny_run: Path, private_run: Path, tickets: Dataset, small: Audit
 @pytest.fixture(scope="session")
 def planted(tickets: Dataset) -> Dataset:
     """Tickets in which every text carries a marked word and a marked piece of personal data."""
-    texts = tuple(f"zebracanary canarysecret {text}" for text in tickets.texts)
+    texts = tuple(f"zebracanary canaryquagga {text}" for text in tickets.texts)
     spans = ((Span(12, 24, "USER NAME"),),) * len(texts)
     return replace(tickets, texts=texts, spans=spans)
 

@@ -14,6 +14,7 @@ import yaml
 
 from attnpriv.audit.results import Audit
 from attnpriv.cli import app
+from attnpriv.errors import InputError
 from attnpriv.report import check_gates, read_gates
 from attnpriv.report.document import make_report, report_text
 
@@ -37,13 +38,18 @@ def test_every_example_gate_is_judged_on_a_real_audit(real_audit: Audit) -> None
 def test_the_gates_of_the_guide_can_be_read(tmp_path: Path, real_audit: Audit) -> None:
     report = json.loads(report_text(make_report(real_audit, None)).replace('"tiny"', '"plain"'))
     blocks = GUIDE.read_text(encoding="utf-8").split("```toml\n")[1:]
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for block in blocks:
         text = block.partition("```")[0]
         if "run" not in tomllib.loads(text)["gate"][0]:
             text += 'run = "private"\n'
         (tmp_path / "gates.toml").write_text(text, encoding="utf-8")
-        check_gates(report, read_gates(tmp_path / "gates.toml"))
+        gates = read_gates(tmp_path / "gates.toml")
+        if any(gate.measure.startswith("certified.") for gate in gates):
+            with pytest.raises(InputError, match="certified was not computed"):  # these runs have no such answers
+                check_gates(report, gates)
+        else:
+            check_gates(report, gates)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def test_no_record_text_unless_asked_for(planted_audit: Audit, tmp_path: Path) -
     for written in first:
         text = written.decode()
         # Tokens are short pieces of words: look for each of them.
-        assert not re.search("zebrac|canary|secret", text, re.IGNORECASE)
+        assert not re.search("zebrac|canary|quagga", text, re.IGNORECASE)
         assert "[USER_NAME]" in text
     assert [
         path.read_bytes() for path in write_report(make_report(planted_audit, None), tmp_path)
@@ -35,7 +35,7 @@ def test_asked_for_words_appear_but_personal_data_never(
     for file in write_report(make_report(planted_audit, None), tmp_path, include_text=True):
         text = file.read_text(encoding="utf-8")
         assert "zebrac" in text
-        assert not re.search("canarys|secret", text)
+        assert not re.search("canaryq|quagga", text)
         assert "[USER_NAME]" in text
 
 
