@@ -46,7 +46,9 @@ def test_the_gates_of_the_guide_can_be_read(tmp_path: Path, real_audit: Audit) -
         (tmp_path / "gates.toml").write_text(text, encoding="utf-8")
         gates = read_gates(tmp_path / "gates.toml")
         if any(gate.measure.startswith("certified.") for gate in gates):
-            with pytest.raises(InputError, match="certified was not computed"):  # these runs have no such answers
+            with pytest.raises(
+                InputError, match="certified was not computed"
+            ):  # these runs have no such answers
                 check_gates(report, gates)
         else:
             check_gates(report, gates)
