@@ -23,6 +23,7 @@ from attnpriv.release.summary import (
     Summary,
 )
 from attnpriv.sensitive import Reading
+from attnpriv.spans import Span
 from attnpriv.visible import has_visible
 from attnpriv_server.asking import Asked, refuse_input
 from attnpriv_server.domain import (
@@ -66,16 +67,11 @@ class Groups:
         A part that was hidden for several types belongs to the first of them. What is hidden
         belongs to no word.
         """
-        redacted, places = reading.redacted, reading.encoding.places
-        hidden = [redacted.types_at(place) for place in places]
+        redacted, encoding = reading.redacted, reading.encoding
+        hidden = [redacted.types_at(place) for place in encoding.places]
+        shown = np.array([not types for types in hidden])
         of_types = [[kind in types[:1] for types in hidden] for kind in self.types]
-        of_words = [
-            [
-                place is not None and not types and any(_overlap(place, each) for each in found)
-                for place, types in zip(places, hidden, strict=True)
-            ]
-            for found in (_places(word, redacted.text) for word in self.words)
-        ]
+        of_words = [encoding.marks(_places(word, redacted.text)) & shown for word in self.words]
         return np.array([*of_types, *of_words], dtype=bool)
 
 
@@ -190,14 +186,10 @@ def _check_words(words: Sequence[str]) -> None:
             refuse_input(path, "expected each word once")
 
 
-def _places(word: str, text: str) -> list[tuple[int, int]]:
+def _places(word: str, text: str) -> list[Span]:
     """Where a word stands in a text, as a whole and in any case."""
     pattern = rf"(?<!\w){re.escape(word)}(?!\w)"
-    return [found.span() for found in re.finditer(pattern, text, re.IGNORECASE)]
-
-
-def _overlap(place: tuple[int, int], other: tuple[int, int]) -> bool:
-    return place[0] < other[1] and other[0] < place[1]
+    return [Span(*found.span(), "WORD") for found in re.finditer(pattern, text, re.IGNORECASE)]
 
 
 def _parts(values: NDArray[np.float64], members: NDArray[np.bool_]) -> list[float]:
