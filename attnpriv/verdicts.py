@@ -114,6 +114,11 @@ class Judgement:
     figures: tuple[Placed, ...]
 
 
+def beats_chance(figures: Iterable[Placed]) -> bool:
+    """Whether one of the figures of an attack is above what guessing gives."""
+    return any(each.low > each.chance for each in figures)
+
+
 def make_claim(
     epsilon: float, delta: float, basis: str, profile: Iterable[tuple[float, float]]
 ) -> Claim:
@@ -213,7 +218,7 @@ def judge(
     """
     placed = tuple(_place(*figure) for figure in figures)
     if found is None:
-        found = any(each.low > each.chance for each in placed)
+        found = beats_chance(placed)
     verdict = _verdict(placed, found, claimed=claim is not None) if valid else "INCONCLUSIVE"
     return Judgement(verdict, placed[0].allowed, claim, placed)
 

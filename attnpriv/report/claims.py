@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from attnpriv.report.blocks import Block, Details, Items
 from attnpriv.report.findings import Finding
 from attnpriv.rounding import round_up
 from attnpriv.verdicts import Claim, Judgement
@@ -88,6 +90,12 @@ def placements(judged: Judgement) -> list[str]:
         + f": {each.verdict}"
         for each in judged.figures
     ]
+
+
+def in_place(lists: Iterable[Sequence[str]], *notes: Block) -> Details:
+    """The figures of an attack in their places, folded away: a list for each of its forms."""
+    shown = (*(Items(tuple(lines)) for lines in lists), *notes)
+    return Details("Each figure in its place", shown, long=False)
 
 
 def _beyond(judged: Judgement) -> str:

@@ -11,10 +11,8 @@ from attnpriv.audit.results import NotRun
 from attnpriv.report.blocks import (
     Block,
     Controls,
-    Details,
     Heading,
     How,
-    Items,
     Row,
     Table,
     Text,
@@ -23,7 +21,7 @@ from attnpriv.report.blocks import (
     validity,
 )
 from attnpriv.report.chapter import Chapter, Figure, Question
-from attnpriv.report.claims import Attack, attack_finding, placements
+from attnpriv.report.claims import Attack, attack_finding, in_place, placements
 from attnpriv.report.findings import Finding, invalid, not_run
 from attnpriv.report.formats import interval, number, p_value
 from attnpriv.rounding import round_up
@@ -96,9 +94,7 @@ def _of_run(name: str, measured: ExposureResult) -> Iterator[Block]:
     )
     if measured.valid:
         yield Text(Markup("<b>{}</b>").format(measured.judgement.verdict))
-    yield Details(
-        "Each figure in its place", (Items(tuple(placements(measured.judgement))),), long=False
-    )
+    yield in_place([placements(measured.judgement)])
     yield Controls(both(measured.positive, measured.null))
 
 

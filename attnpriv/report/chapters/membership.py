@@ -13,7 +13,6 @@ from attnpriv.report.blocks import (
     Block,
     Box,
     Controls,
-    Details,
     Grid,
     Heading,
     How,
@@ -23,11 +22,19 @@ from attnpriv.report.blocks import (
     both,
 )
 from attnpriv.report.chapter import Chapter, Figure, Question
-from attnpriv.report.claims import CORRECTED, SCOPE, Attack, allowance, attack_finding, placements
+from attnpriv.report.claims import (
+    CORRECTED,
+    SCOPE,
+    Attack,
+    allowance,
+    attack_finding,
+    in_place,
+    placements,
+)
 from attnpriv.report.findings import TRAINING_DATA, Finding, invalid, not_run
 from attnpriv.report.formats import interval, percent, share
 from attnpriv.report.roc import Bound, Curve, draw_roc
-from attnpriv.verdicts import MEANINGS
+from attnpriv.verdicts import MEANINGS, beats_chance
 
 if TYPE_CHECKING:
     from attnpriv.audit.leakage.membership import MembershipResult
@@ -53,7 +60,7 @@ def finding(result: AuditResult) -> Finding:
     if not test.valid:
         return invalid("membership", name, test.positive, test.null)
     meaning = "This attack found nothing, which does not prove privacy"
-    if any(each.low > each.chance for each in test.judgement.figures):
+    if beats_chance(test.judgement.figures):
         meaning = "Members can be told from non-members better than by chance"
     text = f"{meaning} (AUC {interval(test.auc, 3)}; 0.5 is guessing)."
     return attack_finding(ATTACK, test.judgement, text)
@@ -119,11 +126,7 @@ def _of_run(name: str, test: MembershipResult | NotRun) -> Iterator[Block]:
     yield Items((f"AUC {interval(test.auc, 3)}, {groups}", *map(_rate, test.tpr)))
     if claim := test.judgement.claim:
         yield Text(f"{allowance(claim)} From {claim.basis}.")
-    yield Details(
-        "Each figure in its place",
-        (Items(tuple(placements(test.judgement))), Text(CORRECTED)),
-        long=False,
-    )
+    yield in_place([placements(test.judgement)], Text(CORRECTED))
     yield Controls(both(test.positive, test.null))
 
 

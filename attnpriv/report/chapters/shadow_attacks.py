@@ -12,10 +12,8 @@ from attnpriv.report.blocks import (
     UNCOVERED,
     Block,
     Controls,
-    Details,
     Heading,
     How,
-    Items,
     Plot,
     Row,
     Table,
@@ -26,11 +24,19 @@ from attnpriv.report.blocks import (
     validity,
 )
 from attnpriv.report.chapter import Chapter, Figure, Question
-from attnpriv.report.claims import CORRECTED, SCOPE, Attack, allowance, attack_finding, placements
+from attnpriv.report.claims import (
+    CORRECTED,
+    SCOPE,
+    Attack,
+    allowance,
+    attack_finding,
+    in_place,
+    placements,
+)
 from attnpriv.report.findings import Finding, invalid, not_run
 from attnpriv.report.formats import interval
 from attnpriv.report.roc import Bound, Curve, draw_roc
-from attnpriv.verdicts import MEANINGS
+from attnpriv.verdicts import MEANINGS, beats_chance
 
 if TYPE_CHECKING:
     from attnpriv.audit.leakage.scores import ScoredAttack, TprAtFpr
@@ -66,7 +72,7 @@ def finding(result: AuditResult) -> Finding:
         return invalid("shadow_attacks", name, measured.positive, measured.null)
     gravest: ShadowAttack = getattr(measured, measured.gravest)
     meaning = "None of the four attacks beats guessing; this does not prove privacy"
-    if any(each.low > each.chance for each in measured.judgement.figures):
+    if beats_chance(measured.judgement.figures):
         meaning = "Members can be told from non-members better than by chance"
     text = (
         f"{meaning} (AUC of {WORDS[measured.gravest]} {interval(gravest.auc, 3)}, of the loss "
@@ -141,16 +147,12 @@ def _of_run(number: int, name: str, measured: ShadowAttacksResult) -> Iterator[B
         "Left plainly, right on logarithmic axes: a curve above the dotted line at the left means "
         "that some members can be named with few false accusations.",
     )
-    yield Details(
-        "Each figure in its place",
-        (
-            *(
-                Items(tuple(f"{WORDS[key]}, {line}" for line in placements(each.judgement)))
-                for key, each in attacks.items()
-            ),
-            Text(CORRECTED),
-        ),
-        long=False,
+    yield in_place(
+        [
+            [f"{WORDS[key]}, {line}" for line in placements(each.judgement)]
+            for key, each in attacks.items()
+        ],
+        Text(CORRECTED),
     )
     yield Controls(both(measured.positive, measured.null))
 
