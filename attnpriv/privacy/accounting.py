@@ -214,14 +214,14 @@ def _epsilon(
     with np.errstate(over="ignore"):
         epsilon = epsilon_from_rdp(steps * step_rdp(noise_multiplier, sample_rate), delta)
     if accountant == "prv" and math.isfinite(epsilon):
-        epsilon = min(epsilon, _gaussian_epsilon(math.sqrt(steps) / noise_multiplier, delta))
+        epsilon = min(epsilon, gaussian_epsilon(math.sqrt(steps) / noise_multiplier, delta))
     if accountant == "prv" and 0 < epsilon < math.inf:
         by_losses = epsilon_from_losses(noise_multiplier, delta, sample_rate, steps, epsilon)
         epsilon = min(epsilon, by_losses)
     return float(digits_up(epsilon, DIGITS))
 
 
-def _gaussian_epsilon(mu: float, delta: float) -> float:
+def gaussian_epsilon(mu: float, delta: float) -> float:
     """The ε at which a Gaussian that one record moves by ``mu`` deviations has ``delta``.
 
     Theorem 8 of Balle and Wang 2018 (arXiv:1805.06530).

@@ -48,14 +48,10 @@ def one_run_epsilon_lower_bound(
     shown with these guesses.
     Source: Steinke, Nasr and Jagielski 2023 (arXiv:2305.08846), for (ε, δ)-DP.
     """
-    if not 0 <= correct <= guesses <= canaries:
-        raise InputError(
-            "expected 0 <= correct <= guesses <= canaries, "
-            f"got correct={correct}, guesses={guesses}, canaries={canaries}"
-        )
+    check_guesses(canaries, guesses, correct)
     if not 0 <= delta < 1:
         raise InputError(f"expected delta in [0, 1), got {delta}")
-    _check_confidence(confidence)
+    check_confidence(confidence)
     allowed = 1 - confidence
     if correct == 0 or _p_value(canaries, guesses, correct, delta, 0.0) > allowed:
         return 0.0
@@ -80,7 +76,7 @@ def one_run_epsilon_ceiling(guesses: int, confidence: float = 0.95) -> float:
     """
     if guesses < 0:
         raise InputError(f"expected guesses >= 0, got {guesses}")
-    _check_confidence(confidence)
+    check_confidence(confidence)
     if guesses == 0:
         return 0.0
     # logit(p) = log(p/(1-p)) with p = (1-confidence)^(1/r), written so that 1-p keeps its digits.
@@ -97,6 +93,16 @@ def _p_value(m: int, r: int, v: int, delta: float, epsilon: float) -> float:
     return min(1.0, float(beta + 2 * m * delta * alpha))
 
 
-def _check_confidence(confidence: float) -> None:
+def check_guesses(canaries: int, guesses: int, correct: int) -> None:
+    """Raise InputError unless 0 <= correct <= guesses <= canaries."""
+    if not 0 <= correct <= guesses <= canaries:
+        raise InputError(
+            "expected 0 <= correct <= guesses <= canaries, "
+            f"got correct={correct}, guesses={guesses}, canaries={canaries}"
+        )
+
+
+def check_confidence(confidence: float) -> None:
+    """Raise InputError unless a confidence is between 0 and 1."""
     if not 0 < confidence < 1:
         raise InputError(f"expected confidence in (0, 1), got {confidence}")
