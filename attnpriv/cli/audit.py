@@ -13,10 +13,11 @@ from rich.table import Table
 
 from attnpriv.cli import options
 from attnpriv.cli.gate import outcome_lines
-from attnpriv.cli.output import console, progress_bars, resumable, warn, warn_of_unknown
+from attnpriv.cli.output import console, resumable, warn, warn_of_unknown
 from attnpriv.config import Depth
 from attnpriv.data import Dataset, load_dataset
 from attnpriv.errors import InputError
+from attnpriv.progress import progress_bars
 
 if TYPE_CHECKING:
     from attnpriv.report.auditing import Written

@@ -9,8 +9,9 @@ import typer
 
 from attnpriv import config
 from attnpriv.cli import options
-from attnpriv.cli.output import console, progress_bars, resumable
+from attnpriv.cli.output import console, resumable
 from attnpriv.config import AttentionConfig, BoundingConfig
+from attnpriv.progress import progress_bars
 
 encoder_app = typer.Typer(
     no_args_is_help=True, help="Make encoders whose attention is bounded, from public texts."

@@ -1,4 +1,4 @@
-"""How commands print: results on stdout, progress on stderr."""
+"""How commands print: results on stdout, what is said besides on stderr."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from attnpriv.command import INTERRUPTED, complain
 from attnpriv.data import Dataset
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 # Labels and paths are printed too, and may look like markup or like the code of an emoji.
 console = Console(markup=False, emoji=False)
-progress_console = Console(stderr=True, markup=False, emoji=False)
+error_console = Console(stderr=True, markup=False, emoji=False)
 
 
 @contextmanager
@@ -42,21 +41,6 @@ def resumable(has_begun: Callable[[], bool]) -> Iterator[None]:
             ["to continue, run the same command with --resume" if has_begun() else nothing],
         )
         raise typer.Exit(INTERRUPTED) from None
-
-
-@contextmanager
-def progress_bars() -> Iterator[Progress]:
-    """Progress bars on stderr; stdout is for results."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    # Where nobody watches, bars would leave nothing but an empty line before an error.
-    seen = progress_console.is_terminal
-    with Progress(*columns, console=progress_console, transient=True, disable=not seen) as progress:
-        yield progress
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -83,7 +67,7 @@ def print_classes(dataset: Dataset) -> None:
     """Print the classes and their row counts on stderr: private data, which is stored nowhere."""
     names = dataset.label_names
     counts = [f"{name} {dataset.labels.count(number)}" for number, name in enumerate(names)]
-    progress_console.print(
+    error_console.print(
         f"{len(dataset)} rows in {len(names)} classes: {', '.join(counts)}\n"
         "(these counts are private data: they are shown here and written nowhere)",
         highlight=False,

@@ -9,9 +9,10 @@ import typer
 from rich.table import Table
 
 from attnpriv.cli import options
-from attnpriv.cli.output import console, print_json, progress_bars, warn, warn_of_unknown
+from attnpriv.cli.output import console, print_json, warn, warn_of_unknown
 from attnpriv.data import load_dataset
 from attnpriv.data.splits import Split
+from attnpriv.progress import progress_bars
 
 
 def evaluate(

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from attnpriv.cli import options
-from attnpriv.cli.output import console, progress_bars, resumable
+from attnpriv.cli.output import console, resumable
 from attnpriv.data import load_dataset
+from attnpriv.progress import progress_bars
 
 
 def shadows(

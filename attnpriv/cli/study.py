@@ -10,9 +10,10 @@ import typer
 from rich.table import Table
 
 from attnpriv.cli import options
-from attnpriv.cli.output import console, print_classes, progress_bars, resumable, warn
+from attnpriv.cli.output import console, print_classes, resumable, warn
 from attnpriv.config import PrivacyConfig, TrainConfig
 from attnpriv.data import load_dataset
+from attnpriv.progress import progress_bars
 
 
 def study(

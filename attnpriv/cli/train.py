@@ -9,10 +9,11 @@ import typer
 
 from attnpriv import config
 from attnpriv.cli import options
-from attnpriv.cli.output import print_classes, print_training, progress_bars, resumable, warn
+from attnpriv.cli.output import print_classes, print_training, resumable, warn
 from attnpriv.config import PrivacyConfig, TrainConfig
 from attnpriv.data import load_dataset
 from attnpriv.errors import InputError
+from attnpriv.progress import progress_bars
 from attnpriv.rounding import round_up
 
 OF_PRIVACY = (

@@ -9,9 +9,10 @@ import typer
 
 from attnpriv import config
 from attnpriv.cli import options
-from attnpriv.cli.output import console, print_classes, print_training, progress_bars, warn
+from attnpriv.cli.output import console, print_classes, print_training, warn
 from attnpriv.config import PrivacyConfig, TrainConfig
 from attnpriv.data import load_dataset
+from attnpriv.progress import progress_bars
 from attnpriv.runs.card import ModelCard
 
 SEARCH = "Search"

@@ -9,9 +9,10 @@ import typer
 from rich.table import Table
 
 from attnpriv.cli import options
-from attnpriv.cli.output import console, print_json, progress_bars
+from attnpriv.cli.output import console, print_json
 from attnpriv.config import PrivacyConfig, TrainConfig
 from attnpriv.estimates import to_plain
+from attnpriv.progress import progress_bars
 
 FAILED = 1
 

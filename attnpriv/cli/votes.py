@@ -13,8 +13,9 @@ from rich.table import Table
 
 from attnpriv.audit.robustness import EDITS
 from attnpriv.cli.certify import print_shares
-from attnpriv.cli.output import console, print_json, progress_bars, resumable
+from attnpriv.cli.output import console, print_json, resumable
 from attnpriv.errors import InputError
+from attnpriv.progress import progress_bars
 from attnpriv.replacing import replace_file
 from attnpriv.work_folder import WorkFolder, open_work_folder
 

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import IO
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import TaskProgressColumn
 
 from attnpriv.errors import InputError
+from attnpriv.progress import progress_bars
 from attnpriv_client.errors import InvalidRequestError
 from attnpriv_client.window import BATCH_BYTES, Text
 
@@ -103,7 +103,7 @@ _TOO_LONG = _refusal(f"expected a line of at most {BATCH_BYTES} bytes, got a lon
 
 @contextmanager
 def progress_bar(lines: Lines, size: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr if that is a terminal.
+    """A progress bar on stderr.
 
     Args:
         lines: the lines; the work is as far as they have been read, give or take the window.
@@ -112,15 +112,8 @@ def progress_bar(lines: Lines, size: int | None) -> Iterator[Callable[[int], Non
     Yields:
         A function to call with the number of lines that have answers.
     """
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.fields[lines]} lines"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        task = progress.add_task("", total=size, lines=0)
-        yield lambda done: progress.update(task, completed=lines.bytes_read, lines=done)
+    with progress_bars(TaskProgressColumn()) as progress:
+        task = progress.add_task("0 lines", total=size)
+        yield lambda done: progress.update(
+            task, completed=lines.bytes_read, description=f"{done} lines"
+        )

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from attnpriv.cli.output import console, progress_bars, progress_console
+from attnpriv.cli.output import console, error_console
+from attnpriv.progress import progress_bars
 
 Run = Callable[..., Any]
 LABELS = ("[/x]", "[spam]", ":smile:")
@@ -20,7 +21,7 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder, and data in it, with names that would be markup."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(console, "_width", 200)
-    monkeypatch.setattr(progress_console, "_width", 200)
+    monkeypatch.setattr(error_console, "_width", 200)
     folder = tmp_path / "[bold]["
     folder.mkdir()
     lines = [f"{LABELS[i % 3]}\tmessage {i} of [red]all[/red]\n" for i in range(45)]
@@ -65,7 +66,7 @@ def test_the_classes_and_their_counts_are_shown_before_training_and_written_nowh
 
 
 def test_no_console_of_the_command_acts_on_what_it_prints() -> None:
-    for each in (console, progress_console):
+    for each in (console, error_console):
         for printed in ("[/x]", "[red]spam[/red]", ":smile:"):
             assert each.render_str(printed).plain == printed
     with progress_bars() as progress:

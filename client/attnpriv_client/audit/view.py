@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import assert_never
 
-from rich.console import Console, Group, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from attnpriv.estimates import Estimate
+from attnpriv.progress import progress_bars
 from attnpriv.rounding import round_up
 from attnpriv_client.audit import asking
 from attnpriv_client.audit.faithfulness import LEAVE_ONE_OUT, RANDOM
@@ -56,17 +56,8 @@ def audit_view(audit: Audit) -> RenderableType:
 
 @contextmanager
 def audit_progress() -> Iterator[asking.Progress]:
-    """A progress bar for each kind of question on stderr, if that is a terminal."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
+    """A progress bar for each kind of question on stderr."""
+    with progress_bars() as progress:
         tasks = {}
 
         def told(what: str, done: int, of: int) -> None:
