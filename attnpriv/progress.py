@@ -24,7 +24,9 @@ EVERY = 30.0  # seconds; shorter work writes no line to a log
 
 
 @contextmanager
-def progress_bars(count: ProgressColumn | None = None, every: float = EVERY) -> Iterator[Progress]:
+def progress_bars(
+    count: ProgressColumn | None = None, every: float | None = None
+) -> Iterator[Progress]:
     """Progress on stderr; stdout is for results.
 
     Where stderr is no terminal, as in a CI job or a container, a line for each task that has moved
@@ -32,7 +34,7 @@ def progress_bars(count: ProgressColumn | None = None, every: float = EVERY) -> 
 
     Args:
         count: what stands after a bar; None shows how many are done, of how many.
-        every: seconds between two such lines.
+        every: seconds between two such lines; None takes ``EVERY``.
     """
     console = Console(stderr=True, markup=False, emoji=False)
     columns = (
@@ -46,7 +48,7 @@ def progress_bars(count: ProgressColumn | None = None, every: float = EVERY) -> 
         if seen:
             yield progress
         else:
-            with _lines(progress, every):
+            with _lines(progress, EVERY if every is None else every):
                 yield progress
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from attnpriv import cli
+from attnpriv import cli, progress
 from attnpriv.config import AttentionConfig, ModelConfig
 from attnpriv.data import Dataset
 from attnpriv.models.text import TextClassifier
@@ -36,6 +36,8 @@ def command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Outcome]:
     """Call the command in this process, as its console script does."""
+    # On a slow machine a command may take long enough to say how far it is.
+    monkeypatch.setattr(progress, "EVERY", 3600.0)
 
     def call(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["attnpriv", *map(str, arguments)])

@@ -93,6 +93,27 @@ def test_another_audit_is_charged_besides(command: Command, tiny_run: Path, plac
     assert report["results"] != before["results"]
 
 
+def test_an_interrupted_audit_goes_on_and_is_paid_for_once(
+    command: Command, interrupted: Command, tiny_run: Path, tmp_path: Path
+) -> None:
+    out, private = tmp_path / "out", tmp_path / "out.private"
+    asked = ["audit", tiny_run, "--data", DATA, "--documents", 60, "--out", out]
+    code, _, shown = interrupted(b"swapping", *asked, "--epsilon", 5)
+    assert code == 130
+    assert b"to continue, run the same command with --resume" in shown
+    assert not out.exists()
+    assert not (private / "releases.json").exists()  # nothing was released, so nothing was paid
+    assert private.stat().st_mode & 0o077 == 0
+    assert "go on with --resume" in command(*asked, "--epsilon", 5).err
+    other = command(*asked, "--epsilon", 6, "--resume")
+    assert (other.code, "its epsilon is 5" in other.err) == (2, True), other.err
+    resumed = command(*asked, "--epsilon", 5, "--resume")
+    assert resumed.code == 0, resumed.err
+    noise = read_report(out / "audit.json")["noise"]
+    assert (noise["audits"], noise["epsilon_of_all"]) == (1, 5)
+    assert {path.name for path in private.iterdir()} == {"releases.json"}  # no exact pieces
+
+
 def test_nothing_that_was_computed_from_the_records_stays_exact(place: Path) -> None:
     """Every number of the results is one of the figures, or public."""
     (result,) = read(place)["results"]
@@ -105,6 +126,9 @@ def test_nothing_that_was_computed_from_the_records_stays_exact(place: Path) -> 
         "attention.certificate.holds",
     }  # fmt: skip
     del result["card"]
+    judged, area = result["membership"].pop("judgement"), result["membership"]["auc"]
+    (placed,) = judged["figures"]
+    assert (placed["low"], placed["high"]) == (area["low"], area["high"])
     leaves = {path for path, _ in _leaves(result)}
     assert leaves == noised | public | {path for path in leaves if path in LEFT_OUT}
     text = (place / "out" / "audit.json").read_text()
@@ -128,6 +152,7 @@ def test_every_figure_is_noised_or_named_as_left_out(place: Path) -> None:
         above = [path[: i if i > 0 else None] for i in (*_dots(path), 0)]
         left = any(part.split("[")[0] in report["left_out"] for part in above)
         noised = path in BOUNDS or path == "membership.auc"
+        noised |= path.startswith("membership.judgement.")  # which holds the AUC against the card
         public = path.startswith("card.") or path.endswith((".logit_bound", ".temperature"))
         assert noised or left or public, path
     measures = {*AuditResult.__dataclass_fields__} - {

@@ -10,6 +10,7 @@ from typing import Any
 
 from attnpriv.audit.comparison import Comparison, PairedDifference
 from attnpriv.audit.coverage import GOLD, DetectorCoverage
+from attnpriv.audit.leakage.claims import claim_of
 from attnpriv.audit.noised import NoisedFigure
 from attnpriv.audit.noising import Audited, exact_sums
 from attnpriv.audit.releases import NoisedSums, Releases, audit_id, private_folder
@@ -40,6 +41,7 @@ from attnpriv.report.provenance import Provenance
 from attnpriv.report.writer import write_report
 from attnpriv.runs.folder import Run
 from attnpriv.sensitive import Detector
+from attnpriv.verdicts import Claim
 
 Estimates = dict[str, Estimate]
 BUDGETS = {"discrete Gaussian": "ρ", "discrete Laplace": "ε"}
@@ -50,6 +52,7 @@ class Inputs:
     """What an audit is made from, and what may be told of it."""
 
     audited: Audited
+    claims: tuple[Claim | None, ...]
     data: Dataset
     detector: Detector | None
     origin: Provenance
@@ -98,7 +101,8 @@ def noised_audit_into(
     sums = [each for layout in audited.layouts for each in layout.sums()]
     made = plan(sums, epsilon, _delta(audited, delta))
     origin = provenance_of(runs, data)
-    inputs = Inputs(audited, data, detector, origin, made)
+    claims = tuple(claim_of(run) for run in runs)  # before anything is paid: it may be refused
+    inputs = Inputs(audited, claims, data, detector, origin, made)
     identity = {**asdict(origin), **asdict(audited.options), "epsilon": epsilon, "delta": delta}
     noised, releases = _release(folder, inputs, identity, progress, resume, executor)
     report = _report(inputs, noised, releases)
@@ -181,6 +185,7 @@ def _result(inputs: Inputs, number: int, figures: Mapping[str, NoisedFigure]) ->
         (layout.held_out, layout.groups),
         _estimates(figures),
         (clip, attention.smallest_temperature),
+        inputs.claims[number],
         inputs.audited.no_membership(number),
     )
 

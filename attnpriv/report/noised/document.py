@@ -13,6 +13,7 @@ from attnpriv.estimates import UNDEFINED, Estimate, to_plain
 from attnpriv.report.chapters import FIGURES
 from attnpriv.report.document import Report, RunFindings
 from attnpriv.report.provenance import Machine
+from attnpriv.verdicts import Claim, judge
 
 if TYPE_CHECKING:
     from attnpriv.audit.comparison import Comparison
@@ -42,7 +43,6 @@ LEFT_OUT = {
     "occlusion": FEW,
     "faithfulness": FEW,
     "sensitivity": FEW,
-    "membership.judgement": "it holds the exact figures against the claim of the model card",
     "exposure": "it needs data with planted secrets, which are no records of people",
     "shadow_attacks": "an attack with shadow models is about single records",
     "memorisation": "it compares values across records, so that one record moves what others add",
@@ -171,6 +171,7 @@ def make_result(
     rows: tuple[int, tuple[int, int] | None],
     figures: Mapping[str, Estimate],
     bounds: tuple[float | None, float],
+    claim: Claim | None,
     no_membership: str | None,
 ) -> NoisedResult:
     """A run's figures at their places.
@@ -182,6 +183,7 @@ def make_result(
         rows: held-out records; members and non-members, or None without the test.
         figures: by their paths.
         bounds: the clip of the logits, or None; the temperature.
+        claim: of the run about its training records, if it has one.
         no_membership: why the membership test is left out, if it is.
     """
     held_out, groups = rows
@@ -196,6 +198,11 @@ def make_result(
         tree["membership"] = {"members": groups[0], "non_members": groups[1]}
     for path, estimate in figures.items():
         _put(tree, path.replace("heads[*].", ""), estimate)
+    if groups:
+        allowed = None if claim is None else claim.auc
+        tree["membership"]["judgement"] = judge(
+            [("AUC", figures["membership.auc"], 0.5, allowed)], claim
+        )
     reasons = LEFT_OUT if no_membership is None else LEFT_OUT | {"membership": no_membership}
     for path, reason in reasons.items():
         _put(tree, path, NotRun(reason))

@@ -11,7 +11,8 @@ from typing import Any
 
 from attnpriv.audit.results import NotRun
 from attnpriv.estimates import Estimate
-from attnpriv.report.chapters import QUESTIONS, privacy
+from attnpriv.report.chapters import QUESTIONS, membership, privacy
+from attnpriv.report.claims import attack_finding
 from attnpriv.report.findings import (
     MORE_RECORDS,
     SLIGHTLY,
@@ -20,6 +21,7 @@ from attnpriv.report.findings import (
     not_run,
 )
 from attnpriv.report.formats import interval, share
+from attnpriv.verdicts import beats_chance
 
 WITHOUT = "Audit without --epsilon, and guard that report as you guard the records."
 DROWNED = "the noise hides whether there is any personal data in these records"
@@ -167,23 +169,11 @@ def _membership(result: Any) -> Finding:
     test = result.membership
     if isinstance(test, NotRun):
         return not_run("membership", "Membership test", test.not_run, WITHOUT)
-    area = f"(AUC {interval(test['auc'], 3)}; 0.5 is guessing)"
-    if test["auc"].low > 0.5:
-        return Finding(
-            "bad",
-            "Membership can be inferred",
-            f"Members can be told from non-members better than by chance {area}.",
-            "membership",
-            "Do not give this model to anyone who must not learn who is in the training data.",
-        )
-    return Finding(
-        "info",
-        "No membership leak detected",
-        f"This attack found nothing, which does not prove privacy {area}.",
-        "membership",
-        "No action from this result alone: it was the simplest attack, and stronger ones were not "
-        "run.",
-    )
+    meaning = "This attack found nothing, which does not prove privacy"
+    if beats_chance(test["judgement"].figures):
+        meaning = "Members can be told from non-members better than by chance"
+    text = f"{meaning} (AUC {interval(test['auc'], 3)}; 0.5 is guessing)."
+    return attack_finding(membership.ATTACK, test["judgement"], text)
 
 
 def _above(lift: Estimate) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,10 +36,12 @@ from attnpriv.data.records import Span
 from attnpriv.data.text import Text
 from attnpriv.data.tickets import make_tickets
 from attnpriv.data.tokenisation import HashTokenizer
+from attnpriv.estimates import UNDEFINED, Estimate
 from attnpriv.release.sums import NoisePlan, Price, plan
 from attnpriv.report.noised.document import make_result
-from attnpriv.report.noised.findings import noised_findings
+from attnpriv.report.noised.findings import FINDINGS, noised_findings
 from attnpriv.runs.folder import Run
+from attnpriv.verdicts import make_claim
 from tests.attnpriv.release.empirical import epsilon_lower_bound
 
 RECORDS, CLASSES, GROUPS = 401, 5, (307, 401)
@@ -219,8 +222,30 @@ def clear(lift: float, right: float, area: float, records: int = 1200) -> Compar
 
 def verdicts(figures: dict[str, NoisedFigure]) -> list[str]:
     estimates = {path: each.estimate for path, each in figures.items()}
-    result = make_result("made", CARD, "data", (1200, (1200, 1200)), estimates, (1.0, 1.0), None)
+    result = make_result(
+        "made", CARD, "data", (1200, (1200, 1200)), estimates, (1.0, 1.0), None, None
+    )
     return [each.title for each in noised_findings(result)]
+
+
+@pytest.mark.parametrize(
+    ("area", "verdict", "title"),
+    [
+        (0.51, "CHANCE", "No membership leak detected"),
+        (0.62, "WITHIN THE CLAIM", "Membership can be inferred, within what ε = 1.10 allows"),
+        (0.75, "INCONCLUSIVE", "Membership test: too few records to hold it against ε = 1.10"),
+        (0.85, "BEYOND THE CLAIM", "Membership can be inferred, beyond what ε = 1.10 allows"),
+    ],
+)
+def test_the_noised_area_stands_beside_the_claim(area: float, verdict: str, title: str) -> None:
+    claim = make_claim(math.log(3), 0.0, "a test", [(math.log(3), 0.0)])  # allows 0.75
+    estimates = dict.fromkeys(BOUNDS, UNDEFINED)
+    estimates["membership.auc"] = Estimate(area, area - 0.05, area + 0.05)
+    result = make_result("made", CARD, "data", (9, (9, 9)), estimates, (1.0, 1.0), claim, None)
+    membership: Any = result.membership
+    assert membership["judgement"].verdict == verdict
+    found = FINDINGS["membership"](result)
+    assert (found.title, str(claim.auc)[:4]) == (title, "0.75")
 
 
 CARD = {"private": False, "epsilon": None, "delta": None, "warnings": []}
