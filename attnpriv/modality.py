@@ -30,6 +30,10 @@ class Sample(Protocol):
     """What a model reads of one record, not filled up."""
 
     @property
+    def values(self) -> Any:
+        """What stands at each position: of a text, its T ids; of an image, its patches [T, P]."""
+
+    @property
     def places(self) -> Sequence[Place | None]:
         """Where each position stands in the record; None for those that the model added."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attnpriv.data.tokenisation import Encoding, Tokenizer
-from attnpriv.data.unknown import Unknown, unknown_in
+from attnpriv.data.unknown import Unknown, has_known, unknown_in
 from attnpriv.modality import Inputs, content_of
 
 
@@ -40,6 +40,21 @@ class Text:
     def unknown(self, records: Sequence[str], samples: Sequence[Encoding]) -> Unknown:
         """What of texts the tokeniser has no words for."""
         return unknown_in(self.tokenizer, records, samples)
+
+    def sees(self, sample: Encoding) -> bool:
+        """Whether there is a token of the text, other than the unknown one.
+
+        Tokenisers drop some characters that are seen, and know no word of some scripts.
+        """
+        return has_known(self.tokenizer, sample)
+
+    def is_truncated(self, record: str, sample: Encoding) -> bool:
+        """Whether the encoding is full and anything but white space follows its last token."""
+        return sample.size == self.max_length and bool(record[sample.end :].strip())
+
+    def words(self, record: str, sample: Encoding) -> list[str]:
+        """The tokens, as they stand in the text."""
+        return sample.words(record)
 
 
 def pad_batch(encodings: Sequence[Encoding], pad_id: int) -> tuple[Tensor, Tensor]:

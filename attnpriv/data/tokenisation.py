@@ -39,6 +39,11 @@ class Encoding:
     places: tuple[Place | None, ...]
 
     @property
+    def values(self) -> tuple[int, ...]:
+        """The ids."""
+        return self.ids
+
+    @property
     def size(self) -> int:
         """How many tokens there are, those that the model added counted."""
         return len(self.ids)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from attnpriv.data.tokenisation import Encoding, Tokenizer, wrap
-from attnpriv.modality import Place
+from attnpriv.modality import Place, Sample
 from attnpriv.sensitive.detector import Detector, placeholder
 from attnpriv.sensitive.stand_ins import stand_ins
 from attnpriv.spans import Span
@@ -167,6 +167,15 @@ class Reading:
     substituted: Encoding
 
     @property
+    def words(self) -> list[str]:
+        """What is shown at each position of ``encoding``."""
+        return self.encoding.words(self.redacted.text)
+
+    def types_at(self, place: Place | None) -> tuple[str, ...]:
+        """What a position with this place hides; empty for one that is shown or was added."""
+        return self.redacted.types_at(place)
+
+    @property
     def substituted_truncated(self) -> bool:
         """Whether there is more of the text than the model reads with public values in it."""
         return self.truncated or self.substituted.end < self.encoding.end
@@ -181,11 +190,11 @@ class Reading:
             found.append(position)
         return [*found, self.encoding.size - 1]
 
-    def positions(self, full: Encoding) -> list[int | None]:
+    def positions(self, full: Sample) -> list[int | None]:
         """Where each token of the original text belongs among those of the redacted one.
 
         Args:
-            full: the original text, tokenised by the same tokeniser.
+            full: the original text, read by the same tokeniser.
 
         Returns:
             For each token of ``full``, a position of ``self.encoding``: of the mask token that

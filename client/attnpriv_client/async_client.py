@@ -32,6 +32,7 @@ from attnpriv_client.connection import (
 )
 from attnpriv_client.domain import (
     Explanation,
+    Image,
     ModelCard,
     ModelSummary,
     Prediction,
@@ -100,6 +101,19 @@ class AsyncClient:
         )
         return convert.predictions(await self._ask(self._stub.Predict, request))
 
+    async def predict_images(
+        self,
+        model: str,
+        images: Sequence[Image],
+        version: str | None = None,
+        request_id: str | None = None,
+    ) -> tuple[Prediction, ...]:
+        """Classify images; one prediction each, in their order. Otherwise as ``predict``."""
+        request = convert.predict_images_request(
+            model, images, version, request_id or convert.new_request_id()
+        )
+        return convert.predictions(await self._ask(self._stub.Predict, request))
+
     async def predict_stream(
         self,
         model: str,
@@ -138,6 +152,20 @@ class AsyncClient:
         """Explain the answer to a text by its tokens; the default target is the predicted label."""
         request = convert.explain_request(
             model, text, target_label, version, request_id or convert.new_request_id(), sensitive
+        )
+        return convert.explanation(await self._ask(self._stub.Explain, request))
+
+    async def explain_image(
+        self,
+        model: str,
+        image: Image,
+        target_label: str | None = None,
+        version: str | None = None,
+        request_id: str | None = None,
+    ) -> Explanation:
+        """Explain the answer to an image by its patches. Otherwise as ``explain``."""
+        request = convert.explain_image_request(
+            model, image, target_label, version, request_id or convert.new_request_id()
         )
         return convert.explanation(await self._ask(self._stub.Explain, request))
 

@@ -36,6 +36,7 @@ from attnpriv_client.errors import (
     UnavailableError,
 )
 from attnpriv_client.files import Lines, progress_bar
+from attnpriv_client.images import Regions, predict_files, read_image
 from attnpriv_client.options import Json, Model, Version, with_client
 from attnpriv_client.output import open_output, write_answers
 from attnpriv_client.window import Text
@@ -67,6 +68,11 @@ def predict(
     file: Annotated[
         Path | None, typer.Option(help="Read the texts from this UTF-8 file, one per line.")
     ] = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(help="PNG or JPEG file to ask about in place of texts; can be repeated."),
+    ] = None,
+    region: Regions = None,
     output: Annotated[
         Path | None,
         typer.Option(help="File to write the answers to, one line of JSON for each line read."),
@@ -77,7 +83,7 @@ def predict(
     version: Version = None,
     as_json: Json = False,
 ) -> None:
-    """Print the label of each text, or write the labels of a file of any length to another file.
+    """Print the label of each text or image, or write those of a file of texts to another file.
 
     Without --output, all texts and answers are held in memory, and one bad line ends the command.
     With --output, a line that is not UTF-8, is too long or is refused by the server gets its error
@@ -85,7 +91,16 @@ def predict(
     interrupted, by Ctrl-C or because the server is gone, the same command with --resume continues
     where it stopped.
     """
-    if output is None:
+    if image:
+        _refuse_beside_images(texts, file, output)
+        labels = predict_files(client, model, image, region, version)
+        value = {"model": model, "predictions": [asdict(answer) for answer in labels]}
+        _print(
+            as_json, value, render.predictions_table([str(path) for path in image], labels, "image")
+        )
+    elif region:
+        raise InputError("--region needs --image")
+    elif output is None:
         asked = _read_texts(texts or [], file)
         answers = _predictions(client, model, asked, version)
         value = {"model": model, "predictions": [asdict(answer) for answer in answers]}
@@ -102,7 +117,10 @@ def predict(
 def explain(
     client: Client,
     model: Model,
-    text: Annotated[str, typer.Argument(help="The text; `-` reads all of stdin.")],
+    text: Annotated[str | None, typer.Argument(help="The text; `-` reads all of stdin.")] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="PNG or JPEG file to explain in place of a text.")
+    ] = None,
     label: Annotated[
         str | None, typer.Option(help="The class to explain. Default: the predicted one.")
     ] = None,
@@ -114,13 +132,21 @@ def explain(
             "wherever it hides what it finds itself.",
         ),
     ] = None,
+    region: Regions = None,
     version: Version = None,
     as_json: Json = False,
 ) -> None:
-    """Explain the answer to one text, token by token."""
-    asked = _stdin_text() if text == "-" else text
-    spans = [_span(each) for each in sensitive or ()]
-    answer = client.explain(model, asked, label, version, sensitive=spans)
+    """Explain the answer to one text, token by token, or to one image, patch by patch."""
+    if (text is None) == (image is None):
+        raise InputError("give either a text or --image")
+    if (sensitive and image) or (region and text):
+        raise InputError("--sensitive is for a text, --region for an --image")
+    if text is not None:
+        asked = _stdin_text() if text == "-" else text
+        spans = [_span(each) for each in sensitive or ()]
+        answer = client.explain(model, asked, label, version, sensitive=spans)
+    elif image is not None:
+        answer = client.explain_image(model, read_image(image, region), label, version)
     _print(as_json, {"model": model, **asdict(answer)}, render.explanation_view(answer))
 
 
@@ -291,6 +317,11 @@ def _span(option: str) -> SensitiveSpan:
     if found is None:
         raise InputError(f"expected --sensitive START:END:TYPE, got {option!r}")
     return SensitiveSpan(int(found[1]), int(found[2]), found[3])
+
+
+def _refuse_beside_images(texts: object, file: object, output: object) -> None:
+    if texts or file or output:
+        raise InputError("give either texts or --image, and no --file or --output with images")
 
 
 def _predictions(

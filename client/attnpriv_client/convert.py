@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from uuid import uuid4
 
 from grpc_health.v1 import health_pb2
@@ -13,10 +14,12 @@ from attnpriv.errors import InputError
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv_client.domain import (
     Explanation,
+    Image,
     ModelCard,
     ModelSummary,
     Prediction,
     Redaction,
+    SensitiveBox,
     SensitiveSpan,
     TokenExplanation,
 )
@@ -51,6 +54,20 @@ def predict_request(
             version=version,
             request_id=request_id,
             sensitive=[pb.SensitiveSpans(spans=map(_span, spans)) for spans in sensitive],
+        )
+
+
+def predict_images_request(
+    model: str, images: Sequence[Image], version: str | None, request_id: str
+) -> pb.PredictRequest:
+    """Ask for the labels of images.
+
+    Raises:
+        InputError: a string is not valid Unicode, or a box is empty.
+    """
+    with unicode_only():
+        return pb.PredictRequest(
+            model=model, images=map(_image, images), version=version, request_id=request_id
         )
 
 
@@ -91,6 +108,24 @@ def explain_request(
         )
 
 
+def explain_image_request(
+    model: str, image: Image, target_label: str | None, version: str | None, request_id: str
+) -> pb.ExplainRequest:
+    """Ask for the explanation of one image.
+
+    Raises:
+        InputError: a string is not valid Unicode, or a box is empty.
+    """
+    with unicode_only():
+        return pb.ExplainRequest(
+            model=model,
+            image=_image(image),
+            target_label=target_label,
+            version=version,
+            request_id=request_id,
+        )
+
+
 def model_request(name: str, version: str | None) -> pb.GetModelRequest:
     """Ask for the card of a model.
 
@@ -122,7 +157,7 @@ def byte_size(text: str) -> int:
 
 
 def predictions(response: pb.PredictResponse) -> tuple[Prediction, ...]:
-    """One prediction per text, in the order of the request."""
+    """One prediction per text or image, in the order of the request."""
     return tuple(
         _prediction(each, response.label_names, response.version) for each in response.predictions
     )
@@ -138,7 +173,7 @@ def stream_answer(
 
 
 def explanation(response: pb.ExplainResponse) -> Explanation:
-    """The explanation of one text."""
+    """The explanation of one text or image."""
     has = response.HasField
     return Explanation(
         version=response.version,
@@ -206,6 +241,19 @@ def _span(span: SensitiveSpan) -> pb.SensitiveSpan:
     return pb.SensitiveSpan(start=span.start, end=span.end, entity_type=span.entity_type)
 
 
+def _image(image: Image) -> pb.Image:
+    return pb.Image(content=image.content, sensitive=map(_box, image.sensitive))
+
+
+def _box(box: SensitiveBox) -> pb.SensitiveBox:
+    if not (0 <= box.left < box.right < 2**32 and 0 <= box.top < box.bottom < 2**32):
+        raise InputError(
+            f"expected 0 <= left < right and 0 <= top < bottom, got {box.left}, {box.top}, "
+            f"{box.right}, {box.bottom}"
+        )
+    return pb.SensitiveBox(**asdict(box))
+
+
 def _floor(attention: pb.Attention) -> float | None:
     return attention.temperature_floor if attention.HasField("temperature_floor") else None
 
@@ -231,7 +279,12 @@ def _token(token: pb.TokenExplanation) -> TokenExplanation:
         offsets=(token.offsets.start, token.offsets.end) if token.HasField("offsets") else None,
         rollout=token.rollout if token.HasField("rollout") else None,
         head_attention=tuple(tuple(layer.heads) for layer in token.head_attention),
+        box=_corners(token.box) if token.HasField("box") else None,
     )
+
+
+def _corners(box: pb.PatchBox) -> tuple[int, int, int, int]:
+    return box.left, box.top, box.right, box.bottom
 
 
 def redaction(message: pb.Redaction) -> Redaction:
@@ -253,4 +306,9 @@ def _summary(summary: pb.ModelSummary) -> ModelSummary:
         label_names=tuple(summary.label_names),
         version=summary.version,
         versions=tuple(summary.versions),
+        image_size=_image_size(summary.image_size) if summary.HasField("image_size") else None,
     )
+
+
+def _image_size(size: pb.ImageSize) -> tuple[int, int, int]:
+    return size.height, size.width, size.channels

@@ -7,13 +7,13 @@ has no such value. It never means zero.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable label of one text.
+    """The most probable label of one text or image.
 
     Attributes:
         label: the most probable class.
@@ -32,10 +32,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class TokenExplanation:
-    """One token of a text, or one placeholder for a redacted run of tokens.
+    """One token of a text, one placeholder for a redacted run of tokens, or one patch of an image.
 
     Attributes:
-        text: the token as it stands in the text, or a placeholder such as ``[PHONE_NUMBER]``.
+        text: the token as it stands in the text, or a placeholder such as ``[PHONE_NUMBER]``; empty
+            for a patch of which nothing is hidden.
         entity_types: the types that were redacted here; empty for a token that is shown.
         attention: attention received in the last layer, the mean over heads and queries.
         layer_attention: the same in each layer; empty if withheld.
@@ -43,6 +44,7 @@ class TokenExplanation:
         offsets: the token is ``text[start:end]``; only if the server redacts nothing.
         rollout: how much of it reaches the last layer through all layers.
         head_attention: attention received in each head, for each layer; empty if withheld.
+        box: left, top, right and bottom of a patch, in pixels; None for a token.
     """
 
     text: str
@@ -53,6 +55,7 @@ class TokenExplanation:
     offsets: tuple[int, int] | None
     rollout: float | None = None
     head_attention: tuple[tuple[float, ...], ...] = ()
+    box: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,41 @@ class SensitiveSpan:
 
 
 @dataclass(frozen=True)
+class SensitiveBox:
+    """Personal data that you know to be in an image.
+
+    Attributes:
+        left: its first column of pixels, counted from the upper left corner of the image.
+        top: its first row of pixels.
+        right: the column after its last.
+        bottom: the row after its last.
+        entity_type: what it is, such as ``FACE``.
+    """
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    entity_type: str
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image of the size that the model reads.
+
+    Attributes:
+        content: the bytes of a PNG or JPEG file.
+        sensitive: what you know to be personal data in it. The server hides it wherever its policy
+            hides anything, and finds nothing in images itself.
+    """
+
+    content: bytes = field(repr=False)
+    sensitive: tuple[SensitiveBox, ...] = ()
+
+
+@dataclass(frozen=True)
 class Redaction:
-    """What was done about personal data in the text.
+    """What was done about personal data in the text or image.
 
     Attributes:
         detector: the detector that looked for it.
@@ -90,14 +126,14 @@ class Redaction:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why the model gave one answer, token by token.
+    """Why the model gave one answer, token by token or patch by patch.
 
     Attributes:
         version: the version of the model that answered.
         prediction: the answer for the text as the model read it here, which can differ from what
             ``predict`` returns; None if withheld.
         target_label: the class that integrated gradients are about; empty where it is withheld.
-        tokens: the tokens of the text, in order.
+        tokens: the tokens of the text in order, or the patches of the image, row by row.
         special_tokens: the tokens that the model adds; attention over both groups sums to 1.
         redaction: what was redacted by which detector; None if the server redacts nothing.
         weight_bound: the value that no single attention weight can exceed on this text; None if
@@ -209,6 +245,7 @@ class ModelSummary:
         label_names: its classes.
         version: the version that this is about; in a list, the newest.
         versions: all versions that are served, oldest first.
+        image_size: height, width and channels of the images that it reads; None if it reads texts.
     """
 
     name: str
@@ -218,6 +255,7 @@ class ModelSummary:
     label_names: tuple[str, ...]
     version: str
     versions: tuple[str, ...]
+    image_size: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)

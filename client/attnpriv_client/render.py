@@ -23,12 +23,15 @@ from attnpriv_client.domain import (
 )
 
 BAR_WIDTH = 20
+PATCHES = 10  # in a table
 
 
-def predictions_table(texts: Sequence[str], predictions: Sequence[Prediction]) -> Table:
-    """One row per text: the label, its probability, and the beginning of the text."""
-    table = Table("label", "probability", "text")
-    for text, prediction in zip(texts, predictions, strict=True):
+def predictions_table(
+    asked: Sequence[str], predictions: Sequence[Prediction], kind: str = "text"
+) -> Table:
+    """One row for each text or file of an image: the label, its probability, and how it begins."""
+    table = Table("label", "probability", kind)
+    for text, prediction in zip(asked, predictions, strict=True):
         table.add_row(_plain(prediction.label), _probability(prediction), _one_line(text, 60))
     return table
 
@@ -39,11 +42,15 @@ def written(lines: int, output: Path) -> Text:
 
 
 def explanation_view(explanation: Explanation) -> RenderableType:
-    """The answer, a heat strip and a table of the tokens, and notes on redaction and bounds."""
+    """The answer, a heat strip and a table of the tokens, and notes on redaction and bounds.
+
+    Of an image, a heat map and a table of the patches with the largest scores.
+    """
+    of_image = _kind(explanation) == "image"
     return Group(
         _head(explanation),
-        _heat_strip(explanation.tokens),
-        _tokens_table(explanation),
+        heat_map(explanation.tokens) if of_image else _heat_strip(explanation.tokens),
+        _patches_table(explanation) if of_image else _tokens_table(explanation),
         _notes(explanation),
     )
 
@@ -141,13 +148,51 @@ def card_table(card: ModelCard) -> Table:
 
 def _heat_strip(tokens: Sequence[TokenExplanation]) -> Text:
     """The tokens in a row; the more attention, or else gradient, a token has, the darker it is."""
+    strip = Text()
+    for token, shade in zip(tokens, _shades(tokens), strict=True):
+        strip.append(printable(token.text), shade).append(" ")
+    return strip
+
+
+def heat_map(patches: Sequence[TokenExplanation]) -> Text:
+    """The patches as they lie in the image, shaded as the tokens of a strip; x where one is hidden.
+
+    A digit from 0 to 9 says the shade again, for terminals without colours.
+    """
+    lines: dict[int, Text] = {}
+    for patch, shade, score in zip(patches, _shades(patches), _scores(patches), strict=True):
+        _, row, _, _ = patch.box or (0, 0, 0, 0)
+        cell = "xx" if patch.entity_types else f" {round(9 * score)}"
+        lines.setdefault(row, Text()).append(cell, shade)
+    return Text("\n").join(lines.values())
+
+
+def _scores(tokens: Sequence[TokenExplanation]) -> list[float]:
+    """Attention, or else the size of the gradient, as a share of the largest there is."""
     scores = [abs(_first(token.attention, token.integrated_gradients)) for token in tokens]
     top = max(scores, default=0.0) or 1.0
-    strip = Text()
-    for token, score in zip(tokens, scores, strict=True):
-        shade = round(255 - 155 * score / top)
-        strip.append(printable(token.text), f"black on rgb(255,{shade},{shade})").append(" ")
-    return strip
+    return [score / top for score in scores]
+
+
+def _shades(tokens: Sequence[TokenExplanation]) -> list[str]:
+    numbers = [round(255 - 155 * score) for score in _scores(tokens)]
+    return [f"black on rgb(255,{number},{number})" for number in numbers]
+
+
+def _patches_table(explanation: Explanation) -> Table:
+    """The patches with the largest scores, by their pixels."""
+    patches, scores = explanation.tokens, _scores(explanation.tokens)
+    table = Table("pixels", "attention", "integrated gradients", "hidden")
+    for index in sorted(range(len(patches)), key=lambda index: -scores[index])[:PATCHES]:
+        patch = patches[index]
+        left, top, right, bottom = patch.box or (0, 0, 0, 0)
+        table.add_row(
+            f"x {left} to {right - 1}, y {top} to {bottom - 1}",
+            _number(patch.attention, ".4f"),
+            _number(patch.integrated_gradients, "+.4f"),
+            _plain(patch.text),
+        )
+    return table
 
 
 def _tokens_table(explanation: Explanation) -> Table:
@@ -175,7 +220,8 @@ class _Bar:
 
 
 def _notes(explanation: Explanation) -> Text:
-    lines = ["attention: last layer, mean over heads and queries; sums to 1 with [CLS] and [SEP]"]
+    over = "with [CLS] and [SEP]" if explanation.special_tokens else "over all of them"
+    lines = [f"attention: last layer, mean over heads and queries; sums to 1 {over}"]
     if explanation.weight_bound is not None:
         lines.append(
             f"certified: no single attention weight exceeds {round_up(explanation.weight_bound, 4)}"
@@ -188,11 +234,16 @@ def _notes(explanation: Explanation) -> Text:
         lines.append("the text is longer than the model can read; only its beginning counted")
     lines.append(_redaction(explanation.redaction))
     if explanation.drawn_token is not None:
-        drawn = explanation.tokens[explanation.drawn_token].text
-        lines.append(f"drawn by its attention in the full text: {drawn}")
+        drawn = explanation.tokens[explanation.drawn_token]
+        where = drawn.text if drawn.box is None else f"the patch at {drawn.box[0]}, {drawn.box[1]}"
+        lines.append(f"drawn by its attention in the full {_kind(explanation)}: {where}")
     if explanation.micro_epsilon:
         lines.append(f"charged to your privacy budget: ε = {explanation.micro_epsilon / 1e6:g}")
     return _plain("\n".join(lines))
+
+
+def _kind(explanation: Explanation) -> str:
+    return "image" if any(token.box for token in explanation.tokens) else "text"
 
 
 def _redaction(redaction: Redaction | None) -> str:

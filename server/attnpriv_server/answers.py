@@ -1,6 +1,6 @@
-"""Computes the answers of the core: what is read of a text, by whom it is scored, what is shown.
+"""Computes the answers of the core: what is read of a record, by whom it is scored, what is shown.
 
-A drawn answer is computed in this order, so that nothing of the full text is looked at before its
+A drawn answer is computed in this order, so that nothing of the full record is looked at before its
 price is paid::
 
     redacted text ─► scores ─► mechanism, cost ─► charge ─► full text ─► scores ─► draw ─► kept
@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import TypeAdapter
 
@@ -21,9 +21,9 @@ from attnpriv.guarantees import weight_bounds
 from attnpriv.randomness import Stream
 from attnpriv.release import FREE, Cost
 from attnpriv.runs.folder import Run
-from attnpriv.sensitive import Detector, Reading
+from attnpriv.sensitive import Detector
 from attnpriv_server import release, summaries
-from attnpriv_server.asking import Asked, refuse_input
+from attnpriv_server.asking import Asked, Records, refuse_input
 from attnpriv_server.budget.charging import Budget
 from attnpriv_server.domain import (
     Code,
@@ -40,25 +40,27 @@ from attnpriv_server.explain import Scored
 from attnpriv_server.policy import ExplainRules
 from attnpriv_server.policy.rules import Hiding, Reads
 from attnpriv_server.queueing import Batching
-from attnpriv_server.release import Classes, Classified, Sight, Sights
+from attnpriv_server.release import AnyReading, Classes, Classified, Sight, Sights
 from attnpriv_server.scoring import Scoring
 from attnpriv_server.summing import TextsToSum
 from attnpriv_server.telemetry import Telemetry
 
 KEY_BYTES = 32
+# Nothing looks for personal data in images: what is hidden is what the request marks.
+OF_IMAGES = ("regions-in-the-request", (), ("UNMARKED_REGIONS",))
 
 
 @dataclass(frozen=True)
 class _Look:
-    """One text to be explained: by which rules, what is hidden in it, and for which class.
+    """One record to be explained: by which rules, what is hidden in it, and for which class.
 
     Attributes:
         named: whether the caller named the class; if not, it is the predicted one.
     """
 
     rules: ExplainRules
-    text: str
-    reading: Reading | None
+    record: Any
+    reading: AnyReading | None
     found: Classes
     target: int
     named: bool
@@ -99,7 +101,7 @@ class Answers:
             self._budget.close()
 
     async def predict(self, asked: Asked, request: PredictRequest) -> Predictions:
-        """Classify texts.
+        """Classify texts or images.
 
         Raises:
             RefusedError: why there is no answer.
@@ -108,12 +110,11 @@ class Answers:
         rules = asked.role.of_model(request.model).predict
         if rules is None:
             raise RefusedError(Code.PERMISSION_DENIED, "the policy withholds predictions")
+        records = await self._scoring.records(asked, request)
         hidden: dict[Reads, list[Classified]] = {}
         if hiding := _hiding(rules.reads):
             # Not together with the full texts: their lengths could move these answers by rounding.
-            readings = await self._scoring.readings(
-                asked, "texts", request.texts, request.sensitive
-            )
+            readings = await self._scoring.readings(asked, records)
             for reads in hiding:
                 hidden[reads] = await self._scoring.classified_readings(asked, readings, reads)
         mechanisms = [release.label_mechanism(rules, each) for each in hidden.get("redacted", ())]
@@ -124,7 +125,7 @@ class Answers:
             if "full" in rules.reads:
                 # Where it is drawn, a refusal would tell of the hidden values.
                 found["full"] = await self._scoring.classified_in_full(
-                    asked, "texts", request.texts, can_refuse=rules.epsilon is None
+                    asked, records, can_refuse=rules.epsilon is None
                 )
             return Predictions(
                 loaded.version.version,
@@ -139,14 +140,14 @@ class Answers:
                     )
                     for each in _by_reading(found)
                 ),
-                self._redaction(rules.reads, rules.epsilon) if hidden else None,
+                self._redaction(asked, rules.reads, rules.epsilon) if hidden else None,
                 cost.micro_epsilon,
             )
 
         return await self._paid(asked, cost, Predictions, answer)
 
     async def explain(self, asked: Asked, request: ExplainRequest) -> Explanation:
-        """Say what the answer on one text rests on.
+        """Say what the answer on one text or image rests on.
 
         Raises:
             RefusedError: why there is no answer.
@@ -154,15 +155,14 @@ class Answers:
         rules = _explain_rules(asked)
         named = _label_index(asked.loaded.run, request.target_label)
         self._scoring.check_room_to_explain(asked.turn)
+        records = await self._scoring.records(asked, request)
         reading = None
         if _hiding(rules.reads):
-            (reading,) = await self._scoring.readings(
-                asked, "text", (request.text,), (request.sensitive,)
-            )
+            (reading,) = await self._scoring.readings(asked, records)
         paid_for: frozenset[Reads] = frozenset() if rules.key is None else frozenset({"full"})
-        found = await self._found(asked, request.text, reading, rules.reads - paid_for)
+        found = await self._found(asked, records, reading, rules.reads - paid_for)
         target = release.explained_class(rules, found) if named is None else named
-        look = _Look(rules, request.text, reading, found, target, named is not None)
+        look = _Look(rules, records.contents[0], reading, found, target, named is not None)
         free = await self._sights(asked, look, rules.reads - paid_for)
         mechanism = release.key_mechanism(rules, free["redacted"]) if paid_for else None
         cost = FREE if mechanism is None else mechanism.cost
@@ -186,6 +186,8 @@ class Answers:
         """
         rules = summaries.rules_of(asked, request)
         run = asked.loaded.run
+        if run.kind != "text":
+            refuse_input("model", f"expected a model of texts, got one of {run.kind}s")
         groups = summaries.Groups(self._detector.entity_types, request.words)
         made = summaries.summarizer(rules, request, len(run.label_names), groups)
         texts = TextsToSum(self._scoring, asked, rules, request, groups)
@@ -198,7 +200,7 @@ class Answers:
                 len(request.texts),
                 summaries.labels_told(summary, run.label_names),
                 summaries.groups_told(summary, groups),
-                self._redaction(texts.reads, None) if texts.searched else None,
+                self._redaction(asked, texts.reads, None) if texts.searched else None,
                 made.cost.micro_epsilon,
             )
 
@@ -218,22 +220,22 @@ class Answers:
             target_label=run.label_names[look.target] if shows_target else None,
             tokens=tuple(tokens),
             special_tokens=tuple(special),
-            redaction=self._redaction(rules.reads, rules.epsilon) if hides else None,
+            redaction=self._redaction(asked, rules.reads, rules.epsilon) if hides else None,
             weight_bound=_weight_bound(rules, run, len(tokens) + len(special)),
             integrated_gradients_error=scored.gradients_error,
             integrated_gradients_withheld=scored.gradients_withheld,
         )
 
     async def _found(
-        self, asked: Asked, text: str, reading: Reading | None, reads: Collection[Reads]
+        self, asked: Asked, records: Records, reading: AnyReading | None, reads: Collection[Reads]
     ) -> dict[Reads, Classified]:
-        """What the model makes of each reading of one text."""
+        """What the model makes of each reading of one record."""
         found: dict[Reads, Classified] = {}
         if reading is not None:
             for hiding in _hiding(reads):
                 (found[hiding],) = await self._scoring.classified_readings(asked, [reading], hiding)
         if "full" in reads:
-            (found["full"],) = await self._scoring.classified_in_full(asked, "text", (text,))
+            (found["full"],) = await self._scoring.classified_in_full(asked, records)
         return found
 
     async def _sights(
@@ -249,7 +251,7 @@ class Answers:
                 )
         if "full" in reads:
             sights["full"] = await self._scoring.sight_in_full(
-                asked, look.text, look.target, wanted["full"]
+                asked, look.record, look.target, wanted["full"]
             )
         return sights
 
@@ -273,9 +275,13 @@ class Answers:
 
         return adapter.validate_json(await self._budget.answer(charge, draw))
 
-    def _redaction(self, reads: Collection[Reads], epsilon: Decimal | None) -> Redaction:
+    def _redaction(
+        self, asked: Asked, reads: Collection[Reads], epsilon: Decimal | None
+    ) -> Redaction:
         detector = self._detector
         hidden = "full" not in reads or epsilon is not None
+        if asked.loaded.run.kind == "image":
+            return Redaction(*OF_IMAGES, hidden)
         return Redaction(detector.name, detector.entity_types, detector.cannot_see, hidden)
 
 

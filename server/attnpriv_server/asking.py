@@ -6,9 +6,10 @@ import hashlib
 import json
 from collections.abc import Hashable
 from dataclasses import asdict, dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 from uuid import uuid4
 
+from attnpriv.config import Kind
 from attnpriv.errors import InputError
 from attnpriv.release import Cost
 from attnpriv_server.budget.accounts import (
@@ -85,10 +86,45 @@ class Asked:
     def _digest(self, detector: str) -> bytes:
         """Of all that the answer depends on besides chance."""
         asked = {key: value for key, value in asdict(self.request).items() if key != "request_id"}
+        # An image counts by its bytes: another file with the same pixels is another request.
         rules = self.role.of_model(self.request.model).model_dump(mode="json")
         kind = type(self.request).__name__
         content = [kind, asked, rules, self.loaded.version.version, detector]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
+        return hashlib.sha256(
+            json.dumps(content, sort_keys=True, default=bytes.hex).encode()
+        ).digest()
+
+
+@dataclass(frozen=True)
+class Records:
+    """The texts or images that a request is about.
+
+    Attributes:
+        field: of the request that has them: ``texts``, ``text``, ``images`` or ``image``.
+        contents: texts; files of images, or what was decoded of them.
+        known: for each what the client knows to be personal data in it; or nothing.
+    """
+
+    field: str
+    contents: tuple[Any, ...]
+    known: tuple[tuple[Any, ...], ...]
+
+    @classmethod
+    def of(cls, request: PredictRequest | ExplainRequest) -> Records:
+        """Those of a request, as they were sent."""
+        if isinstance(request, ExplainRequest):
+            if request.image is None:
+                return cls("text", (request.text,), (request.sensitive,))
+            return cls("image", (request.image.content,), (request.image.sensitive,))
+        if request.images:
+            contents, known = zip(*((e.content, e.sensitive) for e in request.images), strict=True)
+            return cls("images", contents, known)
+        return cls("texts", request.texts, request.sensitive)
+
+    @property
+    def kind(self) -> Kind:
+        """What they are."""
+        return "image" if self.field in ("image", "images") else "text"
 
 
 def refuse_input(field: str, description: str) -> NoReturn:
@@ -98,6 +134,6 @@ def refuse_input(field: str, description: str) -> NoReturn:
     )
 
 
-def text_path(field: str, index: int) -> str:
-    """The path of a text in its request, such as ``texts[3]``."""
-    return field if field == "text" else f"{field}[{index}]"
+def record_path(field: str, index: int) -> str:
+    """The path of a text or an image in its request, such as ``texts[3]``."""
+    return field if field in ("text", "image") else f"{field}[{index}]"

@@ -1,6 +1,6 @@
 """Who computes the probabilities: the run's own float32 model, or a copy of its blocks in bfloat16.
 
-Shapes: B batch, T tokens, N tokens of all texts of a packing, K classes.
+Shapes: B batch, T positions, N positions of all records in a row, P pixels of a patch, K classes.
 """
 
 from __future__ import annotations
@@ -17,27 +17,56 @@ from torch import Tensor, nn
 
 from attnpriv.attention import Packing
 from attnpriv.attention.scores import has_native_bfloat16
-from attnpriv.models.text import TextClassifier, TextModel, pack_tokens
+from attnpriv.config import ModelConfig
+from attnpriv.data.image.decoding import decode
+from attnpriv.errors import InputError
+from attnpriv.models.blocks import BlocksClassifier
+from attnpriv.models.classifier import AttentionClassifier
+from attnpriv.models.shapes import Shape
+from attnpriv.models.text import TextModel, pack_tokens
 from attnpriv.runs.folder import Run
 from attnpriv.tasks import CLASSIFY
 
 Precision = Literal["float32", "bfloat16", "auto"]
 
+Row = Sequence[int] | NDArray[np.float32]
+"""One record: the ids of a text, or the patches of an image [T, P]."""
+
 
 class Backend(Protocol):
     """A model that is ready to answer, from several threads at once.
 
-    Claim: with the same lengths of all texts and in one place among them, a text's probabilities
-    depend on its own ids alone, to the bit: what stands in the others changes nothing. Not covered:
-    the lengths and the place, with which the rounding does change.
+    Claim: with the same lengths of all records and in one place among them, a record's
+    probabilities depend on itself alone, to the bit: what stands in the others changes nothing. Not
+    covered: the lengths and the place, with which the rounding does change.
     """
 
     @property
     def memory_bytes(self) -> int:
         """What it holds beyond the run's own float32 weights."""
 
-    def classify(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Class probabilities [B, K] of B texts, each given as its ids."""
+    def classify(self, rows: Sequence[Row]) -> NDArray[np.float32]:
+        """Class probabilities [B, K] of B records, each given as ``Sample.values``."""
+
+    def decode(self, files: Sequence[bytes]) -> NDArray[np.uint8]:
+        """Images as the model reads them, [B, H, W, C], from PNG or JPEG files.
+
+        Raises:
+            ImageRefusedError: a file is no such image.
+        """
+
+
+class ImageRefusedError(Exception):
+    """A file is not an image that the model reads.
+
+    Attributes:
+        index: which of the files, from 0.
+        reason: what was expected, in words that quote nothing of it.
+    """
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(reason)
+        self.index, self.reason = index, reason
 
 
 class EagerBackend:
@@ -56,9 +85,9 @@ class EagerBackend:
         memory_bytes: of the copied blocks.
     """
 
-    def __init__(self, model: TextModel, dtype: torch.dtype) -> None:
+    def __init__(self, model: AttentionClassifier, dtype: torch.dtype) -> None:
         self.model, self.dtype = model, torch.float32
-        if dtype != torch.float32 and isinstance(model, TextClassifier):
+        if dtype != torch.float32 and isinstance(model, BlocksClassifier):
             self.model, self.dtype = _with_rounded_blocks(model, dtype), dtype
         shared = {id(weight) for weight in chain(model.parameters(), model.buffers())}
         self.memory_bytes = sum(each.nbytes for each in self.weights() if id(each) not in shared)
@@ -67,39 +96,77 @@ class EagerBackend:
         """All that it computes with."""
         return chain(self.model.parameters(), self.model.buffers())
 
-    def classify(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    def classify(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """As ``Backend.classify``.
 
         Raises:
             InputError: a text is longer than the model's positions.
         """
-        ids = torch.tensor([*chain.from_iterable(texts)], dtype=torch.int64)
-        return self.classify_tokens(ids, [len(text) for text in texts])
+        return self.classify_flat(flat(rows), [len(row) for row in rows])
 
-    def classify_tokens(self, ids: Tensor, lengths: Sequence[int]) -> NDArray[np.float32]:
-        """As ``classify``, for the ids of all texts in a row, [n], and their lengths."""
-        return self.probabilities(*pack_tokens(ids, lengths))
+    def classify_flat(
+        self, values: NDArray[np.generic], lengths: Sequence[int]
+    ) -> NDArray[np.float32]:
+        """As ``classify``, for what ``flat`` gives, and the lengths of the records."""
+        if isinstance(self.model, TextModel):
+            return self.probabilities(*pack_tokens(_tensor(values, np.int64), lengths))
+        patches = _tensor(values, np.float32).view(len(lengths), lengths[0], -1)
+        return self.probabilities(patches, torch.ones(patches.shape[:2], dtype=torch.bool))
+
+    def decode(self, files: Sequence[bytes]) -> NDArray[np.uint8]:
+        """As ``Backend.decode``."""
+        shape = self.model.config.pixels
+        assert shape is not None  # nobody asks a model of texts
+        images = []
+        for index, content in enumerate(files):
+            try:
+                images.append(decode(content, shape))
+            except InputError as error:
+                raise ImageRefusedError(index, str(error)) from None
+        return np.stack(images)
 
     @torch.inference_mode()
-    def probabilities(self, ids: Tensor, mask: Tensor | Packing) -> NDArray[np.float32]:
-        """Class probabilities [B, K] for ids [B, T] under mask [B, T], True where a token is.
+    def probabilities(self, values: Tensor, mask: Tensor | Packing) -> NDArray[np.float32]:
+        """Class probabilities [B, K] for what stands at each position under mask [B, T].
 
-        Or for the ids [N] of a packing of B texts, which spends nothing on padding.
+        That are ids [B, T], or the ids [N] of a packing of B texts, which spends nothing on
+        padding; or the patches [B, T, P] of images.
         """
-        probabilities: NDArray[np.float32] = CLASSIFY.answer(self.logits(ids, mask)).numpy()
+        probabilities: NDArray[np.float32] = CLASSIFY.answer(self.logits(values, mask)).numpy()
         return probabilities
 
-    def logits(self, ids: Tensor, mask: Tensor | Packing) -> Tensor:
+    def logits(self, values: Tensor, mask: Tensor | Packing) -> Tensor:
         """Class logits [B, K], float32, as for ``probabilities``."""
-        states, _ = self.model.encode(self.embed(ids, mask), mask)
+        states, _ = self.model.encode(self.embed(values, mask), mask)
         features = self.model.pool([hidden.float() for hidden in states], mask)
         logits: Tensor = self.model.head(features)
         return logits
 
-    def embed(self, ids: Tensor, mask: Tensor | Packing) -> Tensor:
+    def embed(self, values: Tensor, mask: Tensor | Packing) -> Tensor:
         """What the first block reads, [B, T, D] or [N, D]."""
-        packing = mask if isinstance(mask, Packing) else None
-        return self.model.embed(ids, packing).to(self.dtype)
+        if isinstance(self.model, TextModel):
+            packing = mask if isinstance(mask, Packing) else None
+            return self.model.embed(values, packing).to(self.dtype)
+        return self.model.embed(values).to(self.dtype)
+
+
+def flat(rows: Sequence[Row]) -> NDArray[np.generic]:
+    """What stands at all positions of records of one kind, in a row: ids [N] or patches [N, P]."""
+    if isinstance(rows[0], np.ndarray):
+        return np.concatenate(rows)
+    return np.fromiter(chain.from_iterable(rows), np.int32, sum(map(len, rows)))
+
+
+def blank_rows(config: Shape) -> list[Row]:
+    """The shortest and the longest record that a model reads, with nothing in them."""
+    if isinstance(config, ModelConfig):
+        return [[0], [0] * config.max_length]
+    black = np.zeros((config.height, config.width, config.channels), np.uint8)
+    return [sample.values for sample in config.patches.read([black])]
+
+
+def _tensor(values: NDArray[np.generic], kind: type[np.generic]) -> Tensor:
+    return torch.from_numpy(values.astype(kind))
 
 
 def make_backend(run: Run, precision: Precision) -> EagerBackend:
@@ -113,7 +180,6 @@ def make_backend(run: Run, precision: Precision) -> EagerBackend:
     The bounds of ``attnpriv.guarantees`` hold in both, up to the slack that docs/guarantees.md
     states for the dtype: temperatures stay in float32, as they were certified.
     """
-    assert isinstance(run.model, TextModel)  # no other run is read
     return EagerBackend(run.model, block_dtype(precision))
 
 
@@ -123,8 +189,8 @@ def block_dtype(precision: Precision) -> torch.dtype:
     return torch.bfloat16 if half else torch.float32
 
 
-def _with_rounded_blocks(model: TextClassifier, dtype: torch.dtype) -> TextClassifier:
-    shared = (model.words, model.positions, model.embedding_norm, model.head)
+def _with_rounded_blocks(model: BlocksClassifier, dtype: torch.dtype) -> BlocksClassifier:
+    shared = [module for name, module in model.named_children() if name != "blocks"]
     rounded = copy.deepcopy(model, {id(module): module for module in shared})
     for module in rounded.blocks.modules():
         # Not what attention has of its own: rounding a temperature would void its certificate.

@@ -12,6 +12,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from attnpriv.boxes import Box
 from attnpriv.release.summary import Noised
 from attnpriv.spans import Span
 from attnpriv.v1 import attnpriv_pb2 as pb
@@ -20,6 +21,7 @@ from attnpriv_server.domain import (
     Explanation,
     GetModelRequest,
     GroupSummary,
+    ImageFile,
     LabelSummary,
     ListModelsRequest,
     Model,
@@ -65,6 +67,7 @@ def to_domain(message: Message) -> Request:
                 _version(message),
                 _request_id(message),
                 tuple(_spans(each.spans) for each in message.sensitive),
+                tuple(map(_image, message.images)),
             )
         case pb.ExplainRequest():
             target = message.target_label if message.HasField("target_label") else None
@@ -75,6 +78,7 @@ def to_domain(message: Message) -> Request:
                 _version(message),
                 _request_id(message),
                 _spans(message.sensitive),
+                _image(message.image) if message.HasField("image") else None,
             )
         case pb.SummarizeRequest():
             return SummarizeRequest(
@@ -142,6 +146,14 @@ def _spans(spans: Iterable[pb.SensitiveSpan]) -> tuple[Span, ...]:
     return tuple(Span(each.start, each.end, each.entity_type) for each in spans)
 
 
+def _image(image: pb.Image) -> ImageFile:
+    boxes = (
+        Box(each.left, each.top, each.right, each.bottom, each.entity_type)
+        for each in image.sensitive
+    )
+    return ImageFile(image.content, tuple(boxes))
+
+
 def _predictions(predictions: Predictions) -> pb.PredictResponse:
     return pb.PredictResponse(
         label_names=predictions.label_names,
@@ -190,7 +202,13 @@ def _token(token: Token) -> pb.TokenExplanation:
         offsets=None
         if token.offsets is None
         else pb.Offsets(start=token.offsets[0], end=token.offsets[1]),
+        box=None if token.box is None else _box(token.box),
     )
+
+
+def _box(box: tuple[int, int, int, int]) -> pb.PatchBox:
+    left, top, right, bottom = box
+    return pb.PatchBox(left=left, top=top, right=right, bottom=bottom)
 
 
 def _texts_summary(summary: TextsSummary) -> pb.SummarizeResponse:
@@ -251,7 +269,15 @@ def _summary(model: Model) -> pb.ModelSummary:
         label_names=card.label_names,
         version=model.version,
         versions=model.versions,
+        image_size=_image_size(model.pixels),
     )
+
+
+def _image_size(pixels: tuple[int, int, int] | None) -> pb.ImageSize | None:
+    if pixels is None:
+        return None
+    height, width, channels = pixels
+    return pb.ImageSize(height=height, width=width, channels=channels)
 
 
 def _card(model: Model) -> pb.ModelCard:

@@ -7,7 +7,6 @@ answer, so none can leave a check out.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
@@ -15,13 +14,12 @@ from typing import assert_never
 
 from attnpriv.errors import InputError
 from attnpriv.sensitive import Detector, PresidioDetector
-from attnpriv.spans import Span
-from attnpriv.visible import has_visible
 from attnpriv_server.access import Access
 from attnpriv_server.answers import Answers
-from attnpriv_server.asking import Asked, refuse_input, text_path
+from attnpriv_server.asking import Asked
 from attnpriv_server.budget.charging import Budget
 from attnpriv_server.calls import Call, Calls, Incoming, StreamCall
+from attnpriv_server.checks import check_explain, check_predict, check_summarize
 from attnpriv_server.domain import (
     Code,
     Credentials,
@@ -45,10 +43,7 @@ from attnpriv_server.models.repository import Repository
 from attnpriv_server.models.versions import Loaded, UnknownModelError, Version
 from attnpriv_server.policy import Policies
 from attnpriv_server.queueing import Batching
-from attnpriv_server.summaries import check_question
 from attnpriv_server.telemetry import Telemetry
-
-ENTITY_TYPE = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
 
 class Core:
@@ -137,17 +132,15 @@ class Core:
         turn = principal.name if self._access.required else credentials.connection
         match request:
             case PredictRequest():
-                self._check_texts("texts", request.texts, self.limits.texts)
-                _check_sensitive(request)
+                check_predict(request, self.limits)
                 asked = await self._asked(request, principal, turn, deadline)
                 return await self._answers.predict(asked, request)
             case ExplainRequest():
-                self._check_texts("text", (request.text,), 1)
-                _check_spans("sensitive", request.sensitive, len(request.text))
+                check_explain(request, self.limits)
                 asked = await self._asked(request, principal, turn, deadline)
                 return await self._answers.explain(asked, request)
             case SummarizeRequest():
-                self._check_summary(request)
+                check_summarize(request, self.limits)
                 asked = await self._asked(request, principal, turn, deadline)
                 return await self._answers.summarize(asked, request)
             case ListModelsRequest():
@@ -210,48 +203,9 @@ class Core:
             self._find(request.model, request.version)  # what is listed answers, loaded or not
         return self.repository.ready()
 
-    def _check_summary(self, request: SummarizeRequest) -> None:
-        self._check_texts("texts", request.texts, self.limits.summary_texts)
-        check_question(request)
-
-    def _check_texts(self, field: str, texts: Sequence[str], most: int) -> None:
-        if not 1 <= len(texts) <= most:
-            refuse_input(field, f"expected 1 to {most} texts, got {len(texts)}")
-        for index, text in enumerate(texts):
-            path = text_path(field, index)
-            size = len(text.encode())
-            if size > self.limits.text_bytes:
-                refuse_input(path, f"expected at most {self.limits.text_bytes} bytes, got {size}")
-            if not has_visible(text):
-                refuse_input(
-                    path, "expected a text, got nothing but white space or invisible characters"
-                )
-
-
-def _check_sensitive(request: PredictRequest) -> None:
-    if len(request.sensitive) not in (0, len(request.texts)):
-        refuse_input(
-            "sensitive",
-            f"expected none, or one for each of {len(request.texts)} texts, "
-            f"got {len(request.sensitive)}",
-        )
-    for index, (text, spans) in enumerate(zip(request.texts, request.sensitive, strict=False)):
-        _check_spans(f"sensitive[{index}].spans", spans, len(text))
-
-
-def _check_spans(field: str, spans: Sequence[Span], length: int) -> None:
-    for index, span in enumerate(spans):
-        path = f"{field}[{index}]"
-        if not span.start < span.end <= length:
-            refuse_input(path, "expected start < end, and both within the text")
-        if not ENTITY_TYPE.fullmatch(span.entity_type):
-            refuse_input(
-                f"{path}.entity_type",
-                "expected 1 to 64 capital letters, digits and underscores, a letter first",
-            )
-
 
 def _model(version: Version, versions: Sequence[Version]) -> Model:
     """The card, under the name that the model is served by: its folder may have been renamed."""
     card = version.card.named(version.name)
-    return Model(card, version.version, tuple(each.version for each in versions))
+    numbers = tuple(each.version for each in versions)
+    return Model(card, version.version, numbers, version.pixels)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar, Literal
 
+from attnpriv.boxes import Box
 from attnpriv.release.summary import Noised
 from attnpriv.runs.card import ModelCard
 from attnpriv.spans import Span
@@ -149,8 +150,16 @@ class Deadline:
 
 
 @dataclass(frozen=True)
+class ImageFile:
+    """A PNG or JPEG file, and what the client knows to be personal data in it."""
+
+    content: bytes = field(repr=False)
+    sensitive: tuple[Box, ...] = ()
+
+
+@dataclass(frozen=True)
 class PredictRequest:
-    """Which texts to classify, by which model; the newest version where none is named.
+    """Which texts or images to classify, by which model; the newest version where none is named.
 
     The id tells a repeat from a new request where the answer is drawn. ``sensitive`` has, for each
     text, what the client knows to be personal data in it; it may be empty.
@@ -162,11 +171,12 @@ class PredictRequest:
     version: str | None = None
     request_id: str | None = None
     sensitive: tuple[tuple[Span, ...], ...] = ()
+    images: tuple[ImageFile, ...] = ()
 
 
 @dataclass(frozen=True)
 class ExplainRequest:
-    """Which text to explain, for which class; None stands for the predicted one."""
+    """Which text or image to explain, for which class; None stands for the predicted one."""
 
     role: ClassVar[Role | None] = Role.EXPLAIN
     model: str
@@ -175,6 +185,7 @@ class ExplainRequest:
     version: str | None = None
     request_id: str | None = None
     sensitive: tuple[Span, ...] = ()
+    image: ImageFile | None = None
 
 
 Figure = Literal["labels", "attention", "attribution"]
@@ -264,11 +275,11 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Token:
-    """One token, or one redacted part of the text, with its scores.
+    """One token, one redacted part of the text, or one patch of an image, with its scores.
 
     Attributes:
-        text: as it stands in the text, or a placeholder.
-        entity_types: what was redacted here; empty for a token that is shown.
+        text: as it stands in the text, or a placeholder; empty for a patch that is shown.
+        entity_types: what was redacted here; empty for what is shown.
         attention: received in the last layer, mean over the heads. Like those below, None where
             withheld.
         layer_attention: the same in each layer.
@@ -276,6 +287,7 @@ class Token:
         rollout: how much of it reaches the last layer.
         integrated_gradients: attribution to the target class.
         offsets: ``text[start:end]``, or None where that would give something away.
+        box: left, top, right and bottom of a patch, in pixels.
     """
 
     text: str
@@ -286,6 +298,7 @@ class Token:
     rollout: float | None = None
     integrated_gradients: float | None = None
     offsets: tuple[int, int] | None = None
+    box: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -340,11 +353,15 @@ class TextsSummary:
 
 @dataclass(frozen=True)
 class Model:
-    """One version of a model: its card under the name it is served by, and all its versions."""
+    """One version of a model: its card under the name it is served by, and all its versions.
+
+    ``pixels`` are height, width and channels of the images that it reads; None for one of texts.
+    """
 
     card: ModelCard
     version: str
     versions: tuple[str, ...]
+    pixels: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)

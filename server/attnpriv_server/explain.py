@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attnpriv.data.tokenisation import Encoding
 from attnpriv.explain.attention import attention_received, rollout
 from attnpriv.explain.gradients import TOLERANCE, Attribution, integrated_gradients
-from attnpriv.modality import embed
+from attnpriv.modality import Sample, embed
 from attnpriv.runs.folder import Run
 from attnpriv_server.domain import Deadline
 
@@ -66,12 +65,12 @@ class Scored:
 
 
 @torch.no_grad()
-def score(run: Run, encoding: Encoding, target: int, wanted: Wanted, deadline: Deadline) -> Scored:
-    """Compute the numbers for what a model reads of a text.
+def score(run: Run, sample: Sample, target: int, wanted: Wanted, deadline: Deadline) -> Scored:
+    """Compute the numbers for what a model reads of a record.
 
     Args:
         run: the model.
-        encoding: what it reads.
+        sample: what it reads.
         target: the class that integrated gradients explain.
         wanted: which numbers.
         deadline: checked in between.
@@ -82,10 +81,10 @@ def score(run: Run, encoding: Encoding, target: int, wanted: Wanted, deadline: D
     """
     attention = rolled = gradients = error = withheld = None
     if wanted.attention or wanted.rollout:
-        attention, rolled = _attention(run, encoding)
+        attention, rolled = _attention(run, sample)
         deadline.check()
     if wanted.integrated_gradients:
-        found = _integrated_gradients(run, encoding, target, deadline)
+        found = _integrated_gradients(run, sample, target, deadline)
         error = float(found.error)
         if found.converged:
             gradients = _finite(found.scores[0])
@@ -101,8 +100,8 @@ def score(run: Run, encoding: Encoding, target: int, wanted: Wanted, deadline: D
     )
 
 
-def _attention(run: Run, encoding: Encoding) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    inputs = run.modality.collate([encoding])
+def _attention(run: Run, sample: Sample) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    inputs = run.modality.collate([sample])
     seen = run.model.run(run.model.embed(inputs.values), inputs.mask, need_maps=True)
     weights = seen.self_attention()
     received = attention_received(weights, inputs.mask)[0]
@@ -110,10 +109,8 @@ def _attention(run: Run, encoding: Encoding) -> tuple[NDArray[np.float64], NDArr
     return _finite(received), _finite(reached)
 
 
-def _integrated_gradients(
-    run: Run, encoding: Encoding, target: int, deadline: Deadline
-) -> Attribution:
-    example = embed(run.model, run.modality.collate([encoding]))
+def _integrated_gradients(run: Run, sample: Sample, target: int, deadline: Deadline) -> Attribution:
+    example = embed(run.model, run.modality.collate([sample]))
     with torch.enable_grad():
         found = integrated_gradients(
             run.model, example, torch.tensor([target]), check=deadline.check

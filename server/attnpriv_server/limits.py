@@ -18,10 +18,11 @@ class Limits:
     Attributes:
         message_bytes: of one message, after decompression.
         metadata_bytes: of the headers of one call, 32 more counted for each.
-        texts: of one Predict.
+        texts: of one Predict; and images.
         summary_texts: of one Summarize.
         summary_bytes: of all messages of one Summarize together.
         text_bytes: of one text in UTF-8; far more than any model here reads.
+        image_bytes: of one PNG or JPEG file; the pixels are those that the model reads, no more.
         explanations: that wait.
         connections: in all.
         streams: calls at the same time on one connection.
@@ -43,6 +44,7 @@ class Limits:
     summary_texts: int = 10_000
     summary_bytes: int = 16 * 1024 * 1024
     text_bytes: int = 64 * 1024
+    image_bytes: int = 1024 * 1024
     explanations: int = 64
     connections: int = 512
     streams: int = 100

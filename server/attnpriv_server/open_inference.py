@@ -1,8 +1,8 @@
 """The Open Inference Protocol, version 2: wire to domain and back, and its handlers.
 
 The only place in the server that knows these messages. It decides how the protocol's tensors become
-texts, and refuses those that cannot; whatever else its clients ask is for the same core as all
-calls. ``docs/open-inference.md`` has the mapping.
+texts or images, and refuses those that cannot; whatever else its clients ask is for the same core
+as all calls. ``docs/open-inference.md`` has the mapping.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Literal, NoReturn, assert_never
 
 import grpc
@@ -23,6 +24,7 @@ from attnpriv_server.calls import Call
 from attnpriv_server.domain import (
     Code,
     GetModelRequest,
+    ImageFile,
     Model,
     Predictions,
     PredictRequest,
@@ -37,7 +39,7 @@ from attnpriv_server.domain import (
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 # As the protocol writes platforms, project and format.
 PLATFORM = "pytorch_safetensors"
-INPUT = "text"
+TEXT, IMAGE = "text", "image"
 OUTPUTS = ("label", "probabilities", "truncated", "label_names")
 # What each method asks.
 REQUESTS: dict[str, type[Request]] = {
@@ -56,7 +58,7 @@ def handlers(most: int) -> grpc.GenericRpcHandler:
     """The service's methods, for ``guard`` to stand before.
 
     Args:
-        most: texts of a request.
+        most: texts or images of a request.
     """
 
     async def answer(message: Message, call: Call) -> Message:
@@ -81,8 +83,8 @@ def to_domain(message: Message, most: int) -> Request:
 
     Args:
         message: the request.
-        most: texts of a request. The core refuses more as well, but here they need not even be
-            read: a raw tensor can hold a million in four megabytes.
+        most: texts or images of a request. The core refuses more as well, but here they need not
+            even be read: a raw tensor can hold a million in four megabytes.
 
     Raises:
         RefusedError: the tensors, outputs or parameters are not those of the model's metadata.
@@ -98,9 +100,14 @@ def to_domain(message: Message, most: int) -> Request:
         case pb.ModelInferRequest():
             _check_parameters("parameters", message)
             _check_outputs(message)
-            texts = _texts(message, most)
+            elements = _elements(message, most)
+            is_text = message.inputs[0].name == TEXT
             return PredictRequest(
-                message.model_name, texts, message.model_version or None, _request_id(message)
+                message.model_name,
+                tuple(map(_text, count(), elements)) if is_text else (),
+                message.model_version or None,
+                _request_id(message),
+                images=() if is_text else tuple(map(ImageFile, elements)),
             )
         case _:
             raise TypeError(f"not a request: {type(message).__name__}")
@@ -134,18 +141,19 @@ def to_wire(message: Message, response: Response) -> Message:
 # Requests
 
 
-def _texts(message: pb.ModelInferRequest, most: int) -> tuple[str, ...]:
-    if [tensor.name for tensor in message.inputs[:2]] != [INPUT]:
-        _refuse("inputs", f"expected one tensor, named {INPUT}")
+def _elements(message: pb.ModelInferRequest, most: int) -> Sequence[bytes]:
+    """The texts, in UTF-8, or the files of images."""
+    if [tensor.name for tensor in message.inputs[:2]] not in ([TEXT], [IMAGE]):
+        _refuse("inputs", f"expected one tensor, named {TEXT} or {IMAGE}")
     tensor = message.inputs[0]
     if tensor.datatype != "BYTES":
         _refuse("inputs[0].datatype", "expected BYTES")
     raw = bool(message.raw_input_contents)
     elements = _raw_elements(message, most) if raw else _typed_elements(tensor, most)
-    count = len(elements)
-    if tuple(tensor.shape) not in ((count,), (count, 1)):
-        _refuse("inputs[0].shape", f"expected [{count}] or [{count}, 1] for {count} elements")
-    return tuple(_text(number, element) for number, element in enumerate(elements))
+    found = len(elements)
+    if tuple(tensor.shape) not in ((found,), (found, 1)):
+        _refuse("inputs[0].shape", f"expected [{found}] or [{found}, 1] for {found} elements")
+    return elements
 
 
 def _request_id(message: pb.ModelInferRequest) -> str | None:
@@ -195,7 +203,7 @@ def unpack(raw: bytes, most: int) -> list[bytes]:
 
 
 def _refuse_texts(most: int) -> NoReturn:
-    _refuse("inputs[0].shape", f"expected 1 to {most} texts, got more")
+    _refuse("inputs[0].shape", f"expected 1 to {most} elements, got more")
 
 
 def _text(number: int, element: bytes) -> str:
@@ -307,7 +315,7 @@ def _metadata(model: Model) -> pb.ModelMetadataResponse:
         name=model.card.name,
         versions=model.versions,
         platform=PLATFORM,
-        inputs=[tensor(name=INPUT, datatype="BYTES", shape=[-1])],
+        inputs=[tensor(name=IMAGE if model.pixels else TEXT, datatype="BYTES", shape=[-1])],
         outputs=[
             tensor(name="label", datatype="BYTES", shape=[-1]),
             tensor(name="probabilities", datatype="FP32", shape=[-1, classes]),

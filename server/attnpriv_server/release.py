@@ -1,8 +1,8 @@
 """What leaves the server of what a model computed: pure functions from numbers to answers.
 
-A policy's rules say of each field which reading of the text it comes from, the full one or the
-redacted one, the latter with or without public values in it, and how much of it is shown. Fields
-that are drawn start from the redacted reading, by the mechanisms of ``attnpriv.release``.
+A policy's rules say of each field which reading of a text or an image it comes from, the full one
+or the redacted one, the latter with or without public values in it, and how much of it is shown.
+Fields that are drawn start from the redacted reading, by the mechanisms of ``attnpriv.release``.
 
 Claim: an answer whose rules do not read the full text is the same for all texts with the
 same redacted text. One with a draw is, besides, ε-differentially private for them, ε being its
@@ -12,18 +12,18 @@ cost. Condition and what is not covered: as in ``attnpriv.release`` and ``attnpr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attnpriv.data.tokenisation import Encoding
+from attnpriv.modality import Place, Sample
 from attnpriv.randomness import Stream
 from attnpriv.release import FREE, BoundedDraw, Cost, RandomisedResponse
 from attnpriv.release.cost import MICRO
-from attnpriv.sensitive import Reading
+from attnpriv.sensitive import MaskedReading, Reading
 from attnpriv_server.domain import Prediction, Token
 from attnpriv_server.explain import Scored, Wanted
 from attnpriv_server.policy import ExplainRules, PredictRules
@@ -34,7 +34,7 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Classified:
-    """What a model makes of one reading of a text.
+    """What a model makes of one reading of a record.
 
     Attributes:
         probabilities: of each class, [K].
@@ -52,13 +52,20 @@ class Classified:
 
 @dataclass(frozen=True)
 class Sight:
-    """One reading of a text, and what was computed from it for an explanation."""
+    """One reading of a record, and what was computed from it for an explanation.
 
-    text: str
-    encoding: Encoding
+    Attributes:
+        words: what is shown at each position.
+        encoding: what the model read.
+        scored: the numbers.
+    """
+
+    words: Sequence[str]
+    encoding: Sample
     scored: Scored
 
 
+AnyReading = Reading | MaskedReading
 Classes = Mapping[Reads, Classified]
 Sights = Mapping[Reads, Sight]
 
@@ -130,7 +137,7 @@ def wanted(rules: ExplainRules, reads: Reads) -> Wanted:
 
 
 def tokens(
-    rules: ExplainRules, sights: Sights, reading: Reading | None
+    rules: ExplainRules, sights: Sights, reading: AnyReading | None
 ) -> tuple[list[Token], list[Token]]:
     """The tokens that Explain shows, and apart from them those that the model added.
 
@@ -146,15 +153,15 @@ def tokens(
         name: _field(rule, FIELDS[name](scored[rule.read].scored), shown.encoding)
         for name, rule in rules.scores.items()
     }
-    redacted = reading.redacted if reading is not None and hides else None
+    hiding = reading if hides else None
     content: list[Token] = []
     added: list[Token] = []
-    words = shown.encoding.words(shown.text)
-    for position, (word, place) in enumerate(zip(words, shown.encoding.places, strict=True)):
+    read = zip(shown.words, shown.encoding.places, strict=True)
+    for position, (word, place) in enumerate(read):
         token = Token(
             text=word,
-            entity_types=() if redacted is None else redacted.types_at(place),
-            offsets=place if redacted is None else None,
+            entity_types=() if hiding is None else hiding.types_at(place),
+            **_where(place, hiding is not None),
             **{name: values[position] for name, values in fields.items()},
         )
         (added if place is None else content).append(token)
@@ -170,7 +177,7 @@ def key_mechanism(rules: ExplainRules, redacted: Sight) -> BoundedDraw | None:
     return BoundedDraw(prior.tolist(), micro_epsilon(rules.key.epsilon))
 
 
-def drawn_token(mechanism: BoundedDraw, sights: Sights, reading: Reading, stream: Stream) -> int:
+def drawn_token(mechanism: BoundedDraw, sights: Sights, reading: AnyReading, stream: Stream) -> int:
     """The number of a token among those of the redacted text.
 
     Args:
@@ -224,7 +231,17 @@ def _probabilities(rule: Rounded | None, found: Classes) -> tuple[float, ...] | 
     return tuple(values.tolist() if rule.digits is None else values.round(rule.digits).tolist())
 
 
-def _field(rule: Scores, values: Values | None, encoding: Encoding) -> list[Any]:
+def _where(place: Place | None, hides: bool) -> dict[str, Any]:
+    """Where a position stands. A hidden token's place would tell lengths; patches stand fixed."""
+    match place:
+        case (_, _, _, _):
+            return {"box": place}
+        case (_, _) if not hides:
+            return {"offsets": place}
+    return {}
+
+
+def _field(rule: Scores, values: Values | None, encoding: Sample) -> list[Any]:
     """What is shown of a field at each position."""
     if values is None:
         return [None] * encoding.size
@@ -237,7 +254,7 @@ def _field(rule: Scores, values: Values | None, encoding: Encoding) -> list[Any]
     ]
 
 
-def _top(count: int, values: Values, encoding: Encoding) -> set[int]:
+def _top(count: int, values: Values, encoding: Sample) -> set[int]:
     """The positions with the largest numbers, whatever their sign; the first of equal ones."""
     size = np.abs(values).reshape(-1, encoding.size).mean(0)
     return set(sorted(_content(encoding), key=lambda position: -size[position])[:count])
@@ -248,18 +265,18 @@ def _plain(values: Values) -> Any:
     return values.item() if values.ndim == 0 else tuple(map(_plain, values))
 
 
-def _content(encoding: Encoding) -> list[int]:
+def _content(encoding: Sample) -> list[int]:
     return [i for i, place in enumerate(encoding.places) if place is not None]
 
 
-def aligned(sights: Sights, reading: Reading | None) -> Sights:
+def aligned(sights: Sights, reading: AnyReading | None) -> Sights:
     """The readings with their numbers added up at the redacted text's positions."""
     if reading is None:
         return sights
     return {reads: _aligned(reads, sight, reading) for reads, sight in sights.items()}
 
 
-def _aligned(reads: Reads, sight: Sight, reading: Reading) -> Sight:
+def _aligned(reads: Reads, sight: Sight, reading: AnyReading) -> Sight:
     match reads:
         case "redacted":
             return sight
@@ -270,4 +287,4 @@ def _aligned(reads: Reads, sight: Sight, reading: Reading) -> Sight:
         case _:
             assert_never(reads)
     scored = sight.scored.gathered(positions, reading.encoding.size)
-    return Sight(sight.text, sight.encoding, scored)
+    return replace(sight, scored=scored)

@@ -1,4 +1,4 @@
-"""What a model makes of texts: they are read in one of the ways that a policy names, and scored.
+"""What a model makes of records: they are read in one of the ways that a policy names, and scored.
 
 Two lanes compute: explanations, which can take seconds, and predictions, which must not wait
 behind them.
@@ -9,46 +9,47 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attnpriv.data.tokenisation import Encoding
-from attnpriv.data.unknown import has_known
+from attnpriv.data.image.patches import Patches
+from attnpriv.data.image.records import Pixels
 from attnpriv.errors import DetectionError
+from attnpriv.modality import Sample
 from attnpriv.runs.folder import Run
-from attnpriv.runs.prediction import encode_texts
-from attnpriv.sensitive import Detector, Reading, read_redacted
-from attnpriv.spans import Span
-from attnpriv_server.asking import Asked, refuse_input, text_path
-from attnpriv_server.domain import Deadline
+from attnpriv.sensitive import Detector, read_masked, read_redacted
+from attnpriv_server.asking import Asked, Records, record_path, refuse_input
+from attnpriv_server.backend import ImageRefusedError
+from attnpriv_server.domain import Deadline, ExplainRequest, PredictRequest
 from attnpriv_server.explain import Scored, Wanted, score
 from attnpriv_server.lane import Lane
 from attnpriv_server.models.versions import Loaded
 from attnpriv_server.policy.rules import Hiding
 from attnpriv_server.queueing import Batching
-from attnpriv_server.release import Classified, Sight
+from attnpriv_server.release import AnyReading, Classified, Sight
 from attnpriv_server.telemetry import Telemetry
 
-# Texts of this many bytes are tokenised where they arrive: handing them to a thread takes longer.
-# More would hold up every other request.
+# Texts and images of this many bytes are read where they arrive: handing them to a thread takes
+# longer. More would hold up every other request.
 QUICK_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class _Question:
-    """What the explaining lane is to compute for one text."""
+    """What the explaining lane is to compute for one record."""
 
-    encoding: Encoding
+    sample: Sample
     target: int
     wanted: Wanted
     deadline: Deadline
 
 
 class Scoring:
-    """Reads and scores texts for requests. Use it from one event loop.
+    """Reads and scores texts and images for requests. Use it from one event loop.
 
     Args:
         detector: finds what is hidden.
@@ -69,6 +70,7 @@ class Scoring:
         self._detector = detector
         self._tokenisers = ThreadPoolExecutor(1, "tokenise")
         self._searchers = ThreadPoolExecutor(1, "search")  # slower: texts to tokenise must not wait
+        self._decoders = ThreadPoolExecutor(workers, "decode")  # that wait for a worker
         alone = Batching(token_budget=1, capacity=explanations)
         self._predictions = Lane("predict", _forward, batching, telemetry, workers)
         self._explanations = Lane("explain", _scored, alone, telemetry)
@@ -77,7 +79,7 @@ class Scoring:
         """Finish the work that waits, and end the threads."""
         for lane in (self._predictions, self._explanations):
             lane.close()
-        for pool in (self._tokenisers, self._searchers):
+        for pool in (self._tokenisers, self._searchers, self._decoders):
             pool.shutdown(cancel_futures=True)
 
     def check_room_to_explain(self, turn: Hashable) -> None:
@@ -88,29 +90,44 @@ class Scoring:
         """
         self._explanations.check_room(1, turn)
 
+    async def records(self, asked: Asked, request: PredictRequest | ExplainRequest) -> Records:
+        """The texts of a request, or its images, decoded.
+
+        Raises:
+            RefusedError: the model reads the other; a file is no image that it reads, or a region
+                is not inside of it; or the queue is full.
+        """
+        given, run = Records.of(request), asked.loaded.run
+        if given.kind != run.kind:
+            refuse_input(given.field, f"expected {run.kind}s, which this model reads")
+        if given.kind == "text":
+            return given
+        _check_regions(given, run)
+        self._predictions.check_room(len(given.contents), asked.turn)
+        decode = partial(asked.loaded.backend.decode, given.contents)
+        try:
+            images = await asyncio.get_running_loop().run_in_executor(self._decoders, decode)
+        except ImageRefusedError as refusal:
+            refuse_input(record_path(given.field, refusal.index), refusal.reason)
+        asked.deadline.check()
+        return replace(given, contents=tuple(images))
+
     async def readings(
-        self,
-        asked: Asked,
-        field: str,
-        texts: Sequence[str],
-        known: Sequence[Sequence[Span]],
-        first: int = 0,
-    ) -> list[Reading]:
-        """What the model reads of texts whose sensitive parts are hidden.
+        self, asked: Asked, records: Records, first: int = 0
+    ) -> Sequence[AnyReading]:
+        """What the model reads of records whose sensitive parts are hidden.
 
         Args:
             asked: the request.
-            field: of the request that has the texts.
-            texts: some of them.
-            known: for each text what else is to be hidden; or nothing.
+            records: some of its texts or images.
             first: the place of the first of them in the request.
 
         Raises:
             RefusedError: a text cannot be searched, or nothing of it is read; or the queue is full.
         """
-        self._predictions.check_room(len(texts), asked.turn)
-        text = asked.loaded.run.text
-        find = partial(read_redacted, self._detector, texts, text.tokenizer, text.max_length, known)
+        field = records.field
+        self._predictions.check_room(len(records.contents), asked.turn)
+        find = partial(self._find, asked.loaded.run, records)
         loop = asyncio.get_running_loop()
         try:
             readings = await loop.run_in_executor(self._searchers, find)
@@ -118,90 +135,98 @@ class Scoring:
             refuse_input(
                 field, "expected a text that can be searched for personal data in the time there is"
             )
-        encodings = [reading.encoding for reading in readings]
-        _check_readable(field, asked.loaded.run, encodings, first)
+        samples = [reading.encoding for reading in readings]
+        _check_readable(field, asked.loaded.run, samples, first)
         return readings
 
-    async def check_readable(
-        self, asked: Asked, field: str, texts: Sequence[str], first: int = 0
-    ) -> None:
-        """Refuse whole texts of which nothing is read, without scoring them.
+    async def check_readable(self, asked: Asked, records: Records, first: int = 0) -> None:
+        """Refuse whole records of which nothing is read, without scoring them.
 
         Raises:
             RefusedError: there is one; or the queue is full.
         """
-        encodings = await self._encodings(asked.loaded.run, texts, asked.turn)
-        _check_readable(field, asked.loaded.run, encodings, first)
+        samples = await self._samples(asked.loaded.run, records.contents, asked.turn)
+        _check_readable(records.field, asked.loaded.run, samples, first)
 
     async def classified_readings(
-        self, asked: Asked, readings: Sequence[Reading], reads: Hiding = "redacted"
+        self, asked: Asked, readings: Sequence[AnyReading], reads: Hiding = "redacted"
     ) -> list[Classified]:
-        """The classes of texts whose sensitive parts are hidden."""
+        """The classes of records whose sensitive parts are hidden."""
+        samples: list[Sample]
         if reads == "redacted":
-            encodings = [reading.encoding for reading in readings]
+            samples = [reading.encoding for reading in readings]
             truncated = [reading.truncated for reading in readings]
         else:
-            encodings = [reading.substituted for reading in readings]
+            samples = [reading.substituted for reading in readings]
             truncated = [reading.substituted_truncated for reading in readings]
-        return await self._classified(asked, encodings, truncated)
+        return await self._classified(asked, samples, truncated)
 
     async def classified_in_full(
-        self, asked: Asked, field: str, texts: Sequence[str], can_refuse: bool = True
+        self, asked: Asked, records: Records, can_refuse: bool = True
     ) -> list[Classified]:
-        """The classes of whole texts.
+        """The classes of whole records.
 
         Raises:
             RefusedError: nothing of a text is read, if that may be told; or the queue is full.
         """
         run = asked.loaded.run
-        encodings = await self._encodings(run, texts, asked.turn)
+        samples = await self._samples(run, records.contents, asked.turn)
         if can_refuse:
-            _check_readable(field, run, encodings)
-        limit = run.model.config.max_length
-        truncated = [_is_truncated(*each, limit) for each in zip(texts, encodings, strict=True)]
-        return await self._classified(asked, encodings, truncated)
+            _check_readable(records.field, run, samples)
+        read = zip(records.contents, samples, strict=True)
+        truncated = [run.modality.is_truncated(*each) for each in read]
+        return await self._classified(asked, samples, truncated)
 
     async def sight_of_reading(
-        self, asked: Asked, reading: Reading, reads: Hiding, target: int, wanted: Wanted
+        self, asked: Asked, reading: AnyReading, reads: Hiding, target: int, wanted: Wanted
     ) -> Sight:
-        """A text whose sensitive parts are hidden, with the numbers that are wanted of it."""
-        encoding = reading.encoding if reads == "redacted" else reading.substituted
-        scored = await self._score(asked, encoding, target, wanted)
-        return Sight(reading.redacted.text, encoding, scored)
+        """A record whose sensitive parts are hidden, with the numbers that are wanted of it."""
+        sample = reading.encoding if reads == "redacted" else reading.substituted
+        return Sight(reading.words, sample, await self._score(asked, sample, target, wanted))
 
-    async def sight_in_full(self, asked: Asked, text: str, target: int, wanted: Wanted) -> Sight:
-        """A whole text with the numbers that are wanted of it."""
-        (encoding,) = await self._encodings(asked.loaded.run, (text,), asked.turn)
-        return Sight(text, encoding, await self._score(asked, encoding, target, wanted))
+    async def sight_in_full(self, asked: Asked, record: Any, target: int, wanted: Wanted) -> Sight:
+        """A whole record with the numbers that are wanted of it."""
+        run = asked.loaded.run
+        (sample,) = await self._samples(run, (record,), asked.turn)
+        words = run.modality.words(record, sample)
+        return Sight(words, sample, await self._score(asked, sample, target, wanted))
 
-    async def _score(self, asked: Asked, encoding: Encoding, target: int, wanted: Wanted) -> Scored:
-        question = _Question(encoding, target, wanted, asked.deadline)
-        rows = [(question, encoding.size)]
+    def _find(self, run: Run, records: Records) -> Sequence[AnyReading]:
+        if isinstance(run.modality, Patches):
+            return read_masked(run.modality, records.contents, records.known)
+        text = run.text
+        return read_redacted(
+            self._detector, records.contents, text.tokenizer, text.max_length, records.known
+        )
+
+    async def _score(self, asked: Asked, sample: Sample, target: int, wanted: Wanted) -> Scored:
+        question = _Question(sample, target, wanted, asked.deadline)
+        rows = [(question, sample.size)]
         scored: list[Scored] = await self._explanations.compute(
             asked.loaded, rows, asked.turn, asked.deadline
         )
         return scored[0]
 
     async def _classified(
-        self, asked: Asked, encodings: Sequence[Encoding], truncated: Sequence[bool]
+        self, asked: Asked, samples: Sequence[Sample], truncated: Sequence[bool]
     ) -> list[Classified]:
-        rows = [(encoding, encoding.size) for encoding in encodings]
+        rows = [(sample, sample.size) for sample in samples]
         found = await self._predictions.compute(asked.loaded, rows, asked.turn, asked.deadline)
         return [Classified(*each) for each in zip(found, truncated, strict=True)]
 
-    async def _encodings(self, run: Run, texts: Sequence[str], turn: Hashable) -> list[Encoding]:
-        self._predictions.check_room(len(texts), turn)
-        if sum(map(len, texts)) <= QUICK_BYTES:
-            return encode_texts(run, texts)
+    async def _samples(self, run: Run, records: Sequence[Any], turn: Hashable) -> list[Sample]:
+        self._predictions.check_room(len(records), turn)
+        if sum(map(_size, records)) <= QUICK_BYTES:
+            return run.modality.read(records)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._tokenisers, encode_texts, run, texts)
+        return await loop.run_in_executor(self._tokenisers, run.modality.read, records)
 
 
 def _forward(
-    loaded: Loaded, encodings: Sequence[Encoding]
+    loaded: Loaded, samples: Sequence[Sample]
 ) -> list[NDArray[np.float32] | ArithmeticError]:
     """Class probabilities of a batch; a row that is not finite fails its own request only."""
-    rows = loaded.backend.classify([encoding.ids for encoding in encodings])
+    rows = loaded.backend.classify([sample.values for sample in samples])
     return [
         row if np.isfinite(row).all() else ArithmeticError("a probability is not finite")
         for row in rows
@@ -210,23 +235,28 @@ def _forward(
 
 def _scored(loaded: Loaded, questions: Sequence[_Question]) -> list[Scored]:
     return [
-        score(loaded.run, each.encoding, each.target, each.wanted, each.deadline)
+        score(loaded.run, each.sample, each.target, each.wanted, each.deadline)
         for each in questions
     ]
 
 
-def _check_readable(field: str, run: Run, encodings: Sequence[Encoding], first: int = 0) -> None:
-    """Refuse a text of which the model would see nothing, or nothing but the unknown token.
-
-    Tokenisers drop some characters that are seen, and know no word of some scripts.
-    """
-    for index, encoding in enumerate(encodings, first):
-        if not has_known(run.tokenizer, encoding):
+def _check_readable(field: str, run: Run, samples: Sequence[Sample], first: int = 0) -> None:
+    """Refuse a record of which the model would see nothing, or nothing but the unknown token."""
+    for index, sample in enumerate(samples, first):
+        if not run.modality.sees(sample):
             refuse_input(
-                text_path(field, index), "expected a text, got nothing that the model reads"
+                record_path(field, index), "expected a text, got nothing that the model reads"
             )
 
 
-def _is_truncated(text: str, encoding: Encoding, limit: int) -> bool:
-    """Whether the encoding is full and anything but white space follows its last token."""
-    return encoding.size == limit and bool(text[encoding.end :].strip())
+def _check_regions(files: Records, run: Run) -> None:
+    height, width, _ = run.model.config.pixels or (0, 0, 0)
+    for index, boxes in enumerate(files.known):
+        for number, box in enumerate(boxes):
+            if box.right > width or box.bottom > height:
+                path = f"{record_path(files.field, index)}.sensitive[{number}]"
+                refuse_input(path, f"expected a box inside {width} × {height} pixels")
+
+
+def _size(record: str | Pixels) -> int:
+    return len(record) if isinstance(record, str) else record.nbytes

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from attnpriv.release.summary import Kind, TextFigures
 from attnpriv.sensitive import Reading
-from attnpriv_server.asking import Asked
+from attnpriv_server.asking import Asked, Records
 from attnpriv_server.domain import SummarizeRequest
 from attnpriv_server.policy import SummarizeRules
 from attnpriv_server.policy.rules import Reads
@@ -67,11 +67,10 @@ class TextsToSum:
         for start, texts in self._parts():
             self._asked.deadline.check()
             if self.searched:
-                self._readings += await self._scoring.readings(
-                    self._asked, "texts", texts, (), first=start
-                )
+                found = await self._scoring.readings(self._asked, _records(texts), first=start)
+                self._readings += [each for each in found if isinstance(each, Reading)]  # all are
             if "full" in self.reads:
-                await self._scoring.check_readable(self._asked, "texts", texts, first=start)
+                await self._scoring.check_readable(self._asked, _records(texts), first=start)
 
     async def figures(self) -> list[TextFigures]:
         """What each text gives, in their order.
@@ -105,7 +104,7 @@ class TextsToSum:
     ) -> list[Classified]:
         if read == "full":
             return await self._scoring.classified_in_full(
-                self._asked, "texts", texts, can_refuse=False
+                self._asked, _records(texts), can_refuse=False
             )
         return await self._scoring.classified_readings(self._asked, readings, read)
 
@@ -131,3 +130,7 @@ class TextsToSum:
             )
         scored = aligned({read: sight}, reading)[read].scored
         return shares(kind, scored, self._groups.members(reading))
+
+
+def _records(texts: Sequence[str]) -> Records:
+    return Records("texts", tuple(texts), ())

@@ -9,13 +9,17 @@ message                                 its bytes              answer           
 ======================================  =====================  ================  ==================
 ``load`` a key, ``config``,             weights, safetensors   ``memory_bytes``
 ``precision``
-``classify`` with a key, ``lengths``    ids, int32             ``shape``         class
-                                                                                 probabilities,
+``classify`` with a key, ``lengths``    ids, int32, or         ``shape``         class
+                                        patches, float32                         probabilities,
                                                                                  float32
+``decode`` with a key, ``sizes``        files, one after the   ``shape``; or     pixels, uint8
+                                        other                  ``refused`` and
+                                                               ``reason``
 ``forget`` keys                                                nothing
 ======================================  =====================  ================  ==================
 
-What fails is answered by ``error``, the name of its type: a message could quote a request.
+What fails is answered by ``error``, the name of its type: a message could quote a request. Images
+are decoded here, so that a file that brings its decoder down takes no more than this process.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import gc
 import json
 import signal
 import sys
+from itertools import accumulate
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -31,9 +36,10 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from attnpriv.config import ModelConfig
 from attnpriv.models.building import build_model
-from attnpriv_server.backend import EagerBackend, block_dtype
+from attnpriv.models.shapes import read_shape
+from attnpriv.models.text import TextModel
+from attnpriv_server.backend import EagerBackend, ImageRefusedError, blank_rows, block_dtype
 from attnpriv_server.memory import Returning, keep_freed_memory
 
 
@@ -85,30 +91,42 @@ class Models:
                     return self._load(key, config, precision, body), b""
                 case {"classify": key, "lengths": lengths}:
                     return self._classify(key, lengths, body)
+                case {"decode": key, "sizes": sizes}:
+                    return self._decode(key, sizes, body)
                 case {"forget": keys}:
                     for key in keys:
                         self._backends.pop(key, None)
                     return {}, b""
                 case _:
-                    raise ValueError("expected load, classify or forget")
+                    raise ValueError("expected load, classify, decode or forget")
         except Exception as error:
             return {"error": type(error).__name__}, b""
 
     def _load(
         self, key: int, config: dict[str, Any], precision: Any, weights: bytes
     ) -> dict[str, Any]:
-        model = build_model(ModelConfig.from_dict(config))
+        model = build_model(read_shape(config))
         model.load_state_dict(safetensors.torch.load(weights))
         backend = EagerBackend(model.requires_grad_(False).eval(), block_dtype(precision))
-        for length in (1, model.config.max_length):  # kernels are made in the first pass
-            backend.classify([[0] * length])
+        for row in blank_rows(model.config):  # kernels are made in the first pass
+            backend.classify([row])
         self._backends[key] = backend
         return {"memory_bytes": sum(weight.nbytes for weight in backend.weights())}
 
     def _classify(self, key: int, lengths: list[int], body: bytes) -> tuple[dict[str, Any], bytes]:
-        ids = torch.from_numpy(np.frombuffer(body, np.int32).astype(np.int64))
-        rows = self._backends[key].classify_tokens(ids, lengths)
+        backend = self._backends[key]
+        kind = np.int32 if isinstance(backend.model, TextModel) else np.float32
+        rows = backend.classify_flat(np.frombuffer(body, kind), lengths)
         return {"shape": rows.shape}, rows.tobytes()
+
+    def _decode(self, key: int, sizes: list[int], body: bytes) -> tuple[dict[str, Any], bytes]:
+        ends = list(accumulate(sizes))
+        files = [body[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+        try:
+            images = self._backends[key].decode(files)
+        except ImageRefusedError as refusal:
+            return {"refused": refusal.index, "reason": refusal.reason}, b""
+        return {"shape": images.shape}, images.tobytes()
 
 
 if __name__ == "__main__":

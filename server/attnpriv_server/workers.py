@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain, count
+from itertools import count
 from multiprocessing.connection import Connection
 from typing import Any, Self, TypeVar
 from weakref import finalize
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from attnpriv.runs.folder import Run
 from attnpriv_server import worker
-from attnpriv_server.backend import Precision
+from attnpriv_server.backend import ImageRefusedError, Precision, Row, flat
 from attnpriv_server.domain import Code, RefusedError
 from attnpriv_server.telemetry import Telemetry
 
@@ -87,12 +87,15 @@ class Workers:
                 backend.memory_bytes += each.load(backend)
         return backend
 
-    def classify(
-        self, backend: WorkersBackend, texts: Sequence[Sequence[int]]
-    ) -> NDArray[np.float32]:
+    def classify(self, backend: WorkersBackend, rows: Sequence[Row]) -> NDArray[np.float32]:
         """Have the next free worker compute; see ``WorkersBackend.classify``."""
         with self._taken() as free:
-            return free.classify(backend, texts)
+            return free.classify(backend, rows)
+
+    def decode(self, backend: WorkersBackend, files: Sequence[bytes]) -> NDArray[np.uint8]:
+        """Have the next free worker decode; see ``WorkersBackend.decode``."""
+        with self._taken() as free:
+            return free.decode(backend, files)
 
     def _forget(self, key: int) -> None:
         for each in self._workers:
@@ -143,14 +146,23 @@ class WorkersBackend:
         self._run = run
         self._precision = precision
 
-    def classify(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    def classify(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """As ``Backend.classify``, and waits for a worker that is free.
 
         Raises:
             WorkerError: the computation failed.
             RefusedError: UNAVAILABLE, two workers died of it.
         """
-        return self._workers.classify(self, texts)
+        return self._workers.classify(self, rows)
+
+    def decode(self, files: Sequence[bytes]) -> NDArray[np.uint8]:
+        """As ``Backend.decode``, and waits for a worker that is free.
+
+        Raises:
+            ImageRefusedError: a file is no image that the model reads.
+            RefusedError: UNAVAILABLE, two workers died of it.
+        """
+        return self._workers.decode(self, files)
 
     def message(self) -> tuple[dict[str, Any], bytes]:
         """The message that makes a worker load it."""
@@ -180,16 +192,25 @@ class _Worker:
         """Load a model into it, and return how many bytes that takes."""
         return self._insist(lambda: self._hold(backend))
 
-    def classify(
-        self, backend: WorkersBackend, texts: Sequence[Sequence[int]]
-    ) -> NDArray[np.float32]:
-        lengths = [len(text) for text in texts]
-        ids = np.fromiter(chain.from_iterable(texts), np.int32, sum(lengths)).tobytes()
+    def classify(self, backend: WorkersBackend, rows: Sequence[Row]) -> NDArray[np.float32]:
+        lengths, body = [len(row) for row in rows], flat(rows).tobytes()
 
         def compute() -> NDArray[np.float32]:
             self._hold(backend)
-            head, rows = self._ask({"classify": backend.key, "lengths": lengths}, ids)
-            return np.frombuffer(rows, np.float32).reshape(head["shape"])
+            head, found = self._ask({"classify": backend.key, "lengths": lengths}, body)
+            return np.frombuffer(found, np.float32).reshape(head["shape"])
+
+        return self._insist(compute)
+
+    def decode(self, backend: WorkersBackend, files: Sequence[bytes]) -> NDArray[np.uint8]:
+        sizes, body = [len(each) for each in files], b"".join(files)
+
+        def compute() -> NDArray[np.uint8]:
+            self._hold(backend)
+            head, found = self._ask({"decode": backend.key, "sizes": sizes}, body)
+            if "refused" in head:
+                raise ImageRefusedError(head["refused"], head["reason"])
+            return np.frombuffer(found, np.uint8).reshape(head["shape"])
 
         return self._insist(compute)
 

@@ -36,7 +36,9 @@ class GivenRuns:
 
     def __init__(self, runs: dict[str, Run]) -> None:
         self._versions = {
-            name: Version(name, "1", run.path, run.card, run.label_names, {})
+            name: Version(
+                name, "1", run.path, run.card, run.label_names, {}, run.model.config.pixels
+            )
             for name, run in runs.items()
         }
         self._loaded = {

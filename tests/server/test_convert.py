@@ -59,6 +59,7 @@ TOKENS = st.lists(
         rollout=maybe(FLOAT),
         integrated_gradients=maybe(FLOAT),
         offsets=maybe(st.tuples(COUNT, COUNT)),
+        box=maybe(st.tuples(COUNT, COUNT, COUNT, COUNT)),
     ),
     max_size=4,
 ).map(tuple)

@@ -386,7 +386,7 @@ def test_the_chances_of_a_drawn_label_stay_within_epsilon() -> None:
 def sight(attention: list[float]) -> Sight:
     encoding = HashTokenizer().encode("one two three", 16)
     scores = np.array([[[0.0, *attention, 0.0]]])
-    return Sight("one two three", encoding, Scored(attention=scores))
+    return Sight([], encoding, Scored(attention=scores))
 
 
 def test_the_chances_of_a_drawn_token_stay_within_epsilon() -> None:
@@ -410,6 +410,6 @@ def test_the_chances_of_a_drawn_token_stay_within_epsilon() -> None:
 
 def test_a_text_without_words_has_no_token_to_draw() -> None:
     encoding = HashTokenizer().encode("", 16)
-    empty = Sight("", encoding, Scored(attention=np.zeros((1, 1, 2))))
+    empty = Sight([], encoding, Scored(attention=np.zeros((1, 1, 2))))
 
     assert release.key_mechanism(role(DRAWN).explain, empty) is None

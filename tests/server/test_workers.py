@@ -28,14 +28,17 @@ from attnpriv.config import AttentionConfig, ModelConfig
 from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import HashTokenizer
 from attnpriv.errors import RunFolderError
+from attnpriv.models.shapes import VisionConfig
 from attnpriv.models.text import TextClassifier
+from attnpriv.models.vision import VisionClassifier
 from attnpriv.runs.folder import Run
-from attnpriv_server.backend import Precision, make_backend
+from attnpriv_server.backend import ImageRefusedError, Precision, make_backend
 from attnpriv_server.domain import Code, RefusedError
 from attnpriv_server.models.repository import Repository
 from attnpriv_server.telemetry import Telemetry
 from attnpriv_server.worker import Models
 from attnpriv_server.workers import WorkerError, Workers, limit_waiting
+from tests.images import encoded
 
 SECONDS = 120  # far beyond what anything here takes, on however slow a machine
 LONGEST = 67
@@ -105,6 +108,32 @@ def test_each_model_answers_for_itself_in_every_worker(workers) -> None:
 
     assert len({*here}) == 3
     assert [*found] == here * 40
+
+
+def image_run() -> Run:
+    """The same for images."""
+    torch.manual_seed(0)
+    config = VisionConfig(height=5, width=7, channels=3, patch=2, num_labels=5)
+    model = VisionClassifier(config)
+    torch.nn.init.normal_(model.head.weight, std=0.1)
+    model.requires_grad_(False).eval()
+    return Run(Path(), "run", model, config.patches, tuple("abcde"), {}, {})
+
+
+def test_images_are_decoded_and_classified_as_in_this_process(workers) -> None:
+    run = image_run()
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 7, 3), dtype=np.uint8)
+    here, there = make_backend(run, "float32"), workers.backend(run, "float32")
+    rows = [sample.values for sample in run.modality.read(pixels)]
+
+    np.testing.assert_array_equal(there.decode([encoded(image) for image in pixels]), pixels)
+    with pytest.raises(ImageRefusedError, match="whole and undamaged") as refused:
+        there.decode([encoded(pixels[0]), b"secret"])
+    assert refused.value.index == 1
+    exact = here.classify(rows)
+    np.testing.assert_array_equal(there.classify(rows), exact)
+    rounded = make_backend(run, "bfloat16").classify(rows)
+    assert 0 < np.abs(exact - rounded).max() < 0.02
 
 
 def test_the_memory_is_that_of_all_copies(workers) -> None:

@@ -104,6 +104,18 @@ class Patches:
         """Nothing: whatever a pixel holds, it is read."""
         return Unknown(0.0, len(records), 0)
 
+    def sees(self, sample: Patched) -> bool:
+        """Always: a black image is an image."""
+        return True
+
+    def is_truncated(self, record: Pixels, sample: Patched) -> bool:
+        """Never: every pixel is in a patch."""
+        return False
+
+    def words(self, record: Pixels, sample: Patched) -> list[str]:
+        """No words."""
+        return [""] * sample.size
+
     def _cut(self, image: Pixels) -> NDArray[np.float32]:
         if image.shape != (expected := (self.height, self.width, self.channels)):
             raise InputError(

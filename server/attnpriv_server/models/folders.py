@@ -214,11 +214,6 @@ def _check_listed(run: Run) -> None:
 
 def _check_model(run: Run) -> None:
     config = run.model.config
-    if config.kind != "text":
-        raise InputError(
-            f"it reads {config.kind}s, and a server answers texts alone: attnpriv evaluate, "
-            "certify and audit work on such a run"
-        )
     if config.layers > MOST_LAYERS:
         raise InputError(f"expected at most {MOST_LAYERS} layers, got {config.layers}")
     if not 2 <= config.max_length <= MOST_TOKENS:

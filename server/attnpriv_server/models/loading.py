@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from attnpriv.errors import RunFolderError
+from attnpriv.models.shapes import Shape
 from attnpriv.runs.folder import Run
-from attnpriv.runs.prediction import encode_texts
 from attnpriv_server.backend import Backend, Precision, make_backend
 from attnpriv_server.models.folders import Place, read_place
 from attnpriv_server.models.versions import Loaded, Version
@@ -56,7 +57,13 @@ class Loader:
             if each.place == place and each.hashes == run.hashes:
                 return each, run
         return Version(
-            place.name, place.version, place.path, run.card, run.label_names, run.hashes
+            place.name,
+            place.version,
+            place.path,
+            run.card,
+            run.label_names,
+            run.hashes,
+            run.model.config.pixels,
         ), run
 
     def prepare(self, version: Version, run: Run) -> Loaded:
@@ -90,9 +97,14 @@ def _warm_up(loaded: Loaded) -> None:
     Raises:
         ArithmeticError: an answer is not finite.
     """
-    run = loaded.run
-    for words in (1, run.model.config.max_length):
-        encodings = encode_texts(run, ["a " * words])
-        probabilities = loaded.backend.classify([each.ids for each in encodings])
+    for record in _records(loaded.run.model.config):
+        samples = loaded.run.modality.read([record])
+        probabilities = loaded.backend.classify([each.values for each in samples])
         if not np.isfinite(probabilities).all():
             raise ArithmeticError("a probability is not finite")
+
+
+def _records(config: Shape) -> list[Any]:
+    if config.pixels is not None:
+        return [np.zeros(config.pixels, np.uint8)]
+    return ["a ", "a " * config.max_length]

@@ -29,6 +29,7 @@ class Version:
         card: the model card, under this name.
         label_names: the K classes.
         hashes: the SHA-256 of each of its files. Another content is another object of this class.
+        pixels: height, width and channels of the images that it reads; None for a model of texts.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Version:
     card: ModelCard
     label_names: tuple[str, ...]
     hashes: Mapping[str, str]
+    pixels: tuple[int, int, int] | None = None
 
     @property
     def place(self) -> Place:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import struct
-import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from attnpriv.boxes import Box, read_boxes
 from attnpriv.data import load_dataset
@@ -22,16 +18,11 @@ from attnpriv.data.image import decoding
 from attnpriv.data.image.decoding import decode
 from attnpriv.data.image.records import Images
 from attnpriv.errors import InputError
+from tests.images import animated, bomb, encoded, many_scans
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)
 GREY = RNG.integers(0, 256, (5, 7), dtype=np.uint8)
-
-
-def encoded(pixels: np.ndarray, kind: str = "PNG", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def test_png_gives_its_pixels_and_jpeg_nearly() -> None:
@@ -50,25 +41,6 @@ def test_what_is_transparent_is_black() -> None:
     np.testing.assert_array_equal(decoded[2:], COLOUR[2:])
 
 
-def chunk(kind: bytes, content: bytes) -> bytes:
-    crc = zlib.crc32(kind + content)
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
-
-
-def bomb(width: int, height: int) -> bytes:
-    """A small PNG that claims to be large."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
-    return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
-
-
-def animated() -> bytes:
-    buffer = io.BytesIO()
-    frames = [Image.fromarray(COLOUR), Image.fromarray(255 - COLOUR)]
-    frames[0].save(buffer, "PNG", save_all=True, append_images=frames[1:])
-    return buffer.getvalue()
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -78,15 +50,28 @@ def animated() -> bytes:
         (bomb(60_000, 60_000), "pixels, got 60000 × 60000|expected a PNG or JPEG image"),
         (bomb(2049, 2049), "expected at most 4194304 pixels, got 2049 × 2049"),
         (bomb(100, 100), "whole and undamaged"),
-        (animated(), "expected an image of one frame, got 2"),
+        (animated(COLOUR), "expected an image of one frame, got 2"),
         (encoded(GREY.astype(np.uint16) * 256), "8 bits a channel"),
         (encoded(COLOUR) + bytes(decoding.MAX_BYTES), "expected an image of at most"),
+        (many_scans(GREY, 100), "expected a JPEG of at most 100 scans, got 106"),
     ],
-    ids=["empty", "gif", "bmp", "bomb", "large", "short", "frames", "wide", "bytes"],
+    ids=["empty", "gif", "bmp", "bomb", "large", "short", "frames", "wide", "bytes", "scans"],
 )
 def test_what_is_no_image_is_refused(content: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message):
         decode(content)
+
+
+def test_another_shape_than_is_wanted_is_refused_and_grey_becomes_colour() -> None:
+    np.testing.assert_array_equal(decode(encoded(GREY), (5, 7, 1)), GREY[..., None])
+    colour = decode(encoded(GREY), (5, 7, 3))
+    np.testing.assert_array_equal(colour, np.repeat(GREY[..., None], 3, 2))
+    with pytest.raises(InputError, match="expected an image of 5 × 7 colour pixels, got 7 × 5 col"):
+        decode(encoded(COLOUR), (7, 5, 3))
+    with pytest.raises(
+        InputError, match="expected an image of 7 × 5 grey pixels, got 7 × 5 colour"
+    ):
+        decode(encoded(COLOUR), (5, 7, 1))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
