@@ -349,7 +349,7 @@ ProcessCount = Annotated[
     typer.Option(
         "--processes",
         help="Number of processes of this machine that share the work, each with one thread. "
-        "Results are bit-identical for any number. Default: 1.",
+        "Results are bit-identical for any number, but for noise, where any is drawn. Default: 1.",
     ),
 ]
 On = Annotated[

@@ -54,6 +54,8 @@ def shadows(
             rich_help_panel=options.TRAINING,
         ),
     ] = 0,
+    processes: options.ProcessCount = None,
+    on: options.On = None,
     resume: options.Resume = False,
 ) -> None:
     """Train models like a run, each on a random half of its data.
@@ -65,6 +67,7 @@ def shadows(
     from attnpriv.runs.folder import load_run
     from attnpriv.shadows import has_begun, train_shadows
 
+    executor = options.executor_of(processes, on)
     run = load_run(like)
     dataset = load_dataset(
         data,
@@ -90,6 +93,7 @@ def shadows(
             encoder=encoder,
             resume=resume,
             progress=on_stage,
+            executor=executor,
         )
     console.print(f"{models} shadow models of {run.name}: {out}", soft_wrap=True)
     console.print("as private as the data: never serve or publish anything in this folder")

@@ -41,23 +41,27 @@ class FolderOfRun:
             raise RunFolderError(f"{self.path} cannot be read: {error.strerror}") from None
         return replace(self, files=files)
 
+    def unpacked(self, place: Path) -> FolderOfRun:
+        """The same folder on this machine, written into a place where it was packed."""
+        if self.files is None:
+            return self
+        path = place / self.path.resolve().name  # the name of a run is its folder's
+        path.mkdir()
+        for name, content in self.files.items():
+            (path / name).write_bytes(content)
+        return FolderOfRun(path, self.hashes)
+
     def load(self) -> Run:
         """The run.
 
         Raises:
             RunFolderError: the folder is no run folder, or holds another run by now.
         """
-        if self.files is None:
-            return self._checked(self.path)
-        with TemporaryDirectory() as folder:  # the name of a run is its folder's
-            path = Path(folder) / self.path.resolve().name
-            path.mkdir()
-            for name, content in self.files.items():
-                (path / name).write_bytes(content)
-            return self._checked(path)
+        with TemporaryDirectory() as place:
+            return self.unpacked(Path(place))._checked()
 
-    def _checked(self, path: Path) -> Run:
-        run = load_run(path)
+    def _checked(self) -> Run:
+        run = load_run(self.path)
         if run.hashes != self.hashes:
             raise RunFolderError(f"{self.path} was replaced while it was in use")
         return run

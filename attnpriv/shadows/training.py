@@ -6,16 +6,12 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-import torch
-from scipy.special import softmax
 from torch import Tensor
 
-from attnpriv.audit.leakage.membership import true_label_log_odds
 from attnpriv.audit.leakage.shadow_folder import (
     ANSWERS,
     RUNS,
@@ -27,24 +23,23 @@ from attnpriv.audit.leakage.shadow_folder import (
     write_answers,
     write_settings,
 )
-from attnpriv.audit.statistics import Floats
 from attnpriv.config import require_seed
 from attnpriv.data.records import Dataset
-from attnpriv.data.splits import split_rows
 from attnpriv.errors import InputError
-from attnpriv.modality import Sample
-from attnpriv.models.classifier import AttentionClassifier, pooled_features
-from attnpriv.runs.folder import CONFIG, WEIGHTS, Run, load_run
+from attnpriv.jobs import Executor
+from attnpriv.models.classifier import pooled_features
+from attnpriv.replacing import replace_file
+from attnpriv.runs.folder import CONFIG, WEIGHTS, Run, publish
+from attnpriv.runs.packing import FolderOfRun
+from attnpriv.shadows.elsewhere import Made, ShadowJob
+from attnpriv.shadows.making import Shadows
 from attnpriv.shadows.recipe import Recipe, recipe_of
-from attnpriv.training import has_begun as training_has_begun
 from attnpriv.training.checkpoint import work_path
-from attnpriv.training.plan import Parts, Plan
-from attnpriv.training.processes import Processes
 from attnpriv.training.release import writing_is_possible
-from attnpriv.training.train import Features, train_plan
 from attnpriv.work_folder import LOCK, check_same, hold_lock
 
 FEWEST, MOST = 8, 9999
+SCRATCH = ".unfinished"  # of other processes
 GOES_ON = "--resume goes on with the shadow models, where there are any"
 FEATURES, MODELS, STEPS = "features of the frozen encoder", "shadow models", "training"
 
@@ -67,6 +62,7 @@ def train_shadows(
     encoder: str | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    executor: Executor | None = None,
 ) -> None:
     """Train models like a run, each on a random half of the data, for attacks on that run.
 
@@ -78,7 +74,9 @@ def train_shadows(
         seed: of the coins. The noise of private models has no seed.
         encoder: as in ``recipe.recipe_of``.
         resume: go on with the shadow models in ``out``.
-        progress: told about features, models and the steps of each.
+        progress: told about features, models and steps.
+        executor: other processes that each train a model at a time; None trains one after another
+            here.
 
     Raises:
         InputError: the run cannot be imitated, the data is not its own, there is too little space,
@@ -86,19 +84,24 @@ def train_shadows(
 
     Claim: a private run's shadows spend at most its ε each, on their own halves. Not covered: all
     of them together, and the answers and bits beside them, which are covered by no ε: the folder is
-    as private as the data. Whatever ends this early, a kill included, leaves finished models and an
-    unfinished training to go on with.
+    as private as the data. Whatever ends this early, a kill included, leaves finished models to go
+    on with, and without an executor also the unfinished training.
     """
     report = progress or (lambda stage, done, total: None)
     settings = _settings(run, data, models, seed)
     recipe = recipe_of(run, encoder)
     with _open(out, settings, resume):
-        shadows = _Shadows(recipe, data, out, report)
-        for number in range(models):
-            report(MODELS, number, models)
-            if not answers_path(out, number).exists():
-                shadows.make(number, seed)
-        report(MODELS, models, models)
+        missing = [n for n in range(models) if not answers_path(out, n).exists()]
+        report(MODELS, models - len(missing), models)
+        if missing:
+            shadows = Shadows(recipe, data, seed, _features(recipe, data, report))
+            made = (
+                _here(shadows, missing, out, report)
+                if executor is None
+                else _elsewhere(executor, shadows, encoder, missing, out, report)
+            )
+            for done, _ in enumerate(made, models - len(missing) + 1):
+                report(MODELS, done, models)
 
 
 def _settings(run: Run, data: Dataset, models: int, seed: int) -> Settings:
@@ -143,77 +146,68 @@ def _holds_nothing(out: Path) -> bool:
     return all(path.name == LOCK or path.name.startswith(".") for path in out.iterdir())
 
 
-@dataclass(frozen=True)
-class _Shadows:
-    """The shadow models of one folder.
+def _features(recipe: Recipe, data: Dataset, report: Progress) -> Tensor | None:
+    if not recipe.encoder_is_frozen:
+        return None
+    run = recipe.run
+    samples = [*run.modality.read(data.records)]
+    return pooled_features(run.model, run.modality, samples, progress=partial(report, FEATURES))
 
-    Attributes:
-        recipe: how they are trained.
-        data: all rows.
-        out: the folder.
-        report: told about progress.
-    """
 
-    recipe: Recipe
-    data: Dataset
-    out: Path
-    report: Progress
-
-    @cached_property
-    def samples(self) -> list[Sample]:
-        """What the model reads of all rows."""
-        return [*self.recipe.run.modality.read(self.data.records)]
-
-    @cached_property
-    def features(self) -> Tensor:
-        """What the head of a model with a frozen encoder sees of all rows: the same for all."""
-
-        def told(done: int, total: int) -> None:
-            self.report(FEATURES, done, total)
-
-        run = self.recipe.run
-        return pooled_features(run.model, run.modality, self.samples, progress=told)
-
-    def make(self, number: int, seed: int) -> None:
-        """Train a model, unless it is trained already, and write what it says."""
-        parts, path = self.recipe.cut(self.data, seed, number), run_path(self.out, number)
+def _here(shadows: Shadows, missing: Sequence[int], out: Path, report: Progress) -> Iterator[int]:
+    """Finish models one after another; yields each one's number."""
+    for number in missing:
+        path = run_path(out, number)
         if not path.exists():
-            _require_space(self.recipe.run, self.out)
-            self._train(self.recipe.plan(parts), parts, path)
+            _require_space(shadows.recipe.run, out)
+            shadows.train(number, path, partial(report, STEPS))
         shutil.rmtree(work_path(path), ignore_errors=True)  # left by a kill at the very end
-        inside = np.zeros(len(self.data), dtype=np.bool_)
-        inside[_rows(parts)[0]] = True
-        write_answers(self.out, number, self._log_odds(load_run(path).model), inside)
-
-    def _train(self, plan: Plan, parts: Parts, path: Path) -> None:
-        rows, held_out = _rows(parts)
-        features = None
-        if self.recipe.encoder_is_frozen:
-            features = Features(self.features[rows], self.features[held_out])
-        train_plan(
-            plan,
-            path,
-            [self.samples[row] for row in rows],
-            Processes(),
-            features=features,
-            resume=training_has_begun(path),
-            on_step=lambda step, steps, _: self.report(STEPS, step, steps),
-        )
-
-    @torch.no_grad()
-    def _log_odds(self, model: AttentionClassifier) -> Floats:
-        """A model's log-odds of the true label of every row."""
-        if self.recipe.encoder_is_frozen:
-            features = self.features
-        else:
-            features = pooled_features(model, self.recipe.run.modality, self.samples)
-        logits = model.head(features).double().numpy()
-        return true_label_log_odds(softmax(logits, axis=1), self.data.labels)
+        write_answers(out, number, *shadows.answers(number, path))
+        yield number
 
 
-def _rows(parts: Parts) -> tuple[Sequence[int], Sequence[int]]:
-    """The numbers of the rows to train on, and of the others."""
-    return split_rows(parts.dataset.keys, parts.rule)
+def _elsewhere(
+    executor: Executor,
+    shadows: Shadows,
+    encoder: str | None,
+    missing: Sequence[int],
+    out: Path,
+    report: Progress,
+) -> Iterator[int]:
+    """Finish models in other processes, in any order; yields each one's number."""
+    run = shadows.recipe.run
+    done = dict.fromkeys(missing, 0)
+
+    def note(number: int, step: int, steps: int) -> None:
+        done[number] = step
+        report(STEPS, sum(done.values()), steps * len(missing))
+
+    scratch = out / SCRATCH
+    shutil.rmtree(scratch, ignore_errors=True)  # left by a kill
+    scratch.mkdir(mode=0o700)
+    job = ShadowJob(
+        FolderOfRun.of(run), encoder, shadows.data, shadows.seed, shadows.features, scratch
+    )
+    try:
+        with executor.crew(job) as crew:
+            for number, content in crew(missing, note):
+                _require_space(run, out)
+                _keep(Made.from_bytes(content), number, out)
+                yield number
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _keep(made: Made, number: int, out: Path) -> None:
+    path = run_path(out, number)
+    staging = work_path(path)
+    for left in (path, staging):  # of a training here that was interrupted
+        shutil.rmtree(left, ignore_errors=True)
+    staging.mkdir()
+    for name, content in made.files.items():
+        replace_file(staging / name, content, mode=0o644)
+    publish(staging, path)
+    write_answers(out, number, made.log_odds, made.inside)
 
 
 def _require_space(run: Run, out: Path) -> None:

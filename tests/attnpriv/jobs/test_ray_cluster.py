@@ -14,12 +14,14 @@ import ray
 from ray.cluster_utils import Cluster
 
 from attnpriv.audit import tasks
+from attnpriv.audit.leakage.shadow_folder import read_shadows
 from attnpriv.audit.results import to_json
 from attnpriv.audit.runner import AuditOptions, audit_runs
 from attnpriv.data.records import Dataset
 from attnpriv.errors import InputError
 from attnpriv.jobs import RayCluster, Told
 from attnpriv.runs.folder import load_run
+from attnpriv.shadows import train_shadows
 
 pytestmark = [
     pytest.mark.exhaustive,
@@ -116,6 +118,16 @@ def test_an_audit_on_a_cluster_has_the_same_bits(
 
     assert audited(RayCluster()) == audited(None)
     assert all(done == total for done, total in last.values())
+
+
+def test_shadow_models_on_a_cluster_have_the_same_bits(
+    cluster: Cluster, tiny_run: Path, tickets: Dataset, tmp_path: Path
+) -> None:
+    run = load_run(tiny_run)
+    for name, executor in (("here", None), ("there", RayCluster())):
+        train_shadows(run, tickets, tmp_path / name, models=8, executor=executor)
+    here, there = (read_shadows(tmp_path / name).sha256 for name in ("here", "there"))
+    assert here == there
 
 
 @pytest.mark.parametrize("address", ["", "here", "http://127.0.0.1:10001"])
