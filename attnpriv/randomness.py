@@ -82,11 +82,12 @@ class StepKeys:
 
     def advance(self) -> OneStepKeys:
         """The keys of the next step; the secret they came from is replaced by its hash."""
-        step = OneStepKeys(self._derive("sampling"), self._derive("noise"))
-        self._key = self._derive("next")
+        step = OneStepKeys(self.derive("sampling"), self.derive("noise"))
+        self._key = self.derive("next")
         return step
 
-    def _derive(self, purpose: str) -> bytes:
+    def derive(self, purpose: str) -> bytes:
+        """Another key from the same secret, from which that cannot be computed."""
         return hmac.digest(self._key, f"attnpriv {purpose}".encode(), "sha256")
 
 

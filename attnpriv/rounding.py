@@ -1,8 +1,8 @@
-"""Printing bounds: rounded up, so that what is printed is never below the bound."""
+"""Printing bounds: upper ones rounded up and lower ones down, so that what is printed holds."""
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, Context, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 
 
 def round_up(bound: float, digits: int) -> str:
@@ -11,11 +11,24 @@ def round_up(bound: float, digits: int) -> str:
     >>> round_up(2.9912, 2), round_up(3.0, 2), round_up(float("inf"), 2)
     ('3.00', '3.00', 'inf')
     """
+    return _rounded(bound, digits, ROUND_CEILING)
+
+
+def round_down(bound: float, digits: int) -> str:
+    """The bound with ``digits`` decimals, rounded towards minus infinity.
+
+    >>> round_down(1.2599, 2), round_down(3.0, 2)
+    ('1.25', '3.00')
+    """
+    return _rounded(bound, digits, ROUND_FLOOR)
+
+
+def _rounded(bound: float, digits: int, rounding: str) -> str:
     exact = Decimal(repr(bound))
     if not exact.is_finite():
         return str(bound)
     # With room for all digits of the largest float.
-    return str(exact.quantize(Decimal(1).scaleb(-digits), ROUND_CEILING, Context(prec=400)))
+    return str(exact.quantize(Decimal(1).scaleb(-digits), rounding, Context(prec=400)))
 
 
 def digits_up(bound: float, digits: int) -> str:

@@ -35,7 +35,8 @@ from attnpriv.audit.exposure import ExposureResult
 from attnpriv.audit.faithfulness import FaithfulnessResult
 from attnpriv.audit.figures import Figures
 from attnpriv.audit.infidelity import SensitivityResult
-from attnpriv.audit.leakage import membership, shadow_attacks
+from attnpriv.audit.leakage import canaries, membership, shadow_attacks
+from attnpriv.audit.leakage.canaries import CanariesResult
 from attnpriv.audit.leakage.membership import MembershipResult
 from attnpriv.audit.leakage.shadow_attacks import ShadowAttacksResult
 from attnpriv.audit.memorisation import MemorisationResult
@@ -72,6 +73,7 @@ class AuditResult:
     exposure: ExposureResult | NotRun
     membership: MembershipResult | NotRun
     shadow_attacks: ShadowAttacksResult | NotRun
+    canaries: CanariesResult | NotRun
     robustness: RobustnessResult
     text_attacks: TextAttackResult | NotRun
     certified: CertifiedResult | NotRun
@@ -195,6 +197,14 @@ ALONE: tuple[Measure[Answers], ...] = (
         shadow_attacks.run,
         "attacks with shadow models",
         needs=("members", "non-members", "shadows"),
+    ),
+    Measure(
+        "canaries",
+        CanariesResult,
+        canaries.run,
+        "coins of canaries",
+        needs=("canaries",),
+        passes=canaries.passes,
     ),
     Measure(
         "robustness",

@@ -42,6 +42,7 @@ from attnpriv.data.records import Dataset
 from attnpriv.errors import InputError
 from attnpriv.explain.gradients import Attribution
 from attnpriv.jobs import Executor
+from attnpriv.runs.canaries import read_canaries
 from attnpriv.runs.folder import Run
 from attnpriv.sensitive import Detector
 from attnpriv.work_folder import WorkFolder
@@ -81,8 +82,8 @@ def audit_runs(
 
     Raises:
         InputError: no run, classes that differ from a run's, neither gold spans nor a detector,
-            shadow models of other runs or of other data, or other data of which no row is known not
-            to have been trained on.
+            shadow models of other runs or of other data, canaries of another run, or other data of
+            which no row is known not to have been trained on.
 
     Claim: the same runs, data and options give the same bits, whatever the order and the pieces of
     the work, the number of processes and of processors, and wherever an audit was interrupted, on
@@ -101,7 +102,7 @@ def audit_runs(
     found = detect(data, rows, detector, partial(report, "finding personal data"))
     spans = found if detector and data.regions is None else gold(data, rows)
     subjects = [
-        Subject(run, data, own, spans, options, of_run)
+        Subject(run, data, own, spans, options, of_run, read_canaries(run))
         for run, own, of_run in zip(runs, rows, imitated, strict=True)
     ]
     with one_thread():

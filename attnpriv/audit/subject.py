@@ -16,6 +16,7 @@ from attnpriv.config import Depth, require_count, require_seed
 from attnpriv.data.planting import is_planted
 from attnpriv.data.records import Dataset, Span
 from attnpriv.errors import InputError
+from attnpriv.runs.canaries import Canaries
 from attnpriv.runs.folder import Run
 from attnpriv.sensitive import Detector
 
@@ -35,7 +36,7 @@ OfModel = Literal["layers", "tokens one by one"]
 """A model with layers that tokens pass through, or one that reads them one by one."""
 OfData = Literal["texts"]
 """Records whose words can be replaced by others."""
-Need = OfRows | OfModel | OfData | Literal["shadows", "secrets"]
+Need = OfRows | OfModel | OfData | Literal["shadows", "secrets", "canaries"]
 NO_LAYERS = "the model reads tokens one by one: it has no layers that they pass through"
 IN_CONTEXT = "the model reads each position in its context, where one of them moves all others"
 NO_TEXTS = "it replaces words by others, and these records are images"
@@ -43,6 +44,8 @@ NO_SHADOWS = (
     "no shadow models of this run were given: attnpriv shadows trains them, and --shadows takes "
     "their folder"
 )
+NO_CANARIES = "the run has no canaries: attnpriv train --canaries plants them"
+NO_COINS = "the run has canaries, and the hidden file with their coins is not beside its folder"
 NO_SECRETS = (
     "no secrets were planted in the training data: attnpriv data plant makes such data, and no "
     "model that is meant for use should be trained on it"
@@ -210,6 +213,7 @@ class Subject:
         spans: the personal data in each of them.
         options: how much to measure.
         shadows: the shadow models of the run, if there are any.
+        canaries: the coins of the run, if it has any.
     """
 
     run: Run
@@ -218,6 +222,7 @@ class Subject:
     spans: Spans
     options: AuditOptions
     shadows: ShadowModels | None = None
+    canaries: Canaries | None = None
 
     @cached_property
     def documents(self) -> Documents:
@@ -260,6 +265,10 @@ class Subject:
                 return None if isolated else IN_CONTEXT
             case "shadows":
                 return NO_SHADOWS if self.shadows is None else None
+            case "canaries":
+                if self.canaries is not None:
+                    return None
+                return NO_CANARIES if self.run.card.canaries is None else NO_COINS
             case "secrets":
                 trained = self.run.split(self.data).trained
                 planted = any(is_planted(self.data.keys[row]) for row in trained)

@@ -14,6 +14,7 @@ from attnpriv.audit.subject import AuditOptions, Rows, Spans, Subject
 from attnpriv.audit.tasks import EXACT, WHOLE, WORDS, Task, expected_passes, one_thread
 from attnpriv.data.records import Dataset
 from attnpriv.jobs import Executor, Told
+from attnpriv.runs.canaries import Canaries
 from attnpriv.runs.packing import FolderOfRun
 from attnpriv.work_folder import WorkFolder
 
@@ -133,14 +134,17 @@ class _Job:
     spans: Spans
     options: AuditOptions
     shadows: tuple[ShadowModels | None, ...]
+    canaries: tuple[Canaries | None, ...]
 
     def packed(self) -> _Job:
         return replace(self, runs=tuple(run.packed() for run in self.runs))
 
     def begin(self) -> Callable[[Task, Told], bytes]:
         subjects = [
-            Subject(run.load(), self.data, rows, self.spans, self.options, shadows)
-            for run, rows, shadows in zip(self.runs, self.rows, self.shadows, strict=True)
+            Subject(run.load(), self.data, rows, self.spans, self.options, shadows, canaries)
+            for run, rows, shadows, canaries in zip(
+                self.runs, self.rows, self.shadows, self.canaries, strict=True
+            )
         ]
 
         def perform(task: Task, told: Told) -> bytes:
@@ -159,4 +163,5 @@ def _job(subjects: Sequence[Subject]) -> _Job:
         first.spans,
         first.options,
         tuple(subject.shadows for subject in subjects),
+        tuple(subject.canaries for subject in subjects),
     )

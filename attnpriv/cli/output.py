@@ -95,4 +95,13 @@ def print_training(card: ModelCard, out: Path, skipped_records: int) -> None:
         console.print(
             f"{skipped_records} gradients were not finite and were set to zero (not covered by ε)"
         )
+    if card.canaries is not None:
+        from attnpriv.runs.canaries import canaries_path
+
+        console.print(
+            f"canaries: {card.canaries.gradients} gradients and {card.canaries.texts} texts; the "
+            f"coins are in {canaries_path(out)}, which attnpriv audit reads: keep it there, and "
+            "pass it on to nobody",
+            soft_wrap=True,
+        )
     console.print(f"run folder: {out}", soft_wrap=True)

@@ -125,6 +125,17 @@ def train(
     ] = TrainConfig.ema_decay,
     precision: options.Precision = TrainConfig.precision,
     micro_batch_tokens: options.MicroBatchTokens = TrainConfig.micro_batch_tokens,
+    canaries: Annotated[
+        int | None,
+        typer.Option(
+            metavar="M",
+            help="Also train on made-up records, each by a fair coin, so that attnpriv audit can "
+            "bound ε from below: M gradients along single axes, if there is an ε, and texts, at "
+            "most one for every 10 rows. The coins are kept in a hidden file beside the run "
+            "folder.",
+            rich_help_panel=options.TRAINING,
+        ),
+    ] = None,
     seed: Annotated[
         int,
         typer.Option(
@@ -211,6 +222,7 @@ def train(
             share_layers=share_layers,
             normalise=normalise,
             distil_from=distil_from,
+            canaries=canaries,
             resume=resume,
             on_step=on_step,
             warn=warn,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import cast
 
 import torch
 from opacus.optimizers import DPOptimizerFastGradientClipping
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from attnpriv.config import Clipping, ClippingEngine
 from attnpriv.errors import InputError
+from attnpriv.privacy.canaries import AxisCanaries
 from attnpriv.privacy.clipping import make_engine
 from attnpriv.randomness import Stream
 
@@ -34,6 +36,7 @@ class PrivateStepper:
         expected_batch_size: q·N.
         clipping: see ``clipping.clip_factors``.
         clipping_engine: see ``clipping.make_engine``.
+        canaries: gradients that are added to those of the records, if there are any.
 
     Attributes:
         module: what losses must be computed with.
@@ -52,9 +55,11 @@ class PrivateStepper:
         expected_batch_size: float,
         clipping: Clipping = "flat",
         clipping_engine: ClippingEngine = "book_keeping",
+        canaries: AxisCanaries | None = None,
     ) -> None:
         self._engine = make_engine(clipping_engine, module, max_grad_norm, clipping)
         self.module = self._engine.module
+        self._canaries, self._divisor = canaries, expected_batch_size
         self._optimizer = _NoisedOptimizer(
             optimizer,
             noise_multiplier=noise_multiplier,
@@ -96,10 +101,14 @@ class PrivateStepper:
             self._engine.accumulate(losses, self._totals)
         if reduce is not None:
             reduce(list(self._totals.values()))
+        if self._canaries is not None:
+            self._canaries.add(list(self._totals.values()))
         for parameter, total in self._totals.items():
             parameter.summed_grad = total  # type: ignore[attr-defined]
         self._optimizer.noise = noise
         self._optimizer.step()
+        if self._canaries is not None:
+            self._canaries.observe([cast(Tensor, p.grad) for p in self._totals], self._divisor)
 
     def close(self) -> None:
         """Make the module an ordinary one again."""

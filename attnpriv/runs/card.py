@@ -168,6 +168,19 @@ class CardTeacher:
 
 
 @dataclass(frozen=True)
+class CardCanaries:
+    """Made-up records, each of which was trained on if a fair coin said so.
+
+    Attributes:
+        gradients: how many of them are gradients along single axes.
+        texts: how many of them are texts.
+    """
+
+    gradients: int
+    texts: int
+
+
+@dataclass(frozen=True)
 class CardAttention(AttentionConfig):
     """The hardening of the model, and the temperatures that it ended with.
 
@@ -252,6 +265,7 @@ class ModelCard:
         limits: what lies outside of what ε means, by topic.
         training: how it was fitted.
         teacher: the run that it was distilled from, where it was.
+        canaries: what was planted in the training to audit it, where anything was.
 
     Raises:
         InputError: a private model has no ε or δ, or one of them is negative.
@@ -276,6 +290,7 @@ class ModelCard:
     limits: Mapping[str, str] = field(default_factory=dict)
     training: CardTraining | None = None
     teacher: CardTeacher | None = None
+    canaries: CardCanaries | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("epsilon", self.epsilon), ("delta", self.delta)):

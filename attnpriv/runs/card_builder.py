@@ -102,6 +102,7 @@ def build_card(
     not_covered: tuple[str, ...],
     teacher: dict[str, Any] | None = None,
     bound: Bound | None = None,
+    canaries: dict[str, int] | None = None,
     selection: Selection | None = None,
     score: float | None = None,
 ) -> ModelCard:
@@ -120,6 +121,7 @@ def build_card(
         not_covered: what looked at the data without noise, ``NOT_COVERED`` and what the data adds.
         teacher: name, attention and hashes of the run that the model was distilled from.
         bound: how the encoder is bounded, if it was taught under a bound.
+        canaries: how many of each kind there are, if any were planted.
         selection: the search whose best run this is, if it is one; ``privacy`` and ``spent`` are
             then that run's, of 0 steps where the search made no run.
         score: the noised score of that run; None where the search made no run.
@@ -151,6 +153,7 @@ def build_card(
         "trainable": config.trainable,
         "training": _training(config, spent),
         "teacher": teacher,
+        **({} if canaries is None else {"canaries": canaries}),
         "attention": {**asdict(model.attention), "temperatures": temperatures},
         "label_names": list(label_names),
         "data": data,

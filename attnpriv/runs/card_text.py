@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from attnpriv.config import AttentionConfig
 from attnpriv.rounding import digits_up, round_up
-from attnpriv.runs.card import CardPrivacy, CardTeacher, CardTraining, ModelCard
+from attnpriv.runs.card import CardCanaries, CardPrivacy, CardTeacher, CardTraining, ModelCard
 
 ATTACK = (
     "`attnpriv audit` attacks the model; an attack that succeeds beyond ε disproves this card, one "
@@ -269,6 +269,7 @@ def _model_rows(card: ModelCard) -> list[tuple[str, str]]:
         ("data", f"{_escaped(card.data.name)}, {card.data.rows_train} records"),
         *_training_rows(card.training),
         *_teacher_row(card.teacher),
+        *_canaries_row(card.canaries),
     ]
 
 
@@ -292,6 +293,16 @@ def _teacher_row(teacher: CardTeacher | None) -> Iterable[tuple[str, str]]:
         yield (
             "distilled from",
             f"{name}, trained on the same rows: {_attention(teacher.attention)}",
+        )
+
+
+def _canaries_row(canaries: CardCanaries | None) -> Iterable[tuple[str, str]]:
+    if canaries is not None:
+        yield (
+            "canaries",
+            f"{canaries.gradients} made-up gradients and {canaries.texts} made-up texts with "
+            "random classes, each trained on if a fair coin said so, to audit the training by "
+            "them; they change no record's ε, and the texts may cost some accuracy",
         )
 
 

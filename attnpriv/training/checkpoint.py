@@ -49,6 +49,12 @@ class Checkpoint:
     key: bytes
     tensors: dict[str, Tensor]
 
+    @property
+    def canary_key(self) -> bytes | None:
+        """The secret key of the canaries, where there are any."""
+        key = self.tensors.get("canaries.key")
+        return None if key is None else bytes(key.tolist())
+
 
 class TrainingFolder:
     """The files of one training that is under way.

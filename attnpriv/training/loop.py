@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from attnpriv.config import PrivacyConfig, TrainConfig
 from attnpriv.errors import InputError
+from attnpriv.privacy.canaries import AxisCanaries
 from attnpriv.privacy.sampling import poisson_batch
 from attnpriv.privacy.stepper import PrivateStepper
 from attnpriv.randomness import StepKeys, Stream
 from attnpriv.training.batches import Losses, Records
+from attnpriv.training.canaries import PlantedCanaries
 from attnpriv.training.processes import Processes
 
 STRETCHES = 20  # how often a run looks up what it spends, and saves its state
@@ -46,8 +48,8 @@ class Schedule:
 class Training:
     """A training in progress: everything that a step changes.
 
-    Its whole state is the weights, the optimizer's state, the average and the key of the steps to
-    come: ``state`` and ``load_state`` carry it over, bit for bit.
+    Its whole state is the weights, the optimizer's state, the average, the key of the steps to come
+    and what is known of canaries: ``state`` and ``load_state`` carry it over, bit for bit.
 
     Args:
         records: what to train on; its module is trained in place.
@@ -58,6 +60,8 @@ class Training:
         noise_multiplier: σ; not used without privacy.
         keys: the secret from which batches and noise are drawn.
         processes: the processes that train together, each on its share of every batch.
+        canaries: made-up records that are trained on besides, if there are any; those among
+            ``records`` come after the rows of the schedule.
     """
 
     def __init__(
@@ -71,8 +75,10 @@ class Training:
         noise_multiplier: float,
         keys: StepKeys,
         processes: Processes,
+        canaries: PlantedCanaries | None = None,
     ) -> None:
         self.schedule = schedule
+        self.canaries = canaries
         self.steps_taken = 0
         self._records = records
         self._optimizer = optimizer
@@ -81,7 +87,10 @@ class Training:
         self._processes = processes
         self._learning_rates = [group["lr"] for group in optimizer.param_groups]
         self._parameters = [p for p in records.module.parameters() if p.requires_grad]
-        self._stepper = _stepper(records.module, optimizer, schedule, privacy, noise_multiplier)
+        gradients = None if canaries is None else canaries.gradients
+        self._stepper = _stepper(
+            records.module, optimizer, schedule, privacy, noise_multiplier, gradients
+        )
         self._average = _WeightAverage(self._parameters, config.ema_decay)
 
     @property
@@ -93,7 +102,10 @@ class Training:
         """Draw a batch and make one step from it."""
         keys = self._keys.advance()
         sampling = Stream(keys.sampling)
-        batch = poisson_batch(self.schedule.rows, self.schedule.sample_rate, sampling)
+        rows = self.schedule.rows + (0 if self.canaries is None else self.canaries.count)
+        batch = poisson_batch(rows, self.schedule.sample_rate, sampling)
+        if self.canaries is not None:
+            batch = self.canaries.enter(batch)
         scale = learning_rate_scale(self._config, self.steps_taken, self.schedule.steps)
         for group, rate in zip(self._optimizer.param_groups, self._learning_rates, strict=True):
             group["lr"] = rate * scale
@@ -113,6 +125,8 @@ class Training:
         tensors |= {f"average.{i}": a for i, a in enumerate(self._average.averages)}
         for i, state in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{name}": value for name, value in state.items()}
+        if self.canaries is not None:
+            tensors |= {f"canaries.{name}": value for name, value in self.canaries.state().items()}
         return tensors, self._keys.key
 
     def load_state(self, tensors: dict[str, Tensor], key: bytes, steps_taken: int) -> None:
@@ -128,6 +142,9 @@ class Training:
                     self._parameters[int(number)].copy_(tensor)
             elif kind == "average":
                 averages[int(number)] = tensor
+            elif kind == "canaries":
+                if self.canaries is not None and number == "scores":
+                    self.canaries.scores.copy_(tensor)
             else:
                 state.setdefault(int(number), {})[rest[0]] = tensor
         self._average.averages = [averages[i] for i in sorted(averages)]
@@ -220,6 +237,7 @@ def _stepper(
     schedule: Schedule,
     privacy: PrivacyConfig | None,
     noise_multiplier: float,
+    canaries: AxisCanaries | None,
 ) -> PrivateStepper | _PlainStepper:
     if privacy is None:
         return _PlainStepper(module, optimizer, schedule.batch_size)
@@ -231,6 +249,7 @@ def _stepper(
         expected_batch_size=schedule.batch_size,
         clipping=privacy.clipping,
         clipping_engine=privacy.clipping_engine,
+        canaries=canaries,
     )
 
 

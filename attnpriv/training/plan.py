@@ -21,6 +21,8 @@ from attnpriv.randomness import StepKeys
 from attnpriv.runs.card import ModelCard
 from attnpriv.runs.card_builder import build_card
 from attnpriv.runs.folder import Run
+from attnpriv.training.batches import Records
+from attnpriv.training.canaries import CanaryPlan, PlantedCanaries
 from attnpriv.training.loop import Schedule, Training
 from attnpriv.training.preparation import (
     Classifier,
@@ -62,6 +64,7 @@ class Plan:
         noise_multiplier: σ; 0 without privacy.
         classifier: the untrained model, with what is to be trained of it chosen.
         teacher: the run that it learns from besides the labels, if any.
+        canaries: made-up records that it is trained on besides, if any.
     """
 
     parts: Parts
@@ -71,6 +74,7 @@ class Plan:
     noise_multiplier: float
     classifier: Classifier
     teacher: Run | None = None
+    canaries: CanaryPlan | None = None
 
     def spent(self, steps: int) -> NoisedSteps | None:
         """What that many steps spend; None without privacy."""
@@ -101,6 +105,7 @@ class Plan:
             },
             "noise_multiplier": self.noise_multiplier,
             "teacher": description(self.teacher),
+            "canaries": None if self.canaries is None else self.canaries.counts,
             "initial weights": weights_sha256(model),  # last: what else differs explains them
         }
 
@@ -117,6 +122,7 @@ class Plan:
         keys: StepKeys,
         processes: Processes,
         features: Tensor | None = None,
+        canary_key: bytes | None = None,
     ) -> Training:
         """The training before its first step.
 
@@ -124,12 +130,17 @@ class Plan:
             samples: what the classifier reads of the training rows.
             keys: the secret behind coins and noise.
             processes: those that train together.
-            features: as in ``make_records``.
+            features: as in ``make_records``; none with canaries.
+            canary_key: the secret behind the canaries, where they were drawn before.
         """
         labels = torch.tensor(self.parts.rows.labels)
+        if self.canaries is not None:
+            samples = [*samples, *self.classifier.modality.read(self.canaries.texts)]
+            labels = torch.cat([labels, torch.tensor(self.canaries.labels, dtype=labels.dtype)])
         teacher = None if self.teacher is None else self.teacher.model
+        records = make_records(self.classifier, samples, labels, self.config, features, teacher)
         return Training(
-            make_records(self.classifier, samples, labels, self.config, features, teacher),
+            records,
             make_optimizer(self.classifier.model, self.config),
             self.schedule,
             self.config,
@@ -137,6 +148,20 @@ class Plan:
             noise_multiplier=self.noise_multiplier,
             keys=keys,
             processes=processes,
+            canaries=self._plant(records, canary_key or keys.derive("canaries")),
+        )
+
+    def _plant(self, records: Records, key: bytes) -> PlantedCanaries | None:
+        if self.canaries is None:
+            return None
+        return PlantedCanaries(
+            self.canaries,
+            key,
+            self.schedule.rows,
+            self.schedule.sample_rate,
+            self.privacy,
+            self.noise_multiplier,
+            sum(p.numel() for p in records.module.parameters() if p.requires_grad),
         )
 
     def card(
@@ -175,6 +200,7 @@ class Plan:
             not_covered=(*not_covered, *dataset.data_dependent),
             teacher=description(self.teacher),
             bound=self.classifier.bound,
+            canaries=None if self.canaries is None else self.canaries.counts,
             **search,
         )
 

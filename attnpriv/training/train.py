@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from attnpriv.modality import Sample
 from attnpriv.models.lora import merge_adapters
 from attnpriv.privacy.ledger import Ledger
 from attnpriv.randomness import StepKeys
+from attnpriv.runs.canaries import canaries_path, write_canaries
 from attnpriv.runs.card import ModelCard
 from attnpriv.runs.card_builder import CUT, NOT_COVERED
-from attnpriv.runs.folder import Run, publish
+from attnpriv.runs.folder import WEIGHTS, Run, publish
+from attnpriv.training.canaries import plan_canaries
 from attnpriv.training.checkpoint import (
     Checkpoint,
     TrainingFolder,
@@ -68,6 +71,7 @@ def train(
     share_layers: bool = False,
     normalise: bool = False,
     distil_from: Path | None = None,
+    canaries: int | None = None,
     resume: bool = False,
     on_step: OnStep | None = None,
     warn: Warn | None = None,
@@ -90,6 +94,9 @@ def train(
         distil_from: the run folder of a teacher that was trained on the same rows. The model has
             the teacher's encoder, pooling and sharing, starts with its weights, and learns from it
             besides the labels, as in ``distillation.TaughtRecords``. Without privacy only.
+        canaries: how many made-up records to train on besides, each by a fair coin, so that an
+            audit can bound ε from below; see ``training.canaries``. What is known of them is
+            written beside the run folder, for its owner only (``runs.canaries``).
         resume: go on with the unfinished training of this run folder.
         on_step: called after each step with the step, the number of steps, and an upper bound on
             the ε spent by then.
@@ -107,6 +114,8 @@ def train(
     ends with the same bits as if it had never stopped.
     """
     require_new(out)
+    if canaries is not None and not resume:
+        require_new(canaries_path(out), "file of canaries")
     teacher: Run | None = None
     if distil_from is None:
         shape = (encoder or SCRATCH, attention, pooling, share_layers)
@@ -124,6 +133,10 @@ def train(
     with join_processes() as processes:
         parts = cut(dataset, split_rule(config.train_size, config.seed))
         plan = plan_training(parts, build, config, privacy, teacher)
+        if canaries is not None:
+            size = sum(p.numel() for p in plan.classifier.model.parameters() if p.requires_grad)
+            planted = plan_canaries(canaries, parts.rows, privacy is not None, size, config.seed)
+            plan = replace(plan, canaries=planted)
         samples = plan.classifier.read(parts.rows)
         first = processes.rank == 0
         check_known(plan.classifier, parts.rows, samples, warn if first else None)
@@ -171,6 +184,9 @@ def train_plan(
         card = _card(plan, out.name, features)
         if processes.rank == 0:
             write_release(work.run, plan.classifier, plan.config, card)
+            if training.canaries is not None:
+                weights = hashlib.sha256((work.run / WEIGHTS).read_bytes()).hexdigest()
+                write_canaries(out, training.canaries.seen(weights))
             publish(work.run, out)
     return TrainingResult(out, card, training.skipped_records)
 
@@ -192,6 +208,7 @@ def _begin(
         StepKeys(processes.agree_on(keys.key)),
         processes,
         None if features is None else features.rows,
+        canary_key=None if checkpoint is None else checkpoint.canary_key,
     )
     if checkpoint is not None:
         training.load_state(checkpoint.tensors, checkpoint.key, checkpoint.steps_taken)

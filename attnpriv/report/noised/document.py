@@ -45,6 +45,7 @@ LEFT_OUT = {
     "sensitivity": FEW,
     "exposure": "it needs data with planted secrets, which are no records of people",
     "shadow_attacks": "an attack with shadow models is about single records",
+    "canaries": "it needs the coins of the training, which are no records",
     "memorisation": "it compares values across records, so that one record moves what others add",
     "robustness": "its radius is measured on all attacked records, so that one moves all",
     "text_attacks": "it is measured on few records: noise that hides one of them would drown it",
@@ -130,6 +131,7 @@ class NoisedResult:
     membership: Tree | NotRun
     exposure: NotRun
     shadow_attacks: NotRun
+    canaries: NotRun
     robustness: NotRun
     text_attacks: NotRun
     certified: NotRun

@@ -187,6 +187,7 @@ def make_result(
         shadow_attacks=_shadow_attacks(
             maker, result.shadow_attacks, BESIDE if privacy else NOTHING
         ),
+        canaries=replace(result.canaries, judgement=BESIDE if privacy else NOTHING),
         robustness=replace(
             result.robustness,
             radii=maker.each(

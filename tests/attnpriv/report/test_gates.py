@@ -138,8 +138,8 @@ class TestMeasures:
             run = json.loads(json.dumps(report["results"][0]))
             run[part][name]["passed"] = False
             measures = [path for path in ESTIMATES if path.startswith(f"{part}.")]
-            assert measures, part
-            for path in measures:
+            # The bound of canaries is no estimate: nobody knows how much more there is.
+            for path in measures or [f"{part}.epsilon"]:
                 spared = name.startswith("matched") and "matched" not in path
                 verdict, reason = judge({"results": [run]}, path, limit=2.0)
                 assert verdict == ("PASS" if spared else "INCONCLUSIVE"), (path, control)

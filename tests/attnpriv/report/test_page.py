@@ -265,7 +265,7 @@ class TestTrue:
             "not covered by ε",
             "It does <b>not</b> prove privacy",
             "LiRA, RMIA",
-            "planted canaries were not run",
+            "reconstruction of records were not run",
             "attention is not an explanation",
             "Edits of words and characters were not tested",
             "What the detector cannot see, or misses too often to rely on:</b> PERSON",

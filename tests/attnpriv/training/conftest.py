@@ -183,6 +183,7 @@ class Trainings:
         data: Dataset | None = None,
         encoder: Path | None = None,
         resume: bool = False,
+        canaries: int | None = None,
         on_step: Any = None,
         **config: Any,
     ) -> TrainingResult:
@@ -201,6 +202,7 @@ class Trainings:
             attention=AttentionConfig(),
             config=TrainConfig(trainable=trainable, **{**SCHEDULE, **config}),
             privacy=None if privacy is None else PrivacyConfig(**privacy),
+            canaries=canaries,
             resume=resume,
             on_step=interrupt,
         )
