@@ -17,6 +17,7 @@ from attnpriv.cli.data import data_app
 from attnpriv.cli.encoder import encoder_app
 from attnpriv.cli.gate import gate
 from attnpriv.cli.output import console
+from attnpriv.cli.predict import predict
 from attnpriv.cli.runs import evaluate
 from attnpriv.cli.shadows import shadows
 from attnpriv.cli.study import study
@@ -28,7 +29,10 @@ from attnpriv.command import help_of, run_command
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(data_app, name="data")
 app.add_typer(encoder_app, name="encoder")
-for command in (train, tune, verify_trainer, evaluate, certify, shadows, audit, study, gate):
+COMMANDS = (
+    train, tune, verify_trainer, evaluate, predict, certify, shadows, audit, study, gate,
+)  # fmt: skip
+for command in COMMANDS:
     app.command(help=help_of(command))(command)
 
 

@@ -114,7 +114,7 @@ def _lines(file: IO[bytes], path: Path) -> list[str]:
 
 def _parse_csv(file: IO[bytes], path: Path) -> Table:
     rows: list[list[str]] = []
-    with _long_fields():
+    with long_fields():
         try:
             # newline="" keeps line ends inside quotes as they are.
             text = io.StringIO(_decode(file.read(), path), newline="")
@@ -125,7 +125,7 @@ def _parse_csv(file: IO[bytes], path: Path) -> Table:
 
 
 @contextmanager
-def _long_fields() -> Iterator[None]:
+def long_fields() -> Iterator[None]:
     """Lift the csv module's global limit of 131,072 characters per field for a while."""
     with _CSV_LIMIT_LOCK:
         before = csv.field_size_limit(2**31 - 1)
