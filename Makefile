@@ -20,7 +20,7 @@ BROWSER ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/attnpriv-browser
 # hardening_frontier is not among them: it takes a file to go on with, and hours.
 BENCHMARKS := $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/*.py)))) release serving
 
-.PHONY: setup demo test test-exhaustive test-all interop soak fuzz browser docs lint bench proto check-proto lint-proto release-proto clean
+.PHONY: setup demo demo-vision test test-exhaustive test-all interop soak fuzz browser docs lint bench proto check-proto lint-proto release-proto clean
 
 setup: $(READY)  ## make a virtual environment with everything, from PyPI alone
 
@@ -36,6 +36,9 @@ $(READY): $(COMMANDS)  # and what developing them takes
 
 demo: $(COMMANDS)  ## run the main job: train privately, audit, serve, ask
 	$(BIN)/python examples/demo.py
+
+demo-vision: $(COMMANDS)  ## the same with images, in a few minutes
+	$(BIN)/python examples/demo_vision.py
 
 test: $(READY)  ## check import rules and run doctests, unit and end-to-end tests, in minutes
 	$(BIN)/lint-imports --no-logo

@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def main() -> None:
     report = ["--data", DATA, "--out", str(DEMO / "report"), "--include-text"]
     pace = ["--depth", "quick", "--processes", "2"]
     table = command("attnpriv", "audit", *both, *report, *pace, capture=True)
-    with serving(runs) as target:
+    with serving(runs, DEMO / "server.log") as target:
         for name in RUNS:
             command("attnpriv-client", "predict", "--target", target, "--model", name, QUESTION)
         command("attnpriv-client", "explain", "--target", target, "--model", "private", QUESTION)
@@ -62,10 +62,10 @@ def command(program: str, *arguments: str, capture: bool = False) -> str:
 
 
 @contextmanager
-def serving(runs: Path) -> Iterator[str]:
+def serving(runs: Path, log_file: Path) -> Iterator[str]:
     """Serve the runs on a free port and yield the address; the server stops with the block."""
     arguments = ["--models", str(runs), "--listen", "127.0.0.1:0"]
-    log = (DEMO / "server.log").open("w", encoding="utf-8")
+    log = log_file.open("w", encoding="utf-8")
     console.rule("attnpriv-server", align="left")
     console.print("$ attnpriv-server", *arguments, "&", style="bold", highlight=False)
     server = subprocess.Popen(
@@ -83,8 +83,13 @@ def serving(runs: Path) -> Iterator[str]:
     console.print(f"the server stopped with exit code {server.returncode}")
 
 
-if __name__ == "__main__":
+def run(demo: Callable[[], None]) -> None:
+    """Run a demo; a command that fails ends it in one line."""
     try:
-        main()
+        demo()
     except subprocess.CalledProcessError as error:
         sys.exit(f"the demo stopped: {Path(error.cmd[0]).name} ended with {error.returncode}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -44,7 +44,10 @@ def compiled(folder: Path) -> Path:
 
 
 AGAINST = ("breaking", "--against", str(PROTO / "released.txtpb"))
-TEXTS = "// At least one text, each with a visible character.\n  repeated string texts = 2;"
+TEXTS = (
+    "// For a model of texts: at least one, each with a visible character.\n"
+    "  repeated string texts = 2;"
+)
 
 
 def test_what_is_added_is_compatible(buf) -> None:
