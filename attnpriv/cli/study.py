@@ -81,6 +81,8 @@ def study(
             rich_help_panel=options.OUTPUT,
         ),
     ],
+    processes: options.ProcessCount = None,
+    on: options.On = None,
     resume: options.Resume = False,
     json_: options.Json = False,
 ) -> None:
@@ -95,6 +97,7 @@ def study(
     from attnpriv.study.running import SETTINGS
     from attnpriv.study.writing import JSON_NAME
 
+    executor = options.executor_of(processes, on)
     rules = None if detection is None else load_rules(detection)
     encoder = encoder or options.SCRATCH
     design = Design(
@@ -140,6 +143,7 @@ def study(
             resume=resume,
             progress=on_stage,
             warn=warn,
+            executor=executor,
         )
     if json_:
         sys.stdout.write((out / JSON_NAME).read_text(encoding="utf-8"))

@@ -6,13 +6,15 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from attnpriv.audit.subject import AuditOptions
 from attnpriv.data import Dataset
 from attnpriv.data.splits import split_rule
 from attnpriv.errors import InputError
+from attnpriv.jobs import Executor
 from attnpriv.replacing import replace_file
 from attnpriv.report.auditing import audit_into, finished, provenance_of
 from attnpriv.report.document import Report
@@ -41,6 +43,7 @@ def run_study(
     resume: bool = False,
     progress: Progress | None = None,
     warn: Warn | None = None,
+    executor: Executor | None = None,
 ) -> StudyResult:
     """Train the four cells with every seed, audit each seed's four, and write what differs.
 
@@ -54,6 +57,8 @@ def run_study(
         progress: called with a stage's name, the number done and the total; of the stage ``WHOLE``
             after each run and each audit.
         warn: as in ``train``, for the first run alone: all have the same texts, split differently.
+        executor: other processes that share the audits, as in ``audit_into``; the trainings, which
+            take less, stay in this one.
 
     Raises:
         InputError: the data or the design cannot be used, ``out`` exists already, or, to resume, it
@@ -77,7 +82,8 @@ def run_study(
                 told = warn if (seed, cell) == (0, CELLS[0]) else None
                 runs.append(_train(data, out, design, cell, seed, report, told))
                 report(WHOLE, len(reports) * (len(CELLS) + 1) + len(runs), total)
-            reports.append(_audit(data, runs, out / f"seed{seed}", design, seed, detector, report))
+            inputs = _AuditInputs(data, detector, replace(design.audit, seed=seed))
+            reports.append(_audit(inputs, runs, out / f"seed{seed}", report, executor))
             report(WHOLE, len(reports) * (len(CELLS) + 1), total)
         shown = {name: value for name, value in settings.items() if name != SECRET}
         result = summarise(data.name, shown, reports)
@@ -173,17 +179,26 @@ def _identity(run: Run) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class _AuditInputs:
+    """What the audit of a seed reads beside its runs."""
+
+    data: Dataset
+    detector: Detector | None
+    options: AuditOptions
+
+
 def _audit(
-    data: Dataset,
+    inputs: _AuditInputs,
     runs: list[Run],
     folder: Path,
-    design: Design,
-    seed: int,
-    detector: Detector | None,
     progress: Progress,
+    executor: Executor | None,
 ) -> Report:
     """The report on a seed's runs, made now or found complete."""
-    options = replace(design.audit, seed=seed)
+    data, detector, options = inputs.data, inputs.detector, inputs.options
     if report := finished(folder, provenance_of(runs, data)):
         return report
-    return audit_into(folder, runs, data, detector, options, progress, resume=None).report
+    return audit_into(
+        folder, runs, data, detector, options, progress, resume=None, executor=executor
+    ).report

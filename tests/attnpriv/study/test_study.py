@@ -19,6 +19,7 @@ from attnpriv.config import BOUNDED, AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import Dataset, load_dataset
 from attnpriv.data.splits import Split, split_rows, split_rule
 from attnpriv.errors import InputError
+from attnpriv.jobs import ProcessPool
 from attnpriv.runs.folder import CARD, WEIGHTS, load_run
 from attnpriv.study import CELLS, WHOLE, Design, run_study
 from attnpriv.training import train
@@ -340,6 +341,17 @@ def test_a_finished_study_is_left_as_it_is(finished: Path, data: Dataset) -> Non
     )
     assert stages == {WHOLE: (15, 15)}
     assert contents(finished) == before
+
+
+@pytest.mark.exhaustive
+def test_audits_in_other_processes_give_the_same_bytes(
+    finished: Path, data: Dataset, tmp_path: Path
+) -> None:
+    out = tmp_path / "study"
+    shutil.copytree(finished, out)
+    shutil.rmtree(out / "seed1")
+    run_study(data, out, DESIGN, resume=True, executor=ProcessPool(2))
+    assert contents(out) == contents(finished)
 
 
 @pytest.mark.exhaustive
