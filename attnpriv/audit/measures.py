@@ -35,8 +35,16 @@ from attnpriv.audit.exposure import ExposureResult
 from attnpriv.audit.faithfulness import FaithfulnessResult
 from attnpriv.audit.figures import Figures
 from attnpriv.audit.infidelity import SensitivityResult
-from attnpriv.audit.leakage import canaries, membership, shadow_attacks
+from attnpriv.audit.leakage import (
+    canaries,
+    explanation_attacks,
+    inversion,
+    membership,
+    shadow_attacks,
+)
 from attnpriv.audit.leakage.canaries import CanariesResult
+from attnpriv.audit.leakage.explanation_attacks import ExplanationAttacksResult
+from attnpriv.audit.leakage.inversion import InversionResult
 from attnpriv.audit.leakage.membership import MembershipResult
 from attnpriv.audit.leakage.shadow_attacks import ShadowAttacksResult
 from attnpriv.audit.memorisation import MemorisationResult
@@ -74,6 +82,8 @@ class AuditResult:
     membership: MembershipResult | NotRun
     shadow_attacks: ShadowAttacksResult | NotRun
     canaries: CanariesResult | NotRun
+    explanation_attacks: ExplanationAttacksResult | NotRun
+    inversion: InversionResult | NotRun
     robustness: RobustnessResult
     text_attacks: TextAttackResult | NotRun
     certified: CertifiedResult | NotRun
@@ -205,6 +215,22 @@ ALONE: tuple[Measure[Answers], ...] = (
         "coins of canaries",
         needs=("canaries",),
         passes=canaries.passes,
+    ),
+    Measure(
+        "explanation_attacks",
+        ExplanationAttacksResult,
+        explanation_attacks.run,
+        "attacks on explanations",
+        needs=("texts", "layers", "members", "non-members", "halves"),
+        passes=explanation_attacks.passes,
+    ),
+    Measure(
+        "inversion",
+        InversionResult,
+        inversion.run,
+        "reading texts",
+        needs=("texts", "layers", "half"),
+        passes=inversion.passes,
     ),
     Measure(
         "robustness",

@@ -82,6 +82,19 @@ def auc_difference(
     return *areas, Estimate(value, value - half, value + half)
 
 
+def resampled_areas(positive: Floats, negative: Floats, resamples: int, seed: int) -> Floats:
+    """The area under the ROC curve of each resample of the rows of either group, [R].
+
+    Other scores of as many rows are resampled alike under the same seed: that pairs two attacks.
+    """
+    above = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
+    own, other = (
+        np.concatenate([*bootstrap_counts(len(group), resamples, seed + number)])
+        for number, group in enumerate((positive, negative))
+    )
+    return np.asarray(((own @ above) * other).sum(1) / above.size)
+
+
 def _placements(positive: Floats, negative: Floats) -> tuple[Floats, Floats]:
     """The share of negatives below each positive, and of positives above each negative."""
     m, n = len(positive), len(negative)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from statistics import fmean
@@ -36,10 +36,13 @@ OfModel = Literal["layers", "tokens one by one"]
 """A model with layers that tokens pass through, or one that reads them one by one."""
 OfData = Literal["texts"]
 """Records whose words can be replaced by others."""
-Need = OfRows | OfModel | OfData | Literal["shadows", "secrets", "canaries"]
+Need = OfRows | OfModel | OfData | Literal["shadows", "secrets", "canaries", "halves", "half"]
 NO_LAYERS = "the model reads tokens one by one: it has no layers that they pass through"
 IN_CONTEXT = "the model reads each position in its context, where one of them moves all others"
-NO_TEXTS = "it replaces words by others, and these records are images"
+NO_TEXTS = "it reads words or replaces them, and these records are images"
+LEAST = 8  # different records of a kind, for attacks that are fitted to some and used on others
+TOO_FEW = f"it needs at least {LEAST} different records that were trained on and as many others"
+TOO_FEW_HELD_OUT = f"it needs at least {LEAST} different records that were not trained on"
 NO_SHADOWS = (
     "no shadow models of this run were given: attnpriv shadows trains them, and --shadows takes "
     "their folder"
@@ -69,6 +72,9 @@ class AuditOptions:
         memorisation_documents: training rows at most, and as many held-out ones, likewise.
         pgd_documents: of the held-out rows, how many are attacked.
         text_attack_documents: of the held-out rows, how many have their text edited.
+        explanation_documents: training rows at most, and as many held-out ones, whose attention and
+            attributions are attacked.
+        inversion_documents: of the held-out rows, how many an attacker knows or tries to read.
         full_sample_tokens: where the held-out documents have more tokens than this on average, the
             samples of gradients, removals, noise, swaps and attacks shrink in proportion: the work
             on one document grows faster than its length.
@@ -89,6 +95,8 @@ class AuditOptions:
     memorisation_documents: int = 100
     pgd_documents: int = 80
     text_attack_documents: int = 24
+    explanation_documents: int = 600
+    inversion_documents: int = 400
     full_sample_tokens: int = 64
     examples: int = 4
     permutations: int = 1000
@@ -127,6 +135,8 @@ SIZES: dict[Depth, dict[str, Any]] = {
         "memorisation_documents": 24,
         "pgd_documents": 12,
         "text_attack_documents": 6,
+        "explanation_documents": 100,
+        "inversion_documents": 100,
         "examples": 2,
     },
     "standard": {},
@@ -140,6 +150,8 @@ SIZES: dict[Depth, dict[str, Any]] = {
         "memorisation_documents": 400,
         "pgd_documents": 320,
         "text_attack_documents": 96,
+        "explanation_documents": 2000,
+        "inversion_documents": 1200,
         "full_sample_tokens": 512,
         "permutations": 10_000,
         "resamples": 4000,
@@ -240,6 +252,24 @@ class Subject:
         return [d for d, row in enumerate(self.rows.held_out) if row not in self.rows.repeated]
 
     @property
+    def different_members(self) -> list[int]:
+        """The training rows that hold anything, without copies, by their numbers in ``members``."""
+        members = self.rows.members or ()
+        return self._different(range(len(members)), members, self.members)
+
+    @property
+    def different_unseen(self) -> list[int]:
+        """The non-members that hold anything, without copies, by their numbers in ``documents``."""
+        return self._different(self.unseen, self.rows.held_out, self.documents)
+
+    def _different(
+        self, numbers: Iterable[int], rows: Sequence[int], documents: Documents
+    ) -> list[int]:
+        keys = self.data.keys
+        different = {keys[rows[n]]: n for n in numbers if documents.has_content(n)}
+        return [*different.values()]
+
+    @property
     def other_training_texts(self) -> list[str]:
         """Those of the training rows that were not sampled."""
         sampled = {*(self.rows.members or ())}
@@ -273,6 +303,11 @@ class Subject:
                 trained = self.run.split(self.data).trained
                 planted = any(is_planted(self.data.keys[row]) for row in trained)
                 return None if planted else NO_SECRETS
+            case "halves":
+                fewest = min(len(self.different_members), len(self.different_unseen))
+                return TOO_FEW if fewest < LEAST else None
+            case "half":
+                return TOO_FEW_HELD_OUT if len(self.different_unseen) < LEAST else None
             case _:
                 return self.rows.lack(need)
 

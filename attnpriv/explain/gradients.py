@@ -63,6 +63,7 @@ def integrated_gradients(
     target: Int[Tensor, " B"],
     steps: int = 32,
     *,
+    most: int | None = None,
     check: Callable[[], None] | None = None,
 ) -> Attribution:
     """How much each position moved the target's logit away from that of the baseline.
@@ -80,6 +81,7 @@ def integrated_gradients(
         example: B embedded examples.
         target: class numbers [B].
         steps: points on the path before it is refined; rounded up to whole pieces.
+        most: points from which on a path is not refined, where fewer than the usual are enough.
         check: called before each refinement; what it raises ends the work.
 
     Returns:
@@ -92,7 +94,7 @@ def integrated_gradients(
     that the scores add up, not that each of them is as exact.
     """
     rows = [
-        integrate(model, own, target[row : row + 1], steps, check)
+        integrate(model, own, target[row : row + 1], steps, most, check)
         for row, own in enumerate(example.rows())
     ]
     width = example.mask.shape[1]
@@ -109,13 +111,14 @@ def integrate(
     example: Embedded,
     target: Int[Tensor, " B"],
     steps: int,
+    most: int | None = None,
     check: Callable[[], None] | None = None,
 ) -> Attribution:
     """``integrated_gradients`` of a single example without padding."""
     edges = torch.linspace(0, 1, math.ceil(steps / POINTS) + 1)
     measure = _Path(model, example, target).integrate
     pieces = measure(edges[:-1], edges[1:])
-    points, most = POINTS * len(pieces.missed), _most_points(example.mask.shape[1])
+    points, most = POINTS * len(pieces.missed), most or _most_points(example.mask.shape[1])
     for _ in range(MOST_HALVINGS):
         missed, goal = pieces.missed.abs(), pieces.allowed(GOAL)
         # An error that is not finite is no larger than anything: nothing is left to refine.

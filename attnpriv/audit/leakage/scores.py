@@ -61,6 +61,7 @@ def score_attack(
     claim: Claim | None,
     *,
     attacks: int = 1,
+    beats_others: bool = True,
     valid: bool = True,
 ) -> ScoredAttack:
     """The figures of an attack, each between guessing and what the claim allows.
@@ -70,6 +71,8 @@ def score_attack(
         non_members: scores of records that were not, at least one.
         claim: of the model, if it has one.
         attacks: how many attacks share the chance of a false verdict.
+        beats_others: whether it is above what stands beside it; else it has found nothing, however
+            far above guessing it is.
         valid: whether the attack's controls passed.
 
     Raises:
@@ -91,7 +94,7 @@ def score_attack(
         auc=auc(members, non_members),
         tpr=tpr,
         roc=_roc(members, non_members),
-        judgement=judge(figures, claim, valid=valid),
+        judgement=judge(figures, claim, found=None if beats_others else False, valid=valid),
     )
 
 

@@ -46,6 +46,8 @@ LEFT_OUT = {
     "exposure": "it needs data with planted secrets, which are no records of people",
     "shadow_attacks": "an attack with shadow models is about single records",
     "canaries": "it needs the coins of the training, which are no records",
+    "explanation_attacks": "its attack models are fitted to records, so that one moves all scores",
+    "inversion": "its guessers are fitted to records, so that one moves what is read of others",
     "memorisation": "it compares values across records, so that one record moves what others add",
     "robustness": "its radius is measured on all attacked records, so that one moves all",
     "text_attacks": "it is measured on few records: noise that hides one of them would drown it",
@@ -132,6 +134,8 @@ class NoisedResult:
     exposure: NotRun
     shadow_attacks: NotRun
     canaries: NotRun
+    explanation_attacks: NotRun
+    inversion: NotRun
     robustness: NotRun
     text_attacks: NotRun
     certified: NotRun

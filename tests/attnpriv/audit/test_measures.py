@@ -32,10 +32,19 @@ def test_what_is_read_off_the_pass_needs_no_other_rows() -> None:
     ("rows", "lacking"),
     [
         (Rows((1, 2), (3, 4), frozenset({3})), []),
-        (Rows((1, 2), (3, 4), frozenset({3, 4})), ["membership", "shadow_attacks"]),
+        (
+            Rows((1, 2), (3, 4), frozenset({3, 4})),
+            ["membership", "shadow_attacks", "explanation_attacks"],
+        ),
         (
             Rows(None, (3, 4), frozenset(), left_out=7),
-            ["memorisation", "exposure", "membership", "shadow_attacks"],
+            [
+                "memorisation",
+                "exposure",
+                "membership",
+                "shadow_attacks",
+                "explanation_attacks",
+            ],
         ),
     ],
 )

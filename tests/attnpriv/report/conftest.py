@@ -15,6 +15,8 @@ from attnpriv.audit.comparison import Comparison, PairedDifference
 from attnpriv.audit.coverage import DetectorCoverage
 from attnpriv.audit.examples import Piece
 from attnpriv.audit.faithfulness import ATTENTION, GRADIENTS, LEAVE_ONE_OUT, PERCENTS, RANDOM
+from attnpriv.audit.leakage.explanation_attacks import NAMES as EXPLAINED
+from attnpriv.audit.leakage.inversion import NAMES as READ
 from attnpriv.audit.leakage.shadow_attacks import NAMES
 from attnpriv.audit.lift import Lift
 from attnpriv.audit.matched import TokenLift
@@ -188,6 +190,12 @@ def make_result(
             maker, result.shadow_attacks, BESIDE if privacy else NOTHING
         ),
         canaries=replace(result.canaries, judgement=BESIDE if privacy else NOTHING),
+        explanation_attacks=_explanation_attacks(
+            maker, result.explanation_attacks, BESIDE if privacy else NOTHING
+        ),
+        inversion=replace(result.inversion, judgement=NOTHING, **{
+            name: replace(getattr(result.inversion, name), judgement=NOTHING) for name in READ
+        }),
         robustness=replace(
             result.robustness,
             radii=maker.each(
@@ -241,6 +249,12 @@ def _scored(maker: _Maker, result: Any, judgement: Judgement) -> Any:
 
 def _shadow_attacks(maker: _Maker, result: Any, judgement: Judgement) -> Any:
     attacks = {name: _scored(maker, getattr(result, name), judgement) for name in ("loss", *NAMES)}
+    return replace(result, judgement=judgement, **attacks)
+
+
+def _explanation_attacks(maker: _Maker, result: Any, judgement: Judgement) -> Any:
+    names = ("loss", "texts", *EXPLAINED)
+    attacks = {name: _scored(maker, getattr(result, name), judgement) for name in names}
     return replace(result, judgement=judgement, **attacks)
 
 
