@@ -15,11 +15,11 @@ from attnpriv.cli import options
 from attnpriv.cli.gate import outcome_lines
 from attnpriv.cli.output import console, resumable, warn, warn_of_unknown
 from attnpriv.config import Depth
-from attnpriv.data import Dataset, load_dataset
 from attnpriv.errors import InputError
 from attnpriv.progress import progress_bars
 
 if TYPE_CHECKING:
+    from attnpriv.data import Dataset
     from attnpriv.report.auditing import Written
     from attnpriv.report.document import Report
     from attnpriv.report.noised.document import AnyReport, NoisedReport
@@ -119,6 +119,7 @@ def audit(
     from attnpriv.audit.releases import private_folder
     from attnpriv.audit.subject import AuditOptions
     from attnpriv.audit.work import has_begun
+    from attnpriv.data import load_dataset
     from attnpriv.report import exit_code, read_gates
     from attnpriv.report.auditing import audit_into
     from attnpriv.report.noised.auditing import noised_audit_into

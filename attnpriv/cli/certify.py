@@ -13,7 +13,6 @@ from rich.table import Table
 from attnpriv.audit.robustness import EDITS
 from attnpriv.cli import options
 from attnpriv.cli.output import console, print_json
-from attnpriv.data import load_dataset
 from attnpriv.errors import InputError
 from attnpriv.rounding import round_up
 
@@ -132,6 +131,8 @@ def _read(
     run: Run, source: str, text_column: str | None, label_column: str | None
 ) -> tuple[list[str], list[int] | None]:
     """The texts, and their labels if there are any."""
+    from attnpriv.data import load_dataset
+
     if not source.lower().endswith(".txt"):
         dataset = load_dataset(
             source,

@@ -10,8 +10,6 @@ from rich.table import Table
 
 from attnpriv.cli import options
 from attnpriv.cli.output import console
-from attnpriv.data import SOURCES, load_dataset, save_dataset
-from attnpriv.data.planting import plant
 from attnpriv.errors import InputError
 
 data_app = typer.Typer(
@@ -22,6 +20,8 @@ data_app = typer.Typer(
 @data_app.command("list")
 def data_list() -> None:
     """List the built-in data sources."""
+    from attnpriv.data import SOURCES
+
     table = Table("name", "what it is")
     for name, what in SOURCES.items():
         table.add_row(name, what)
@@ -44,6 +44,8 @@ def data_make(
     ] = False,
 ) -> None:
     """Write a built-in data source to a file."""
+    from attnpriv.data import load_dataset, save_dataset
+
     dataset = load_dataset(source)
     save_dataset(dataset, out, overwrite=overwrite)
     console.print(f"{len(dataset)} rows in {len(dataset.label_names)} classes: {out}")
@@ -77,6 +79,9 @@ def data_plant(
     Train a model on the copy and audit it with the copy: the report says how much of the secrets
     the model gives away, by how often they were repeated. Do not use that model for anything else.
     """
+    from attnpriv.data import load_dataset, save_dataset
+    from attnpriv.data.planting import plant
+
     dataset = load_dataset(
         source,
         text_column=text_column,
@@ -115,6 +120,8 @@ def data_show(
     classes: options.Classes = None,
 ) -> None:
     """Describe a data set: its size, classes and gold spans. Prints no texts without --rows."""
+    from attnpriv.data import load_dataset
+
     dataset = load_dataset(
         source,
         text_column=text_column,

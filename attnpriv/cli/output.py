@@ -13,11 +13,10 @@ import typer
 from rich.console import Console
 
 from attnpriv.command import INTERRUPTED, complain
-from attnpriv.data import Dataset
-from attnpriv.data.unknown import NOTICEABLE
-from attnpriv.runs.card import ModelCard
 
 if TYPE_CHECKING:
+    from attnpriv.data import Dataset
+    from attnpriv.runs.card import ModelCard
     from attnpriv.runs.folder import Run
 
 # Labels and paths are printed too, and may look like markup or like the code of an emoji.
@@ -55,6 +54,8 @@ def warn(message: str) -> None:
 
 def warn_of_unknown(run: Run, dataset: Dataset) -> None:
     """Warn of texts that a run's model cannot read, where that is more than a little."""
+    from attnpriv.data.unknown import NOTICEABLE
+
     unknown = run.modality.unknown(dataset.records, run.modality.read(dataset.records))
     if unknown.share > NOTICEABLE:
         warn(

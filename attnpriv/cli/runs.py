@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from attnpriv.cli import options
 from attnpriv.cli.output import console, print_json, warn, warn_of_unknown
-from attnpriv.data import load_dataset
-from attnpriv.data.splits import Split
 from attnpriv.progress import progress_bars
+
+if TYPE_CHECKING:
+    from attnpriv.data.splits import Split
 
 
 def evaluate(
@@ -36,6 +37,7 @@ def evaluate(
     that cannot have been trained on.
     """
     from attnpriv.audit.utility import utility
+    from attnpriv.data import load_dataset
     from attnpriv.runs.folder import load_run
     from attnpriv.runs.prediction import predict_probabilities
 

@@ -9,7 +9,6 @@ import typer
 
 from attnpriv.cli import options
 from attnpriv.cli.output import console, resumable
-from attnpriv.data import load_dataset
 from attnpriv.progress import progress_bars
 
 
@@ -64,6 +63,7 @@ def shadows(
     have its ε each. If it is interrupted, by Ctrl-C or a crash, the same command with --resume
     continues it.
     """
+    from attnpriv.data import load_dataset
     from attnpriv.runs.folder import load_run
     from attnpriv.shadows import has_begun, train_shadows
 

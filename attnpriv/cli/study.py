@@ -12,7 +12,6 @@ from rich.table import Table
 from attnpriv.cli import options
 from attnpriv.cli.output import console, print_classes, resumable, warn
 from attnpriv.config import PrivacyConfig, TrainConfig
-from attnpriv.data import load_dataset
 from attnpriv.progress import progress_bars
 
 
@@ -92,6 +91,7 @@ def study(
     hardened. The plain and the hardened ones have no ε: if the data is private, publish neither.
     """
     from attnpriv.audit.subject import AuditOptions
+    from attnpriv.data import load_dataset
     from attnpriv.sensitive import PresidioDetector, load_rules
     from attnpriv.study import WHOLE, Design, run_study
     from attnpriv.study.running import SETTINGS

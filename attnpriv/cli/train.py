@@ -11,7 +11,6 @@ from attnpriv import config
 from attnpriv.cli import options
 from attnpriv.cli.output import print_classes, print_training, resumable, warn
 from attnpriv.config import PrivacyConfig, TrainConfig
-from attnpriv.data import load_dataset
 from attnpriv.errors import InputError
 from attnpriv.progress import progress_bars
 from attnpriv.rounding import round_up
@@ -152,6 +151,7 @@ def train(
     If it is interrupted, by Ctrl-C or a crash, the same command with --resume continues it. Started
     by torchrun, several processes share the work.
     """
+    from attnpriv.data import load_dataset
     from attnpriv.training import has_begun, is_first_process
     from attnpriv.training import train as train_model
 

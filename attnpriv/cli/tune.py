@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,9 +11,11 @@ from attnpriv import config
 from attnpriv.cli import options
 from attnpriv.cli.output import console, print_classes, print_training, warn
 from attnpriv.config import PrivacyConfig, TrainConfig
-from attnpriv.data import load_dataset
 from attnpriv.progress import progress_bars
-from attnpriv.runs.card import ModelCard
+
+if TYPE_CHECKING:
+    from attnpriv.runs.card import ModelCard
+
 
 SEARCH = "Search"
 
@@ -104,6 +106,7 @@ def tune(
     that to yourself, and do not stop long searches to start them again. A search that is stopped
     leaves nothing behind and has spent nothing.
     """
+    from attnpriv.data import load_dataset
     from attnpriv.training import tune as tune_model
     from attnpriv.training.candidates import default_candidates, load_candidates
 

@@ -150,14 +150,12 @@ def serve(
     if models is None:
         raise InputError("--models is required: the folder of run folders to serve")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines would show addresses
-    from attnpriv.sensitive import PresidioDetector, load_rules
     from attnpriv_server.telemetry import Telemetry, configure_logging
     from attnpriv_server.transport import check_exposure
 
     address, operators = _addresses(listen, operations_listen)
     access = Access.anonymous() if principals is None else Access.from_file(principals)
     policies = _policies(policy, principals, can_charge=budget is not None)
-    rules = None if detection is None else load_rules(detection)
     bounds = Limits() if limits is None else load_limits(limits)
     batching = Batching(token_budget=token_budget, capacity=queue_rows)
     credentials = _credentials(tls_certificate, tls_key, tls_client_ca)
@@ -165,9 +163,12 @@ def serve(
     check_exposure(address, credentials is not None, authenticated, insecure)
     for each in filter(None, (address, operators)):
         each.check_bindable()
+    # Only now, so that --help and most wrong options answer at once.
+    from attnpriv.sensitive import PresidioDetector, load_rules
+
+    rules = None if detection is None else load_rules(detection)
     configure_logging()
     gc.disable()  # else a start spends a second on looking through what it has imported so far
-    # Only now, so that --help and a wrong option answer at once.
     import torch
 
     from attnpriv_server.budget.charging import Budget

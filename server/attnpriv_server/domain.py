@@ -7,12 +7,14 @@ import threading
 import time
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from attnpriv.boxes import Box
-from attnpriv.release.summary import Noised
-from attnpriv.runs.card import ModelCard
 from attnpriv.spans import Span
+
+if TYPE_CHECKING:
+    from attnpriv.release.summary import Noised
+    from attnpriv.runs.card import ModelCard
 
 
 class Code(StrEnum):

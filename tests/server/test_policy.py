@@ -421,6 +421,7 @@ RULES = {
         "text": "tokens",
         "entity_types": "tokens",
         "offsets": "tokens",
+        "box": "tokens",
         "attention": "attention",
         "layer_attention": "layer_attention",
         "head_attention": "head_attention",
@@ -432,6 +433,7 @@ RULES = {
         ("detector", "entity_types", "cannot_see", "hidden_from_model"), PUBLIC
     ),
     "Offsets": {"start": "tokens", "end": "tokens"},
+    "PatchBox": dict.fromkeys(("left", "top", "right", "bottom"), "tokens"),
     "SummarizeResponse": {
         "version": PUBLIC,
         "texts": PUBLIC,  # their number, which the policy page calls public

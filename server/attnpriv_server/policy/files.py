@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from attnpriv.errors import InputError
-from attnpriv.release.sums import require_noise
 from attnpriv_server.policy.rules import (
     EVERYONE,
     ExplainRules,
@@ -136,6 +135,8 @@ def watched_policies(
         if policies.draws and not can_charge:
             raise InputError("it has answers drawn, which a budget must pay for: --budget URL")
         if policies.summarizes:
+            from attnpriv.release.sums import require_noise  # imports for seconds
+
             require_noise()  # after a charge it would be too late
         return policies
 

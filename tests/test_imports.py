@@ -1,0 +1,20 @@
+"""What commands load before they know that they need it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "numpy", "pyarrow", "spacy", "captum", "faker", "matplotlib", "ray", "sklearn")
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["attnpriv.cli", "attnpriv_client.cli", "attnpriv_server.cli", "attnpriv_server.policy"],
+)
+def test_a_command_that_only_answers_for_its_options_loads_nothing_heavy(module: str) -> None:
+    code = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
