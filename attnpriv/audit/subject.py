@@ -48,7 +48,10 @@ NO_SHADOWS = (
     "their folder"
 )
 NO_CANARIES = "the run has no canaries: attnpriv train --canaries plants them"
-NO_COINS = "the run has canaries, and the hidden file with their coins is not beside its folder"
+NO_COINS = (
+    "the run has canaries, and the hidden file with their coins is not beside its folder, or not "
+    "readable"
+)
 NO_SECRETS = (
     "no secrets were planted in the training data: attnpriv data plant makes such data, and no "
     "model that is meant for use should be trained on it"

@@ -93,17 +93,19 @@ def write_canaries(run: Path, canaries: Canaries) -> None:
 
 
 def read_canaries(run: Run) -> Canaries | None:
-    """The canaries of a run; None where there is no file of any.
+    """The canaries of a run; None where it has none, or where their file is not for us to read.
 
     Raises:
-        InputError: the file cannot be read, or is that of other weights.
+        InputError: the file holds something else, or is that of other weights.
     """
+    if run.card.canaries is None:
+        return None  # a file may be left from a run that had the name before
     path = canaries_path(run.path)
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST)
         canaries = Canaries(**read_fields(Canaries, json.loads(content)))
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return None
     except (OSError, ValueError, RecursionError) as error:  # InputError is a ValueError
         raise InputError(f"cannot read the canaries {path}: {error}") from error

@@ -46,7 +46,7 @@ from attnpriv.runs.prediction import predict_probabilities
 from attnpriv.verdicts import ERROR, Claim, Judgement, judge
 
 WHITE_BOX, LOSS, MARGIN = "white-box", "black-box: loss", "black-box: margin"
-SHARES = (0.1, 0.2, 0.4)  # of the canaries, for which guesses are made
+SHARES = (0.1, 0.15, 0.2, 0.3, 0.4)  # of the canaries, for which guesses are made
 USUAL_SHARE = 0.1
 SHARE_OF_FIRST = 0.8  # of the chance of a false finding: the weaker attacks seldom find anything
 ENOUGH = 0.8  # chance to notice noise at half of what is stated; below, nothing can be concluded

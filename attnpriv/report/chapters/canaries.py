@@ -68,7 +68,11 @@ def _text(measured: CanariesResult) -> str:
 
 
 def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
-    """A table of attacks and bounds for each run."""
+    """A table of attacks and bounds for each run; a line where none has canaries."""
+    reasons = {run.canaries.not_run for run in runs if isinstance(run.canaries, NotRun)}
+    if all(isinstance(run.canaries, NotRun) for run in runs):
+        yield Text(f"Not run: {'; '.join(sorted(reasons))}.")
+        return
     yield Text(
         "Made-up records were trained on by fair coins, and attacks guess the coins. Right guesses "
         "bound ε from below. The white-box attacker saw the noised sum of every step and knows all "

@@ -217,6 +217,15 @@ def test_a_file_of_another_run_or_of_nonsense_is_refused(tickets: Dataset, tmp_p
     assert read_canaries(run) is None
 
 
+def test_a_run_without_canaries_has_none_though_an_old_file_is_there(
+    tickets: Dataset, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    canaries_path(out).write_text("of a run that had this name before")
+    train(tickets, out, config=TrainConfig(steps=1), privacy=None)
+    assert read_canaries(load_run(out)) is None
+
+
 def test_without_privacy_canaries_are_texts(tickets: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(tickets, out, canaries=15, config=TrainConfig(steps=3), privacy=None)
