@@ -18,3 +18,13 @@ def test_a_command_that_only_answers_for_its_options_loads_nothing_heavy(module:
     code = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_finding_personal_data_needs_no_transformers() -> None:
+    """It is installed for the tests, and Presidio would import it."""
+    code = (
+        "import sys; from attnpriv.sensitive import PresidioDetector; PresidioDetector(None); "
+        "print('transformers' in sys.modules); import transformers; print(transformers.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\ntransformers\n"

@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from datetime import date
 from random import Random
 from string import Formatter
-
-from faker import Faker
+from typing import TYPE_CHECKING
 
 from attnpriv.data.records import Span, Texts
 from attnpriv.data.ticket_english import ENGLISH
 from attnpriv.data.ticket_grammar import Grammar
 from attnpriv.errors import InputError
+
+if TYPE_CHECKING:
+    from faker import Faker
 
 MAX_TICKETS = 1_000_000
 
@@ -88,6 +90,8 @@ class _Generator:
         self._grammar = grammar
         self._weights = [grammar.intents[label].weight for label in self.labels]
         self._random = Random(seed)
+        from faker import Faker  # only whoever makes messages has need of it
+
         # One Faker a locale: a Faker of several locales picks among them by global randomness.
         self._fakers = [Faker(locale) for locale in grammar.locales]
         for faker in self._fakers:

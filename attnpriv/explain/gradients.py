@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from captum.attr import IntegratedGradients
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
@@ -202,6 +201,8 @@ class _Path:
         return self.model.run(x, mask).outputs
 
     def _captum(self, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+        from captum.attr import IntegratedGradients  # a server can answer while it is imported
+
         attributions, missed = IntegratedGradients(self._outputs).attribute(
             last,
             baselines=first,

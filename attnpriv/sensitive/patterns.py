@@ -1,4 +1,4 @@
-"""Presidio's pattern recognisers and ours. Presidio is imported only here and in ``rules``."""
+"""Presidio's pattern recognisers and ours. ``presidio`` imports what is needed of it."""
 
 from __future__ import annotations
 
@@ -119,7 +119,8 @@ def _limit_time(recognizer: Any) -> None:
 
 def _ours() -> list[Any]:
     import regex
-    from presidio_analyzer import Pattern, PatternRecognizer
+
+    from attnpriv.sensitive.presidio import Pattern, PatternRecognizer
 
     return [
         PatternRecognizer(
@@ -132,9 +133,10 @@ def _ours() -> list[Any]:
 
 
 def _presidios() -> list[Any]:
-    from presidio_analyzer import Pattern
-    from presidio_analyzer import predefined_recognizers as known
     from tldextract import TLDExtract
+
+    from attnpriv.sensitive.presidio import Pattern
+    from attnpriv.sensitive.presidio import predefined_recognizers as known
 
     extract = TLDExtract(suffix_list_urls=(), cache_dir=None)
 

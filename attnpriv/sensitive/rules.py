@@ -67,7 +67,7 @@ class Rules(_Strict):
 
     def recognizers_of_words(self) -> list[Any]:
         """``deny`` and ``recognizers`` with Presidio's interface."""
-        from presidio_analyzer import PatternRecognizer
+        from attnpriv.sensitive.presidio import PatternRecognizer
 
         denied = [PatternRecognizer(kind, deny_list=words) for kind, words in self.deny.items()]
         return [*denied, *map(_recognizer, self.recognizers)]
@@ -92,7 +92,7 @@ def load_rules(path: Path) -> Rules:
 
 
 def _recognizer(rule: Recognizer) -> Any:
-    from presidio_analyzer import Pattern, PatternRecognizer
+    from attnpriv.sensitive.presidio import Pattern, PatternRecognizer
 
     class InContext(PatternRecognizer):
         """Keeps what stands near a context word."""

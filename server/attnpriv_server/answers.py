@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import TypeAdapter
 
@@ -24,7 +24,6 @@ from attnpriv.runs.folder import Run
 from attnpriv.sensitive import Detector
 from attnpriv_server import release, summaries
 from attnpriv_server.asking import Asked, Records, refuse_input
-from attnpriv_server.budget.charging import Budget
 from attnpriv_server.domain import (
     Code,
     ExplainRequest,
@@ -44,6 +43,10 @@ from attnpriv_server.release import AnyReading, Classes, Classified, Sight, Sigh
 from attnpriv_server.scoring import Scoring
 from attnpriv_server.summing import TextsToSum
 from attnpriv_server.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from attnpriv_server.budget.charging import Budget
+
 
 KEY_BYTES = 32
 # Nothing looks for personal data in images: what is hidden is what the request marks.

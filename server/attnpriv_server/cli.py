@@ -7,9 +7,11 @@ import gc
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -29,7 +31,9 @@ from attnpriv_server.queueing import Batching
 if TYPE_CHECKING:
     import grpc
 
+    from attnpriv_server.budget.charging import Budget
     from attnpriv_server.policy import Policies
+    from attnpriv_server.telemetry import Telemetry
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(budget_app, name="budget")
@@ -171,7 +175,6 @@ def serve(
     gc.disable()  # else a start spends a second on looking through what it has imported so far
     import torch
 
-    from attnpriv_server.budget.charging import Budget
     from attnpriv_server.core import Core
     from attnpriv_server.memory import keep_freed_memory
     from attnpriv_server.models.repository import Repository
@@ -192,6 +195,8 @@ def serve(
         # up every call for a third of a second, again and again.
         gc.freeze()
         gc.enable()
+        # Explanations need Captum, which imports for a second. It need not delay predictions.
+        threading.Thread(target=import_module, args=("captum.attr",), daemon=True).start()
         operations = Operations(telemetry, server.ready)
         if operators is not None:
             await operations.start(operators)
@@ -204,17 +209,24 @@ def serve(
 
     with ExitStack() as stack:
         stack.enter_context(closing(telemetry))
+        # First, since a database that cannot be reached should not take a whole start to be named.
+        account = None if budget is None else _opened(budget, telemetry)
         pool = stack.enter_context(Workers(processes, threads, telemetry)) if processes else None
         repository = Repository(models, precision, most_memory, telemetry, workers=pool)
         lanes = max(processes, 1)
         # Before the models are read: it imports for seconds, and so do the workers meanwhile.
         detector = PresidioDetector(rules)
-        account = None if budget is None else Budget.open(budget, telemetry)
         core = Core(
             repository, access, policies, bounds, batching, telemetry, lanes, detector, account
         )
         stack.enter_context(repository)
         asyncio.run(run(core))
+
+
+def _opened(url: str, telemetry: Telemetry) -> Budget:
+    from attnpriv_server.budget.charging import Budget
+
+    return Budget.open(url, telemetry)
 
 
 def default_workers() -> int:

@@ -10,14 +10,13 @@ import asyncio
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from attnpriv.errors import InputError
 from attnpriv.sensitive import Detector, PresidioDetector
 from attnpriv_server.access import Access
 from attnpriv_server.answers import Answers
 from attnpriv_server.asking import Asked
-from attnpriv_server.budget.charging import Budget
 from attnpriv_server.calls import Call, Calls, Incoming, StreamCall
 from attnpriv_server.checks import check_explain, check_predict, check_summarize
 from attnpriv_server.domain import (
@@ -44,6 +43,9 @@ from attnpriv_server.models.versions import Loaded, UnknownModelError, Version
 from attnpriv_server.policy import Policies
 from attnpriv_server.queueing import Batching
 from attnpriv_server.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from attnpriv_server.budget.charging import Budget
 
 
 class Core:
