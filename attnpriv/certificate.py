@@ -15,6 +15,7 @@ from torch import nn
 
 from attnpriv import guarantees
 from attnpriv.attention import HardenedAttention
+from attnpriv.attention.gates import Gate
 from attnpriv.config import require_count
 from attnpriv.errors import InputError
 
@@ -114,6 +115,83 @@ def certify(model: nn.Module, keys: int, sensitive: int) -> tuple[HeadCertificat
     if not heads:
         raise InputError(f"expected a model with hardened attention, got {type(model).__name__}")
     return heads
+
+
+@dataclass(frozen=True)
+class GateCertificate:
+    """The bounds of one gate, for ``positions`` that it weighs.
+
+    A bound is None where the logits are unclipped.
+
+    Attributes:
+        module: the gate's name inside the model, say ``blocks.0.spatial``.
+        kind: ``channel`` or ``spatial``.
+        logit_bound: c; None if the logits are unclipped.
+        temperature: τ.
+        positions: n, channels or positions.
+        sensitive: k.
+        smallest_gate: no gate is smaller.
+        largest_gate: no gate is larger.
+        ratio: the largest ratio of two gates.
+        lift_bound: the largest ratio of the total of any k gates, as a share of the total of all,
+            to k/n.
+    """
+
+    module: str
+    kind: str
+    logit_bound: float | None
+    temperature: float
+    positions: int
+    sensitive: int
+    smallest_gate: float | None
+    largest_gate: float | None
+    ratio: float | None
+    lift_bound: float | None
+
+
+GATE_LIMITS = (
+    "Each bound is about the gates: what they multiply is not bounded.",
+    "A position of a deep layer sees its neighbours; gates upon gates multiply their ratios.",
+    "A deterministic forward pass is not differentially private, whatever its certificate.",
+    "Arithmetic is taken as exact; what rounding adds is in docs/guarantees.md.",
+)
+
+
+def certify_gates(
+    model: nn.Module, positions: int, sensitive: int, channels: int
+) -> tuple[GateCertificate, ...]:
+    """Certify every gate of a model, first block first; empty where it has none.
+
+    Args:
+        model: any module.
+        positions: n of spatial gates.
+        sensitive: k of the positions, whichever they are; of channels one is taken.
+        channels: n of channel gates.
+
+    Raises:
+        InputError: positions < 1, or sensitive outside [1, positions].
+
+    Claim, condition and what is not covered: as ``attnpriv.attention.gates`` says.
+    """
+    require_count("positions", positions)
+    if not 1 <= sensitive <= positions:
+        raise InputError(f"expected sensitive in [1, {positions}], got {sensitive}")
+    return tuple(
+        _gate(name, each, positions, sensitive)
+        if each.kind == "spatial"
+        else _gate(name, each, channels, 1)
+        for name, each in model.named_modules()
+        if isinstance(each, Gate)
+    )
+
+
+def _gate(name: str, gate: Gate, positions: int, sensitive: int) -> GateCertificate:
+    clip, tau = gate.config.clip, gate.config.temperature
+    low = high = ratio = lift = None
+    if clip is not None:
+        low, high = guarantees.gate_bounds(clip, tau)
+        ratio, lift = high / low, guarantees.gate_lift_bound(clip, tau, positions, sensitive)
+    return GateCertificate(name, gate.kind, clip, tau, positions, sensitive, low, high, ratio, lift)
 
 
 def worst_case(certificates: Sequence[HeadCertificate]) -> HeadCertificate:

@@ -13,6 +13,7 @@ Kind = Literal["text", "image"]  # of the records that a model reads
 Depth = Literal["quick", "standard", "thorough"]  # of an audit: how much it measures
 ClipMode = Literal["clamp", "tanh", "norm", "relative"]
 Score = Literal["dot_product", "additive"]
+GateChoice = Literal["none", "se", "cbam"]
 Pooling = Literal["mean", "cls", "layers", "places"]
 Accountant = Literal["prv", "rdp"]
 TrainableKind = Literal["head", "bias", "last", "lora", "all"]
@@ -25,7 +26,8 @@ RunDistribution = Literal["poisson", "geometric"]
 
 # Encoders that begin with random weights: of texts, and of images.
 SCRATCH, VIT = "scratch", "vit"
-UNTRAINED = (SCRATCH, VIT)
+CNNS: dict[str, GateChoice] = {"cnn": "none", "cnn-se": "se", "cnn-cbam": "cbam"}
+UNTRAINED = (SCRATCH, VIT, *CNNS)
 
 # Ways of drawing batches for which the accountants' ε does not hold, and why.
 UNSOUND_SAMPLERS = {

@@ -278,6 +278,22 @@ def row_release_scale(c: float, tau: float, epsilon: float) -> float:
     return 2 * total_variation_bound(c, tau) / epsilon
 
 
+def gate_bounds(c: float, tau: float) -> tuple[float, float]:
+    """The smallest and the largest value of a gate ``σ(z/τ)`` whose z is clipped to [-c, c].
+
+    Claim: ``(σ(-c/τ), σ(c/τ))``, both attained; their ratio is ``e^(c/τ)``.
+    Source: as ``gate_lift_bound``.
+
+    >>> [round(bound, 4) for bound in gate_bounds(2.0, 2.0)]
+    [0.2689, 0.7311]
+
+    Raises:
+        InputError: c < 0 or tau <= 0.
+    """
+    least = math.exp(-_scaled(c, tau))
+    return least / (1 + least), 1 / (1 + least)
+
+
 def gate_lift_bound(c: float, tau: float, n: int, k: int) -> float:
     """Largest ratio of the mass of k sigmoid gates, normalised over n positions, to the share k/n.
 

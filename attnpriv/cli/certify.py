@@ -105,6 +105,9 @@ def certify(
         given = ("text_column", "label_column", "deletion", "show_texts")
         _refuse(context, given, "without --texts")
         _refuse(context, OF_VOTES, "without --texts and --deletion")
+        if not loaded.model.attention_shape[0]:
+            _print_gates(loaded, _keys(loaded) if keys is None else keys, sensitive, json_)
+            return
         _print_heads(loaded, _keys(loaded) if keys is None else keys, sensitive, json_)
         return
     _refuse(context, ("keys", "sensitive"), "with --texts")
@@ -227,6 +230,37 @@ def _print_heads(run: Run, keys: int, sensitive: int, json_: bool) -> None:
             "NO CERTIFICATE HOLDS WHERE c IS none: LOGITS ARE UNCLIPPED.", style="bold red"
         )
     for limit in LIMITS:
+        console.print(limit, soft_wrap=True)
+
+
+def _print_gates(run: Run, keys: int, sensitive: int, json_: bool) -> None:
+    from attnpriv.certificate import GATE_LIMITS, certify_gates
+
+    gates = certify_gates(run.model, keys, sensitive, run.model.config.dim)
+    if not gates:
+        raise InputError(
+            f"expected a model with attention or gates, got {run.name!r}, which has neither: "
+            f"{run.model.config.encoder}"
+        )
+    if json_:
+        size = {"keys": keys, "sensitive": sensitive}
+        listed = [asdict(gate) for gate in gates]
+        print_json({"run": run.name, **size, "gates": listed, "limits": GATE_LIMITS})
+        return
+    title = f"{run.name}: gates on {keys} places, {sensitive} of them sensitive"
+    table = Table("gate", "of", "c", "τ", "gate ≤", "ratio ≤", "lift ≤", title=title)
+    for gate in gates:
+        clip = "none" if gate.logit_bound is None else f"{gate.logit_bound:g}"
+        of = f"{gate.sensitive} of {gate.positions}"
+        bounds = (gate.largest_gate, 4), (gate.ratio, 2), (gate.lift_bound, 2)
+        shown = ("none" if bound is None else round_up(bound, digits) for bound, digits in bounds)
+        table.add_row(gate.module, of, clip, f"{gate.temperature:.5g}", *shown)
+    console.print(table)
+    if gates[0].logit_bound is None:
+        console.print(
+            "NO CERTIFICATE HOLDS WHERE c IS none: LOGITS ARE UNCLIPPED.", style="bold red"
+        )
+    for limit in GATE_LIMITS:
         console.print(limit, soft_wrap=True)
 
 

@@ -172,7 +172,9 @@ Encoder = Annotated[
         "minilm-bounded (minilm, taught to work under a bound on its attention: four "
         "of 32 tokens get at most 3.99 times their share), or a folder with a pretrained BERT, "
         "DistilBERT, MPNet, RoBERTa or XLM-RoBERTa, or with what attnpriv encoder bound made. "
-        "For images: vit, a small vision transformer with random weights, which scratch means too.",
+        "For images, with random weights: vit, a small vision transformer, which scratch means "
+        "too; or cnn, cnn-se or cnn-cbam, a small convolutional network without gates, with gates "
+        "on channels, or on channels and places.",
         show_default="scratch",
         rich_help_panel=MODEL,
     ),

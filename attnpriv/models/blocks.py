@@ -17,7 +17,7 @@ from attnpriv.config import parse_trainable
 from attnpriv.errors import InputError
 from attnpriv.models.classifier import AttentionClassifier
 from attnpriv.models.lora import LowRankLinear, add_adapters, merge_adapters
-from attnpriv.models.shapes import Shape
+from attnpriv.models.shapes import BlocksShape, CnnConfig
 
 INITIAL_STD = 0.02  # of every weight matrix, as in BERT (Devlin et al. 2019)
 
@@ -25,7 +25,7 @@ INITIAL_STD = 0.02  # of every weight matrix, as in BERT (Devlin et al. 2019)
 class Block(nn.Module):
     """One post-norm encoder block: attention, then a feed-forward layer, each added and normed."""
 
-    def __init__(self, config: Shape) -> None:
+    def __init__(self, config: BlocksShape) -> None:
         super().__init__()
         self.attention = MultiHeadSelfAttention(
             config.dim,
@@ -58,6 +58,7 @@ class BlocksClassifier(AttentionClassifier):
     def make_blocks(self) -> None:
         """Add the blocks and the head."""
         config = self.config
+        assert not isinstance(config, CnnConfig)  # no model of such a shape has blocks like these
         blocks = 1 if config.share_layers else config.layers
         self.blocks = nn.ModuleList(Block(config) for _ in range(blocks))
         self.head = nn.Linear(config.features, config.num_labels)

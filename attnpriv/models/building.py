@@ -6,7 +6,8 @@ from typing import assert_never, overload
 
 from attnpriv.config import ModelConfig
 from attnpriv.models.classifier import AttentionClassifier
-from attnpriv.models.shapes import Shape, VisionConfig
+from attnpriv.models.cnn import CnnClassifier
+from attnpriv.models.shapes import CnnConfig, Shape, VisionConfig
 from attnpriv.models.text import TextClassifier, TextModel
 from attnpriv.models.vision import VisionClassifier
 from attnpriv.models.words import WordsClassifier
@@ -25,6 +26,8 @@ def build_model(config: Shape) -> AttentionClassifier:
             return TextClassifier(config)
         case VisionConfig():
             return VisionClassifier(config)
+        case CnnConfig():
+            return CnnClassifier(config)
         case _:
             assert_never(config)
 
@@ -34,6 +37,8 @@ def matrix_weights(config: Shape) -> int:
     dim, head = config.dim, config.num_labels * config.features
     if config.isolated:
         return _inputs(config) * dim + head
+    if isinstance(config, CnnConfig):
+        return _inputs(config) * dim + config.layers * 2 * 9 * dim * dim + head
     blocks = 1 if config.share_layers else config.layers
     embeddings = (_inputs(config) + config.max_length) * dim
     return embeddings + blocks * (4 * dim * dim + 2 * dim * config.hidden_dim) + head

@@ -6,8 +6,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from attnpriv.config import (
+    CNNS,
     VIT,
     AttentionConfig,
+    GateChoice,
     Kind,
     ModelConfig,
     Pooling,
@@ -19,30 +21,22 @@ from attnpriv.config import (
 from attnpriv.data.image.patches import Patches
 from attnpriv.errors import InputError
 
+CELLS = 4  # rows and columns of means that the head of a convolutional network reads
 
-@dataclass(frozen=True)
-class VisionConfig:
-    """The shape of a vision transformer: patches of an image, and post-norm encoder blocks.
+
+@dataclass(frozen=True, kw_only=True)
+class ImageShape:
+    """What the shapes of models for images have in common.
 
     Attributes:
-        encoder: its name, ``vit``.
         height: of every image, in pixels.
         width: likewise.
         channels: 1 of grey images, 3 of colour.
         patch: side of a patch, in pixels.
-        dim: width D of a patch's vector.
-        layers: number of encoder layers.
-        heads: number of attention heads H, a divisor of ``dim``.
-        hidden_dim: width of the feed-forward layer.
         num_labels: number of classes K, at least 2.
-        pooling: what the head reads: the states of all ``places`` side by side, so that it knows
-            where something is; or their ``mean``, or ``layers``, as in ``ModelConfig``.
+        dim: width D of a patch's vector.
+        layers: number of blocks.
         norm_eps: ε of every layer norm.
-        attention: how attention is hardened, the same in every layer.
-        share_layers: as in ``ModelConfig``.
-
-    Raises:
-        InputError: a size is below 1, ``dim`` is not a multiple of ``heads``, or ``cls`` pooling.
     """
 
     height: int
@@ -50,28 +44,15 @@ class VisionConfig:
     channels: int
     patch: int
     num_labels: int
-    encoder: str = VIT
-    dim: int = 64
+    dim: int
     layers: int = 2
-    heads: int = 4
-    hidden_dim: int = 128
-    pooling: Pooling = "places"
     norm_eps: float = 1e-6
-    attention: AttentionConfig = field(default_factory=AttentionConfig)
-    share_layers: bool = False
 
     def __post_init__(self) -> None:
-        sizes = ("height", "width", "channels", "patch", "dim", "layers", "heads", "hidden_dim")
-        for name in sizes:
+        for name in ("height", "width", "channels", "patch", "dim", "layers"):
             require_count(name, getattr(self, name))
         if self.num_labels < 2:
             raise InputError(f"expected num_labels >= 2, got {self.num_labels}")
-        check_divides(self.heads, self.dim)
-        check_computable(self.attention)
-        if self.pooling not in ("mean", "layers", "places"):
-            raise InputError(
-                f"expected pooling mean, layers or places for images, got {self.pooling!r}"
-            )
 
     @property
     def kind(self) -> Kind:
@@ -100,6 +81,53 @@ class VisionConfig:
         return rows * columns
 
     @property
+    def relative_positions(self) -> bool:
+        """As in ``ModelConfig``."""
+        return False
+
+    @property
+    def isolated(self) -> bool:
+        """As in ``ModelConfig``."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionConfig(ImageShape):
+    """The shape of a vision transformer: patches of an image, and post-norm encoder blocks.
+
+    Attributes:
+        encoder: its name, ``vit``.
+        heads: number of attention heads H, a divisor of ``dim``.
+        hidden_dim: width of the feed-forward layer.
+        pooling: what the head reads: the states of all ``places`` side by side, so that it knows
+            where something is; or their ``mean``, or ``layers``, as in ``ModelConfig``.
+        attention: how attention is hardened, the same in every layer.
+        share_layers: as in ``ModelConfig``.
+
+    Raises:
+        InputError: a size is below 1, ``dim`` is not a multiple of ``heads``, or ``cls`` pooling.
+    """
+
+    encoder: str = VIT
+    dim: int = 64
+    heads: int = 4
+    hidden_dim: int = 128
+    pooling: Pooling = "places"
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    share_layers: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("heads", "hidden_dim"):
+            require_count(name, getattr(self, name))
+        check_divides(self.heads, self.dim)
+        check_computable(self.attention)
+        if self.pooling not in ("mean", "layers", "places"):
+            raise InputError(
+                f"expected pooling mean, layers or places for images, got {self.pooling!r}"
+            )
+
+    @property
     def pooled_layers(self) -> tuple[int, ...]:
         """As in ``ModelConfig``."""
         return thirds(self.layers) if self.pooling == "layers" else (self.layers,)
@@ -110,22 +138,92 @@ class VisionConfig:
         places = self.max_length if self.pooling == "places" else 1
         return places * self.dim * len(self.pooled_layers)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        return {"kind": self.kind, **asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CnnConfig(ImageShape):
+    """The shape of a convolutional network over the grid of patches.
+
+    Attributes:
+        encoder: its name, one of ``attnpriv.config.CNNS``, which says which gates it has.
+        groups: of every group norm, a divisor of ``dim``.
+        pooling: what the head reads: means over ``places``, a grid of 4 × 4, side by side; or the
+            ``mean`` over the whole image.
+        attention: clip, clip mode and temperature of the gates. It has no other attention.
+
+    Raises:
+        InputError: a size is below 1, ``dim`` is not a multiple of ``groups``, another pooling, or
+            an attention that gates do not have: learned temperatures, additive scores, or a clip
+            other than ``clamp`` or ``tanh``.
+    """
+
+    encoder: str
+    dim: int = 32
+    groups: int = 8
+    pooling: Pooling = "places"
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.encoder not in CNNS:
+            raise InputError(f"expected one of {', '.join(CNNS)}, got {self.encoder!r}")
+        require_count("groups", self.groups)
+        check_divides(self.groups, self.dim)
+        check_computable(self.attention)
+        if self.pooling not in ("mean", "places"):
+            raise InputError(f"expected pooling mean or places with cnn, got {self.pooling!r}")
+        attention = self.attention
+        if attention.temperature_floor is not None or attention.score != "dot_product":
+            raise InputError("expected no learned temperatures and no scores: cnn has gates alone")
+        if attention.clip is not None and attention.clip_mode not in ("clamp", "tanh"):
+            raise InputError(
+                f"expected clip mode clamp or tanh for gates, got {attention.clip_mode!r}"
+            )
+
     @property
-    def relative_positions(self) -> bool:
+    def heads(self) -> int:
+        """None: there is no attention between positions."""
+        return 0
+
+    @property
+    def share_layers(self) -> bool:
         """As in ``ModelConfig``."""
         return False
 
     @property
-    def isolated(self) -> bool:
+    def gates(self) -> GateChoice:
+        """Which gates every block has."""
+        return CNNS[self.encoder]
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of the grid over which means are taken for the head."""
+        rows, columns = self.patches.grid
+        return (1, 1) if self.pooling == "mean" else (min(rows, CELLS), min(columns, CELLS))
+
+    @property
+    def features(self) -> int:
+        """How many numbers the head reads of an image."""
+        rows, columns = self.cells
+        return rows * columns * self.dim
+
+    @property
+    def pooled_layers(self) -> tuple[int, ...]:
         """As in ``ModelConfig``."""
-        return False
+        return (self.layers,)
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
         return {"kind": self.kind, **asdict(self)}
 
 
-Shape = ModelConfig | VisionConfig
+BlocksShape = ModelConfig | VisionConfig
+"""Of the models that are made of transformer blocks."""
+
+Shape = BlocksShape | CnnConfig
 
 
 def read_shape(values: dict[str, Any]) -> Shape:
@@ -134,6 +232,7 @@ def read_shape(values: dict[str, Any]) -> Shape:
         return ModelConfig.from_dict(values)
     own = {name: value for name, value in values.items() if name != "kind"}
     try:
-        return VisionConfig(**{**own, "attention": AttentionConfig(**own["attention"])})
+        values = {**own, "attention": AttentionConfig(**own["attention"])}
+        return CnnConfig(**values) if own["encoder"] in CNNS else VisionConfig(**values)
     except (KeyError, TypeError) as error:
         raise InputError(f"the model configuration is not usable: {error}") from error

@@ -32,7 +32,7 @@ from typing import Any, NoReturn
 import safetensors.torch
 from safetensors import SafetensorError
 
-from attnpriv.config import Kind
+from attnpriv.config import Kind, ModelConfig
 from attnpriv.data.modalities import AnyModality
 from attnpriv.data.normalisation import NormalisingTokenizer
 from attnpriv.data.pretrained import PretrainedTokenizer
@@ -44,7 +44,7 @@ from attnpriv.errors import InputError, RunFolderError
 from attnpriv.models.building import build_model, matrix_weights
 from attnpriv.models.classifier import AttentionClassifier
 from attnpriv.models.edits import EditCertifier
-from attnpriv.models.shapes import Shape, VisionConfig, read_shape
+from attnpriv.models.shapes import Shape, read_shape
 from attnpriv.models.words import WordsClassifier
 from attnpriv.replacing import replace_file, sync_folder
 from attnpriv.runs.card import ModelCard
@@ -297,7 +297,7 @@ def _check_label_names(names: Any, classes: int) -> tuple[str, ...]:
 
 
 def _modality(config: Shape, vocabulary: bytes | None) -> AnyModality:
-    if isinstance(config, VisionConfig):
+    if not isinstance(config, ModelConfig):
         return config.patches
     tokenizer = _build_tokenizer(vocabulary, config.vocab_size)
     if config.normalise:

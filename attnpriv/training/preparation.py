@@ -16,6 +16,7 @@ from torch import Tensor
 
 from attnpriv.attention.bound import Bound
 from attnpriv.config import (
+    CNNS,
     SCRATCH,
     UNTRAINED,
     VIT,
@@ -36,6 +37,7 @@ from attnpriv.errors import InputError
 from attnpriv.modality import Sample
 from attnpriv.models.blocks import BlocksClassifier
 from attnpriv.models.classifier import AttentionClassifier, pooled_features
+from attnpriv.models.cnn import CnnClassifier
 from attnpriv.models.pretrained import (
     MINILM,
     WORDS,
@@ -46,7 +48,7 @@ from attnpriv.models.pretrained import (
     own_attention,
     source_of_words,
 )
-from attnpriv.models.shapes import VisionConfig
+from attnpriv.models.shapes import CnnConfig, VisionConfig
 from attnpriv.models.text import TextClassifier, TextModel
 from attnpriv.models.vision import VisionClassifier
 from attnpriv.models.words import WordsClassifier, token_vectors
@@ -62,6 +64,7 @@ from attnpriv.training.distillation import TaughtRecords
 
 # How images are cut: into at most that many patches along the shorter side.
 PATCHES_ACROSS, SMALLEST_PATCH = 8, 2
+CELLS_ACROSS = 14  # likewise, of a convolutional network, whose cost grows with their number alone
 # The encoder from scratch: small enough for two cores, wide enough for a few thousand texts.
 SCRATCH_SHAPE: dict[str, Any] = {
     "vocab_size": 8192,
@@ -136,8 +139,8 @@ def build_classifier(
         if normalise:
             raise InputError("only texts can be normalised, and this data holds images")
         return _image_classifier(encoder, attention, pooling, share_layers, num_labels, pixels)
-    if encoder == VIT:
-        raise InputError("expected an encoder of texts, got vit, which reads images")
+    if encoder in (VIT, *CNNS):
+        raise InputError(f"expected an encoder of texts, got {encoder}, which reads images")
     built = _text_classifier(encoder, attention, pooling or "layers", share_layers, num_labels)
     return _normalising(built) if normalise else built
 
@@ -192,8 +195,11 @@ def _image_classifier(
     pixels: tuple[int, int, int],
 ) -> Classifier:
     if encoder not in UNTRAINED:
-        raise InputError(f"expected model {VIT} for images, got {encoder!r}")
+        expected = ", ".join((VIT, *CNNS))
+        raise InputError(f"expected one of the models {expected} for images, got {encoder!r}")
     height, width, channels = pixels
+    if encoder in CNNS:
+        return _cnn_classifier(encoder, attention, pooling, share_layers, num_labels, pixels)
     shape = VisionConfig(
         height=height,
         width=width,
@@ -205,6 +211,30 @@ def _image_classifier(
         share_layers=share_layers,
     )
     return Classifier(VisionClassifier(shape), shape.patches)
+
+
+def _cnn_classifier(
+    encoder: str,
+    attention: AttentionConfig | None,
+    pooling: Pooling | None,
+    share_layers: bool,
+    num_labels: int,
+    pixels: tuple[int, int, int],
+) -> Classifier:
+    if share_layers:
+        raise InputError(f"only the models scratch and {VIT} share their layers, got {encoder!r}")
+    height, width, channels = pixels
+    shape = CnnConfig(
+        encoder=encoder,
+        height=height,
+        width=width,
+        channels=channels,
+        patch=-(-min(height, width) // CELLS_ACROSS),
+        num_labels=num_labels,
+        attention=attention or AttentionConfig(),
+        pooling=pooling or "places",
+    )
+    return Classifier(CnnClassifier(shape), shape.patches)
 
 
 def _words_classifier(

@@ -222,6 +222,8 @@ class _Bar:
 def _notes(explanation: Explanation) -> Text:
     over = "with [CLS] and [SEP]" if explanation.special_tokens else "over all of them"
     lines = [f"attention: last layer, mean over heads and queries; sums to 1 {over}"]
+    if _kind(explanation) == "image" and explanation.tokens[0].attention is None:
+        lines = ["no attention: withheld, or the model attends to no patches"]
     if explanation.weight_bound is not None:
         lines.append(
             f"certified: no single attention weight exceeds {round_up(explanation.weight_bound, 4)}"

@@ -312,6 +312,11 @@ def _explain_rules(asked: Asked) -> ExplainRules:
     rules = asked.role.of_model(asked.request.model).explain
     if rules is None:
         raise RefusedError(Code.PERMISSION_DENIED, "the policy withholds all explanations")
+    if rules.key is not None and not asked.loaded.run.model.attention_shape[0]:
+        raise RefusedError(
+            Code.UNIMPLEMENTED,
+            "the policy draws a position by its attention, and this model attends to none",
+        )
     return rules
 
 
@@ -319,7 +324,7 @@ def _weight_bound(rules: ExplainRules, run: Run, entries: int) -> float | None:
     """The certified bound. It counts a redacted part as one entry, which only makes it larger."""
     attention = run.model.config.attention
     shows_weights = any(name in rules.scores for name in release.ATTENTION)
-    if attention.clip is None or not shows_weights:
+    if attention.clip is None or not shows_weights or not run.model.attention_shape[0]:
         return None
     return weight_bounds(attention.clip, attention.smallest_temperature, entries)[1]
 

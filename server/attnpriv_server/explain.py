@@ -32,6 +32,8 @@ class Wanted:
 class Scored:
     """Numbers for each position, those that the model added included; None where not wanted.
 
+    Those of attention are None, too, where the model attends to no positions.
+
     Attributes:
         attention: received by each position in each head, mean over the queries, [L, H, T].
         rollout: how much of each position reaches the last layer, [T].
@@ -80,7 +82,7 @@ def score(run: Run, sample: Sample, target: int, wanted: Wanted, deadline: Deadl
         RefusedError: the deadline passed in between.
     """
     attention = rolled = gradients = error = withheld = None
-    if wanted.attention or wanted.rollout:
+    if (wanted.attention or wanted.rollout) and run.model.attention_shape[0]:
         attention, rolled = _attention(run, sample)
         deadline.check()
     if wanted.integrated_gradients:

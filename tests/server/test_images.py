@@ -10,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from attnpriv.boxes import Box
 from attnpriv.config import AttentionConfig, TrainConfig
 from attnpriv.data import load_dataset
 from attnpriv.inference import open_inference_pb2 as oip
 from attnpriv.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from attnpriv.models.cnn import CnnClassifier
+from attnpriv.models.shapes import CnnConfig
 from attnpriv.runs.card import ModelCard
 from attnpriv.runs.folder import Run, load_run
 from attnpriv.runs.prediction import predict_probabilities
@@ -179,6 +182,34 @@ def test_drawn_answers_are_charged_once(make_core, both, tmp_path: Path) -> None
     assert label.micro_epsilon == 1_000_000
     assert conflict.value.status.code is Code.ALREADY_EXISTS
     assert exhausted.value.status.code is Code.RESOURCE_EXHAUSTED
+
+
+def test_a_model_that_attends_to_nothing_explains_by_gradients(make_core, run: Run) -> None:
+    torch.manual_seed(0)
+    shape = CnnConfig(
+        encoder="cnn-cbam",
+        height=HEIGHT,
+        width=WIDTH,
+        channels=1,
+        patch=2,
+        num_labels=10,
+        attention=AttentionConfig(clip=2.0),
+    )
+    model = CnnClassifier(shape).eval().requires_grad_(False)
+    torch.nn.init.normal_(model.head.weight)
+    core = make_core({"digits": replace(run, model=model, modality=shape.patches)})
+
+    found = explain(core, file_of(PIXELS[0], RIGHT))
+    core.close()
+
+    assert all(token.attention is None for token in found.tokens)
+    assert any(token.integrated_gradients for token in found.tokens)
+    assert found.weight_bound is None
+    assert found.integrated_gradients_withheld is None
+    drawing = make_core({"digits": replace(run, model=model)}, role(DRAWN))
+    with pytest.raises(RefusedError, match="draws a position by its attention, and this model"):
+        explain(drawing, file_of(PIXELS[0], RIGHT))
+    drawing.close()
 
 
 GOOD = encoded(PIXELS[0])

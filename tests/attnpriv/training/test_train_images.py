@@ -11,6 +11,7 @@ import torch
 from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import load_dataset
 from attnpriv.errors import InputError
+from attnpriv.models.cnn import CnnClassifier
 from attnpriv.models.vision import VisionClassifier
 from attnpriv.runs.folder import load_run
 from attnpriv.runs.prediction import predict_probabilities
@@ -128,7 +129,10 @@ def test_data_is_described_and_no_image_printed(command: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("train", "--data", SMALL, "--model", "minilm"), "expected model vit for images"),
+        (
+            ("train", "--data", SMALL, "--model", "minilm"),
+            "expected one of the models vit, cnn, cnn-se, cnn-cbam for images",
+        ),
         (("train", "--data", "tickets:rows=50", "--model", "vit"), "vit, which reads images"),
         (("train", "--data", SMALL, "--pooling", "cls"), "expected pooling mean, layers or places"),
     ],
@@ -145,3 +149,24 @@ def test_a_run_of_images_refuses_texts(command: Any, run: Path) -> None:
     outcome = command("evaluate", run, "--data", "tickets:rows=50")
     assert outcome.code == 2
     assert "expected images, got tickets, which holds texts" in " ".join(outcome.err.split())
+
+
+def test_a_convolutional_network_is_trained_certified_and_not_audited(
+    command: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "cnn"
+    options = ("--model", "cnn-cbam", "--clip", 2, "--trainable", "all", "--epsilon", 3)
+    assert command("train", "--data", SMALL, *options, *STEPS, "--out", out).code == 0
+    loaded = load_run(out)
+    assert isinstance(loaded.model, CnnClassifier)
+    assert (loaded.card.encoder, loaded.card.private) == ("cnn-cbam", True)
+
+    certified = command("certify", out)
+    assert "blocks.1.spatial" in certified.out
+    assert "gates on 64 places, 4 of them sensitive" in certified.out
+    audited = command("audit", out, "--data", SMALL, "--out", tmp_path / "report")
+    assert (audited.code, "models attend to their positions" in audited.err) == (2, True)
+    norm = command(
+        "train", "--data", SMALL, *options, "--clip-mode", "norm", "--out", tmp_path / "b"
+    )
+    assert (norm.code, "expected clip mode clamp or tanh" in norm.err) == (2, True)

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from attnpriv.attention import AttentionPooling, MultiHeadCrossAttention
-from attnpriv.config import AttentionConfig, ModelConfig
+from attnpriv.config import CNNS, AttentionConfig, ModelConfig
 from attnpriv.errors import InputError
-from attnpriv.models.shapes import VisionConfig
+from attnpriv.models.cnn import CnnClassifier
+from attnpriv.models.shapes import CnnConfig, VisionConfig
 from attnpriv.models.text import TextClassifier
 from attnpriv.models.vision import VisionClassifier
 from attnpriv.privacy.clipping import clip_factors, make_engine
@@ -133,6 +134,25 @@ def test_the_vision_transformer(reference: Any, trainable: str, attention: Atten
             nn.init.normal_(parameter, std=0.3)
     pixels, labels = torch.rand(RECORDS, 12, 12), torch.arange(RECORDS) % 5
     mask = torch.ones(RECORDS, 12, dtype=torch.bool)
+
+    def losses(module: nn.Module, rows: slice) -> Tensor:
+        return F.cross_entropy(module(pixels[rows], mask[rows]), labels[rows], reduction="none")
+
+    reference.assert_equals_loop(model, losses, RECORDS, cuts=(0, 2, RECORDS))
+
+
+@pytest.mark.parametrize("trainable", ["head", "bias", "all"])
+@pytest.mark.parametrize("encoder", list(CNNS))
+def test_the_convolutional_network(reference: Any, trainable: str, encoder: str) -> None:
+    """Every layer of it: convolutions, group norms and gates, whose linear layers run twice."""
+    torch.manual_seed(0)
+    clipped = AttentionConfig(clip=2.0, clip_mode="tanh")
+    shape = {"height": 5, "width": 7, "channels": 3, "patch": 1, "num_labels": 5}
+    model = CnnClassifier(CnnConfig(encoder=encoder, dim=12, groups=3, attention=clipped, **shape))
+    nn.init.normal_(model.head.weight)
+    model.select_trainable(trainable)
+    pixels, labels = torch.rand(RECORDS, 35, 3), torch.arange(RECORDS) % 5
+    mask = torch.ones(RECORDS, 35, dtype=torch.bool)
 
     def losses(module: nn.Module, rows: slice) -> Tensor:
         return F.cross_entropy(module(pixels[rows], mask[rows]), labels[rows], reduction="none")
