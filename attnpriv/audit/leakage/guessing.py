@@ -65,6 +65,10 @@ class Hits:
         sizes = [[len(s), int(s.sum())] for s in sensitive]
         return cls(np.array(rows, dtype=np.float64), np.array(sizes, dtype=np.float64))
 
+    def first(self, count: int) -> Hits:
+        """Those of the first texts."""
+        return Hits(self.counts[:count], self.sizes[:count])
+
     def recovered(self, resamples: int, seed: int) -> Recovered:
         """The shares, with intervals by bootstrap over texts."""
         return Recovered(*(self._share(column, resamples, seed) for column in range(4)))

@@ -1,4 +1,4 @@
-"""What of a record can be read out of what a model computed from it: its tokens.
+"""What of a text can be read out of what a model computed from it: its tokens, and what it holds.
 
 The attacker knows other texts with their pooled vectors, attention maps or attributions, fits a
 guesser to these, and reads the tokens of texts of which it sees nothing else. Beside each stands a
@@ -10,13 +10,16 @@ model is asked about. That a guesser fails proves nothing about a better one. No
 guessers than a regression; tokens that occur in none of the known texts, which count as not
 recovered and are counted; the order of tokens, of which pooled vectors tell nothing here.
 
+The gradient of a single record is the worst case, which ``record_gradients`` explains; types of
+personal data that a text holds are the attribute that is not its label, of ``attributes``.
+
 Source: Song and Raghunathan 2020 (arXiv:2004.00053), section 4, for vectors of texts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from typing import Literal
 
@@ -25,9 +28,12 @@ import torch
 
 from attnpriv.audit.documents import sample
 from attnpriv.audit.figures import Figures
+from attnpriv.audit.leakage.attributes import AttributesResult, Group, measure_attributes
 from attnpriv.audit.leakage.explained import (
+    attribution_features,
     attribution_places,
     explain,
+    map_features,
     map_places,
 )
 from attnpriv.audit.leakage.fitting import Bools, half_of
@@ -39,7 +45,10 @@ from attnpriv.audit.leakage.guessing import (
     Tokens,
     guess_places,
     guess_texts,
+    ranks_among_absent,
 )
+from attnpriv.audit.leakage.record_gradients import Seen, gradient_of, noised, read
+from attnpriv.audit.results import NotRun
 from attnpriv.audit.statistics import Floats
 from attnpriv.audit.subject import FORTH_AND_BACK, LEAST, Answers, Progress, Subject
 from attnpriv.errors import InputError
@@ -49,6 +58,9 @@ from attnpriv.verdicts import ERROR, Judgement, gravity, judge
 
 Name = Literal["pooled", "attention", "attributions"]
 NAMES: tuple[Name, ...] = ("pooled", "attention", "attributions")
+Of = Literal["word vectors", "head"]
+ATTACKS = len(NAMES) + 2  # with gradients, plain and noised, which share the chance of an error
+GRADIENTS = 100  # of the attacked texts, how many have their gradient read
 PLANTED = 64  # numbers by which the positive control tells tokens apart
 NULL_ERROR = 0.0005  # each gain's chance to fail the null control
 EXPECTED = (
@@ -69,6 +81,10 @@ class Record:
         pooled: the vector that the head sees, [F].
         maps: what the attention maps say of each place, [T, G].
         attributions: what the attributions say of each place, [T, 4].
+        shape: what the maps look like as a whole, [M].
+        outline: what the attributions look like as a whole, [8].
+        types: the types of personal data in the text.
+        answer: the predicted class.
     """
 
     ids: Ints
@@ -76,6 +92,10 @@ class Record:
     pooled: Floats
     maps: Floats
     attributions: Floats
+    shape: Floats
+    outline: Floats
+    types: frozenset[str]
+    answer: int
 
     @property
     def places(self) -> Floats:
@@ -116,7 +136,11 @@ class InversionResult:
         pooled: from the vector that the head sees.
         attention: from the attention maps.
         attributions: from integrated gradients of the predicted class.
-        gravest: which of the three the verdict is that of.
+        gradients: from the gradient of a single record's loss, the worst case.
+        noised_gradients: from the same clipped and noised as in a step of the run, if it is noised.
+        gradients_of: whether the word vectors are trained, or the head alone shows what is read.
+        attributes: which types of personal data a text holds.
+        gravest: which of the first three the verdict is that of.
         judgement: its judgement.
         positive: what must be read.
         null: there is nothing to read.
@@ -133,6 +157,10 @@ class InversionResult:
     pooled: Inversion
     attention: Inversion
     attributions: Inversion
+    gradients: Inversion
+    noised_gradients: Inversion | None
+    gradients_of: Of
+    attributes: AttributesResult | NotRun
     gravest: Name
     judgement: Judgement
     positive: Control
@@ -142,15 +170,23 @@ class InversionResult:
     seed: int
 
 
-def measure_inversion(records: Sequence[Record], *, resamples: int, seed: int) -> InversionResult:
+Gradients = Callable[[int], tuple[Seen, Seen | None]]
+"""What the gradient of a record shows, by its number, and what the noised one does."""
+
+
+def measure_inversion(
+    records: Sequence[Record], gradients: Gradients, *, resamples: int, seed: int
+) -> InversionResult:
     """Fit guessers to one half of the texts, and read the tokens of the other half.
 
     Controls: where random numbers that tell tokens apart stand for what the model computed, more
     must be recovered than without; where it is shuffled, no more may be. If either fails, the
-    result is not valid.
+    result is not valid. Gradients have none of their own: what is read of the head's is read as
+    pooled vectors are, and the rows of word vectors are read without anything that was fitted.
 
     Args:
         records: texts, no two of them copies, each with one token at least.
+        gradients: of the records; those of some attacked ones are asked for.
         resamples: of the bootstrap over texts.
         seed: of the halves, the controls and the bootstrap.
 
@@ -168,6 +204,14 @@ def measure_inversion(records: Sequence[Record], *, resamples: int, seed: int) -
         name: _inversion(_guess(name, known, asked), blind[name], valid, resamples, seed)
         for name in NAMES
     }
+    seen = [gradients(number) for number in np.flatnonzero(~half)[:GRADIENTS].tolist()]
+
+    def worst(shown: Sequence[Seen]) -> Inversion:
+        few = asked[: len(shown)]
+        ours = _from_gradients(known, few, shown)
+        return _inversion(ours, blind["pooled"].first(len(few)), valid, resamples, seed)
+
+    noised = [of_step for _, of_step in seen if of_step]
     gravest = max(NAMES, key=lambda name: gravity(found[name].judgement))
     ids = np.concatenate([each.ids for each in asked])
     return InversionResult(
@@ -177,6 +221,10 @@ def measure_inversion(records: Sequence[Record], *, resamples: int, seed: int) -
         sensitive_tokens=int(sum(each.sensitive.sum() for each in asked)),
         known=float((Tokens([each.ids for each in known]).columns(ids) >= 0).mean()),
         **found,
+        gradients=worst([plain for plain, _ in seen]),
+        noised_gradients=worst(noised) if noised else None,
+        gradients_of="head" if seen[0][0].rows is None else "word vectors",
+        attributes=measure_attributes(*map(_group, (known, asked)), resamples=resamples, seed=seed),
         gravest=gravest,
         judgement=found[gravest].judgement,
         positive=positive,
@@ -221,9 +269,32 @@ def _from_places(known: Sequence[Record], asked: Sequence[Record], read: Reads) 
     return Hits.of(ranks, [each.sensitive for each in asked])
 
 
+def _from_gradients(known: Sequence[Record], asked: Sequence[Record], seen: Sequence[Seen]) -> Hits:
+    """Read off the rows of word vectors, or like pooled vectors where only the head is trained."""
+    rows, truth = [each.rows for each in seen if each.rows is not None], [r.ids for r in asked]
+    if rows:
+        ranks = [ranks_among_absent(*each) for each in zip(rows, truth, strict=True)]
+    else:
+        vectors, others = ([r.pooled for r in known], [each.vector for each in seen])
+        ranks = guess_texts(np.array(vectors), [r.ids for r in known], np.array(others), truth)
+    return Hits.of(ranks, [each.sensitive for each in asked])
+
+
+def _group(records: Sequence[Record]) -> Group:
+    return Group(
+        [each.types for each in records],
+        np.array([each.answer for each in records]),
+        {
+            "pooled": np.array([each.pooled for each in records]),
+            "attention": np.array([each.shape for each in records]),
+            "attributions": np.array([each.outline for each in records]),
+        },
+    )
+
+
 def _inversion(ours: Hits, blind: Hits, valid: bool, resamples: int, seed: int) -> Inversion:
     gains, drawn = ours.above(blind, resamples, seed)
-    error = ERROR / (len(NAMES) * len(KS))
+    error = ERROR / (ATTACKS * len(KS))
     corrected = [
         (f"gain among the first {k} guesses", Estimate(float(gain), *_ends(own, error)), 0.0, None)
         for k, gain, own in zip(KS, gains, drawn.T, strict=True)
@@ -274,7 +345,7 @@ def _planted(
 
     def plant(record: Record) -> Record:
         own = codes[tokens.columns(record.ids)]
-        return Record(record.ids, record.sensitive, own.mean(0), own, own)
+        return replace(record, pooled=own.mean(0), maps=own, attributions=own)
 
     return [*map(plant, known)], [*map(plant, asked)]
 
@@ -295,7 +366,9 @@ def _shuffled(
             rng.permutation(len(maps)), np.cumsum([len(each.ids) for each in group])[:-1]
         )
         return [
-            Record(each.ids, each.sensitive, group[other].pooled, maps[own], attributions[own])
+            replace(
+                each, pooled=group[other].pooled, maps=maps[own], attributions=attributions[own]
+            )
             for each, other, own in zip(group, order, places, strict=True)
         ]
 
@@ -304,7 +377,8 @@ def _shuffled(
 
 def passes(subject: Subject) -> float:
     """Roughly how many documents ``run`` sends through the model."""
-    return (3 + POINTS * FORTH_AND_BACK) * len(_chosen(subject))
+    chosen = len(_chosen(subject))
+    return (3 + POINTS * FORTH_AND_BACK) * chosen + min(GRADIENTS, chosen) * FORTH_AND_BACK
 
 
 def _chosen(subject: Subject) -> list[int]:
@@ -319,22 +393,52 @@ def run(
 ) -> InversionResult:
     """As a measure of an audit."""
     chosen, options, records = _chosen(subject), subject.options, []
+    spans = subject.spans_of(subject.rows.held_out)
     for document in chosen:
-        records.append(_record(subject, document, answers.targets[document]))
+        types = frozenset(span.entity_type for span in spans[document])
+        records.append(_record(subject, document, answers.targets[document], types))
         progress(len(records), len(chosen))
-    return measure_inversion(records, resamples=options.resamples, seed=options.seed)
+    return measure_inversion(
+        records,
+        lambda number: _gradients(subject, chosen[number]),
+        resamples=options.resamples,
+        seed=options.seed,
+    )
 
 
-def _record(subject: Subject, document: int, target: int) -> Record:
+def _record(subject: Subject, document: int, target: int, types: frozenset[str]) -> Record:
     model, documents = subject.run.model, subject.documents
     content, inputs = documents.content(document), documents.inputs([document])
     with torch.inference_mode():
         pooled = model.run(model.embed(inputs.values), inputs.mask).features[0]
     seen = explain(model, documents, document, target)
     return Record(
-        np.array(documents.samples[document].ids)[content],
-        documents.sensitive[document][content],
-        pooled.double().numpy(),
-        map_places(seen),
-        attribution_places(seen),
+        ids=np.array(documents.samples[document].ids)[content],
+        sensitive=documents.sensitive[document][content],
+        pooled=pooled.double().numpy(),
+        maps=map_places(seen),
+        attributions=attribution_places(seen),
+        shape=map_features(seen),
+        outline=attribution_features(seen),
+        types=types,
+        answer=target,
     )
+
+
+def _gradients(subject: Subject, document: int) -> tuple[Seen, Seen | None]:
+    """What the gradient of a record shows, as it is and noised like a step of the run."""
+    documents, card = subject.documents, subject.run.card
+    content = documents.content(document)
+    added = np.array(documents.samples[document].ids)[~content]
+    gradient = gradient_of(
+        subject.run.model,
+        documents.inputs([document]),
+        documents.data.labels[document],
+        whole=card.trainable == "all",
+    )
+    plain = read(gradient, added)
+    if card.privacy is None:
+        return plain, None
+    privacy, seed = card.privacy, [subject.options.seed, 6, document]
+    step = noised(gradient, privacy.max_grad_norm, privacy.noise_multiplier, seed)
+    return plain, read(step, added)

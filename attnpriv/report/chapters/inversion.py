@@ -26,9 +26,10 @@ from attnpriv.report.chapter import Chapter, Figure, Question
 from attnpriv.report.claims import in_place, placements
 from attnpriv.report.findings import MORE_RECORDS, Finding, invalid, not_run
 from attnpriv.report.formats import percent, share
-from attnpriv.verdicts import beats_chance
+from attnpriv.verdicts import beats_chance, gravity
 
 if TYPE_CHECKING:
+    from attnpriv.audit.leakage.attributes import AttributesResult
     from attnpriv.audit.leakage.guessing import Recovered
     from attnpriv.audit.leakage.inversion import Inversion, InversionResult
     from attnpriv.audit.measures import AuditResult
@@ -38,6 +39,7 @@ WORDS = {
     "attention": "attention maps",
     "attributions": "attributions",
 }
+WORST = {"gradients": "the gradient of one record", "noised_gradients": "the same, noised"}
 GIVEN_OUT = ("attention", "attributions")  # by the server, as explanations
 
 
@@ -64,6 +66,7 @@ def finding(result: AuditResult) -> Finding:
         f"within ten guesses, without them {share(found[key].guesser.top10)}."
         for key in read
     )
+    text = f"{text} {_of_attributes(measured.attributes)}".strip()
     if not shown:
         title = "Texts can be read in part out of pooled vectors"
         action = "Guard stored vectors as you guard the texts."
@@ -74,6 +77,16 @@ def finding(result: AuditResult) -> Finding:
         "under a policy that computes them from the redacted text, and log none."
     )
     return Finding("warn", title, text, "inversion", action)
+
+
+def _of_attributes(found: AttributesResult | NotRun) -> str:
+    if isinstance(found, NotRun) or found.judgement.verdict != "FOUND":
+        return ""
+    best = max(found.guesses, key=lambda each: gravity(each.judgement))
+    return (
+        f"Whether a text holds {best.entity_type} can be guessed from {WORDS[best.source]} in "
+        f"{share(best.accuracy)} of the texts, from the answer alone in {share(best.by_answer)}."
+    )
 
 
 def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
@@ -93,6 +106,12 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
         "is asked about. Not covered: better guessers than a regression, and tokens that occur in "
         "none of the texts that the guesser learned from: nobody names them here, and others may."
     )
+    yield Text(
+        "The gradient of one record is the worst case, which nobody sees where a run is trained on "
+        "one machine: it shows what somebody could read who is sent gradients, as in federated "
+        "training. The noised one is clipped and noised like a step of the run in which this "
+        "record is alone; runs without an ε have none."
+    )
     for run in runs:
         yield Heading(run.name)
         if isinstance(run.inversion, NotRun):
@@ -102,8 +121,9 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
     yield How(
         "results[].inversion",
         "Ridge regression to tokens: Song and Raghunathan 2020 for vectors of texts; place by "
-        "place, on features in eight bins, for maps and attributions. Intervals: bootstrap over "
-        "texts, the same for both guessers.",
+        "place, on features in eight bins, for maps and attributions. Gradients: Melis et al. "
+        "2019. Types of personal data: logistic regression. Intervals: bootstrap over texts, the "
+        "same for both guessers; of right guesses: Clopper and Pearson.",
     )
 
 
@@ -117,31 +137,64 @@ def _of_run(name: str, measured: InversionResult) -> Iterator[Block]:
         f"from {measured.fitted} other texts. {percent(measured.known)} of the tokens occur "
         f"there. {measured.resamples} resamples, seed {measured.seed}."
     )
-    found: dict[str, Inversion] = {key: getattr(measured, key) for key in WORDS}
+    words = WORDS | {key: name for key, name in WORST.items() if getattr(measured, key)}
+    found: dict[str, Inversion] = {key: getattr(measured, key) for key in words}
+    yield Text(
+        "What is read of the gradient is "
+        + {
+            "word vectors": "which word vectors it moves: these are trained.",
+            "head": "the pooled vector, which the gradient of the head shows: nothing else that "
+            "tells tokens apart is read.",
+        }[measured.gradients_of]
+    )
     yield Table(
         f"Tokens recovered from what {name} computes",
         ("From", "First guess", "Within ten guesses", "Personal data, first guess",
          "Personal data, within ten"),
-        tuple(row for key, each in found.items() for row in _rows(key, each)),
+        tuple(row for key, each in found.items() for row in _rows(words[key], each)),
     )  # fmt: skip
     yield Table(
         f"What the numbers of {name} add",
         ("From", "First guess", "Within ten guesses", "Verdict"),
         tuple(
-            (WORDS[key], est(each.top1_gain, 3), est(each.top10_gain, 3), each.judgement.verdict)
+            (words[key], est(each.top1_gain, 3), est(each.top10_gain, 3), each.judgement.verdict)
             for key, each in found.items()
         ),
     )
     yield in_place(
-        [f"{WORDS[key]}, {line}" for line in placements(each.judgement)]
+        [f"{words[key]}, {line}" for line in placements(each.judgement)]
         for key, each in found.items()
     )
     yield Controls(both(measured.positive, measured.null))
+    yield from _attributes(name, measured.attributes)
 
 
-def _rows(key: str, each: Inversion) -> Iterator[Row]:
-    yield WORDS[key], *_shares(each.recovered)
-    yield f"without {WORDS[key]}", *_shares(each.guesser)
+def _attributes(name: str, found: AttributesResult | NotRun) -> Iterator[Block]:
+    """Guesses of what a text holds, beside guesses from the answer alone."""
+    if isinstance(found, NotRun):
+        yield Text(f"Types of personal data were not guessed: {found.not_run}.")
+        return
+    yield from validity(found.valid)
+    yield Table(
+        f"Does a text hold personal data of a type? Right guesses from what {name} computes",
+        ("Type", "From", "Texts that hold it", "From the answer alone", "From the numbers", "Gain",
+         "Verdict"),
+        tuple(
+            (each.entity_type, WORDS[each.source], percent(each.share), part(each.by_answer),
+             part(each.accuracy), est(each.gain, 3), each.judgement.verdict)
+            for each in found.guesses
+        ),
+    )  # fmt: skip
+    yield in_place(
+        [f"{each.entity_type}, {WORDS[each.source]}, {line}" for line in placements(each.judgement)]
+        for each in found.guesses
+    )
+    yield Controls(both(found.positive, found.null, "types"))
+
+
+def _rows(words: str, each: Inversion) -> Iterator[Row]:
+    yield words, *_shares(each.recovered)
+    yield f"without {words}", *_shares(each.guesser)
 
 
 def _shares(found: Recovered) -> Row:
@@ -174,6 +227,10 @@ CHAPTER = Chapter(
         ),
         Figure(
             "inversion.attributions.top10_gain", "tokens that attributions give away",
+            shown="share", higher_is_worse=True,
+        ),
+        Figure(
+            "inversion.gradients.top10_gain", "tokens that a record's gradient gives away",
             shown="share", higher_is_worse=True,
         ),
         Figure("inversion.judgement.verdict", "verdict on reading texts", "verdict"),

@@ -22,6 +22,7 @@ IDENTIFYING = (
     "explanation",
     "measure",
     "repetitions",
+    "source",
 )
 
 

@@ -193,9 +193,7 @@ def make_result(
         explanation_attacks=_explanation_attacks(
             maker, result.explanation_attacks, BESIDE if privacy else NOTHING
         ),
-        inversion=replace(result.inversion, judgement=NOTHING, **{
-            name: replace(getattr(result.inversion, name), judgement=NOTHING) for name in READ
-        }),
+        inversion=_inversion(maker, result.inversion),
         robustness=replace(
             result.robustness,
             radii=maker.each(
@@ -256,6 +254,21 @@ def _explanation_attacks(maker: _Maker, result: Any, judgement: Judgement) -> An
     names = ("loss", "texts", *EXPLAINED)
     attacks = {name: _scored(maker, getattr(result, name), judgement) for name in names}
     return replace(result, judgement=judgement, **attacks)
+
+
+def _inversion(maker: _Maker, result: Any) -> Any:
+    names = (*READ, "gradients", "noised_gradients")
+    attacks = {name: replace(getattr(result, name), judgement=NOTHING) for name in names}
+    attributes = replace(
+        result.attributes,
+        judgement=NOTHING,
+        guesses=maker.each(
+            tuple(replace(each, judgement=NOTHING) for each in result.attributes.guesses),
+            source=READ,
+            entity_type=(TYPES[0],) * len(READ),
+        ),
+    )
+    return replace(result, judgement=NOTHING, attributes=attributes, **attacks)
 
 
 def _pieces(maker: _Maker) -> tuple[Piece, ...]:
