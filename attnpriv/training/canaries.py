@@ -25,6 +25,7 @@ from attnpriv.privacy.canaries import AxisCanaries
 from attnpriv.randomness import Stream
 from attnpriv.runs.canaries import Canaries, GradientCanaries, TextCanaries
 
+LEAST = 20  # of a kind: fewer prove nothing, whatever is found
 ROWS_PER_TEXT = 10  # at most one text for so many training rows, half of which enter
 FAIR = 0.5
 
@@ -54,6 +55,8 @@ def plan_canaries(
 ) -> CanaryPlan:
     """As many gradients, and as many texts but no more than a tenth of the training rows.
 
+    Where that would be fewer texts than prove anything, there are none.
+
     Args:
         count: M.
         rows: those to train on.
@@ -65,6 +68,10 @@ def plan_canaries(
         InputError: the count is out of range, or there is nothing to make canaries of.
     """
     require_count("canaries", count)
+    if count < LEAST:
+        raise InputError(
+            f"expected at least {LEAST} canaries, since fewer prove nothing, got {count}"
+        )
     gradients = count if private else 0
     if gradients > trainable_numbers:
         raise InputError(
@@ -72,12 +79,13 @@ def plan_canaries(
             f"got {count}"
         )
     most = len(rows) // ROWS_PER_TEXT if rows.kind == "text" else 0
-    if not gradients and not most:
+    if not gradients and most < LEAST:
         raise InputError(
-            "canaries without an ε are texts, at most one for every "
-            f"{ROWS_PER_TEXT} training rows: expected more rows of text, or --epsilon"
+            f"canaries without an ε are texts, one for every {ROWS_PER_TEXT} training rows: "
+            f"expected at least {LEAST * ROWS_PER_TEXT} rows of text, or --epsilon"
         )
-    return CanaryPlan(gradients, *made_up_texts(min(count, most), len(rows.label_names), seed))
+    texts = min(count, most) if most >= LEAST else 0
+    return CanaryPlan(gradients, *made_up_texts(texts, len(rows.label_names), seed))
 
 
 class PlantedCanaries:

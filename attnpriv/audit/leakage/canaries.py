@@ -47,10 +47,12 @@ from attnpriv.verdicts import ERROR, Claim, Judgement, judge
 
 WHITE_BOX, LOSS, MARGIN = "white-box", "black-box: loss", "black-box: margin"
 SHARES = (0.1, 0.15, 0.2, 0.3, 0.4)  # of the canaries, for which guesses are made
-USUAL_SHARE = 0.1
+USUAL_SHARE = 0.4  # without a claim: what is remembered is remembered of many
 SHARE_OF_FIRST = 0.8  # of the chance of a false finding: the weaker attacks seldom find anything
 ENOUGH = 0.8  # chance to notice noise at half of what is stated; below, nothing can be concluded
-KNOWN = 3.0  # by which the probe of the positive control scores canaries higher that were in
+PLENTY = 0.9  # chance with which more guesses are not tried
+SOME = 0.05  # chance from which on it counts
+KNOWN = 4.0  # by which the probe of the positive control scores canaries higher that were in
 DELTA = 1e-5  # where no δ is claimed
 EXPECTED = (
     "a noisy probe that knows the coins: a lower bound above 0",
@@ -189,7 +191,10 @@ def _errors(attacks: int) -> list[float]:
 
 
 def _plan(canaries: int, claim: Claim | None, curve: Curve | None, error: float) -> _Plan:
-    """The fewest guesses with which half the noise would be noticed; else those nearest to it."""
+    """The fewest guesses with which half the noise would be noticed, or those nearest to it.
+
+    Where it never would be, those that prove most.
+    """
     if claim is None or curve is None:
         guesses = _even(USUAL_SHARE * canaries)
         return _Plan(guesses, _most_by_chance(guesses, error), None, None)
@@ -201,9 +206,18 @@ def _plan(canaries: int, claim: Claim | None, curve: Curve | None, error: float)
         right = expected_correct(gaussian_curve(mu), canaries, guesses) / max(1, guesses)
         power = float(binom.sf(allowed, guesses, right))
         plans.append(_Plan(guesses, _most_by_chance(guesses, error), allowed, power))
-        if power >= ENOUGH:
+        if power >= PLENTY:
             return plans[-1]
-    return max(plans, key=lambda plan: plan.power or 0.0)
+    best = max(plans, key=lambda plan: plan.power or 0.0)
+    if (best.power or 0.0) >= SOME:
+        return best
+    return max(plans, key=lambda plan: _ceiling(canaries, plan.guesses, curve, claim.delta))
+
+
+def _ceiling(canaries: int, guesses: int, curve: Curve, delta: float) -> float:
+    """What a perfect attack proves on average."""
+    right = round(expected_correct(curve, canaries, guesses))
+    return one_run_gaussian_epsilon_lower_bound(canaries, guesses, right, delta)
 
 
 def _even(number: float) -> int:

@@ -122,6 +122,15 @@ def test_few_canaries_are_no_result() -> None:
     assert found.judgement.verdict == "INCONCLUSIVE"
 
 
+def test_few_texts_do_not_make_the_rest_invalid() -> None:
+    attacks = [_scored(MUS[8.0], 250, 1), *(_scored(0.0, 20, 2, name) for name in (MARGIN, LOSS))]
+    for claim in (_claim(8.0), None):
+        found = measure_canaries(attacks, claim)
+        assert found.valid
+        assert found.epsilon > 1
+        assert found.attacks[1].guesses >= (8 if claim else 4)
+
+
 def test_every_canary_may_be_in() -> None:
     coins = np.ones(200, dtype=bool)
     found = measure_canaries([replace(_scored(0.0, 200, 1), coins=coins)], _claim(3.0))

@@ -201,7 +201,7 @@ def test_coins_are_beside_the_run_and_for_its_owner_only(tickets: Dataset, tmp_p
 
 def test_a_file_of_another_run_or_of_nonsense_is_refused(tickets: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    train(tickets, out, canaries=9, config=TrainConfig(steps=2), privacy=PrivacyConfig(3.0))
+    train(tickets, out, canaries=20, config=TrainConfig(steps=2), privacy=PrivacyConfig(3.0))
     path, run = canaries_path(out), load_run(out)
     plain = json.loads(path.read_text())
     for changed, message in (
@@ -228,20 +228,20 @@ def test_a_run_without_canaries_has_none_though_an_old_file_is_there(
 
 def test_without_privacy_canaries_are_texts(tickets: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    train(tickets, out, canaries=15, config=TrainConfig(steps=3), privacy=None)
+    train(tickets, out, canaries=20, config=TrainConfig(steps=3), privacy=None)
     known = _known(out)
-    assert (len(known.gradients.coins), len(known.texts.coins)) == (0, 15)
+    assert (len(known.gradients.coins), len(known.texts.coins)) == (0, 20)
 
 
 @pytest.mark.parametrize("private", [True, False], ids=["private", "plain"])
 def test_an_interrupt_keeps_the_coins(trainings: Any, tmp_path: Path, private: bool) -> None:
     options = {} if private else {"privacy": None}
-    expected = trainings.run(tmp_path / "expected" / "run", canaries=20, **options).path
+    expected = trainings.run(tmp_path / "expected" / "run", canaries=22, **options).path
     out = tmp_path / "run"
-    interrupt(trainings, out, at=21, canaries=20, **options)
+    interrupt(trainings, out, at=21, canaries=22, **options)
     with pytest.raises(InputError, match="its canaries is"):
-        trainings.run(out, canaries=19, resume=True, **options)
-    trainings.run(out, canaries=20, resume=True, **options)
+        trainings.run(out, canaries=20, resume=True, **options)
+    trainings.run(out, canaries=22, resume=True, **options)
     assert_same(out, expected)
     assert canaries_path(out).read_bytes() == canaries_path(expected).read_bytes()
 
@@ -253,7 +253,12 @@ def test_canaries_change_no_draw_of_the_rows(tickets: Dataset) -> None:
 
 @pytest.mark.parametrize(
     ("count", "private", "size", "message"),
-    [(0, True, 10, "canaries"), (11, True, 10, "at most 10 canaries"), (5, False, 10, "texts")],
+    [
+        (0, True, 100, "canaries"),
+        (19, True, 100, "at least 20 canaries"),
+        (101, True, 100, "at most 100 canaries"),
+        (25, False, 100, "at least 200 rows of text"),
+    ],
 )
 def test_counts_out_of_range(
     tickets: Dataset, count: int, private: bool, size: int, message: str
