@@ -253,8 +253,8 @@ def _controls(non_members: Observed, leaky: Observed, seed: int) -> tuple[Contro
     chosen = half_of(len(non_members.texts), seed + 1)
     others = non_members.of(~chosen)
     planted, plain = (
-        [auc(*_attack(group.of(chosen), others, seed + 2).of(name), NULL_ERROR) for name in NAMES]
-        for group in (leaky, non_members)
+        [auc(*_attack(group.of(chosen), others, seed + 2).of(name), error) for name in NAMES]
+        for group, error in ((leaky, 0.05), (non_members, NULL_ERROR))
     )
     lowest = min(planted, key=lambda area: area.value or 0.0)
     furthest = max(plain, key=lambda area: abs((area.value or 0.0) - 0.5))

@@ -39,7 +39,7 @@ WORDS = {
     "attention": "attention maps",
     "attributions": "attributions",
 }
-WORST = {"gradients": "the gradient of one record", "noised_gradients": "the same, noised"}
+WORST = {"gradients": "the gradient of one record", "noised_gradients": "its noised gradient"}
 GIVEN_OUT = ("attention", "attributions")  # by the server, as explanations
 
 
@@ -63,7 +63,7 @@ def finding(result: AuditResult) -> Finding:
     shown = [key for key in read if key in GIVEN_OUT]
     text = " ".join(
         f"From {WORDS[key]} a guesser names {share(found[key].recovered.top10)} of the tokens "
-        f"within ten guesses, without them {share(found[key].guesser.top10)}."
+        f"within ten guesses, and one that does not see them {share(found[key].guesser.top10)}."
         for key in read
     )
     text = f"{text} {_of_attributes(measured.attributes)}".strip()

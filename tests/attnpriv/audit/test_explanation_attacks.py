@@ -107,6 +107,12 @@ def test_a_leak_that_is_not_planted_fails_the_positive_control() -> None:
     assert missed.judgement.verdict == "INCONCLUSIVE"
 
 
+def test_a_quick_audit_has_records_enough_for_its_controls() -> None:
+    members, others = (observed(seed).of(np.arange(N) < 100) for seed in (1, 2))
+    leaky = replace(others, maps=others.maps + 4, attributions=others.attributions + 4)
+    assert explanation_attacks(members, others, leaky, resamples=50, seed=0).valid
+
+
 def test_too_few_records_are_named() -> None:
     few = observed(1).of(np.arange(N) < 7)
     with pytest.raises(InputError, match="at least 8 records of either kind, got 7"):
