@@ -1,4 +1,4 @@
-"""The worst documents token by token, personal data behind placeholders.
+"""The worst documents token by token or patch by patch, personal data behind placeholders.
 
 Worst is by selection: those on whose sensitive tokens attention exceeds their share of the tokens
 by most. They show what the model can do, not what it does on the average; that is what the lifts
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from attnpriv.audit.gradients import Gradients
 from attnpriv.audit.lift import LiftAccumulator
 from attnpriv.audit.statistics import Floats
 from attnpriv.audit.subject import Pass, Progress, Subject
+from attnpriv.boxes import Box
+from attnpriv.data.image.patches import Patched
 from attnpriv.data.records import Span
 from attnpriv.data.spans import sensitive_tokens
 from attnpriv.explain.attention import attention_received
@@ -28,7 +31,7 @@ from attnpriv.sensitive import Detector, placeholder
 
 @dataclass(frozen=True)
 class Piece:
-    """A token of an example, or all tokens of one sensitive span under its placeholder.
+    """A token of an example, all tokens of one sensitive span under its placeholder, or a patch.
 
     Attributes:
         placeholder: ``[TYPE]`` for personal data, ``[CLS]`` and the like for special tokens.
@@ -37,6 +40,8 @@ class Piece:
         joined: whether it follows the piece before it without a space; left out likewise.
         attention: mean over layers, heads and queries of the weight it gets.
         attribution: integrated gradients towards the predicted class.
+        box: left, top, right and bottom of a patch, in pixels; None for a token. What the patch
+            shows is held nowhere.
     """
 
     placeholder: str | None
@@ -44,11 +49,12 @@ class Piece:
     joined: bool
     attention: float
     attribution: float
+    box: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True)
 class Example:
-    """One held-out document, token by token."""
+    """One held-out document, token by token, or patch by patch."""
 
     label: str
     predicted: str
@@ -75,8 +81,10 @@ def examples(
         detector: what it finds is hidden too, where the data set marks less.
     """
     worst = worst_documents(attention, most)
-    texts = gradients.documents.data.records
-    found = [detector.detect(texts[d]) if detector else () for d in worst]
+    data = gradients.documents.data
+    found = [
+        detector.detect(data.records[d]) if detector and data.kind == "text" else () for d in worst
+    ]
     return tuple(
         _example(gradients, d, (*spans[d], *more), probabilities[d])
         for d, more in zip(worst, found, strict=True)
@@ -99,6 +107,9 @@ def _example(
 ) -> Example:
     model, documents = gradients.model, gradients.documents
     example, predicted = documents.embedded(model, document), gradients.targets[document]
+    sample = documents.samples[document]
+    of_image = isinstance(sample, Patched)
+    pieces = partial(_patches, sample) if of_image else partial(_pieces, documents, document)
     with torch.inference_mode():
         seen = model.run(example.x, example.mask, need_maps=True)
         received = attention_received(seen.self_attention(), example.mask)[0].mean((0, 1))
@@ -108,7 +119,28 @@ def _example(
         label=names[documents.data.labels[document]],
         predicted=names[predicted],
         probability=float(probabilities[predicted]),
-        pieces=_pieces(documents, document, spans, received.tolist(), scores.tolist()),
+        pieces=pieces(spans, received.tolist(), scores.tolist()),
+    )
+
+
+def _patches(
+    sample: Patched, boxes: Sequence[Box], attention: Sequence[float], attribution: Sequence[float]
+) -> tuple[Piece, ...]:
+    """Patches in order, each with its own scores."""
+    marks = [(box.entity_type, sample.marks([box])) for box in boxes]
+    return tuple(
+        Piece(
+            placeholder="".join(
+                dict.fromkeys(placeholder(name) for name, marked in marks if marked[patch])
+            )
+            or None,
+            word=None,
+            joined=False,
+            attention=attention[patch],
+            attribution=attribution[patch],
+            box=place,
+        )
+        for patch, place in enumerate(sample.places)
     )
 
 

@@ -87,7 +87,7 @@ class AuditResult:
     robustness: RobustnessResult
     text_attacks: TextAttackResult | NotRun
     certified: CertifiedResult | NotRun
-    examples: tuple[Example, ...] | NotRun
+    examples: tuple[Example, ...]
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,6 @@ OF_THE_PASS: tuple[Measure[Pass], ...] = (
         tuple[Example, ...],
         examples.run,
         "examples",
-        needs=("texts",),
         explains=examples.explains,
     ),
 )

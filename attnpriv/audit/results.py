@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from attnpriv.estimates import to_plain
@@ -15,6 +16,7 @@ from attnpriv.estimates import to_plain
 if TYPE_CHECKING:  # the measures import torch, which reading a report does not need
     from attnpriv.audit.comparison import Comparison
     from attnpriv.audit.coverage import DetectorCoverage
+    from attnpriv.audit.examples import Example, Piece
     from attnpriv.audit.measures import AuditResult
 
 SCHEMA_VERSION = 1
@@ -38,17 +40,45 @@ class Audit:
     schema_version: int = SCHEMA_VERSION
 
 
-def _shown(examples: list[dict[str, Any]] | dict[str, str]) -> list[dict[str, Any]]:
-    """The examples; there are none where they were not run."""
-    return examples if isinstance(examples, list) else []
+def blurred(example: Example) -> Example:
+    """An example in which all patches that hide the same types have the mean of their scores.
+
+    What lies inside a sensitive region would otherwise show: attention can trace a face. A span of
+    a text is one piece already.
+    """
+    of_type: dict[str, list[Piece]] = {}
+    for piece in example.pieces:
+        if piece.box is not None and piece.placeholder is not None:
+            of_type.setdefault(piece.placeholder, []).append(piece)
+
+    def seen(piece: Piece) -> Piece:
+        if piece.box is None or piece.placeholder is None:
+            return piece
+        alike = of_type[piece.placeholder]
+        return dataclasses.replace(
+            piece,
+            attention=fmean(each.attention for each in alike),
+            attribution=fmean(each.attribution for each in alike),
+        )
+
+    return dataclasses.replace(example, pieces=tuple(map(seen, example.pieces)))
+
+
+def _without_insides(result: AuditResult) -> AuditResult:
+    return dataclasses.replace(result, examples=tuple(map(blurred, result.examples)))
 
 
 def to_json(audit: Audit, include_text: bool = False) -> dict[str, Any]:
-    """The audit as plain JSON values: no NaN or infinity, and no words unless asked for."""
+    """The audit as plain JSON values: no NaN or infinity.
+
+    Unless text was asked for, there are no words, and patches of sensitive regions are ``blurred``.
+    """
+    if not include_text:
+        audit = dataclasses.replace(audit, results=tuple(map(_without_insides, audit.results)))
     plain: dict[str, Any] = to_plain(dataclasses.asdict(audit))
     if not include_text:
         for result in plain["results"]:
-            for example in _shown(result["examples"]):
+            for example in result["examples"]:
                 for piece in example["pieces"]:
                     del piece["word"], piece["joined"]  # joined tokens would tell long words
     return plain

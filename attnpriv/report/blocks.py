@@ -150,11 +150,12 @@ class Token:
 
 @dataclass(frozen=True)
 class Strip:
-    """The tokens of a record in a row."""
+    """The tokens of a record in a row, or, in ``columns``, the patches as they lie in an image."""
 
     block: ClassVar = "strip"
     label: str
     tokens: tuple[Token, ...]
+    columns: int | None = None
 
 
 @dataclass(frozen=True)

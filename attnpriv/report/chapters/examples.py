@@ -1,4 +1,4 @@
-"""Single records, token by token: what the model can do, not what it does on average."""
+"""Single records, token by token or patch by patch: what the model can do, not its average."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from attnpriv.audit.results import NotRun
+from attnpriv.audit.results import blurred
 from attnpriv.report.blocks import Block, Box, Heading, How, Strip, Text, Token
 from attnpriv.report.chapter import Chapter
-from attnpriv.report.findings import capitalised
 from attnpriv.report.formats import percent
 
 if TYPE_CHECKING:
@@ -28,27 +27,20 @@ LEGEND = Markup(
 
 def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
     """The records of each run, each of them twice: by attention and by attribution."""
-    hidden = "The other words are hidden: each box is one token, whatever its length."
-    if include_text:
-        hidden = (
-            "The other words are shown because that was asked for; personal data that nobody "
-            "marked is shown with them."
-        )
+    of_images = any(piece.box for run in runs for each in run.examples for piece in each.pieces)
     yield Text(
         "The held-out records in which attention exceeds the share of personal data by most, worst "
-        "first: they show what the model can do, not what it does on average. Personal data is "
-        f"replaced by its type. {hidden} Special tokens aside, the middle shade of attention is "
-        "the record’s average, the deepest twice that or more; shades of attribution are relative "
-        "to the record’s strongest token."
+        "first: they show what the model can do, not what it does on average. "
+        f"{_hidden(of_images, include_text)} Special tokens aside, the middle shade of attention "
+        "is the record’s average, the deepest twice that or more; shades of attribution are "
+        "relative to the record’s strongest token."
     )
     yield Text(LEGEND, "legend")
     for run in runs:
         yield Heading(run.name)
-        if isinstance(run.examples, NotRun):
-            yield Text(f"Not run. {capitalised(run.examples.not_run)}.")
-            continue
         for example in run.examples:
-            yield Box(tuple(_example(example, include_text)), "example")
+            shown = example if include_text else blurred(example)
+            yield Box(tuple(_example(shown, include_text)), "example")
         if not run.examples:
             yield Text("No held-out record with personal data.")
     yield How(
@@ -65,7 +57,8 @@ def _example(example: Example, include_text: bool) -> Iterator[Block]:
     Attention has the scale of a lift, from 0 to twice the average; of uniform attention, all tokens
     have the middle shade.
     """
-    content = example.pieces[1:-1]
+    columns = _columns(example)
+    content = example.pieces if columns else example.pieces[1:-1]
     average = sum(p.attention for p in content) / max(len(content), 1)
     strongest = max((abs(p.attribution) for p in content), default=0.0)
 
@@ -87,7 +80,35 @@ def _example(example: Example, include_text: bool) -> Iterator[Block]:
         ("Attribution", "Tokens shaded by integrated gradients", by_attribution),
     ):
         yield Text(title, "kind")
-        yield Strip(label, tuple(_tokens(example, colour, include_text)))
+        yield Strip(label, tuple(_tokens(example, colour, include_text)), columns)
+
+
+def _columns(example: Example) -> int | None:
+    """How many patches a row of an image has; None for a text."""
+    tops = [piece.box[1] for piece in example.pieces if piece.box is not None]
+    return tops.count(tops[0]) if tops else None
+
+
+def _hidden(of_images: bool, include_text: bool) -> str:
+    if of_images and include_text:
+        return (
+            "No pixel is shown. Dashed patches are of a sensitive region; each has its own shade, "
+            "because that was asked for."
+        )
+    if of_images:
+        return (
+            "No pixel is shown. Dashed patches are of a sensitive region, and share its mean, so "
+            "that its inside does not show."
+        )
+    if include_text:
+        return (
+            "Personal data is replaced by its type. The other words are shown because that was "
+            "asked for; personal data that nobody marked is shown with them."
+        )
+    return (
+        "Personal data is replaced by its type. The other words are hidden: each box is one token, "
+        "whatever its length."
+    )
 
 
 def _tokens(
@@ -95,6 +116,7 @@ def _tokens(
 ) -> Iterator[Token]:
     for piece in example.pieces:
         words = piece.placeholder or (piece.word if include_text else None)
+        words = None if piece.box else words
         joined = piece.joined and include_text  # joined boxes would tell long words
         yield Token(words, colour(piece), joined, bool(piece.placeholder))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attnpriv.audit.results import Audit, NotRun
+from attnpriv.audit.results import Audit, NotRun, blurred, to_json
 from attnpriv.audit.runner import AuditOptions, audit_runs
 from attnpriv.audit.subject import NO_TEXTS
 from attnpriv.config import AttentionConfig, TrainConfig
@@ -69,8 +69,36 @@ def test_what_works_on_positions_is_measured_on_patches(audit: Audit) -> None:
 
 def test_what_replaces_words_is_not_run_and_says_why(audit: Audit) -> None:
     (result,) = audit.results
-    for measure in ("counterfactual", "memorisation", "text_attacks", "examples"):
+    for measure in ("counterfactual", "memorisation", "text_attacks"):
         assert getattr(result, measure) == NotRun(NO_TEXTS)
+
+
+def test_examples_are_maps_of_patches_whose_insides_show_only_if_asked_for(audit: Audit) -> None:
+    (result,) = audit.results
+    assert len(result.examples) == 4
+    for shown in result.examples:
+        boxes = [piece.box for piece in shown.pieces]
+        assert boxes[:2] == [(0, 0, 2, 2), (2, 0, 4, 2)]
+        assert len(boxes) == 32
+        hidden = [piece for piece in shown.pieces if piece.placeholder]
+        assert {piece.placeholder for piece in hidden} == {"[DIGIT]"}
+        assert [piece.box[0] >= 8 for piece in shown.pieces] == [
+            piece.placeholder is not None for piece in shown.pieces
+        ]
+        assert sum(piece.attention for piece in shown.pieces) == pytest.approx(1)
+
+        seen = blurred(shown)
+        inside = [piece for piece in seen.pieces if piece.placeholder]
+        assert len({(piece.attention, piece.attribution) for piece in inside}) == 1
+        mean = np.mean([piece.attention for piece in hidden])
+        assert inside[0].attention == pytest.approx(mean)
+        assert [p for p in seen.pieces if not p.placeholder] == [
+            p for p in shown.pieces if not p.placeholder
+        ]
+    (first, *_) = to_json(audit)["results"][0]["examples"]
+    assert len({p["attention"] for p in first["pieces"] if p["placeholder"]}) == 1
+    (asked, *_) = to_json(audit, include_text=True)["results"][0]["examples"]
+    assert len({p["attention"] for p in asked["pieces"] if p["placeholder"]}) > 1
 
 
 def test_attributions_find_the_region_that_tells_the_class_and_no_other(
@@ -103,6 +131,8 @@ def test_the_report_tells_it_all_and_shows_no_image(tied: Path, tmp_path: Path) 
     written = audit_into(tmp_path, [load_run(tied)], data, None, options)
     page = (tmp_path / HTML_NAME).read_text(encoding="utf-8")
     assert NO_TEXTS[1:] in page
+    assert page.count('class="tokens map" style="--columns: 8"') == 4
+    assert "share its mean, so that its inside does not show" in page
     assert "These records are images: a word or a token of this page is a patch" in page
     assert written.report.results[0].name == "tied"
 
