@@ -121,7 +121,7 @@ def certify(model: nn.Module, keys: int, sensitive: int) -> tuple[HeadCertificat
 class GateCertificate:
     """The bounds of one gate, for ``positions`` that it weighs.
 
-    A bound is None where the logits are unclipped.
+    A bound is None where the logits are unclipped; the ratio also where no float holds it.
 
     Attributes:
         module: the gate's name inside the model, say ``blocks.0.spatial``.
@@ -190,7 +190,8 @@ def _gate(name: str, gate: Gate, positions: int, sensitive: int) -> GateCertific
     low = high = ratio = lift = None
     if clip is not None:
         low, high = guarantees.gate_bounds(clip, tau)
-        ratio, lift = high / low, guarantees.gate_lift_bound(clip, tau, positions, sensitive)
+        ratio = high / low if low > 0 else None
+        lift = guarantees.gate_lift_bound(clip, tau, positions, sensitive)
     return GateCertificate(name, gate.kind, clip, tau, positions, sensitive, low, high, ratio, lift)
 
 

@@ -102,6 +102,10 @@ def test_values_of_the_span_bounds_and_of_the_gates() -> None:
     assert g.span_total_variation_bound(2.0, 2.0, 32, 4) == pytest.approx(0.38852, abs=5e-6)
     assert g.span_selection_epsilon(2.0, 2.0, 32, 4) == pytest.approx(2.28733, abs=5e-6)
     assert g.gate_lift_bound(2.0, 2.0, 32, 4) == pytest.approx(2.2377, abs=5e-5)
+    low, high = g.gate_bounds(2.0, 2.0)
+    assert (low, high) == pytest.approx((1 / (1 + math.e), math.e / (1 + math.e)), rel=1e-12)
+    assert g.gate_bounds(0.0, 1.0) == (0.5, 0.5)
+    assert g.gate_bounds(1e6, 1.0) == (0.0, 1.0)
 
 
 SPAN_GRID = [
@@ -300,6 +304,7 @@ FUNCTIONS: dict[Callable[..., object], tuple[float, ...]] = {
     g.single_logit_total_variation_bound: (1.0, 1.0),
     g.span_total_variation_bound: (1.0, 1.0, 3, 2),
     g.span_selection_epsilon: (1.0, 1.0, 3, 2),
+    g.gate_bounds: (1.0, 1.0),
     g.gate_lift_bound: (1.0, 1.0, 3, 2),
     g.output_change_bound: (1.0, 1.0, 1.0),
     g.softmax_jacobian_bound: (1.0, 1.0, 3),

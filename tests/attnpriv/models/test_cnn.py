@@ -88,6 +88,8 @@ def test_gates_stay_within_their_certificate(
 def test_without_a_clip_nothing_is_certified_of_gates() -> None:
     (first, *_) = certify_gates(make(attention=AttentionConfig()), 16, 4, 15)
     assert (first.largest_gate, first.ratio, first.lift_bound) == (None, None, None)
+    (loose, *_) = certify_gates(make(attention=AttentionConfig(1.0, clip=2000.0)), 16, 4, 15)
+    assert (loose.smallest_gate, loose.largest_gate, loose.ratio) == (0.0, 1.0, None)
 
 
 @pytest.mark.parametrize("encoder", list(CNNS))
