@@ -28,6 +28,7 @@ import gc
 import json
 import signal
 import sys
+import warnings
 from itertools import accumulate
 from multiprocessing.connection import Connection
 from typing import Any
@@ -48,6 +49,7 @@ def main() -> None:
     descriptor, threads = map(int, sys.argv[1:])
     for number in (signal.SIGINT, signal.SIGTERM):  # the server drains, and then hangs up
         signal.signal(number, signal.SIG_IGN)
+    warnings.simplefilter("ignore")  # of hostile images; they would stand among the server's logs
     torch.set_num_threads(threads)
     keep_freed_memory()
     models, freed = Models(), Returning()
