@@ -40,10 +40,13 @@ SAMPLES = {
     "sensitivity": "sensitivity_documents",
     "counterfactual": "counterfactual_documents",
     "memorisation": "memorisation_documents",
+    "explanation_attacks": "explanation_documents",
+    "inversion": "inversion_documents",
     "robustness": "pgd_documents",
     "text_attacks": "text_attack_documents",
 }
-"""Which of the options says how many documents a measure takes."""
+"""Which of the options says how many documents a measure takes. Those that need shadow models,
+planted records or another kind of model are not measured."""
 
 
 def main() -> None:
@@ -70,7 +73,7 @@ def _trained(folder: Path) -> Path:
 
 
 def _measure(run: Run, length: int, rows: int) -> dict[str, dict[str, float]]:
-    run.model.config = replace(run.model.config, max_length=length)
+    run = replace(run, modality=replace(run.text, max_length=length))
     data = _tickets(length, run.label_names)
     own = Rows(tuple(range(ROWS, 2 * ROWS)), tuple(range(ROWS)), frozenset())
     few = AuditOptions(
@@ -80,6 +83,9 @@ def _measure(run: Run, length: int, rows: int) -> dict[str, dict[str, float]]:
         counterfactual_documents=4,
         memorisation_documents=4,
         pgd_documents=2,
+        text_attack_documents=2,
+        explanation_documents=ROWS,
+        inversion_documents=ROWS,
         full_sample_tokens=512,
     )
     subject = Subject(run, data, own, dict(enumerate(data.spans or ())), few)
@@ -111,8 +117,7 @@ def _all_stages(subject: Subject) -> dict[str, float]:
     spent, content = _perform(subject, Task(0, GRADIENTS, tuple(sorted(sampled)), answers))
     seconds[GRADIENTS] = spent / len(sampled)
     answers = replace(answers, explained=explained(to_arrays(content)))
-    for measure in ALONE:
-        name = measure.name
+    for name in (each.name for each in ALONE if each.name in ("membership", *SAMPLES)):
         count = ROWS if name == "membership" else getattr(options, SAMPLES[name])
         seconds[name] = _perform(subject, Task(0, name, answers=answers))[0] / count
     return seconds
