@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from attnpriv.guarantees import weight_bounds
 from attnpriv.randomness import Stream
 from attnpriv.release import FREE, Cost
+from attnpriv.release.summary import Noised
 from attnpriv.runs.folder import Run
 from attnpriv.sensitive import Detector
 from attnpriv_server import release, summaries
@@ -271,6 +272,8 @@ class Answers:
         if self._budget is None:  # the server does not start so, nor takes such a policy later
             raise RefusedError(Code.UNAVAILABLE, "there is no privacy budget; tell the operator")
         adapter = TypeAdapter(kind)
+        # ``domain`` names it for type checkers alone: importing it there would slow every command.
+        adapter.rebuild(_types_namespace={"Noised": Noised})
         charge = asked.charge(cost, self._detector.name)
 
         async def draw() -> bytes:
