@@ -20,6 +20,7 @@ def test_a_command_that_only_answers_for_its_options_loads_nothing_heavy(module:
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.exhaustive
 def test_finding_personal_data_needs_no_transformers() -> None:
     """It is installed for the tests, and Presidio would import it."""
     code = (

@@ -93,6 +93,7 @@ def test_another_audit_is_charged_besides(command: Command, tiny_run: Path, plac
     assert report["results"] != before["results"]
 
 
+@pytest.mark.exhaustive
 def test_an_interrupted_audit_goes_on_and_is_paid_for_once(
     command: Command, interrupted: Command, tiny_run: Path, tmp_path: Path
 ) -> None:

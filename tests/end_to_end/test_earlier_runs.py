@@ -120,6 +120,7 @@ def client(
         yield client
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", RUNS)
 def test_answers_of_a_server(client: Client, name: str) -> None:
     same(asdict(client.model_card(name)), SAID[name]["card"])

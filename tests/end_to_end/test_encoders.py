@@ -68,7 +68,9 @@ def runs(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs"
 
 
-@pytest.fixture(scope="module", params=["redacting", "telling"])
+@pytest.fixture(
+    scope="module", params=["redacting", pytest.param("telling", marks=pytest.mark.exhaustive)]
+)
 def client(
     request: pytest.FixtureRequest,
     runs: Path,

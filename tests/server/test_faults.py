@@ -370,6 +370,7 @@ def test_killed_workers_lose_no_call(private_run, tmp_path) -> None:
     assert len(answered) == callers.answered.total()
 
 
+@pytest.mark.exhaustive
 def test_a_killed_server_starts_again_and_a_stopped_one_loses_nothing(
     private_run, tmp_path
 ) -> None:

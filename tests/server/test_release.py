@@ -389,6 +389,7 @@ def sight(attention: list[float]) -> Sight:
     return Sight([], encoding, Scored(attention=scores))
 
 
+@pytest.mark.exhaustive
 def test_the_chances_of_a_drawn_token_stay_within_epsilon() -> None:
     rules = role(DRAWN).explain
     redacted = sight([0.5, 0.3, 0.2])

@@ -375,6 +375,7 @@ def test_workers_do_not_heed_what_a_terminal_sends(workers) -> None:
     assert [process.poll() for process in processes(workers)] == [None, None]
 
 
+@pytest.mark.exhaustive
 def test_closing_ends_the_processes_and_a_halted_one_too(monkeypatch) -> None:
     monkeypatch.setattr("attnpriv_server.workers.SECONDS_TO_END", 4)
     with Workers(2, 1, Telemetry()) as workers:

@@ -127,6 +127,7 @@ def test_the_bound_is_reached_by_the_best_attack_that_pure_epsilon_allows() -> N
     assert reached <= allowed_exposure(((epsilon, 0.0),))
 
 
+@pytest.mark.exhaustive
 def test_an_overfitted_run_remembers_what_was_repeated_and_its_audit_says_so(
     tmp_path, tickets: Dataset
 ) -> None:

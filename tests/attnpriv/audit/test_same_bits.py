@@ -65,6 +65,7 @@ def test_pieces_of_another_size_and_more_threads_change_no_bit(
         torch.set_num_threads(threads)
 
 
+@pytest.mark.exhaustive
 def test_two_processes_change_no_bit(
     audited: MakeAudit, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from attnpriv.audit.leakage.shadow_folder import read_shadows
 from attnpriv.config import TrainConfig
@@ -22,6 +23,7 @@ from attnpriv.training import train
 from tests.attnpriv.training.conftest import write_encoder
 
 
+@pytest.mark.exhaustive
 def test_another_process_goes_on_and_makes_the_same_shadows(
     tmp_path: Path, frozen_run: Run, tickets: Dataset, shadows: Path
 ) -> None:

@@ -233,6 +233,7 @@ def test_without_privacy_canaries_are_texts(tickets: Dataset, tmp_path: Path) ->
     assert (len(known.gradients.coins), len(known.texts.coins)) == (0, 20)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("private", [True, False], ids=["private", "plain"])
 def test_an_interrupt_keeps_the_coins(trainings: Any, tmp_path: Path, private: bool) -> None:
     options = {} if private else {"privacy": None}

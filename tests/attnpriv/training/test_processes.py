@@ -186,6 +186,7 @@ def ranks(agent: int) -> dict[str, int]:
     return found
 
 
+@pytest.mark.exhaustive
 def test_torchrun_ends_with_a_process_that_is_killed(trainings: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
