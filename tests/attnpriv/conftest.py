@@ -7,6 +7,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -75,8 +76,13 @@ def interrupted() -> Callable[..., Interrupted]:
         while awaited not in shown:
             shown += os.read(terminal, 1024)
         process.send_signal(signal.SIGINT)
+        rest: list[bytes] = []
+        # Bars on a terminal that nobody reads would hold the process up before it has ended.
+        reader = threading.Thread(target=lambda: rest.append(_read_rest(terminal)), daemon=True)
+        reader.start()
         said, _ = process.communicate(timeout=60)  # until its own processes have ended too
-        return Interrupted(process.returncode, said, shown + _read_rest(terminal))
+        reader.join(timeout=60)
+        return Interrupted(process.returncode, said, shown + b"".join(rest))
 
     return call
 
