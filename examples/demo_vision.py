@@ -11,10 +11,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from demo import command, console, run, serving
 from PIL import Image
 
 from attnpriv.data import load_dataset
+from demo import command, console, run, serving
 
 DEMO = Path("demo-vision")
 DATA = "digits:beside=1"
