@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 
@@ -50,6 +50,20 @@ def progress_bars(
         else:
             with _lines(progress, EVERY if every is None else every):
                 yield progress
+
+
+@contextmanager
+def stage_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each stage: call with its name, what is done and the total."""
+    with progress_bars() as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def on_stage(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=total)
+            progress.update(tasks[stage], completed=done, total=total)
+
+        yield on_stage
 
 
 @contextmanager

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -16,7 +14,7 @@ from attnpriv.cli.gate import outcome_lines
 from attnpriv.cli.output import console, resumable, warn, warn_of_unknown
 from attnpriv.config import Depth
 from attnpriv.errors import InputError
-from attnpriv.progress import progress_bars
+from attnpriv.progress import stage_bars
 
 if TYPE_CHECKING:
     from attnpriv.data import Dataset
@@ -147,7 +145,7 @@ def audit(
     detector, how_much = PresidioDetector(rules), AuditOptions.at(depth, **chosen)
     begun = out if epsilon is None else private_folder(out)
     written: Written[Report] | Written[NoisedReport]
-    with resumable(lambda: has_begun(begun)), _bars() as progress:
+    with resumable(lambda: has_begun(begun)), stage_bars() as progress:
         if epsilon is None:
             written = audit_into(
                 out,
@@ -204,20 +202,6 @@ def _warn(runs: list[Run], dataset: Dataset) -> None:
                 "out because they may have been trained on"
             )
         warn_of_unknown(each, dataset)
-
-
-@contextmanager
-def _bars() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each stage, with the time that is left."""
-    with progress_bars() as progress:
-        tasks: dict[str, Any] = {}
-
-        def on_stage(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(stage, total=total)
-            progress.update(tasks[stage], completed=done, total=total)
-
-        yield on_stage
 
 
 def _print(result: AnyReport, data_name: str) -> None:

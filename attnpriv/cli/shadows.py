@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from attnpriv.cli import options
 from attnpriv.cli.output import console, resumable
-from attnpriv.progress import progress_bars
+from attnpriv.progress import stage_bars
 
 
 def shadows(
@@ -76,14 +76,7 @@ def shadows(
         label_names=run.label_names,
         kind=run.kind,
     )
-    with resumable(lambda: has_begun(out)), progress_bars() as progress:
-        tasks: dict[str, Any] = {}
-
-        def on_stage(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(stage, total=total)
-            progress.update(tasks[stage], completed=done, total=total)
-
+    with resumable(lambda: has_begun(out)), stage_bars() as on_stage:
         train_shadows(
             run,
             dataset,

@@ -23,7 +23,7 @@ from attnpriv.labels import utf8_size
 from attnpriv.runs.answer_writer import Answers, check_writable, writing
 from attnpriv.runs.folder import Run
 from attnpriv.runs.packing import FolderOfRun
-from attnpriv.runs.prediction import predict_probabilities
+from attnpriv.runs.prediction import probabilities_of
 from attnpriv.visible import has_visible
 from attnpriv.work_folder import WorkFolder, open_work_folder
 
@@ -134,15 +134,12 @@ class AnswerJob:
 
 
 def _answer(run: Run, piece: Piece, told: Told) -> bytes:
-    readable = [row for row, text in enumerate(piece.texts) if text is not None]
     answers = np.full((len(piece.texts), len(run.label_names)), np.nan, np.float32)
-    texts = [text for text in piece.texts if text is not None]
-    seen = [run.modality.sees(sample) for sample in run.modality.read(texts)]
-    kept = [row for row, sees in zip(readable, seen, strict=True) if sees]
-    if kept:
-        answers[kept] = predict_probabilities(
-            run, [text for text, sees in zip(texts, seen, strict=True) if sees], progress=told
-        )
+    texts = {row: text for row, text in enumerate(piece.texts) if text is not None}
+    read = zip(texts, run.modality.read([*texts.values()]), strict=True)
+    seen = {row: sample for row, sample in read if run.modality.sees(sample)}
+    if seen:
+        answers[[*seen]] = probabilities_of(run, [*seen.values()], progress=told)
     buffer = io.BytesIO()
     np.save(buffer, answers, allow_pickle=False)
     return buffer.getvalue()

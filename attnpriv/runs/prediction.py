@@ -34,9 +34,17 @@ def predict_probabilities(
         batch_size: as in ``pooled_features``.
         progress: as in ``pooled_features``.
     """
-    features = pooled_features(
-        run.model, run.modality, run.modality.read(records), batch_size, progress
-    )
+    return probabilities_of(run, run.modality.read(records), batch_size, progress)
+
+
+def probabilities_of(
+    run: Run,
+    samples: Sequence[Any],
+    batch_size: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+) -> NDArray[np.float32]:
+    """``predict_probabilities`` of records that the run's modality has read."""
+    features = pooled_features(run.model, run.modality, samples, batch_size, progress)
     with torch.no_grad():
         probabilities: NDArray[np.float32] = CLASSIFY.answer(run.model.head(features)).numpy()
     return probabilities

@@ -93,7 +93,8 @@ class ShadowJob:
         # The shadows copy the run's tokeniser and begin with the encoder, so both stay there.
         run = self.run.unpacked(place).load()
         recipe = recipe_of(run, self._encoder_in(place))
-        shadows = Shadows(recipe, self.data, self.seed, self.features)
+        samples = run.modality.read(self.data.records)
+        shadows = Shadows(recipe, self.data, samples, self.seed, self.features)
         weakref.finalize(shadows, shutil.rmtree, place, ignore_errors=True)
 
         def make(number: int, told: Told) -> bytes:

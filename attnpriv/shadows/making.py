@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +34,7 @@ class Shadows:
     Attributes:
         recipe: how they are trained.
         data: all rows.
+        samples: what the models read of them.
         seed: of the coins.
         features: what the head of a model with a frozen encoder sees of all rows, the same for all;
             None where the encoder is trained.
@@ -42,13 +42,9 @@ class Shadows:
 
     recipe: Recipe
     data: Dataset
+    samples: Sequence[Sample]
     seed: int
     features: Tensor | None
-
-    @cached_property
-    def samples(self) -> list[Sample]:
-        """What the models read of all rows."""
-        return [*self.recipe.run.modality.read(self.data.records)]
 
     def train(self, number: int, out: Path, told: Told) -> None:
         """Train a model and write its run folder, or go on with what was begun there."""

@@ -27,6 +27,7 @@ from attnpriv.config import require_seed
 from attnpriv.data.records import Dataset
 from attnpriv.errors import InputError
 from attnpriv.jobs import Executor
+from attnpriv.modality import Sample
 from attnpriv.models.classifier import pooled_features
 from attnpriv.replacing import replace_file
 from attnpriv.runs.folder import CONFIG, WEIGHTS, Run, publish
@@ -94,7 +95,9 @@ def train_shadows(
         missing = [n for n in range(models) if not answers_path(out, n).exists()]
         report(MODELS, models - len(missing), models)
         if missing:
-            shadows = Shadows(recipe, data, seed, _features(recipe, data, report))
+            samples = run.modality.read(data.records)
+            features = _features(recipe, samples, report)
+            shadows = Shadows(recipe, data, samples, seed, features)
             made = (
                 _here(shadows, missing, out, report)
                 if executor is None
@@ -146,11 +149,10 @@ def _holds_nothing(out: Path) -> bool:
     return all(path.name == LOCK or path.name.startswith(".") for path in out.iterdir())
 
 
-def _features(recipe: Recipe, data: Dataset, report: Progress) -> Tensor | None:
+def _features(recipe: Recipe, samples: Sequence[Sample], report: Progress) -> Tensor | None:
     if not recipe.encoder_is_frozen:
         return None
     run = recipe.run
-    samples = [*run.modality.read(data.records)]
     return pooled_features(run.model, run.modality, samples, progress=partial(report, FEATURES))
 
 

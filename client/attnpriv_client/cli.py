@@ -21,12 +21,13 @@ from rich.console import Console, RenderableType
 
 from attnpriv.command import INTERRUPTED, READER_GONE, complain, run_command
 from attnpriv.errors import InputError
+from attnpriv.progress import stage_bars
 from attnpriv.replacing import replace_file, replaceable
 from attnpriv.visible import has_visible
 from attnpriv_client import render
 from attnpriv_client.audit import read_rows, run_audit
 from attnpriv_client.audit.results import to_json
-from attnpriv_client.audit.view import audit_progress, audit_view
+from attnpriv_client.audit.view import audit_view
 from attnpriv_client.client import Client
 from attnpriv_client.domain import Prediction, SensitiveSpan
 from attnpriv_client.errors import (
@@ -253,7 +254,7 @@ def audit(
         f"asking for up to {asked + 1} explanations, and for predictions of {asked} rows and their "
         "variants; if the server keeps a privacy budget for you, the explanations are charged to it"
     )
-    with _interruptible(), audit_progress() as progress:
+    with _interruptible(), stage_bars() as progress:
         found = run_audit(
             client,
             model,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from attnpriv.audit.results import NotRun
+from attnpriv.estimates import Estimate
 from attnpriv.report.blocks import (
     UNCOVERED,
     Block,
@@ -34,7 +35,7 @@ from attnpriv.report.claims import (
 from attnpriv.report.findings import TRAINING_DATA, Finding, invalid, not_run
 from attnpriv.report.formats import interval, percent, share
 from attnpriv.report.roc import Bound, Curve, draw_roc
-from attnpriv.verdicts import MEANINGS, beats_chance
+from attnpriv.verdicts import MEANINGS, Judgement, beats_chance
 
 if TYPE_CHECKING:
     from attnpriv.audit.leakage.membership import MembershipResult
@@ -59,11 +60,16 @@ def finding(result: AuditResult) -> Finding:
         return not_run("membership", name, test.not_run, TRAINING_DATA)
     if not test.valid:
         return invalid("membership", name, test.positive, test.null)
+    return judged(test.judgement, test.auc)
+
+
+def judged(judgement: Judgement, auc: Estimate) -> Finding:
+    """The finding on a test that ran and whose controls, where it has any, passed."""
     meaning = "This attack found nothing, which does not prove privacy"
-    if beats_chance(test.judgement.figures):
+    if beats_chance(judgement.figures):
         meaning = "Members can be told from non-members better than by chance"
-    text = f"{meaning} (AUC {interval(test.auc, 3)}; 0.5 is guessing)."
-    return attack_finding(ATTACK, test.judgement, text)
+    text = f"{meaning} (AUC {interval(auc, 3)}; 0.5 is guessing)."
+    return attack_finding(ATTACK, judgement, text)
 
 
 def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:

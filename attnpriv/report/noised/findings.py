@@ -12,7 +12,6 @@ from typing import Any
 from attnpriv.audit.results import NotRun
 from attnpriv.estimates import Estimate
 from attnpriv.report.chapters import QUESTIONS, membership, privacy
-from attnpriv.report.claims import attack_finding
 from attnpriv.report.findings import (
     MORE_RECORDS,
     SLIGHTLY,
@@ -21,7 +20,6 @@ from attnpriv.report.findings import (
     not_run,
 )
 from attnpriv.report.formats import interval, share
-from attnpriv.verdicts import beats_chance
 
 WITHOUT = "Audit without --epsilon, and guard that report as you guard the records."
 DROWNED = "the noise hides whether there is any personal data in these records"
@@ -169,11 +167,7 @@ def _membership(result: Any) -> Finding:
     test = result.membership
     if isinstance(test, NotRun):
         return not_run("membership", "Membership test", test.not_run, WITHOUT)
-    meaning = "This attack found nothing, which does not prove privacy"
-    if beats_chance(test["judgement"].figures):
-        meaning = "Members can be told from non-members better than by chance"
-    text = f"{meaning} (AUC {interval(test['auc'], 3)}; 0.5 is guessing)."
-    return attack_finding(membership.ATTACK, test["judgement"], text)
+    return membership.judged(test["judgement"], test["auc"])
 
 
 def _above(lift: Estimate) -> bool:

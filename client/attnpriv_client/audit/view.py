@@ -1,9 +1,8 @@
-"""An audit as a table for a terminal, and its progress as a bar."""
+"""An audit as a table for a terminal,."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import assert_never
 
 from rich.console import Group, RenderableType
@@ -11,9 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from attnpriv.estimates import Estimate
-from attnpriv.progress import progress_bars
 from attnpriv.rounding import round_up
-from attnpriv_client.audit import asking
 from attnpriv_client.audit.faithfulness import LEAVE_ONE_OUT, RANDOM
 from attnpriv_client.audit.results import (
     Audit,
@@ -52,20 +49,6 @@ def audit_view(audit: Audit) -> RenderableType:
         ),
     ]
     return Group(table, _plain("\n".join(notes)))
-
-
-@contextmanager
-def audit_progress() -> Iterator[asking.Progress]:
-    """A progress bar for each kind of question on stderr."""
-    with progress_bars() as progress:
-        tasks = {}
-
-        def told(what: str, done: int, of: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=of)
-            progress.update(tasks[what], completed=done)
-
-        yield told
 
 
 def _lines(result: Result) -> Iterator[Line]:

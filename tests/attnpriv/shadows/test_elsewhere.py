@@ -68,7 +68,8 @@ def test_a_machine_without_our_files_makes_the_same_shadow(
     config = TrainConfig(trainable="all", steps=2)
     train(tickets, tmp_path / "run", encoder=str(encoder), config=config, privacy=None)
     run = load_run(tmp_path / "run")
-    here = Shadows(recipe_of(run, str(encoder)), tickets, 0, None)
+    samples = run.modality.read(tickets.records)
+    here = Shadows(recipe_of(run, str(encoder)), tickets, samples, 0, None)
     here.train(5, tmp_path / "0005", lambda *_: None)
     log_odds, inside = here.answers(5, tmp_path / "0005")
 
