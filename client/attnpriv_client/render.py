@@ -36,8 +36,9 @@ def predictions_table(
     certified = any(each.certified_substitutions is not None for each in predictions)
     table = Table("label", "probability", *["withstands"] * certified, kind)
     for text, prediction in zip(asked, predictions, strict=True):
-        row = [_plain(prediction.label), _probability(prediction)]
-        table.add_row(*row, *[_withstands(prediction)] * certified, _one_line(text, 60))
+        withstands = [_withstands(prediction)] * certified
+        label, begins = _plain(prediction.label), _one_line(text, 60)
+        table.add_row(label, _probability(prediction), *withstands, begins)
     return table
 
 
