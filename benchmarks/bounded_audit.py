@@ -12,25 +12,18 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from attnpriv.audit.subject import AuditOptions
-from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
-from attnpriv.data import Dataset
-from attnpriv.models.pretrained import MINILM, MINILM_BOUNDED, encoder_bound
-from attnpriv.report.auditing import audit_into, finished, provenance_of
+from attnpriv.models.pretrained import MINILM, MINILM_BOUNDED
 from attnpriv.report.chapters import FIGURES
 from attnpriv.report.document import Report
-from attnpriv.runs.folder import load_run
-from attnpriv.sensitive import PresidioDetector
-from attnpriv.training import train
 from benchmarks.dp_utility import SEEDS
 from benchmarks.hardening_frontier.tasks import load_task
+from benchmarks.variants import BOUNDED, CLIPPED, PLAIN, Bench, Variant
 
-EPSILON = 3.0
 # As many as the table needs; of the other measures, one document each.
 SIZES = AuditOptions(
     documents=300,
@@ -59,35 +52,13 @@ SHOWN = (
 )
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One of the models.
-
-    Attributes:
-        name: as in the table.
-        encoder: ``minilm`` or ``minilm-bounded``.
-        clipped: whether ``minilm`` is clipped at the bound of the other.
-        private: whether the head is trained under ε.
-    """
-
-    name: str
-    encoder: str
-    clipped: bool = False
-    private: bool = False
-
-    @property
-    def attention(self) -> AttentionConfig | None:
-        """What the encoder's attention is hardened to; None leaves it."""
-        bound = encoder_bound(MINILM_BOUNDED)
-        return bound.attention if self.clipped and bound else None
-
-
+EPSILON = 3.0
 VARIANTS = (
-    Variant("plain", MINILM),
-    Variant("clipped", MINILM, clipped=True),
-    Variant("bounded", MINILM_BOUNDED),
-    Variant("private", MINILM, private=True),
-    Variant("bounded and private", MINILM_BOUNDED, private=True),
+    PLAIN,
+    CLIPPED,
+    BOUNDED,
+    Variant("private", MINILM, epsilon=EPSILON),
+    Variant("bounded and private", MINILM_BOUNDED, epsilon=EPSILON),
 )
 
 
@@ -100,50 +71,25 @@ def main() -> None:
     rows = [
         row
         for dataset in options.datasets.split(",")
-        for row in table(dataset, options.work / dataset)
+        for row in table(Bench(load_task(dataset), options.work / dataset))
     ]
     print(json.dumps({"benchmark": "bounded_audit", "epsilon": EPSILON, "rows": rows}))
 
 
-def table(dataset: str, folder: Path) -> list[dict[str, Any]]:
+def table(bench: Bench) -> list[dict[str, Any]]:
     """A row for each model: every figure's mean over the seeds, and its values."""
-    task = load_task(dataset)
-    reports = []
-    for seed in SEEDS:
-        made = [run_of(task.data, task.train_size, folder, each, seed) for each in VARIANTS]
-        reports.append(report_of(task.data, made, folder / f"seed{seed}", seed))
+    reports = [
+        bench.report_of(
+            [bench.run_of(each, seed) for each in VARIANTS],
+            f"seed{seed}",
+            replace(SIZES, seed=seed),
+        )
+        for seed in SEEDS
+    ]
     return [
-        {"dataset": dataset, "model": variant.name, **figures_of(reports, number)}
+        {"dataset": bench.task.name, "model": variant.name, **figures_of(reports, number)}
         for number, variant in enumerate(VARIANTS)
     ]
-
-
-def run_of(data: Dataset, train_size: float, folder: Path, variant: Variant, seed: int) -> Path:
-    """The folder of a run, trained now or found."""
-    path = folder / "runs" / f"{variant.name.replace(' ', '-')}-{seed}"
-    if not path.exists():
-        train(
-            data,
-            path,
-            encoder=variant.encoder,
-            attention=variant.attention,
-            config=TrainConfig(trainable="head", seed=seed, train_size=train_size),
-            privacy=PrivacyConfig(EPSILON) if variant.private else None,
-        )
-        print(path, file=sys.stderr, flush=True)
-    return path
-
-
-def report_of(data: Dataset, paths: list[Path], folder: Path, seed: int) -> Report:
-    """The audit of one seed's runs, made now or found complete."""
-    runs = [load_run(path) for path in paths]
-    if report := finished(folder, provenance_of(runs, data)):
-        return report
-    detector = PresidioDetector() if data.spans is None else None
-    sizes = replace(SIZES, seed=seed)
-    report = audit_into(folder, runs, data, detector, sizes, resume=None).report
-    print(folder, file=sys.stderr, flush=True)
-    return report
 
 
 def figures_of(reports: list[Report], number: int) -> dict[str, Any]:

@@ -74,7 +74,6 @@ def tune(
     trainable: options.Trainable = None,
     pooling: options.Pooling = None,
     share_layers: options.ShareLayers = False,
-    normalise: options.Normalise = False,
     temperature: options.Temperature = 1.0,
     clip: options.Clip = None,
     clip_mode: options.ClipMode = "clamp",
@@ -163,7 +162,6 @@ def tune(
             salt=salt,
             pooling=pooling,
             share_layers=share_layers,
-            normalise=normalise,
             on_step=lambda step, steps: progress.update(
                 task, description="training", completed=step, total=steps
             ),

@@ -22,9 +22,10 @@ from attnpriv.models.classifier import pooled_features
 from attnpriv.runs.folder import load_run
 from attnpriv.shadows.recipe import Recipe
 from attnpriv.training import has_begun
+from attnpriv.training.features import Features
 from attnpriv.training.plan import Parts
 from attnpriv.training.processes import Processes
-from attnpriv.training.train import Features, train_plan
+from attnpriv.training.train import train_plan
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,12 @@ class Shadows:
     def train(self, number: int, out: Path, told: Told) -> None:
         """Train a model and write its run folder, or go on with what was begun there."""
         parts = self._parts(number)
-        rows, held_out = _rows(parts)
-        features = None
-        if self.features is not None:
-            features = Features(self.features[rows], self.features[held_out])
+        rows = _rows(parts)
+        features = None if self.features is None else Features.cut(self.features, rows)
         train_plan(
             self.recipe.plan(parts),
             out,
-            [self.samples[row] for row in rows],
+            [self.samples[row] for row in rows[0]],
             Processes(),
             features=features,
             resume=has_begun(out),

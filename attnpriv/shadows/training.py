@@ -36,6 +36,7 @@ from attnpriv.shadows.elsewhere import Made, ShadowJob
 from attnpriv.shadows.making import Shadows
 from attnpriv.shadows.recipe import Recipe, recipe_of
 from attnpriv.training.checkpoint import work_path
+from attnpriv.training.features import FeatureFolder
 from attnpriv.training.release import writing_is_possible
 from attnpriv.work_folder import LOCK, check_same, hold_lock
 
@@ -64,6 +65,7 @@ def train_shadows(
     resume: bool = False,
     progress: Progress | None = None,
     executor: Executor | None = None,
+    features: FeatureFolder | None = None,
 ) -> None:
     """Train models like a run, each on a random half of the data, for attacks on that run.
 
@@ -78,6 +80,7 @@ def train_shadows(
         progress: told about features, models and steps.
         executor: other processes that each train a model at a time; None trains one after another
             here.
+        features: where what a frozen encoder makes of the data is kept; None computes it.
 
     Raises:
         InputError: the run cannot be imitated, the data is not its own, there is too little space,
@@ -96,8 +99,8 @@ def train_shadows(
         report(MODELS, models - len(missing), models)
         if missing:
             samples = run.modality.read(data.records)
-            features = _features(recipe, samples, report)
-            shadows = Shadows(recipe, data, samples, seed, features)
+            known = _features(recipe, data, samples, features, report)
+            shadows = Shadows(recipe, data, samples, seed, known)
             made = (
                 _here(shadows, missing, out, report)
                 if executor is None
@@ -149,11 +152,20 @@ def _holds_nothing(out: Path) -> bool:
     return all(path.name == LOCK or path.name.startswith(".") for path in out.iterdir())
 
 
-def _features(recipe: Recipe, samples: Sequence[Sample], report: Progress) -> Tensor | None:
+def _features(
+    recipe: Recipe,
+    data: Dataset,
+    samples: Sequence[Sample],
+    features: FeatureFolder | None,
+    report: Progress,
+) -> Tensor | None:
     if not recipe.encoder_is_frozen:
         return None
-    run = recipe.run
-    return pooled_features(run.model, run.modality, samples, progress=partial(report, FEATURES))
+    model, modality = recipe.run.model, recipe.run.modality
+    told = partial(report, FEATURES)
+    if features is not None:
+        return features.of(model, modality, data, told)
+    return pooled_features(model, modality, samples, progress=told)
 
 
 def _here(shadows: Shadows, missing: Sequence[int], out: Path, report: Progress) -> Iterator[int]:

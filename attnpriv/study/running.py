@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -24,12 +25,14 @@ from attnpriv.study.design import CELLS, Cell, Design
 from attnpriv.study.effects import StudyResult, summarise
 from attnpriv.study.writing import write_study
 from attnpriv.training import has_begun, train
+from attnpriv.training.features import FeatureFolder
 from attnpriv.training.preparation import Warn
 from attnpriv.training.release import writing_is_possible
 from attnpriv.work_folder import LOCK, check_same, hold_lock
 
 Progress = Callable[[str, int, int], None]
 SETTINGS, RUNS = "settings.json", "runs"
+FEATURES = "features"  # private, and kept only until the study is complete
 WHOLE = "runs and audits"  # the stage that counts those that are done
 SECRET = "privacy noise_seed"  # whoever knows it can take the noise off
 
@@ -88,6 +91,7 @@ def run_study(
         shown = {name: value for name, value in settings.items() if name != SECRET}
         result = summarise(data.name, shown, reports)
         write_study(result, out)
+        shutil.rmtree(out / FEATURES, ignore_errors=True)
     return result
 
 
@@ -152,6 +156,7 @@ def _train(
             attention=design.attention_of(cell),
             config=design.config_of(seed),
             privacy=design.privacy_of(cell, seed),
+            features=FeatureFolder(out / FEATURES),
             resume=has_begun(path),
             on_step=lambda step, steps, _: report(f"{path.name}: training", step, steps),
             warn=warn,

@@ -130,12 +130,15 @@ class Plan:
             samples: what the classifier reads of the training rows.
             keys: the secret behind coins and noise.
             processes: those that train together.
-            features: as in ``make_records``; none with canaries.
+            features: as in ``make_records``, of the samples.
             canary_key: the secret behind the canaries, where they were drawn before.
         """
         labels = torch.tensor(self.parts.rows.labels)
         if self.canaries is not None:
-            samples = [*samples, *self.classifier.modality.read(self.canaries.texts)]
+            made_up = [*self.classifier.modality.read(self.canaries.texts)]
+            if features is not None:
+                features = torch.cat([features, self.classifier.features(made_up)])
+            samples = [*samples, *made_up]
             labels = torch.cat([labels, torch.tensor(self.canaries.labels, dtype=labels.dtype)])
         teacher = None if self.teacher is None else self.teacher.model
         records = make_records(self.classifier, samples, labels, self.config, features, teacher)

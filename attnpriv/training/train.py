@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor
-
 from attnpriv.config import SCRATCH, AttentionConfig, Pooling, PrivacyConfig, TrainConfig
 from attnpriv.data.records import Dataset
-from attnpriv.data.splits import split_rule, tells_rows_apart
+from attnpriv.data.splits import split_rows, split_rule, tells_rows_apart
 from attnpriv.modality import Sample
 from attnpriv.models.lora import merge_adapters
 from attnpriv.privacy.ledger import Ledger
@@ -30,6 +28,7 @@ from attnpriv.training.checkpoint import (
     require_new,
     training_folder,
 )
+from attnpriv.training.features import FeatureFolder, Features
 from attnpriv.training.loop import Training, run
 from attnpriv.training.plan import Plan, cut, plan_training
 from attnpriv.training.preparation import Warn, build_classifier, check_known
@@ -46,19 +45,6 @@ OnStep = Callable[[int, int, float | None], None]
 RESUMABLE = "--resume goes on from the last saved state, where there is one"
 
 
-@dataclass(frozen=True)
-class Features:
-    """What the head sees of the rows of a plan, as of ``models.classifier.pooled_features``.
-
-    Attributes:
-        rows: of those to train on.
-        held_out: of the others.
-    """
-
-    rows: Tensor
-    held_out: Tensor
-
-
 def train(
     dataset: Dataset,
     out: Path,
@@ -72,6 +58,7 @@ def train(
     normalise: bool = False,
     distil_from: Path | None = None,
     canaries: int | None = None,
+    features: FeatureFolder | None = None,
     resume: bool = False,
     on_step: OnStep | None = None,
     warn: Warn | None = None,
@@ -97,6 +84,8 @@ def train(
         canaries: how many made-up records to train on besides, each by a fair coin, so that an
             audit can bound ε from below; see ``training.canaries``. What is known of them is
             written beside the run folder, for its owner only (``runs.canaries``).
+        features: where trainings of the same data and encoder keep what the encoder makes of it;
+            used where the head alone is trained.
         resume: go on with the unfinished training of this run folder.
         on_step: called after each step with the step, the number of steps, and an upper bound on
             the ε spent by then.
@@ -140,7 +129,13 @@ def train(
         samples = plan.classifier.read(parts.rows)
         first = processes.rank == 0
         check_known(plan.classifier, parts.rows, samples, warn if first else None)
-        trained = train_plan(plan, out, samples, processes, resume=resume, on_step=on_step)
+        known = None
+        if features is not None and config.trainable == "head":
+            whole = features.of(plan.classifier.model, plan.classifier.modality, dataset)
+            known = Features.cut(whole, split_rows(dataset.keys, parts.rule))
+        trained = train_plan(
+            plan, out, samples, processes, features=known, resume=resume, on_step=on_step
+        )
         processes.wait()  # until there is the run folder
     return trained
 

@@ -67,7 +67,6 @@ def tune(
     salt: str = SALT,
     pooling: Pooling | None = None,
     share_layers: bool = False,
-    normalise: bool = False,
     on_step: OnRunStep | None = None,
     warn: Warn | None = None,
 ) -> TrainingResult:
@@ -91,7 +90,6 @@ def tune(
             the data.
         pooling: as in ``train``.
         share_layers: the layers of an encoder from scratch apply one block.
-        normalise: as in ``train``.
         on_step: called with (step, steps) of the run under way, after each of its steps.
         warn: as in ``train``.
 
@@ -131,7 +129,7 @@ def tune(
         with seeded(seed):
             shape = (encoder, attention, pooling, share_layers)
             labels, pixels = len(dataset.label_names), dataset.pixels
-            untrained = build_classifier(*shape, labels, pixels, normalise)
+            untrained = build_classifier(*shape, labels, pixels)
         runs = RunCount(float(mean_runs), distribution)
         parts = cut(dataset, {"rule": CONTENT, "validation_share": validation_share, "salt": salt})
         search = _plan(parts, untrained, candidates, privacy, runs)

@@ -23,6 +23,7 @@ from attnpriv.jobs import ProcessPool
 from attnpriv.runs.folder import CARD, WEIGHTS, load_run
 from attnpriv.study import CELLS, WHOLE, Design, run_study
 from attnpriv.training import train
+from attnpriv.training.features import FeatureFolder
 from attnpriv.work_folder import LOCK, hold_lock
 
 SOURCE, SEEDS = "tickets:rows=150", 3
@@ -311,6 +312,7 @@ def test_an_interrupted_study_keeps_what_is_complete_and_does_only_the_rest(stor
         *(f"{c.name}-seed{seed}" for c in CELLS for seed in range(SEEDS)),
         *(f"seed{seed}" for seed in range(SEEDS)),
     }
+    assert not (story.out / "features").exists(), "they are private, and no longer needed"
 
 
 @pytest.mark.exhaustive
@@ -326,6 +328,7 @@ def test_interrupted_or_not_a_run_is_what_training_it_alone_gives(
         attention=AttentionConfig(clip_mode="norm"),
         config=TrainConfig(**FITTING, seed=seed),
         privacy=PrivacyConfig(8.0, delta=1e-3, noise_seed=seed),
+        features=FeatureFolder(tmp_path / "features"),  # as all runs of a study: the same bits
     )
     for file in (WEIGHTS, CARD):
         ours, theirs = (folder / name / file for folder in (finished / "runs", tmp_path))
