@@ -74,6 +74,7 @@ def tune(
     trainable: options.Trainable = None,
     pooling: options.Pooling = None,
     share_layers: options.ShareLayers = False,
+    normalise: options.Normalise = False,
     temperature: options.Temperature = 1.0,
     clip: options.Clip = None,
     clip_mode: options.ClipMode = "clamp",
@@ -162,6 +163,7 @@ def tune(
             salt=salt,
             pooling=pooling,
             share_layers=share_layers,
+            normalise=normalise,
             on_step=lambda step, steps: progress.update(
                 task, description="training", completed=step, total=steps
             ),

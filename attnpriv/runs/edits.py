@@ -26,6 +26,17 @@ def edit_certifier(run: Run) -> EditCertifier:
     return run.edit_certifier
 
 
+def can_certify(run: Run) -> bool:
+    """Whether ``certified_substitutions`` has an answer for the run's texts.
+
+    Like it, the first call for a run takes a moment longer.
+    """
+    try:
+        return run.edit_certifier is not None
+    except InputError:
+        return False
+
+
 def certified_substitutions(run: Run, encoding: Encoding) -> int:
     """How many tokens of a text can be any others of the vocabulary without changing the answer.
 

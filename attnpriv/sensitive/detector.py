@@ -13,6 +13,7 @@ from attnpriv.sensitive.overlaps import resolve_overlaps
 from attnpriv.sensitive.packages import PACKAGES
 from attnpriv.sensitive.patterns import Patterns, known_patterns
 from attnpriv.sensitive.rules import NO_MODEL, Rules
+from attnpriv.sensitive.spellings import in_one_spelling, in_original, with_marks
 
 # Types without a pattern, and an identifier whose pattern is so weak that nearly every hit is
 # something else (US_DRIVER_LICENSE: 4 of 121 hits were right on gold spans).
@@ -76,7 +77,8 @@ class PresidioDetector:
     Claim: every run of seven or more decimal digits is in a span, whatever stands next to it, with
     up to two of the usual separators (spaces, dashes, dots, slashes, parentheses) between any two
     digits, or up to three from nine digits on; and so is every character of any recogniser's result
-    that the rules do not allow. An error ends the search; it never leaves a recogniser out. Not
+    that the rules do not allow. The same holds of the text in one spelling (``spellings``), without
+    characters that are not seen. An error ends the search; it never leaves a recogniser out. Not
     covered: anything else. Names are found by likelihood, not by rule: ``cannot_see`` names what is
     missed often, and ``detector_quality`` measures the rest where gold spans exist.
 
@@ -112,13 +114,21 @@ class PresidioDetector:
 
     def detect_all(self, texts: Sequence[str]) -> list[tuple[Span, ...]]:
         """The same for each of many texts; the language model takes them together."""
-        named = [[] for _ in texts] if self._names is None else self._names.find(texts)
-        return [self._spans(text, names) for text, names in zip(texts, named, strict=True)]
+        spelled = {i: other for i, text in enumerate(texts) if (other := in_one_spelling(text))}
+        searched = [*texts, *(other.text for other in spelled.values())]
+        named = [[] for _ in searched] if self._names is None else self._names.find(searched)
+        found = [self._found(*each) for each in zip(searched, named, strict=True)]
+        for (i, other), more in zip(spelled.items(), found[len(texts) :], strict=True):
+            found[i] += [(score, in_original(span, other)) for score, span in more]
+        return [
+            resolve_overlaps((score, with_marks(span, text)) for score, span in each)
+            for each, text in zip(found, texts, strict=False)
+        ]
 
-    def _spans(self, text: str, names: Iterable[tuple[float, Span]]) -> tuple[Span, ...]:
+    def _found(self, text: str, names: Iterable[tuple[float, Span]]) -> list[tuple[float, Span]]:
         found = [*self._known.find(text), *long_numbers(text), *names]
         found += other_mentions(text, [span for _, span in found])
-        return resolve_overlaps([*self._not_allowed(text, found), *self._own.find(text)])
+        return [*self._not_allowed(text, found), *self._own.find(text)]
 
     def _not_allowed(
         self, text: str, found: Sequence[tuple[float, Span]]

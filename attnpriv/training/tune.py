@@ -67,6 +67,7 @@ def tune(
     salt: str = SALT,
     pooling: Pooling | None = None,
     share_layers: bool = False,
+    normalise: bool = False,
     on_step: OnRunStep | None = None,
     warn: Warn | None = None,
 ) -> TrainingResult:
@@ -90,6 +91,7 @@ def tune(
             the data.
         pooling: as in ``train``.
         share_layers: the layers of an encoder from scratch apply one block.
+        normalise: as in ``train``.
         on_step: called with (step, steps) of the run under way, after each of its steps.
         warn: as in ``train``.
 
@@ -129,7 +131,7 @@ def tune(
         with seeded(seed):
             shape = (encoder, attention, pooling, share_layers)
             labels, pixels = len(dataset.label_names), dataset.pixels
-            untrained = build_classifier(*shape, labels, pixels)
+            untrained = build_classifier(*shape, labels, pixels, normalise)
         runs = RunCount(float(mean_runs), distribution)
         parts = cut(dataset, {"rule": CONTENT, "validation_share": validation_share, "salt": salt})
         search = _plan(parts, untrained, candidates, privacy, runs)

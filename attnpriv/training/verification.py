@@ -71,6 +71,7 @@ def verify_trainer(
     encoder: str = "scratch",
     pooling: Pooling = "layers",
     share_layers: bool = False,
+    normalise: bool = False,
     rows: int = ROWS,
     classes: int = 2,
     begin: Callable[[Plan], Begin] | None = None,
@@ -85,6 +86,7 @@ def verify_trainer(
         encoder: likewise.
         pooling: likewise.
         share_layers: likewise.
+        normalise: likewise.
         rows: number of training rows; with the batch size, it decides the sampling rate.
         classes: number of classes.
         begin: how the trainer of a plan is made; by default, as ``attnpriv train`` does.
@@ -99,7 +101,8 @@ def verify_trainer(
     if not 2 <= classes <= rows:
         raise InputError(f"expected classes from 2 to the {rows} rows, got {classes}")
     parts = _imagined(rows, classes)
-    build = partial(build_classifier, encoder, attention, pooling, share_layers, classes)
+    shape = (encoder, attention, pooling, share_layers, classes)
+    build = partial(build_classifier, *shape, normalise=normalise)
     plan = plan_training(parts, build, config, privacy)
     encodings = plan.classifier.modality.read([text for _, text, _ in TEXTS])
     with seeded(config.seed), torch.no_grad():

@@ -368,10 +368,17 @@ class Prediction(_message.Message):
     LABEL_FIELD_NUMBER: _builtins.int
     PROBABILITIES_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
+    CERTIFIED_SUBSTITUTIONS_FIELD_NUMBER: _builtins.int
     label: _builtins.str
     """The most probable class, or one that was drawn around it."""
     truncated: _builtins.bool
     """True where the text was longer than the model reads, so that only its beginning counted."""
+    certified_substitutions: _builtins.int
+    """How many tokens of what the model reads can be replaced by any others of its vocabulary, whatever
+    they are and wherever they stand, without changing the label: a proof, not an estimate. A redacted
+    part counts as one token. Absent where the model proves nothing of the kind, where the policy
+    withholds it, and in explanations.
+    """
     @_builtins.property
     def probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """One for each of `label_names`, summing to 1; empty where the policy reveals labels only."""
@@ -382,12 +389,15 @@ class Prediction(_message.Message):
         label: _builtins.str = ...,
         probabilities: _abc.Iterable[_builtins.float] | None = ...,
         truncated: _builtins.bool = ...,
+        certified_substitutions: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_certified_substitutions", b"_certified_substitutions", "certified_substitutions", b"certified_substitutions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "probabilities", b"probabilities", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certified_substitutions", b"_certified_substitutions", "certified_substitutions", b"certified_substitutions", "label", b"label", "probabilities", b"probabilities", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__certified_substitutions: _TypeAlias = _typing.Literal["certified_substitutions"]  # noqa: Y015
+    _WhichOneofArgType__certified_substitutions: _TypeAlias = _typing.Literal["_certified_substitutions", b"_certified_substitutions"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__certified_substitutions) -> _WhichOneofReturnType__certified_substitutions | None: ...
 
 Global___Prediction: _TypeAlias = Prediction  # noqa: Y015
 

@@ -265,6 +265,11 @@ def _prediction(prediction: pb.Prediction, label_names: Sequence[str], version: 
         probabilities=dict(zip(label_names, values, strict=True)) if values else None,
         truncated=prediction.truncated,
         version=version,
+        certified_substitutions=(
+            prediction.certified_substitutions
+            if prediction.HasField("certified_substitutions")
+            else None
+        ),
     )
 
 

@@ -22,12 +22,16 @@ class Prediction:
         truncated: whether the text was longer than the model reads, so that only its beginning
             counted.
         version: the version of the model that answered.
+        certified_substitutions: how many tokens of what the model read can be replaced by any
+            others of its vocabulary without changing the label; None where nothing is proved, or
+            the policy withholds it.
     """
 
     label: str
     probabilities: Mapping[str, float] | None
     truncated: bool
     version: str
+    certified_substitutions: int | None = None
 
 
 @dataclass(frozen=True)

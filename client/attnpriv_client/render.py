@@ -29,11 +29,22 @@ PATCHES = 10  # in a table
 def predictions_table(
     asked: Sequence[str], predictions: Sequence[Prediction], kind: str = "text"
 ) -> Table:
-    """One row for each text or file of an image: the label, its probability, and how it begins."""
-    table = Table("label", "probability", kind)
+    """One row for each text or file of an image: the label, its probability, and how it begins.
+
+    Where any label is certified, also how many replaced tokens it withstands.
+    """
+    certified = any(each.certified_substitutions is not None for each in predictions)
+    table = Table("label", "probability", *["withstands"] * certified, kind)
     for text, prediction in zip(asked, predictions, strict=True):
-        table.add_row(_plain(prediction.label), _probability(prediction), _one_line(text, 60))
+        withstands = [_withstands(prediction)] * certified
+        label, begins = _plain(prediction.label), _one_line(text, 60)
+        table.add_row(label, _probability(prediction), *withstands, begins)
     return table
+
+
+def _withstands(prediction: Prediction) -> str:
+    count = prediction.certified_substitutions
+    return "" if count is None else f"{count} substitution{'' if count == 1 else 's'}"
 
 
 def written(lines: int, output: Path) -> Text:

@@ -120,7 +120,12 @@ class Answers:
             # Not together with the full texts: their lengths could move these answers by rounding.
             readings = await self._scoring.readings(asked, records)
             for reads in hiding:
-                hidden[reads] = await self._scoring.classified_readings(asked, readings, reads)
+                hidden[reads] = await self._scoring.classified_readings(
+                    asked,
+                    readings,
+                    reads,
+                    certify=release.certifies(rules, asked.restricted, reads),
+                )
         mechanisms = [release.label_mechanism(rules, each) for each in hidden.get("redacted", ())]
         cost = release.total([each.cost for each in mechanisms if each is not None])
 
@@ -129,7 +134,10 @@ class Answers:
             if "full" in rules.reads:
                 # Where it is drawn, a refusal would tell of the hidden values.
                 found["full"] = await self._scoring.classified_in_full(
-                    asked, records, can_refuse=rules.epsilon is None
+                    asked,
+                    records,
+                    can_refuse=rules.epsilon is None,
+                    certify=release.certifies(rules, asked.restricted, "full"),
                 )
             return Predictions(
                 loaded.version.version,

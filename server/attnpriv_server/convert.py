@@ -169,6 +169,7 @@ def _prediction(prediction: Prediction) -> pb.Prediction:
         label=prediction.label,
         probabilities=prediction.probabilities,
         truncated=prediction.truncated,
+        certified_substitutions=prediction.certified_substitutions,
     )
 
 

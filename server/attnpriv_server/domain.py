@@ -247,11 +247,14 @@ class Prediction:
         label: the class.
         probabilities: one a class, or None where the policy withholds them.
         truncated: only the beginning of the text was read.
+        certified_substitutions: of how many tokens the label is proved to withstand; None where
+            nothing is proved or the policy withholds it.
     """
 
     label: str
     probabilities: tuple[float, ...] | None
     truncated: bool
+    certified_substitutions: int | None = None
 
 
 @dataclass(frozen=True)

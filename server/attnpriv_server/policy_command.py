@@ -214,6 +214,8 @@ def _lines(answer: Response, rules: PredictRules | ExplainRules) -> Iterator[str
                 yield f"{words}: {shown[name]} ({how})"
             elif name == "probabilities" and rule is not None:
                 yield f"{words}: withheld, because the model was not trained privately"
+            elif name == "certified_substitutions" and rule is not None:
+                yield f"{words}: not proved, or the model was not trained privately"
             else:
                 yield f"{words}: {how}"
     if isinstance(answer, Explanation) and answer.integrated_gradients_withheld:
@@ -238,6 +240,8 @@ def _shown(answer: Response) -> dict[str, str]:
         shown["probabilities"] = ", ".join(
             f"{name} {value:.{SHOWN_DIGITS}g}" for name, value in pairs
         )
+    if found.certified_substitutions is not None:
+        shown["certified_substitutions"] = str(found.certified_substitutions)
     if isinstance(answer, Explanation) and answer.drawn_token is not None:
         shown["key"] = answer.tokens[answer.drawn_token].text
     return shown

@@ -39,10 +39,13 @@ class Classified:
     Attributes:
         probabilities: of each class, [K].
         truncated: whether there is more of the text than the model reads.
+        certified_substitutions: of how many tokens ``best`` is proved to withstand; None where that
+            is not known.
     """
 
     probabilities: NDArray[np.float32]
     truncated: bool
+    certified_substitutions: int | None = None
 
     @property
     def best(self) -> int:
@@ -82,6 +85,12 @@ def label_mechanism(rules: PredictRules, redacted: Classified) -> RandomisedResp
     return RandomisedResponse(redacted.probabilities.tolist(), micro_epsilon(rules.label.epsilon))
 
 
+def certifies(rules: PredictRules, labels_only: bool, reads: Reads) -> bool:
+    """Whether an answer shows what is certified of a reading."""
+    certified = rules.certified_substitutions
+    return not labels_only and certified is not None and certified.read == reads
+
+
 def prediction(
     rules: PredictRules,
     found: Classes,
@@ -105,8 +114,14 @@ def prediction(
     else:
         shown = found["redacted"]
         label = mechanism.draw(found["full"].best, stream)
-    probabilities = None if labels_only else _probabilities(rules.probabilities, found)
-    return Prediction(label_names[label], probabilities, shown.truncated)
+    if labels_only:
+        return Prediction(label_names[label], None, shown.truncated)
+    return Prediction(
+        label_names[label],
+        _probabilities(rules.probabilities, found),
+        shown.truncated,
+        shown.certified_substitutions if rules.certified_substitutions is not None else None,
+    )
 
 
 def explained_prediction(

@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 
 from attnpriv.data.image.patches import Patches
 from attnpriv.data.image.records import Pixels
+from attnpriv.data.tokenisation import Encoding
 from attnpriv.errors import DetectionError
 from attnpriv.modality import Sample
+from attnpriv.models.words import WordsClassifier
+from attnpriv.runs.edits import can_certify, certified_substitutions
 from attnpriv.runs.folder import Run
 from attnpriv.sensitive import Detector, read_masked, read_redacted
 from attnpriv_server.asking import Asked, Records, record_path, refuse_input
@@ -70,6 +73,7 @@ class Scoring:
         self._detector = detector
         self._tokenisers = ThreadPoolExecutor(1, "tokenise")
         self._searchers = ThreadPoolExecutor(1, "search")  # slower: texts to tokenise must not wait
+        self._certifiers = ThreadPoolExecutor(1, "certify")
         self._decoders = ThreadPoolExecutor(workers, "decode")  # that wait for a worker
         alone = Batching(token_budget=1, capacity=explanations)
         self._predictions = Lane("predict", _forward, batching, telemetry, workers)
@@ -79,7 +83,7 @@ class Scoring:
         """Finish the work that waits, and end the threads."""
         for lane in (self._predictions, self._explanations):
             lane.close()
-        for pool in (self._tokenisers, self._searchers, self._decoders):
+        for pool in (self._tokenisers, self._searchers, self._certifiers, self._decoders):
             pool.shutdown(cancel_futures=True)
 
     def check_room_to_explain(self, turn: Hashable) -> None:
@@ -149,9 +153,13 @@ class Scoring:
         _check_readable(records.field, asked.loaded.run, samples, first)
 
     async def classified_readings(
-        self, asked: Asked, readings: Sequence[AnyReading], reads: Hiding = "redacted"
+        self,
+        asked: Asked,
+        readings: Sequence[AnyReading],
+        reads: Hiding = "redacted",
+        certify: bool = False,
     ) -> list[Classified]:
-        """The classes of records whose sensitive parts are hidden."""
+        """The classes of records whose sensitive parts are hidden, and what is certified."""
         samples: list[Sample]
         if reads == "redacted":
             samples = [reading.encoding for reading in readings]
@@ -159,12 +167,12 @@ class Scoring:
         else:
             samples = [reading.substituted for reading in readings]
             truncated = [reading.substituted_truncated for reading in readings]
-        return await self._classified(asked, samples, truncated)
+        return await self._classified(asked, samples, truncated, certify)
 
     async def classified_in_full(
-        self, asked: Asked, records: Records, can_refuse: bool = True
+        self, asked: Asked, records: Records, can_refuse: bool = True, certify: bool = False
     ) -> list[Classified]:
-        """The classes of whole records.
+        """The classes of whole records, and what is certified.
 
         Raises:
             RefusedError: nothing of a text is read, if that may be told; or the queue is full.
@@ -175,7 +183,7 @@ class Scoring:
             _check_readable(records.field, run, samples)
         read = zip(records.contents, samples, strict=True)
         truncated = [run.modality.is_truncated(*each) for each in read]
-        return await self._classified(asked, samples, truncated)
+        return await self._classified(asked, samples, truncated, certify)
 
     async def sight_of_reading(
         self, asked: Asked, reading: AnyReading, reads: Hiding, target: int, wanted: Wanted
@@ -208,11 +216,23 @@ class Scoring:
         return scored[0]
 
     async def _classified(
-        self, asked: Asked, samples: Sequence[Sample], truncated: Sequence[bool]
+        self,
+        asked: Asked,
+        samples: Sequence[Sample],
+        truncated: Sequence[bool],
+        certify: bool = False,
     ) -> list[Classified]:
         rows = [(sample, sample.size) for sample in samples]
         found = await self._predictions.compute(asked.loaded, rows, asked.turn, asked.deadline)
-        return [Classified(*each) for each in zip(found, truncated, strict=True)]
+        radii = await self._certified(asked, samples) if certify else [None] * len(samples)
+        return [Classified(*each) for each in zip(found, truncated, radii, strict=True)]
+
+    async def _certified(self, asked: Asked, samples: Sequence[Sample]) -> Sequence[int | None]:
+        """Of how many tokens each answer withstands the substitution, where the model can tell."""
+        if not isinstance(asked.loaded.run.model, WordsClassifier):
+            return [None] * len(samples)
+        certify = partial(_radii, asked.loaded.run, samples, asked.deadline)
+        return await asyncio.get_running_loop().run_in_executor(self._certifiers, certify)
 
     async def _samples(self, run: Run, records: Sequence[Any], turn: Hashable) -> list[Sample]:
         self._predictions.check_room(len(records), turn)
@@ -231,6 +251,17 @@ def _forward(
         row if np.isfinite(row).all() else ArithmeticError("a probability is not finite")
         for row in rows
     ]
+
+
+def _radii(run: Run, samples: Sequence[Sample], deadline: Deadline) -> list[int | None]:
+    if not can_certify(run):
+        return [None] * len(samples)
+    radii = list[int | None]()
+    for sample in samples:
+        deadline.check()
+        assert isinstance(sample, Encoding)  # only models of texts certify
+        radii.append(certified_substitutions(run, sample))
+    return radii
 
 
 def _scored(loaded: Loaded, questions: Sequence[_Question]) -> list[Scored]:

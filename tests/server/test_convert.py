@@ -69,7 +69,7 @@ TOKENS = st.lists(
 def predictions(draw) -> Predictions:
     names = draw(st.lists(TEXT, min_size=1, max_size=4, unique=True).map(tuple))
     values = st.lists(FLOAT, min_size=len(names), max_size=len(names)).map(tuple)
-    prediction = st.builds(Prediction, TEXT, maybe(values), st.booleans())
+    prediction = st.builds(Prediction, TEXT, maybe(values), st.booleans(), maybe(COUNT))
     return Predictions(draw(TEXT), names, tuple(draw(st.lists(prediction, min_size=1, max_size=3))))
 
 

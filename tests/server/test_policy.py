@@ -127,6 +127,16 @@ def test_who_is_in_no_role_is_answered_nothing() -> None:
             "label is drawn in vain where probabilities is read in full",
         ),
         (
+            "epsilon = 0.5 } }",
+            'epsilon = 0.5 }, certified_substitutions = { read = "redacted" } }',
+            "certified_substitutions cannot stand beside a label that is drawn",
+        ),
+        (
+            'probabilities = { read = "full", digits = 2 }',
+            'certified_substitutions = { read = "redacted" }',
+            "of the redacted text say nothing of a label of the full text",
+        ),
+        (
             "key = {",
             'attention = { read = "full" }, key = {',
             "key is drawn in vain where attention is read in full",
@@ -327,6 +337,7 @@ def test_a_policy_is_explained_in_plain_words() -> None:
         "  Predict: computed from the redacted text alone. Hidden values change nothing in it.",
         "    the label: from the redacted text",
         "    the probability of every class: denied",
+        "    how many replaced tokens cannot change the label: denied",
         "  Explain: denied.",
         "  Summarize: denied.",
         "  A model that was trained without privacy answers with labels alone.",
@@ -334,6 +345,7 @@ def test_a_policy_is_explained_in_plain_words() -> None:
         "  Predict: depends on the whole text, sensitive parts included.",
         "    the label: from the whole text",
         "    the probability of every class: from the whole text, rounded to 2 decimal places",
+        "    how many replaced tokens cannot change the label: denied",
         "  Explain: computed from the redacted text alone. Hidden values change nothing in it.",
         "    the words: with placeholders",
         "    the label: from the redacted text",
@@ -349,6 +361,7 @@ def test_a_policy_is_explained_in_plain_words() -> None:
         "  Predict on the model mail: depends on the whole text, sensitive parts included.",
         "    the label: from the whole text",
         "    the probability of every class: denied",
+        "    how many replaced tokens cannot change the label: denied",
         "  Explain on the model mail: denied.",
         "  Summarize on the model mail: denied.",
         "  A model that was trained without privacy answers with labels alone.",
@@ -357,6 +370,7 @@ def test_a_policy_is_explained_in_plain_words() -> None:
         "in hidden values alone are told apart by at most ε = 0.5 for each text.",
         "    the label: drawn, at ε = 0.5",
         "    the probability of every class: denied",
+        "    how many replaced tokens cannot change the label: denied",
         "  Explain: computed from the redacted text, but for what is drawn. Two texts that differ "
         "in hidden values alone are told apart by at most ε = 1 for each text.",
         "    the words: with placeholders",
@@ -402,7 +416,12 @@ RULES = {
         "redaction": PUBLIC,
         "micro_epsilon": PUBLIC,
     },
-    "Prediction": {"label": "label", "probabilities": "probabilities", "truncated": "label"},
+    "Prediction": {
+        "label": "label",
+        "probabilities": "probabilities",
+        "truncated": "label",
+        "certified_substitutions": "certified_substitutions",
+    },
     "ExplainResponse": {
         "label_names": PUBLIC,
         "prediction": "label",

@@ -33,7 +33,7 @@ class Switches(BaseModel):
     Attributes:
         redact_sensitive_tokens: explanations are computed from the redacted text and show
             placeholders.
-        reveal_probabilities: answers hold the probability of every class.
+        reveal_probabilities: answers hold the probability of every class, and what is certified.
         reveal_attention: explanations hold attention.
         reveal_integrated_gradients: explanations hold integrated gradients.
         restrict_non_private_models: as in ``Role``.
@@ -65,6 +65,7 @@ class Switches(BaseModel):
             predict=PredictRules(
                 label=Label(read="full"),
                 probabilities=Rounded(read="full") if self.reveal_probabilities else None,
+                certified_substitutions=Read(read="full") if self.reveal_probabilities else None,
             ),
             explain=explain if explain.scores else None,
             restrict_non_private_models=self.restrict_non_private_models,

@@ -107,13 +107,24 @@ class PredictRules(_Strict):
     Attributes:
         label: the class.
         probabilities: of all classes.
+        certified_substitutions: of how many tokens the label is proved to withstand. It is about
+            the label of one reading, so it reads what the label reads; a drawn label has none.
     """
 
     label: Label
     probabilities: Annotated[Rounded | None, Denied] = None
+    certified_substitutions: Annotated[Read | None, Denied] = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        certified = self.certified_substitutions
+        if certified is not None and self.epsilon is not None:
+            raise ValueError("certified_substitutions cannot stand beside a label that is drawn")
+        if certified is not None and certified.read != self.label.read:
+            raise ValueError(
+                f"certified_substitutions of the {certified.read} text say nothing of a label of "
+                f"the {self.label.read} text"
+            )
         if self.epsilon is not None:
             _check_beside_a_draw("label", {"probabilities": self.probabilities})
         return self
@@ -126,7 +137,8 @@ class PredictRules(_Strict):
     @property
     def reads(self) -> frozenset[Reads]:
         """What the model has to read."""
-        return _reads([self.label, self.probabilities], self.epsilon)
+        fields = [self.label, self.probabilities, self.certified_substitutions]
+        return _reads(fields, self.epsilon)
 
 
 class ExplainRules(_Strict):
@@ -328,7 +340,11 @@ def _check_beside_drawing(
 
 
 SAFE = Role(
-    predict=PredictRules(label=Label(read="full"), probabilities=Rounded(read="full")),
+    predict=PredictRules(
+        label=Label(read="full"),
+        probabilities=Rounded(read="full"),
+        certified_substitutions=Read(read="full"),
+    ),
     explain=ExplainRules(
         tokens=Read(read="redacted"),
         label=Read(read="redacted"),

@@ -25,6 +25,7 @@ FIELDS = {
     "tokens": "the words",
     "label": "the label",
     "probabilities": "the probability of every class",
+    "certified_substitutions": "how many replaced tokens cannot change the label",
     "attention": "attention of the last layer",
     "layer_attention": "attention of every layer",
     "head_attention": "attention of every head",

@@ -178,6 +178,8 @@ def test_a_configuration_of_train_passes(trainable: str) -> None:
         config=TrainConfig(trainable=trainable),
         privacy=PrivacyConfig(epsilon=3.0, noise_multiplier=9.0),
         rows=500,
+        normalise=trainable == "head",
     )
+    assert found.plan.classifier.model.config.to_dict()["normalise"] is (trainable == "head")
     assert [check.name for check in found.checks if not check.passed] == []
     assert found.passed

@@ -421,9 +421,10 @@ def test_the_command_tunes_and_evaluate_takes_the_validation_rows(
     draws(3)
     out = command(
         "tune", "--data", file, "--epsilon", 8, "--delta", 1e-3, "--trainable", "head",
-        "--candidates", candidates, "--mean-runs", 2, "--out", tmp_path / "run",
+        "--candidates", candidates, "--mean-runs", 2, "--normalise", "--out", tmp_path / "run",
     )  # fmt: skip
     assert out.code == 0, out.err
+    assert load_run(tmp_path / "run").model.config.normalise
     printed = " ".join(out.out.split())
     assert "best of 2 runs expected: head, head learning rate 0.15" in printed
     assert "Trained with (" in printed
