@@ -182,6 +182,9 @@ def check_divides(heads: int, dim: int) -> None:
 BOUNDED = AttentionConfig(clip=0.97)
 
 
+USUAL_MULTIPLICITY = 4  # of augmentation
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The shape of a text classifier built from post-norm encoder blocks.
@@ -349,6 +352,42 @@ class PrivacyConfig:
 
 
 @dataclass(frozen=True)
+class Augmentation:
+    """How the copies of a training record differ from it; see ``attnpriv.training.augmentation``.
+
+    Attributes:
+        kind: ``deletion`` of tokens, or ``shift`` of images.
+        amount: the chance of each token, or the number of pixels.
+    """
+
+    kind: Literal["deletion", "shift"]
+    amount: float
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.amount:g}"
+
+
+def parse_augmentation(value: str) -> Augmentation:
+    """Read ``deletion:RATE`` or ``shift:PIXELS``.
+
+    >>> parse_augmentation("deletion:0.3")
+    Augmentation(kind='deletion', amount=0.3)
+
+    Raises:
+        InputError: the value has another form, or its number is out of range.
+    """
+    match value.split(":"):
+        case ["deletion", rate] if (chance := _number(rate)) is not None and 0 < chance < 1:
+            return Augmentation("deletion", chance)
+        case ["shift", pixels] if _is_count(pixels):
+            return Augmentation("shift", int(pixels))
+    raise InputError(
+        "expected augmentation to be deletion:RATE, with a rate between 0 and 1, or shift:PIXELS, "
+        f"with at least 1 pixel, got {value!r}"
+    )
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """How a model is trained.
 
@@ -375,6 +414,11 @@ class TrainConfig:
         seed: seed of the split, of the initial weights and, without privacy, of the sampling.
         train_size: the share of the rows to train on, a float in (0, 1), or their number, an int;
             the rest is held out. ``attnpriv.data.splits`` says how rows are chosen.
+        augmentation: how the copies of each record differ from it, ``deletion:RATE`` for texts or
+            ``shift:PIXELS`` for images; None makes no copies.
+        augmentation_multiplicity: K, each record and its copies counted, whose gradients are
+            averaged before they are clipped (De et al. 2022, arXiv:2204.13650). None takes 4 with
+            augmentation.
     """
 
     trainable: str = "head"
@@ -389,9 +433,12 @@ class TrainConfig:
     micro_batch_tokens: int = 512
     seed: int = 0
     train_size: float = 0.8
+    augmentation: str | None = None
+    augmentation_multiplicity: int | None = None
 
     def __post_init__(self) -> None:
         parse_trainable(self.trainable)
+        self._check_augmentation()
         for name in ("learning_rate", "head_learning_rate"):
             _require_number(name, getattr(self, name), LARGEST)
         for name in ("steps", "batch_size"):
@@ -411,6 +458,23 @@ class TrainConfig:
             "to be a share below 1, such as 0.8, or a whole number of rows",
             self.train_size,
         )
+
+    def _check_augmentation(self) -> None:
+        multiplicity = self.augmentation_multiplicity
+        if self.augmentation is not None:
+            parse_augmentation(self.augmentation)
+        if multiplicity is not None:
+            require_count("augmentation_multiplicity", multiplicity)
+            with_copies = self.augmentation is not None and multiplicity > 1
+            expected = "of at least 2, and an augmentation to make copies by"
+            _require(with_copies, "augmentation_multiplicity", expected, multiplicity)
+
+    @property
+    def multiplicity(self) -> int:
+        """K: how many rows of a batch make one record."""
+        if self.augmentation is None:
+            return 1
+        return self.augmentation_multiplicity or USUAL_MULTIPLICITY
 
 
 @dataclass(frozen=True)
@@ -480,6 +544,13 @@ def parse_trainable(value: str) -> Trainable:
         "expected trainable to be head, bias, last:K, lora:R, lora:R:last:K or all, "
         f"with K >= 1 and R >= 1, got {value!r}"
     )
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _is_count(text: str) -> bool:

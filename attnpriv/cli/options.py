@@ -344,6 +344,26 @@ MicroBatchTokens = Annotated[
     ),
 ]
 
+AugmentationKind = Annotated[
+    str | None,
+    typer.Option(
+        "--augmentation",
+        metavar="deletion:RATE|shift:PIXELS",
+        help="Also train on copies of each record: without each of its tokens with that chance, "
+        "or, of images, moved by up to so many pixels. The gradients of a record and its copies "
+        "are averaged before they are clipped, so ε stays what it is.",
+        rich_help_panel=TRAINING,
+    ),
+]
+AugmentationMultiplicity = Annotated[
+    int | None,
+    typer.Option(
+        help="With --augmentation: the number of each record and its copies. Time grows with it. "
+        "Default: 4.",
+        rich_help_panel=TRAINING,
+    ),
+]
+
 # --- Who does the work --------------------------------------------------------------------------
 
 ProcessCount = Annotated[

@@ -124,6 +124,8 @@ def train(
     ] = TrainConfig.ema_decay,
     precision: options.Precision = TrainConfig.precision,
     micro_batch_tokens: options.MicroBatchTokens = TrainConfig.micro_batch_tokens,
+    augmentation: options.AugmentationKind = None,
+    augmentation_multiplicity: options.AugmentationMultiplicity = None,
     canaries: Annotated[
         int | None,
         typer.Option(
@@ -179,6 +181,8 @@ def train(
         micro_batch_tokens=micro_batch_tokens,
         seed=seed,
         train_size=train_size,
+        augmentation=augmentation,
+        augmentation_multiplicity=augmentation_multiplicity,
     )
     privacy = None
     if target is None:

@@ -95,6 +95,8 @@ def tune(
     batch_size: options.BatchSize = None,
     precision: options.Precision = TrainConfig.precision,
     micro_batch_tokens: options.MicroBatchTokens = TrainConfig.micro_batch_tokens,
+    augmentation: options.AugmentationKind = None,
+    augmentation_multiplicity: options.AugmentationMultiplicity = None,
     seed: Annotated[
         int,
         typer.Option(help="Seed of the initial weights.", rich_help_panel=options.TRAINING),
@@ -135,6 +137,8 @@ def tune(
         precision=precision,
         micro_batch_tokens=micro_batch_tokens,
         seed=seed,
+        augmentation=augmentation,
+        augmentation_multiplicity=augmentation_multiplicity,
     )
     settings = default_candidates(common)
     if candidates is not None:

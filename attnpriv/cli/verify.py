@@ -63,6 +63,8 @@ def verify_trainer(
     batch_size: options.BatchSize = None,
     precision: options.Precision = TrainConfig.precision,
     micro_batch_tokens: options.MicroBatchTokens = TrainConfig.micro_batch_tokens,
+    augmentation: options.AugmentationKind = None,
+    augmentation_multiplicity: options.AugmentationMultiplicity = None,
     json_: options.Json = False,
 ) -> None:
     """Check by replay that a private training does what its accountant is told.
@@ -93,6 +95,8 @@ def verify_trainer(
                 batch_size=batch_size,
                 precision=precision,
                 micro_batch_tokens=micro_batch_tokens,
+                augmentation=augmentation,
+                augmentation_multiplicity=augmentation_multiplicity,
             ),
             privacy=PrivacyConfig(
                 epsilon=epsilon,

@@ -37,12 +37,15 @@ class PrivateStepper:
         clipping: see ``clipping.clip_factors``.
         clipping_engine: see ``clipping.make_engine``.
         canaries: gradients that are added to those of the records, if there are any.
+        copies: rows of a batch that make one record, next to each other, whose loss is their mean.
+            The record's gradient, which is clipped, is then the mean of theirs.
 
     Attributes:
         module: what losses must be computed with.
 
     Raises:
-        InputError: as ``make_engine``, or the optimizer does not hold a trainable parameter.
+        InputError: as ``make_engine``, the optimizer does not hold a trainable parameter, or there
+            are copies and the engine is not ``book_keeping``, the only one that averages them.
     """
 
     def __init__(
@@ -56,7 +59,14 @@ class PrivateStepper:
         clipping: Clipping = "flat",
         clipping_engine: ClippingEngine = "book_keeping",
         canaries: AxisCanaries | None = None,
+        copies: int = 1,
     ) -> None:
+        if copies > 1 and clipping_engine != "book_keeping":
+            raise InputError(
+                "expected clipping engine book_keeping with augmentation, as the others clip each "
+                f"copy of a record by itself, got {clipping_engine}"
+            )
+        self._copies = {"views": copies} if copies > 1 else {}
         self._engine = make_engine(clipping_engine, module, max_grad_norm, clipping)
         self.module = self._engine.module
         self._canaries, self._divisor = canaries, expected_batch_size
@@ -98,7 +108,7 @@ class PrivateStepper:
                 raise InputError(
                     f"expected one loss for each record, got losses of shape {tuple(losses.shape)}"
                 )
-            self._engine.accumulate(losses, self._totals)
+            self._engine.accumulate(losses, self._totals, **self._copies)
         if reduce is not None:
             reduce(list(self._totals.values()))
         if self._canaries is not None:

@@ -139,6 +139,9 @@ class CardTraining:
         decay: how they fell afterwards.
         ema_decay: decay of the moving average of the weights.
         precision: of the encoder's passes.
+        augmentation: how the copies of each record differed from it; None where there were none.
+        augmentation_multiplicity: K, each record and its copies counted, whose mean gradient was
+            clipped.
     """
 
     optimizer: str
@@ -150,6 +153,8 @@ class CardTraining:
     decay: str
     ema_decay: float
     precision: str
+    augmentation: str | None = None
+    augmentation_multiplicity: int = 1
 
 
 @dataclass(frozen=True)

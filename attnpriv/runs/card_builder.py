@@ -272,6 +272,8 @@ def _training(config: TrainConfig, spent: NoisedSteps | None) -> dict[str, Any]:
         "decay": config.decay,
         "ema_decay": config.ema_decay,
         "precision": config.precision,
+        "augmentation": config.augmentation,
+        "augmentation_multiplicity": config.multiplicity,
     }
 
 

@@ -285,6 +285,13 @@ def _training_rows(training: CardTraining | None) -> Iterable[tuple[str, str]]:
     yield "decay of the learning rate", training.decay
     yield "moving average of the weights", f"decay {training.ema_decay:g}"
     yield "precision", f"{training.precision} in the encoder, float32 elsewhere"
+    if training.augmentation is not None:
+        copies = training.augmentation_multiplicity - 1
+        yield (
+            "augmentation",
+            f"{training.augmentation}, {copies} copies of each record; the mean of its gradient "
+            "and theirs counted as the record's",
+        )
 
 
 def _teacher_row(teacher: CardTeacher | None) -> Iterable[tuple[str, str]]:

@@ -118,6 +118,10 @@ def _config(training: CardTraining, trainable: str) -> TrainConfig:
         warmup=training.warmup,
         decay=training.decay,  # type: ignore[arg-type]  # TrainConfig checks the name
         precision=training.precision,  # type: ignore[arg-type]
+        augmentation=training.augmentation,
+        augmentation_multiplicity=(
+            None if training.augmentation is None else training.augmentation_multiplicity
+        ),
     )
 
 

@@ -26,9 +26,11 @@ class Records(Protocol):
 
     Attributes:
         module: what is trained.
+        copies: how many rows of a batch make one record; see ``training.augmentation``.
     """
 
     module: nn.Module
+    copies: int
 
     def losses(self, batch: Tensor) -> Iterator[Losses]:
         """Cut a batch of row numbers into micro-batches: functions to their losses, one each."""
@@ -39,19 +41,22 @@ class HeadRecords:
 
     Args:
         head: what is trained.
-        features: what it sees of N records, [N, F], as of ``models.classifier.pooled_features``.
+        features: what it sees of N records, [N·K, F], as of ``models.classifier.pooled_features``.
         labels: their classes, [N].
+        copies: K.
     """
 
-    def __init__(self, head: nn.Module, features: Tensor, labels: Tensor) -> None:
+    def __init__(self, head: nn.Module, features: Tensor, labels: Tensor, copies: int = 1) -> None:
         self.module = head
+        self.copies = copies
         self._features = features
         self._labels = labels
 
     def losses(self, batch: Tensor) -> Iterator[Losses]:
         """As in ``Records``."""
-        for rows in torch.split(batch, FEATURE_ROWS):
-            yield _losses(self._labels[rows], self._features[rows])
+        for records in torch.split(batch, max(1, FEATURE_ROWS // self.copies)):
+            rows = rows_of(records, self.copies)
+            yield _losses(self._labels[records], self._features[rows], copies=self.copies)
 
 
 class SampleRecords:
@@ -60,11 +65,12 @@ class SampleRecords:
     Args:
         model: what is trained.
         modality: how the samples were read.
-        samples: N of them.
+        samples: N·K of them.
         labels: their classes, [N].
-        micro_batch_tokens: most positions in a micro-batch, padding included; a longer sample makes
+        micro_batch_tokens: most positions in a micro-batch, padding included; a longer record makes
             one alone.
         precision: in which the forward pass computes.
+        copies: K.
     """
 
     def __init__(
@@ -75,25 +81,29 @@ class SampleRecords:
         labels: Tensor,
         micro_batch_tokens: int,
         precision: Precision = "float32",
+        copies: int = 1,
     ) -> None:
         self.module: nn.Module = model
+        self.copies = copies
         self._modality = modality
         self._samples = samples
-        self._lengths = torch.tensor([sample.size for sample in samples])
+        self._lengths = _lengths(samples, copies)
         self._labels = labels
         self._micro_batch_tokens = micro_batch_tokens
         self._precision = precision
 
     def losses(self, batch: Tensor) -> Iterator[Losses]:
         """As in ``Records``."""
-        for rows, *inputs in self.micro_batches(batch):
-            yield _losses(self._labels[rows], *inputs, precision=self._precision)
+        for records, *inputs in self.micro_batches(batch):
+            labels, copies = self._labels[records], self.copies
+            yield _losses(labels, *inputs, precision=self._precision, copies=copies)
 
     def micro_batches(self, batch: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Row numbers [B], values [B, T, ...] and mask [B, T] of each micro-batch."""
-        for rows in _by_length(batch, self._lengths, self._micro_batch_tokens):
+        """Numbers of records [B], values [B·K, T, ...] and mask [B·K, T] of each micro-batch."""
+        for records in _by_length(batch, self._lengths, self._micro_batch_tokens):
+            rows = rows_of(records, self.copies)
             inputs = self._modality.collate([self._samples[row] for row in rows.tolist()])
-            yield rows, inputs.values, inputs.mask
+            yield records, inputs.values, inputs.mask
 
 
 class UpperRecords:
@@ -103,10 +113,11 @@ class UpperRecords:
         model: what is trained.
         start: how many of its layers are frozen.
         modality: how the samples were read.
-        samples: N of them.
+        samples: N·K of them.
         labels: their classes, [N].
         micro_batch_tokens: as in ``SampleRecords``.
         precision: as in ``SampleRecords``.
+        copies: K.
     """
 
     def __init__(
@@ -118,9 +129,12 @@ class UpperRecords:
         labels: Tensor,
         micro_batch_tokens: int,
         precision: Precision = "float32",
+        copies: int = 1,
     ) -> None:
         self.module: nn.Module = _UpperLayers(model, start)
-        self._lengths = torch.tensor([sample.size for sample in samples])
+        self.copies = copies
+        self._sizes = torch.tensor([sample.size for sample in samples])
+        self._lengths = _lengths(samples, copies)
         self._hidden, self._lower_parts = _run_lower(model, start, modality, samples)
         self._labels = labels
         self._micro_batch_tokens = micro_batch_tokens
@@ -128,11 +142,24 @@ class UpperRecords:
 
     def losses(self, batch: Tensor) -> Iterator[Losses]:
         """As in ``Records``."""
-        for rows in _by_length(batch, self._lengths, self._micro_batch_tokens):
+        for records in _by_length(batch, self._lengths, self._micro_batch_tokens):
+            rows = rows_of(records, self.copies)
             hidden = pad_sequence([self._hidden[row] for row in rows.tolist()], batch_first=True)
-            mask = torch.arange(hidden.shape[1]) < self._lengths[rows].unsqueeze(1)
+            mask = torch.arange(hidden.shape[1]) < self._sizes[rows].unsqueeze(1)
             inputs = (hidden, mask, self._lower_parts[rows])
-            yield _losses(self._labels[rows], *inputs, precision=self._precision)
+            labels, copies = self._labels[records], self.copies
+            yield _losses(labels, *inputs, precision=self._precision, copies=copies)
+
+
+def rows_of(records: Tensor, copies: int) -> Tensor:
+    """The rows of records [B] that have K copies each, [B·K], those of one next to each other."""
+    return (records.unsqueeze(1) * copies + torch.arange(copies)).flatten()
+
+
+def _lengths(samples: Sequence[Sample], copies: int) -> Tensor:
+    """How many positions each record takes in a batch, its copies and their padding counted."""
+    sizes = torch.tensor([sample.size for sample in samples], dtype=torch.long)
+    return sizes.view(-1, copies).amax(1) * copies
 
 
 def states_size(samples: Sequence[Sample], dim: int) -> int:
@@ -184,10 +211,15 @@ def _by_length(batch: Tensor, lengths: Tensor, most_tokens: int) -> Iterator[Ten
         longest_first = longest_first[size:]
 
 
-def _losses(labels: Tensor, *inputs: Tensor, precision: Precision = "float32") -> Losses:
+def _losses(
+    labels: Tensor, *inputs: Tensor, precision: Precision = "float32", copies: int = 1
+) -> Losses:
+    """One loss a record, the mean over its copies."""
+
     def losses(module: nn.Module) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
             logits = module(*inputs)
-        return CLASSIFY.losses(logits.float(), labels)
+        each = CLASSIFY.losses(logits.float(), labels.repeat_interleave(copies))
+        return each.view(-1, copies).mean(1)
 
     return losses

@@ -88,9 +88,7 @@ class Training:
         self._learning_rates = [group["lr"] for group in optimizer.param_groups]
         self._parameters = [p for p in records.module.parameters() if p.requires_grad]
         gradients = None if canaries is None else canaries.gradients
-        self._stepper = _stepper(
-            records.module, optimizer, schedule, privacy, noise_multiplier, gradients
-        )
+        self._stepper = _stepper(records, optimizer, schedule, privacy, noise_multiplier, gradients)
         self._average = _WeightAverage(self._parameters, config.ema_decay)
 
     @property
@@ -232,7 +230,7 @@ class _PlainStepper:
 
 
 def _stepper(
-    module: nn.Module,
+    records: Records,
     optimizer: torch.optim.Optimizer,
     schedule: Schedule,
     privacy: PrivacyConfig | None,
@@ -240,10 +238,11 @@ def _stepper(
     canaries: AxisCanaries | None,
 ) -> PrivateStepper | _PlainStepper:
     if privacy is None:
-        return _PlainStepper(module, optimizer, schedule.batch_size)
+        return _PlainStepper(records.module, optimizer, schedule.batch_size)
     return PrivateStepper(
-        module,
+        records.module,
         optimizer,
+        copies=records.copies,
         noise_multiplier=noise_multiplier,
         max_grad_norm=privacy.max_grad_norm,
         expected_batch_size=schedule.batch_size,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attnpriv.config import PrivacyConfig, TrainConfig
+from attnpriv.config import PrivacyConfig, TrainConfig, parse_augmentation
 from attnpriv.data.records import Dataset
 from attnpriv.data.splits import split_both
 from attnpriv.errors import InputError
@@ -21,6 +21,7 @@ from attnpriv.randomness import StepKeys
 from attnpriv.runs.card import ModelCard
 from attnpriv.runs.card_builder import build_card
 from attnpriv.runs.folder import Run
+from attnpriv.training.augmentation import check_augmentation
 from attnpriv.training.batches import Records
 from attnpriv.training.canaries import CanaryPlan, PlantedCanaries
 from attnpriv.training.loop import Schedule, Training
@@ -238,13 +239,16 @@ def plan_training(
     if privacy is not None:
         check_delta(privacy.delta, len(parts.rows))
         schedule, noise_multiplier = _within_target(schedule, privacy)
+    classifier = make_untrained(build, config)
+    if config.augmentation is not None:
+        check_augmentation(classifier.modality, parse_augmentation(config.augmentation))
     return Plan(
         parts=parts,
         config=replace(config, steps=schedule.steps, batch_size=schedule.batch_size),
         privacy=privacy,
         schedule=schedule,
         noise_multiplier=noise_multiplier,
-        classifier=make_untrained(build, config),
+        classifier=classifier,
         teacher=teacher,
     )
 

@@ -24,6 +24,7 @@ from attnpriv.config import (
     ModelConfig,
     Pooling,
     TrainConfig,
+    parse_augmentation,
     parse_trainable,
 )
 from attnpriv.data.modalities import AnyModality
@@ -53,6 +54,7 @@ from attnpriv.models.text import TextClassifier, TextModel
 from attnpriv.models.vision import VisionClassifier
 from attnpriv.models.words import WordsClassifier, token_vectors
 from attnpriv.runs.folder import TOKENIZER, WEIGHTS
+from attnpriv.training.augmentation import copies_of
 from attnpriv.training.batches import (
     HeadRecords,
     Records,
@@ -324,22 +326,32 @@ def make_records(
         samples: what the classifier reads of the records.
         labels: their classes.
         config: names the trained part.
-        features: what the head sees of the samples, where it is alone to be trained and somebody
-            has run the frozen encoder already.
+        features: what the head sees of the samples and their copies, where it is alone to be
+            trained and somebody has run the frozen encoder already.
         teacher: what the records are learned from besides their labels, if anything.
     """
-    model, modality = classifier.model, classifier.modality
+    model, modality, copies = classifier.model, classifier.modality, config.multiplicity
+    if teacher is None and features is None:
+        samples = augmented(classifier, samples, config)
     passes = (modality, samples, labels, config.micro_batch_tokens, config.precision)
     if teacher is not None:
         return TaughtRecords(teacher, model, *passes)
     if config.trainable == "head":
         features = classifier.features(samples) if features is None else features
-        return HeadRecords(model.head, features, labels)
+        return HeadRecords(model.head, features, labels, copies)
     last = parse_trainable(config.trainable).last
     if last is None or states_size(samples, model.config.dim) > LARGEST_CACHE:
-        return SampleRecords(model, *passes)
+        return SampleRecords(model, *passes, copies)
     assert isinstance(model, BlocksClassifier)  # no other has blocks to choose from
-    return UpperRecords(model, model.config.layers - last, *passes)
+    return UpperRecords(model, model.config.layers - last, *passes, copies)
+
+
+def augmented(
+    classifier: Classifier, samples: Sequence[Sample], config: TrainConfig
+) -> list[Sample]:
+    """Each sample followed by its copies, where the training makes any; see ``copies_of``."""
+    kind = None if config.augmentation is None else parse_augmentation(config.augmentation)
+    return copies_of(classifier.modality, samples, kind, config.multiplicity, config.seed)
 
 
 def make_optimizer(model: AttentionClassifier, config: TrainConfig) -> torch.optim.Optimizer:

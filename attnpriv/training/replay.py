@@ -174,7 +174,7 @@ class _Served:
     """Records of which a batch holds the chosen ones, whatever rows of it were drawn."""
 
     def __init__(self, inner: Records, served: Sequence[int], scale: float) -> None:
-        self.module = inner.module
+        self.module, self.copies = inner.module, inner.copies
         self.batches: list[Tensor] = []
         self._inner = inner
         self._served = torch.tensor(served, dtype=torch.long)

@@ -12,6 +12,7 @@ from pathlib import Path
 from attnpriv.config import SCRATCH, AttentionConfig, Pooling, PrivacyConfig, TrainConfig
 from attnpriv.data.records import Dataset
 from attnpriv.data.splits import split_rows, split_rule, tells_rows_apart
+from attnpriv.errors import InputError
 from attnpriv.modality import Sample
 from attnpriv.models.lora import merge_adapters
 from attnpriv.privacy.ledger import Ledger
@@ -117,6 +118,8 @@ def train(
             share_layers=share_layers or None,
             normalise=normalise or None,
         )
+        if config.augmentation is not None:
+            raise InputError("expected no augmentation with a teacher, who reads whole records")
         teacher = load_teacher(distil_from, dataset, config, privacy)
         build = partial(student_of, teacher, attention or AttentionConfig())
     with join_processes() as processes:
@@ -202,7 +205,7 @@ def _begin(
         samples,
         StepKeys(processes.agree_on(keys.key)),
         processes,
-        None if features is None else features.rows,
+        None if features is None or plan.config.augmentation else features.rows,
         canary_key=None if checkpoint is None else checkpoint.canary_key,
     )
     if checkpoint is not None:

@@ -37,6 +37,7 @@ from attnpriv.training.plan import Parts, Plan, check_delta, cut, make_schedule
 from attnpriv.training.preparation import (
     Classifier,
     Warn,
+    augmented,
     build_classifier,
     check_known,
     seeded,
@@ -187,7 +188,9 @@ class _Search:
     @cached_property
     def features(self) -> Tensor:
         """What the untrained encoder makes of the training rows, once for all runs of a head."""
-        return self.untrained.features(self.samples)
+        return self.untrained.features(
+            augmented(self.untrained, self.samples, self.plans[0].config)
+        )
 
     @cached_property
     def held_out_features(self) -> Tensor:

@@ -94,6 +94,16 @@ class Patches:
         places = self.places
         return [Patched(self._cut(image), places) for image in records]
 
+    def moved(self, sample: Patched, down: int, right: int) -> Patched:
+        """The same image, moved by so many pixels; what comes into sight is black."""
+        p, (rows, columns) = self.patch, self.grid
+        blocks = sample.values.reshape(rows, columns, p, p, self.channels).swapaxes(1, 2)
+        image = blocks.reshape(rows * p, columns * p, self.channels)[: self.height, : self.width]
+        moved = np.zeros_like(image)
+        (to_y, from_y), (to_x, from_x) = _overlap(down), _overlap(right)
+        moved[to_y, to_x] = image[from_y, from_x]
+        return Patched(self._patches(moved), sample.places)
+
     def collate(self, samples: Sequence[Patched]) -> Inputs:
         """B images in one batch: values [B, T, P]."""
         values = torch.from_numpy(np.stack([sample.values for sample in samples]))
@@ -121,8 +131,16 @@ class Patches:
             raise InputError(
                 f"expected images of {described(expected)}, got {described(image.shape)}"
             )
+        return self._patches(image.astype(np.float32) / np.float32(255))
+
+    def _patches(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         p, (rows, columns) = self.patch, self.grid
         filled = np.zeros((rows * p, columns * p, self.channels), dtype=np.float32)
-        filled[: self.height, : self.width] = image / np.float32(255)
+        filled[: self.height, : self.width] = image
         blocks = filled.reshape(rows, p, columns, p, self.channels).swapaxes(1, 2)
         return blocks.reshape(rows * columns, -1)
+
+
+def _overlap(by: int) -> tuple[slice, slice]:
+    """Where along an axis the pixels go to, and where they come from."""
+    return slice(max(by, 0), min(by, 0) or None), slice(max(-by, 0), min(-by, 0) or None)
