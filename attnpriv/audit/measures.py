@@ -28,6 +28,8 @@ from attnpriv.audit import (
 from attnpriv.audit.attention import AttentionResult
 from attnpriv.audit.attribution import AttributionResult
 from attnpriv.audit.certified import CertifiedResult
+from attnpriv.audit.checklist import behaviour
+from attnpriv.audit.checklist.behaviour import ChecklistResult
 from attnpriv.audit.conductance import ConductanceResult
 from attnpriv.audit.counterfactual import CounterfactualResult
 from attnpriv.audit.examples import Example
@@ -87,6 +89,7 @@ class AuditResult:
     robustness: RobustnessResult
     text_attacks: TextAttackResult | NotRun
     certified: CertifiedResult | NotRun
+    checklist: ChecklistResult | NotRun
     examples: tuple[Example, ...]
 
 
@@ -253,6 +256,14 @@ ALONE: tuple[Measure[Answers], ...] = (
         "certified answers",
         needs=("tokens one by one",),
         passes=certified.passes,
+    ),
+    Measure(
+        "checklist",
+        ChecklistResult,
+        behaviour.run,
+        "behavioural tests",
+        needs=("texts",),
+        passes=behaviour.passes,
     ),
 )
 """Pieces of work of their own, for any process; each knows the answers alone."""

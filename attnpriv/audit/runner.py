@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
+from attnpriv.audit.checklist.files import Checklist, default_checklist
 from attnpriv.audit.comparison import Compared, compare
 from attnpriv.audit.coverage import coverage, detect, gold
 from attnpriv.audit.gradients import explained
@@ -58,6 +59,7 @@ def audit_runs(
     progress: StageProgress | None = None,
     *,
     shadows: Sequence[ShadowModels] = (),
+    checklist: Checklist | None = None,
     work: WorkFolder | None = None,
     executor: Executor | None = None,
 ) -> Audit:
@@ -77,13 +79,15 @@ def audit_runs(
         options: how much to measure.
         progress: called with a stage's name, the number done and the total.
         shadows: shadow models of the runs, for stronger attacks; at most one folder for each run.
+        checklist: behavioural tests; those that come with attnpriv where there are none.
         work: where finished pieces are kept and found again; None keeps none.
         executor: where the work is done; None: in this process.
 
     Raises:
-        InputError: no run, classes that differ from a run's, neither gold spans nor a detector,
-            shadow models of other runs or of other data, canaries of another run, or other data of
-            which no row is known not to have been trained on.
+        InputError: no run, behavioural tests of other classes alone, classes that differ from a
+            run's, neither gold spans nor a detector, shadow models of other runs or of other data,
+            canaries of another run, or other data of which no row is known not to have been trained
+            on.
 
     Claim: the same runs, data and options give the same bits, whatever the order and the pieces of
     the work, the number of processes and of processors, and wherever an audit was interrupted, on
@@ -97,12 +101,14 @@ def audit_runs(
     detector = detector if data.kind == "text" else None
     report = progress or (lambda stage, done, total: None)
     check_inputs(runs, data, detector)
+    checklist = checklist or default_checklist()
+    check_behaviours(checklist, data)
     imitated = match_shadows([run.hashes for run in runs], data, shadows)
     rows = [choose_rows(run, data, options) for run in runs]
     found = detect(data, rows, detector, partial(report, "finding personal data"))
     spans = found if detector and data.regions is None else gold(data, rows)
     subjects = [
-        Subject(run, data, own, spans, options, of_run, read_canaries(run))
+        Subject(run, data, own, spans, options, of_run, read_canaries(run), checklist)
         for run, own, of_run in zip(runs, rows, imitated, strict=True)
     ]
     with one_thread():
@@ -142,6 +148,15 @@ def check_inputs(runs: Sequence[Run], data: Dataset, detector: Detector | None) 
             )
     if data.kind == "text" and data.regions is None and detector is None:
         raise InputError("the data has no gold spans of personal data: give a detector")
+
+
+def check_behaviours(checklist: Checklist, data: Dataset) -> None:
+    """Raise InputError where no behavioural test is about the classes of the data."""
+    if not checklist.about(data.label_names):
+        raise InputError(
+            f"{checklist.source}: expected tests of invariance, or about one of the classes "
+            f"{', '.join(data.label_names)}"
+        )
 
 
 def passes(crew: Workers, subjects: Sequence[Subject], detector: Detector | None) -> list[Pass]:

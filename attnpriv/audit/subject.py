@@ -8,6 +8,7 @@ from functools import cached_property
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
+from attnpriv.audit.checklist.files import Checklist, default_checklist
 from attnpriv.audit.documents import Documents, prepare, sample
 from attnpriv.audit.gradients import Explained, Gradients
 from attnpriv.audit.leakage.shadow_folder import ShadowModels
@@ -229,6 +230,7 @@ class Subject:
         options: how much to measure.
         shadows: the shadow models of the run, if there are any.
         canaries: the coins of the run, if it has any.
+        checklist: behavioural tests.
     """
 
     run: Run
@@ -238,6 +240,7 @@ class Subject:
     options: AuditOptions
     shadows: ShadowModels | None = None
     canaries: Canaries | None = None
+    checklist: Checklist = field(default_factory=default_checklist)
 
     @cached_property
     def documents(self) -> Documents:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
 
+from attnpriv.audit.checklist.files import Checklist
 from attnpriv.audit.leakage.shadow_folder import ShadowModels
 from attnpriv.audit.subject import AuditOptions, Rows, Spans, Subject
 from attnpriv.audit.tasks import EXACT, WHOLE, WORDS, Task, expected_passes, one_thread
@@ -135,13 +136,15 @@ class _Job:
     options: AuditOptions
     shadows: tuple[ShadowModels | None, ...]
     canaries: tuple[Canaries | None, ...]
+    checklist: Checklist
 
     def packed(self) -> _Job:
         return replace(self, runs=tuple(run.packed() for run in self.runs))
 
     def begin(self) -> Callable[[Task, Told], bytes]:
+        data, spans, options = self.data, self.spans, self.options
         subjects = [
-            Subject(run.load(), self.data, rows, self.spans, self.options, shadows, canaries)
+            Subject(run.load(), data, rows, spans, options, shadows, canaries, self.checklist)
             for run, rows, shadows, canaries in zip(
                 self.runs, self.rows, self.shadows, self.canaries, strict=True
             )
@@ -164,4 +167,5 @@ def _job(subjects: Sequence[Subject]) -> _Job:
         first.options,
         tuple(subject.shadows for subject in subjects),
         tuple(subject.canaries for subject in subjects),
+        first.checklist,
     )

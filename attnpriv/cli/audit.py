@@ -49,6 +49,14 @@ def audit(
             rich_help_panel=options.MODEL,
         ),
     ] = None,
+    checklist: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file of behavioural tests: templates whose slots must not change the answer "
+            "(docs/audit.md). Default: tests of short messages that come with attnpriv.",
+            rich_help_panel=options.DATA,
+        ),
+    ] = None,
     text_column: options.TextColumn = None,
     label_column: options.LabelColumn = None,
     spans_column: options.SpansColumn = None,
@@ -113,6 +121,7 @@ def audit(
     Measures accuracy, attention, attributions, the effect of swapping personal data, membership
     inference and robustness, and writes a report. With --shadows it also runs LiRA and RMIA.
     """
+    from attnpriv.audit.checklist.files import load_checklist
     from attnpriv.audit.leakage.shadow_folder import read_shadows
     from attnpriv.audit.releases import private_folder
     from attnpriv.audit.subject import AuditOptions
@@ -126,11 +135,14 @@ def audit(
     from attnpriv.sensitive import PresidioDetector, load_rules
 
     _check_noise(epsilon, delta, include_text, shadows)
+    if epsilon is not None and checklist is not None:
+        raise InputError("--checklist cannot be used with --epsilon: it is left out there")
     executor = options.executor_of(processes, on)
     chosen = {"seed": seed} if documents is None else {"seed": seed, "documents": documents}
     limits = () if gates is None else read_gates(gates)
     rules = None if detection is None else load_rules(detection)
     loaded = [load_run(path) for path in (run, *(against or []))]
+    tests = None if checklist is None else load_checklist(checklist)
     of_runs = [read_shadows(path) for path in shadows or []]
     dataset = load_dataset(
         data,
@@ -155,6 +167,7 @@ def audit(
                 how_much,
                 progress,
                 shadows=of_runs,
+                checklist=tests,
                 resume=resume,
                 executor=executor,
                 include_text=include_text,

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Generic, TypeVar
 
+from attnpriv.audit.checklist.files import Checklist, default_checklist
 from attnpriv.audit.leakage.shadow_folder import ShadowModels
 from attnpriv.audit.runner import audit_runs
 from attnpriv.audit.subject import AuditOptions
@@ -67,6 +68,7 @@ def audit_into(
     progress: StageProgress | None = None,
     *,
     shadows: Sequence[ShadowModels] = (),
+    checklist: Checklist | None = None,
     resume: bool | None = False,
     executor: Executor | None = None,
     include_text: bool = False,
@@ -84,6 +86,7 @@ def audit_into(
         options: how much to measure.
         progress: called with a stage's name, the number done and the total.
         shadows: as in ``audit_runs``.
+        checklist: likewise.
         resume: True goes on with the unfinished audit in the folder and raises if there is none;
             False raises if there is one; None goes on with one of the same inputs and throws any
             other away.
@@ -96,7 +99,8 @@ def audit_into(
             the folder, or the folder cannot be written.
     """
     origin = provenance_of(runs, data, shadows)
-    identity = {**asdict(origin), **asdict(options)}
+    tests = (checklist or default_checklist()).sha256
+    identity = {**asdict(origin), **asdict(options), "checklist": tests}
     with open_audit_folder(folder, identity, resume=resume) as work:
         audit = audit_runs(
             runs,
@@ -105,6 +109,7 @@ def audit_into(
             options,
             progress,
             shadows=shadows,
+            checklist=checklist,
             work=work,
             executor=executor,
         )

@@ -43,6 +43,7 @@ COUNTS = (
     "member_documents",
     "held_out_documents",
     "right",
+    "cases",
 )
 CARD = "card."
 KINDS = {re.sub(r"\[.*?\]", "", path): figure.kind for path, figure in FIGURES.items()}

@@ -52,6 +52,7 @@ LEFT_OUT = {
     "robustness": "its radius is measured on all attacked records, so that one moves all",
     "text_attacks": "it is measured on few records: noise that hides one of them would drown it",
     "certified": "it is measured where tokens are read one by one, and never under an ε",
+    "checklist": "it reads invented texts alone, and no audited record: audit without --epsilon",
     "examples": "they are single records",
 }
 """What has no bounded contribution a record, or too few records, and why it is left out."""
@@ -139,6 +140,7 @@ class NoisedResult:
     robustness: NotRun
     text_attacks: NotRun
     certified: NotRun
+    checklist: NotRun
     examples: NotRun
 
 

@@ -471,6 +471,7 @@ FALSIFIED = {
     "robustness": ("robustness", {"valid": False, "null": FAILED}, "Robustness test"),
     "text_attacks": ("text_attacks", {"valid": False, "within": FAILED}, "Attacks on texts"),
     "certified": ("certified", {"valid": False, "null": FAILED}, "Certified answers"),
+    "checklist": ("checklist", {"valid": False, "null": FAILED}, "Behavioural tests"),
 }  # fmt: skip
 
 

@@ -172,6 +172,8 @@ class TestMeasures:
             ("robustness.radii[*].strongest", "robustness.documents"),
             ("text_attacks.curve[*].strongest", "text_attacks.documents"),
             ("certified.of_right[*].any_edits", "certified.right"),
+            ("checklist.invariance", "checklist.cases"),
+            ("checklist.tests[*].failures", "checklist.tests.cases"),
         ],
     )
     def test_too_few_records_are_inconclusive(self, report: Json, measure: str, count: str) -> None:
