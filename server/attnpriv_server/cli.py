@@ -6,45 +6,34 @@ import asyncio
 import gc
 import os
 import signal
-import sys
-import threading
-from collections.abc import Callable
-from contextlib import ExitStack, closing
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from attnpriv import openmp  # noqa: F401  # before anything loads torch
 from attnpriv.command import run_command
 from attnpriv.errors import InputError
-from attnpriv_server.access import Access, names_in, new_token
+from attnpriv_server.access import new_token
 from attnpriv_server.address import Address
+from attnpriv_server.assembly import Precision, Rulebook, Settings, opened, read_detection
 from attnpriv_server.budget.command import budget_app
 from attnpriv_server.cores import usable_cores
-from attnpriv_server.limits import Limits, load_limits
 from attnpriv_server.policy_command import policy_app
 from attnpriv_server.queueing import Batching
 
 if TYPE_CHECKING:
     import grpc
 
-    from attnpriv_server.budget.charging import Budget
-    from attnpriv_server.policy import Policies
-    from attnpriv_server.telemetry import Telemetry
+    from attnpriv_server.core import Core
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(budget_app, name="budget")
 app.add_typer(policy_app, name="policy")
 
-# A thread that waits for the interpreter asks for it back after this long, in place of 5 ms: each
-# step of a forward pass would otherwise wait that long behind the event loop.
-SWITCH_SECONDS = 0.0001
 WORKERS = 2  # more pay on more cores, and take memory each
 MOST_THREADS = 1024  # where so many cannot be had, that shows in whatever needs memory next
-MEGABYTE = 1024 * 1024
 
 
 def main() -> None:
@@ -106,7 +95,7 @@ def serve(
         ),
     ] = False,
     precision: Annotated[
-        Literal["auto", "float32", "bfloat16"],
+        Precision,
         typer.Option(
             help="Precision of predictions; auto is bfloat16 where the CPU computes in it natively."
         ),
@@ -154,50 +143,36 @@ def serve(
     if models is None:
         raise InputError("--models is required: the folder of run folders to serve")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's own lines would show addresses
-    from attnpriv_server.telemetry import Telemetry, configure_logging
     from attnpriv_server.transport import check_exposure
 
     address, operators = _addresses(listen, operations_listen)
-    access = Access.anonymous() if principals is None else Access.from_file(principals)
-    policies = _policies(policy, principals, can_charge=budget is not None)
-    bounds = Limits() if limits is None else load_limits(limits)
-    batching = Batching(token_budget=token_budget, capacity=queue_rows)
+    settings = Settings(
+        models,
+        policy,
+        principals,
+        budget,
+        detection,
+        limits,
+        precision,
+        threads,
+        memory_budget,
+        Batching(token_budget=token_budget, capacity=queue_rows),
+    )
+    book = Rulebook.read(settings)
     credentials = _credentials(tls_certificate, tls_key, tls_client_ca)
-    authenticated = access.required or tls_client_ca is not None
+    authenticated = book.access.required or tls_client_ca is not None
     check_exposure(address, credentials is not None, authenticated, insecure)
     for each in filter(None, (address, operators)):
         each.check_bindable()
     # Only now, so that --help and most wrong options answer at once.
-    from attnpriv.sensitive import PresidioDetector, load_rules
-
-    rules = None if detection is None else load_rules(detection)
-    configure_logging()
+    rules = read_detection(settings)
     gc.disable()  # else a start spends a second on looking through what it has imported so far
-    import torch
-
-    from attnpriv_server.core import Core
-    from attnpriv_server.memory import keep_freed_memory
-    from attnpriv_server.models.repository import Repository
     from attnpriv_server.operations import Operations
     from attnpriv_server.wire import METHODS, Server, serve_until_stopped
-    from attnpriv_server.workers import Workers
-
-    sys.setswitchinterval(SWITCH_SECONDS)
-    torch.set_num_threads(threads)
-    keep_freed_memory()
-    telemetry = Telemetry(METHODS)
-    most_memory = None if memory_budget is None else memory_budget * MEGABYTE
-    processes = default_workers() if workers is None else workers
 
     async def run(core: Core) -> None:
         server = Server(core, str(address), credentials)
-        # What is there by now stays, modules above all. Looking through it for garbage would hold
-        # up every call for a third of a second, again and again.
-        gc.freeze()
-        gc.enable()
-        # Explanations need Captum, which imports for a second. It need not delay predictions.
-        threading.Thread(target=import_module, args=("captum.attr",), daemon=True).start()
-        operations = Operations(telemetry, server.ready)
+        operations = Operations(core.telemetry, server.ready)
         if operators is not None:
             await operations.start(operators)
         await serve_until_stopped(
@@ -207,44 +182,14 @@ def serve(
         )
         await operations.stop()
 
-    with ExitStack() as stack:
-        stack.enter_context(closing(telemetry))
-        # First, since a database that cannot be reached should not take a whole start to be named.
-        account = None if budget is None else _opened(budget, telemetry)
-        pool = stack.enter_context(Workers(processes, threads, telemetry)) if processes else None
-        repository = Repository(models, precision, most_memory, telemetry, workers=pool)
-        lanes = max(processes, 1)
-        # Before the models are read: it imports for seconds, and so do the workers meanwhile.
-        detector = PresidioDetector(rules)
-        core = Core(
-            repository, access, policies, bounds, batching, telemetry, lanes, detector, account
-        )
-        stack.enter_context(repository)
+    processes = default_workers() if workers is None else workers
+    with opened(settings, book, rules, METHODS, processes) as core:
         asyncio.run(run(core))
-
-
-def _opened(url: str, telemetry: Telemetry) -> Budget:
-    from attnpriv_server.budget.charging import Budget
-
-    return Budget.open(url, telemetry)
 
 
 def default_workers() -> int:
     """``WORKERS``, or none where this process may use a single core."""
     return WORKERS if usable_cores() > 1 else 0
-
-
-def _policies(
-    policy: Path | None, principals: Path | None, can_charge: bool
-) -> Callable[[], Policies]:
-    """The policies in force, whenever it is called."""
-    from attnpriv_server.policy import Policies
-    from attnpriv_server.policy.files import watched_policies
-
-    if policy is None:
-        safe = Policies()
-        return lambda: safe
-    return watched_policies(policy, principals, names_in, can_charge).get
 
 
 def _addresses(listen: str, operations_listen: str | None) -> tuple[Address, Address | None]:

@@ -68,19 +68,12 @@ class Guard(grpc.aio.ServerInterceptor):
         if handler is None:
             self._core.telemetry.call_finished(handler_call_details.method, "UNIMPLEMENTED", 0.0)
             return None
-        return self._guarded(handler, handler_call_details.method)
+        return self.guarded(handler, handler_call_details.method)
 
-    async def quiet(self, seconds: float) -> None:
-        """Wait until no call came for a moment, for some seconds at most."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                before = -1
-                while before != self._begun:
-                    before = self._begun
-                    await asyncio.sleep(QUIET_SECONDS)
-
-    def _guarded(self, handler: Any, method: str) -> Any:
+    def guarded(self, handler: Any, method: str) -> Any:
         """The same handler, fed with bytes; those of streams are asynchronous generators.
+
+        Whatever calls it gives a context that does what gRPC's own does, as far as it is used here.
 
         It takes a stream in any case: gRPC would keep a single request in memory, whole or not,
         before anybody has asked who sends it.
@@ -114,6 +107,15 @@ class Guard(grpc.aio.ServerInterceptor):
         if handler.unary_stream:
             return grpc.stream_stream_rpc_method_handler(unary_stream, None, serialize)
         return grpc.stream_stream_rpc_method_handler(stream_stream, None, serialize)
+
+    async def quiet(self, seconds: float) -> None:
+        """Wait until no call came for a moment, for some seconds at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                before = -1
+                while before != self._begun:
+                    before = self._begun
+                    await asyncio.sleep(QUIET_SECONDS)
 
     def _parser(self, parse: Callable[[bytes], Any], kind: Descriptor) -> Callable[[bytes], Any]:
         texts = self._core.limits.texts

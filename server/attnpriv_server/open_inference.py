@@ -54,8 +54,8 @@ REQUESTS: dict[str, type[Request]] = {
 Datatype = Literal["BYTES", "FP32", "BOOL"]
 
 
-def handlers(most: int) -> grpc.GenericRpcHandler:
-    """The service's methods, for ``guard`` to stand before.
+def handlers(most: int) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+    """The service's methods by name, for ``guard`` to stand before.
 
     Args:
         most: texts or images of a request.
@@ -64,7 +64,7 @@ def handlers(most: int) -> grpc.GenericRpcHandler:
     async def answer(message: Message, call: Call) -> Message:
         return to_wire(message, await call.answer(to_domain(message, most)))
 
-    methods = {
+    return {
         method.name: grpc.unary_unary_rpc_method_handler(
             answer,
             request_deserializer=GetMessageClass(method.input_type).FromString,
@@ -72,7 +72,6 @@ def handlers(most: int) -> grpc.GenericRpcHandler:
         )
         for method in SERVICE.methods
     }
-    return grpc.method_handlers_generic_handler(SERVICE.full_name, methods)
 
 
 def to_domain(message: Message, most: int) -> Request:

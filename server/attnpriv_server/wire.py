@@ -88,8 +88,9 @@ class Server:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        ours, standard = _handlers(core.limits), open_inference.handlers(core.limits.texts)
-        self._server.add_generic_rpc_handlers([ours, standard])
+        self._server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler(*each) for each in handlers(core.limits).items()]
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*SERVICES, HEALTH.full_name, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
@@ -141,15 +142,21 @@ class Server:
             self._tell_health()
 
     def _tell_health(self) -> None:
-        """Tell it of the server, of each service, and of each model by its name."""
-        names = dict.fromkeys(("", *SERVICES), self._core.repository.ready())
-        self._health.tell(names | dict.fromkeys(self._core.repository.models(), True))
+        self._health.tell(served_names(self._core))
 
 
-def _handlers(limits: Limits) -> grpc.GenericRpcHandler:
-    """The methods of our own service, for ``guard`` to stand before."""
-    methods = {method.name: _handler(method, limits) for method in SERVICE.methods}
-    return grpc.method_handlers_generic_handler(SERVICE.full_name, methods)
+def served_names(core: Core) -> dict[str, bool]:
+    """What health says of the server, of each service, and of each model by its name."""
+    names = dict.fromkeys(("", *SERVICES), core.repository.ready())
+    return names | dict.fromkeys(core.repository.models(), True)
+
+
+def handlers(limits: Limits) -> dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]]:
+    """The methods of both contracts, by service and name, for ``guard`` to stand before."""
+    return {
+        SERVICE.full_name: {each.name: _handler(each, limits) for each in SERVICE.methods},
+        open_inference.SERVICE.full_name: open_inference.handlers(limits.texts),
+    }
 
 
 def _handler(method: Any, limits: Limits) -> Any:
