@@ -238,7 +238,7 @@ ALONE: tuple[Measure[Answers], ...] = (
         "robustness",
         RobustnessResult,
         embedding.run,
-        "FGSM and PGD",
+        "attacks on embeddings",
         passes=embedding.passes,
     ),
     Measure(

@@ -15,13 +15,8 @@ from torch.nn import functional as F
 from attnpriv.audit.attention import measure_attention
 from attnpriv.audit.documents import Documents, prepare, sample
 from attnpriv.audit.leakage.membership import true_label_log_odds
-from attnpriv.audit.robustness.embedding import (
-    _Batch,
-    _coordinate_deviation,
-    is_right,
-    make_batch,
-    pgd,
-)
+from attnpriv.audit.robustness.batches import Batch, coordinate_deviation, is_right, make_batch
+from attnpriv.audit.robustness.captum_attacks import pgd
 from attnpriv.audit.statistics import Floats, auc
 from attnpriv.config import AttentionConfig
 from attnpriv.data import Span
@@ -162,7 +157,7 @@ def _radii(model: TextClassifier, documents: Documents, chosen: list[int]) -> di
     """The median over correctly predicted documents of the least L∞ radius that breaks one."""
     labels = documents.data.labels
     batches = [make_batch(documents.embedded(model, d), torch.tensor([labels[d]])) for d in chosen]
-    deviation = _coordinate_deviation(batches)
+    deviation = coordinate_deviation(batches)
     scales = torch.cat([_smallest_scales(model, batch, deviation) for batch in batches])
     median = float(scales.quantile(0.5)) if len(scales) else math.nan
     return {
@@ -174,14 +169,14 @@ def _radii(model: TextClassifier, documents: Documents, chosen: list[int]) -> di
     }
 
 
-def _smallest_scales(model: TextClassifier, batch: _Batch, deviation: float) -> Tensor:
+def _smallest_scales(model: TextClassifier, batch: Batch, deviation: float) -> Tensor:
     """For each document predicted right, by bisection; infinite where the largest does not do."""
 
     def answer(x: Tensor, mask: Tensor) -> Tensor:
         return model.run(x, mask).outputs
 
     right = is_right(answer, batch.x, batch)
-    part = _Batch(batch.x[right], batch.movable[right], batch.mask[right], batch.labels[right])
+    part = Batch(batch.x[right], batch.movable[right], batch.mask[right], batch.labels[right])
     grid = torch.logspace(math.log10(SMALLEST), math.log10(LARGEST), 2**BISECTIONS - 1)
     scales = torch.cat([grid, torch.tensor([math.inf])])
     low = torch.zeros(len(part.labels), dtype=torch.int64)  # nothing below ``low`` breaks it
@@ -192,8 +187,8 @@ def _smallest_scales(model: TextClassifier, batch: _Batch, deviation: float) -> 
     return scales[low]
 
 
-def _breaks(model: TextClassifier, batch: _Batch, radii: Tensor) -> Tensor:
+def _breaks(model: TextClassifier, batch: Batch, radii: Tensor) -> Tensor:
     target = _Target(model, batch.x, radii, batch.labels)
-    still = _Batch(torch.zeros_like(batch.x), batch.movable, batch.mask, batch.labels)
+    still = Batch(torch.zeros_like(batch.x), batch.movable, batch.mask, batch.labels)
     with torch.no_grad():
         return target.logits(pgd(target, still, 1.0), batch.mask).argmax(-1) != batch.labels

@@ -1,83 +1,117 @@
-"""FGSM and PGD on the token embeddings, by ``captum.robust``.
+"""How little the embeddings must be moved to change an answer.
 
-The attacker moves every coordinate of every token of the text by at most a radius (L∞); padding
-and what the model added stay. Radii are multiples of the standard deviation of these
-coordinates over the attacked documents, so that models of different scale compare.
+The attacker moves every coordinate of every token of the text by at most a radius (L∞), or every
+token by at most a length (L2); padding and what the model added stay. Radii are multiples of the
+standard deviation of these coordinates over the attacked documents, so that models of different
+scale compare. FGSM and PGD come from ``captum.robust``; AutoPGD goes beyond them.
 
-Not covered: edits of the text (few embeddings near a word are another word's), stronger or adaptive
-attacks. The accuracies are upper bounds on the accuracy under the best attack, no certificate.
-
-Sources: Goodfellow et al. 2015 (arXiv:1412.6572), Madry et al. 2018 (arXiv:1706.06083).
+Not covered: edits of the text (few embeddings near a word are another word's), stronger attacks;
+of images, that pixels have a range. The accuracies are upper bounds on the accuracy under the best
+attack, and so are the least radii, no certificate.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from captum.robust import FGSM, PGD
 from torch import Tensor, nn
 
 from attnpriv.audit.documents import Documents, sample
 from attnpriv.audit.figures import Figures, figure
-from attnpriv.audit.robustness import SCALES
+from attnpriv.audit.robustness import QUANTILES, SCALES
+from attnpriv.audit.robustness.batches import Answer, Batch, coordinate_deviation, make_batch
+from attnpriv.audit.robustness.captum_attacks import PGD_STEPS, fgsm, pgd
+from attnpriv.audit.robustness.searching import (
+    FURTHEST,
+    STEPS,
+    Standing,
+    Target,
+    attack,
+    breaks,
+    holds_under,
+    least_scale,
+)
+from attnpriv.audit.robustness.surrogates import unclipped
 from attnpriv.audit.subject import FORTH_AND_BACK, Answers, Progress, Subject
 from attnpriv.estimates import Control, Estimate, wilson
-from attnpriv.modality import AttentionModel, Embedded
-from attnpriv.tasks import CLASSIFY
+from attnpriv.modality import AttentionModel
 
-PGD_STEPS = 6
-STEP = 2.5 / PGD_STEPS  # of the radius: the steps can cross the ball and come back
-ATTACKS = ("fgsm", "strongest")
+ATTACKS = ("fgsm", "pgd", "autopgd", "strongest", "l2")
 UNMOVED = 32  # documents of the null control
-# Captum takes gradients below 1e-6 for zero, and so would leave confident documents where they are.
-ANY_GRADIENT = 0.0
+USUAL_PASSES = 300  # of one document that is attacked, forth and back; tells the expected end
 
 
 @dataclass(frozen=True)
 class AttackAtRadius:
-    """Accuracy under attack at one radius; ``scale`` in units of the coordinates' deviation."""
+    """Accuracy under attack at one radius; ``scale`` in units of the coordinates' deviation.
+
+    Attributes:
+        scale: of both radii.
+        radius: of L∞.
+        l2_radius: of L2 by token.
+        fgsm: one step of the full radius.
+        pgd: FGSM or PGD, here or at a smaller radius.
+        autopgd: AutoPGD as well.
+        strongest: AutoPGD by the gradients of the model without its clip as well.
+        l2: all of these, in the ball of L2, which contains that of L∞.
+        only_unclipped: documents that only the gradients without the clip broke.
+    """
 
     scale: float
     radius: float
+    l2_radius: float
     fgsm: Estimate
+    pgd: Estimate
+    autopgd: Estimate
     strongest: Estimate
+    l2: Estimate
+    only_unclipped: int
+
+
+@dataclass(frozen=True)
+class LeastRadii:
+    """The least L∞ scales at which documents answered rightly were broken.
+
+    Attributes:
+        documents: answered rightly.
+        unbroken: of them, those that no attack broke at ``furthest``. On a model whose answers
+            depend on the moved embeddings at all, attacks that fail there hint at hidden gradients.
+        furthest: the largest scale that was tried.
+        shares: quantiles, as shares of the documents.
+        scales: the least scale of each quantile; None where it is beyond ``furthest``.
+    """
+
+    documents: int
+    unbroken: int
+    furthest: float
+    shares: tuple[float, ...]
+    scales: tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
 class RobustnessResult:
-    """Accuracy under FGSM and PGD on the token embeddings, with its two controls."""
+    """Accuracy under attacks on the embeddings, least radii, and two controls.
+
+    ``unclipped`` tells whether the gradients of the model without its clip were followed too.
+    """
 
     documents: int
     sampled_from: int
     coordinate_deviation: float
     pgd_steps: int
+    autopgd_steps: int
+    unclipped: bool
     clean: Estimate
     radii: tuple[AttackAtRadius, ...]
+    least: LeastRadii
     positive: Control
     null: Control
     valid: bool
     seed: int
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Embedded documents x [B, T, D], what may move [B, T, D], mask [B, T], labels [B]."""
-
-    x: Tensor
-    movable: Tensor
-    mask: Tensor
-    labels: Tensor
-
-
-_Answer = Callable[[Tensor, Tensor], Tensor]
-"""Embeddings [B, T, D] and mask [B, T] to class logits [B, K]."""
-
-_Attack = Callable[[_Answer, _Batch, float], Tensor]
 
 
 def embedding_attacks(
@@ -88,11 +122,11 @@ def embedding_attacks(
     progress: Callable[[int, int], None] | None = None,
     figures: Figures | None = None,
 ) -> RobustnessResult:
-    """Accuracy on a seeded sample of documents under attacks of three radii.
+    """Accuracy on a seeded sample of documents under attacks of three radii, and least radii.
 
-    ``fgsm`` is one step of the full radius. ``strongest`` counts a document as broken when FGSM or
-    PGD broke it at this radius or a smaller one: the smaller ball lies within, so the best attack
-    found is never weaker than either, and never weaker at a larger radius.
+    ``strongest`` counts a document as broken when any attack broke it at this radius or a smaller
+    one: the smaller ball lies within, so the best attack found is never weaker than any of them,
+    and never weaker at a larger radius. AutoPGD begins where PGD ended, and at a random point.
 
     Controls: radius 0 must leave every prediction as it is. On a linear classifier of the mean
     embedding, where the best attack is known by a formula, the same code must break exactly the
@@ -103,53 +137,37 @@ def embedding_attacks(
         model: in eval mode.
         documents: tokenised held-out records.
         most: how many to attack at most.
-        seed: of the sample.
+        seed: of the sample and of random starts.
         progress: called with documents done and their number.
         figures: takes in the accuracies by document.
     """
-
-    def answer(x: Tensor, mask: Tensor) -> Tensor:
-        return model.run(x, mask).outputs
-
     chosen = sample(len(documents), most, seed)
     batches = [
         make_batch(documents.embedded(model, d), torch.tensor([documents.data.labels[d]]))
         for d in chosen
     ]
-    deviation = _coordinate_deviation(batches)
-    counts = np.zeros((len(chosen), 2 * len(SCALES) + 1), dtype=np.int64)
-    for done, batch in enumerate(batches, start=1):
-        counts[done - 1] = _attack_batch(answer, batch, deviation).numpy()
+    target = make_target(model, coordinate_deviation(batches), seed)
+    found: list[tuple[Standing, float]] = []
+    for document, batch in zip(chosen, batches, strict=True):
+        standing = attack(target, batch, document)
+        least = least_scale(target, batch, standing, document) if standing.clean else 0.0
+        found.append((standing, least))
         if progress:
-            progress(done, len(chosen))
-    clean, *attacked = counts.sum(0).tolist()
-    positive = _positive_control(batches, seed)
-    moved = sum(_changed_by_nothing(answer, batch) for batch in batches[:UNMOVED])
-    null = Control(
-        f"radius 0, at most {UNMOVED} documents: no prediction changes", float(moved), moved == 0
-    )
+            progress(len(found), len(chosen))
+    stood = [standing for standing, _ in found]
     if figures is not None:
-        paths = ["clean", *(f"radii[{scale}].{kind}" for scale in SCALES for kind in ATTACKS)]
-        columns = counts.T.astype(np.float64)
-        figures |= {
-            f"robustness.{path}": figure(chosen, column)
-            for path, column in zip(paths, columns, strict=True)
-        }
+        figures |= _figures(chosen, stood)
+    positive, null = _positive_control(batches, seed), _null_control(target, batches[:UNMOVED])
     return RobustnessResult(
         documents=len(chosen),
         sampled_from=len(documents),
-        coordinate_deviation=deviation,
+        coordinate_deviation=target.deviation,
         pgd_steps=PGD_STEPS,
-        clean=wilson(clean, len(chosen)),
-        radii=tuple(
-            AttackAtRadius(
-                scale,
-                scale * deviation,
-                wilson(attacked[2 * i], len(chosen)),
-                wilson(attacked[2 * i + 1], len(chosen)),
-            )
-            for i, scale in enumerate(SCALES)
-        ),
+        autopgd_steps=STEPS,
+        unclipped=target.guide is not None,
+        clean=wilson(sum(each.clean for each in stood), len(stood)),
+        radii=tuple(_at_scale(target, batches, stood, i) for i in range(len(SCALES))),
+        least=_least_radii([least for standing, least in found if standing.clean]),
         positive=positive,
         null=null,
         valid=positive.passed and null.passed,
@@ -157,40 +175,54 @@ def embedding_attacks(
     )
 
 
-def fgsm(answer: _Answer, batch: _Batch, radius: float) -> Tensor:
-    """One step of the given size along the sign of the loss's gradient, [B, T, D]."""
-    attack = FGSM(answer, CLASSIFY.losses)
-    attack.zero_thresh = ANY_GRADIENT
-    with _captum_warnings_ignored():
-        moved: Tensor = attack.perturb(
-            batch.x, radius, batch.labels, additional_forward_args=(batch.mask,), mask=batch.movable
-        )
-    return moved.detach()
+def make_target(model: AttentionModel, deviation: float, seed: int = 0) -> Target:
+    """A model as attacks take it, with what its gradients are without its clip."""
+    bare = unclipped(model)
+    return Target(_answers(model), None if bare is None else _answers(bare), deviation, seed)
 
 
-def pgd(answer: _Answer, batch: _Batch, radius: float) -> Tensor:
-    """Projected gradient steps within the ball of the given radius, [B, T, D]."""
-    attack = PGD(answer, CLASSIFY.losses)
-    attack.fgsm.zero_thresh = ANY_GRADIENT
-    with _captum_warnings_ignored():
-        moved: Tensor = attack.perturb(
-            batch.x,
-            radius,
-            radius * STEP,
-            PGD_STEPS,
-            batch.labels,
-            additional_forward_args=(batch.mask,),
-            mask=batch.movable,
-        )
-    return moved.detach()
+def _answers(model: AttentionModel) -> Answer:
+    def answer(x: Tensor, mask: Tensor) -> Tensor:
+        return model.run(x, mask).outputs
+
+    return answer
 
 
-@contextmanager
-def _captum_warnings_ignored() -> Iterator[None]:
-    """Captum warns at every step that it switches on the gradients it was asked for."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Input Tensor .* did not already require gradients")
-        yield
+def _at_scale(
+    target: Target, batches: Sequence[Batch], stood: Sequence[Standing], i: int
+) -> AttackAtRadius:
+    width = batches[0].x.shape[-1]
+    holds = {name: [getattr(each, name)[i] for each in stood] for name in ATTACKS}
+    return AttackAtRadius(
+        scale=SCALES[i],
+        radius=target.radius(SCALES[i], "linf", width),
+        l2_radius=target.radius(SCALES[i], "l2", width),
+        only_unclipped=sum(each.autopgd[i] and not each.strongest[i] for each in stood),
+        **{name: wilson(sum(each), len(stood)) for name, each in holds.items()},
+    )
+
+
+def _least_radii(scales: Sequence[float]) -> LeastRadii:
+    """Each quantile is one of the values: the lowest that at least this share does not exceed."""
+    ordered = sorted(scales)
+    at = [ordered[math.ceil(share * len(ordered)) - 1] for share in QUANTILES if ordered]
+    return LeastRadii(
+        documents=len(ordered),
+        unbroken=sum(map(math.isinf, ordered)),
+        furthest=FURTHEST * SCALES[-1],
+        shares=QUANTILES if ordered else (),
+        scales=tuple(None if math.isinf(scale) else scale for scale in at),
+    )
+
+
+def _figures(chosen: Sequence[int], stood: Sequence[Standing]) -> Figures:
+    columns = {"robustness.clean": [each.clean for each in stood]}
+    for i, scale in enumerate(SCALES):
+        for name in ATTACKS:
+            columns[f"robustness.radii[{scale}].{name}"] = [
+                getattr(each, name)[i] for each in stood
+            ]
+    return {path: figure(chosen, np.array(own, np.float64)) for path, own in columns.items()}
 
 
 class _LinearProbe(nn.Module):
@@ -211,12 +243,14 @@ class _LinearProbe(nn.Module):
         return torch.stack([-score, score], dim=-1)
 
 
-def _positive_control(batches: Sequence[_Batch], seed: int) -> Control:
+def _positive_control(batches: Sequence[Batch], seed: int) -> Control:
     """Attack the probe at the radius that must break half of the documents, and no others.
 
-    A radius r moves the probe's score by at most r times the share of tokens that may move.
+    A radius r moves the probe's score by at most r times the share of tokens that may move; in
+    ``l2``, by a √D-th of that.
     """
     probe = _LinearProbe(batches[0].x.shape[-1], seed)
+    target = Target(probe, None, deviation=1.0, seed=seed)
     scores = [probe.score(batch.x, batch.mask) for batch in batches]
     needed = [
         score.abs() * batch.mask.sum(1) / batch.movable[..., 0].sum(1)
@@ -225,12 +259,14 @@ def _positive_control(batches: Sequence[_Batch], seed: int) -> Control:
     radius = float(torch.cat(needed).median()) * 1.001  # beyond rounding of the median itself
     broken = wrong = 0
     for batch, score, least in zip(batches, scores, needed, strict=True):
-        known = _Batch(batch.x, batch.movable, batch.mask, (score > 0).long())
-        must_break = least < radius
-        broken += int(must_break.sum())
-        for attack in (fgsm, pgd):
-            stands = _still_right(probe, known, torch.ones_like(must_break), attack, radius)
-            wrong += int((stands == must_break).sum())
+        known = Batch(batch.x, batch.movable, batch.mask, (score > 0).long())
+        must_break = bool(least < radius)
+        broken += must_break
+        stands = [holds_under(probe, known, each, radius) for each in (fgsm, pgd)]
+        for norm in ("linf", "l2"):
+            at = target.radius(radius, norm, batch.x.shape[-1])
+            stands.append(not breaks(target, known, [at], norm, known.x)[0].item())
+        wrong += sum(each == must_break for each in stands)
     return Control(
         f"a linear classifier: broken on the {broken} documents that the formula names, no others",
         float(wrong),
@@ -238,62 +274,25 @@ def _positive_control(batches: Sequence[_Batch], seed: int) -> Control:
     )
 
 
-def _changed_by_nothing(answer: _Answer, batch: _Batch) -> int:
-    """How many predictions of a batch the attacks change at radius 0."""
-    before = _predict(answer, batch.x, batch.mask)
-    after = [_predict(answer, attack(answer, batch, 0.0), batch.mask) for attack in (fgsm, pgd)]
-    return int(((after[0] != before) | (after[1] != before)).sum())
+def _null_control(target: Target, batches: Sequence[Batch]) -> Control:
+    moved = sum(_changed_by_nothing(target, batch) for batch in batches)
+    return Control(
+        f"radius 0, at most {UNMOVED} documents: no prediction changes", float(moved), moved == 0
+    )
 
 
-def _attack_batch(answer: _Answer, batch: _Batch, deviation: float) -> Tensor:
-    """Counts: right, then for each radius right under FGSM and under the strongest."""
-    right = is_right(answer, batch.x, batch)
-    counts = []
-    standing = right
-    for scale in SCALES:
-        by_fgsm = _still_right(answer, batch, right, fgsm, scale * deviation)
-        standing = _still_right(answer, batch, standing & by_fgsm, pgd, scale * deviation)
-        counts += [by_fgsm.sum(), standing.sum()]
-    return torch.stack([right.sum(), *counts])
-
-
-def _still_right(
-    answer: _Answer, batch: _Batch, rows: Tensor, attack: _Attack, radius: float
-) -> Tensor:
-    """Which of the chosen rows [B] the attack leaves right; it runs on no others."""
-    standing = rows.clone()
-    if rows.any():
-        part = _Batch(batch.x[rows], batch.movable[rows], batch.mask[rows], batch.labels[rows])
-        standing[rows] = is_right(answer, attack(answer, part, radius), part)
-    return standing
-
-
-@torch.no_grad()
-def is_right(answer: _Answer, x: Tensor, batch: _Batch) -> Tensor:
-    """Whether the answers to embeddings x in the place of the batch's own are its labels, [B]."""
-    return CLASSIFY.correct(answer(x, batch.mask), batch.labels)
-
-
-@torch.no_grad()
-def _predict(answer: _Answer, x: Tensor, mask: Tensor) -> Tensor:
-    return answer(x, mask).argmax(-1)
-
-
-def make_batch(example: Embedded, labels: Tensor) -> _Batch:
-    """Embedded examples with their labels [B]; what stands for their content may move."""
-    movable = example.content[:, :, None].expand_as(example.x).to(example.x.dtype)
-    return _Batch(example.x, movable, example.mask, labels)
-
-
-def _coordinate_deviation(batches: Sequence[_Batch]) -> float:
-    values = torch.cat([batch.x[batch.movable > 0] for batch in batches])
-    return float(values.std()) if len(values) > 1 else 0.0
+def _changed_by_nothing(target: Target, batch: Batch) -> bool:
+    """Whether any attack of radius 0 changes what is predicted for one document."""
+    with torch.no_grad():
+        predicted = target.answer(batch.x, batch.mask).argmax(-1)
+    own = Batch(batch.x, batch.movable, batch.mask, predicted)
+    captum = [holds_under(target.answer, own, each, 0.0) for each in (fgsm, pgd)]
+    return not all(captum) or bool(breaks(target, own, [0.0], "linf", own.x)[1].item())
 
 
 def passes(subject: Subject) -> float:
     """Roughly how many documents ``run`` sends through the model."""
-    steps = len(SCALES) * (1 + PGD_STEPS)
-    return subject.taken(subject.options.pgd_documents) * FORTH_AND_BACK * steps
+    return subject.taken(subject.options.pgd_documents) * FORTH_AND_BACK * USUAL_PASSES
 
 
 def run(

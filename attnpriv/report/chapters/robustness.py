@@ -1,4 +1,4 @@
-"""Accuracy under FGSM and PGD on the embeddings."""
+"""Accuracy under attacks on the embeddings, and the least radii that break answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from attnpriv.audit.robustness import SCALES
+from attnpriv.audit.robustness import QUANTILES, SCALES
 from attnpriv.report.blocks import (
     UNCOVERED,
     Block,
@@ -36,6 +36,13 @@ if TYPE_CHECKING:
     from attnpriv.audit.robustness.embedding import RobustnessResult
 
 MIDDLE = SCALES[len(SCALES) // 2]
+NAMES = {
+    "fgsm": "FGSM",
+    "pgd": "FGSM or PGD",
+    "autopgd": "AutoPGD",
+    "strongest": "the strongest attack",
+    "l2": "the strongest attack in L2",
+}
 
 
 def finding(result: AuditResult) -> Finding:
@@ -43,6 +50,15 @@ def finding(result: AuditResult) -> Finding:
     attack = result.robustness
     if not attack.valid:
         return invalid("robustness", "Robustness test", attack.positive, attack.null)
+    if not attack.least.documents:
+        return Finding(
+            "warn",
+            "Nothing is answered rightly, so there is nothing to attack",
+            f"None of the {attack.documents} attacked records is answered rightly even without "
+            "attack.",
+            "robustness",
+            "Train the model until it answers rightly, then audit it again.",
+        )
     last = attack.radii[-1]
     return Finding(
         "info",
@@ -59,27 +75,47 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
     yield Text(
         Markup(
             "Each coordinate of each word’s embedding is moved by at most the radius, so as to "
-            "change the answer. “FGSM or PGD” counts a record as broken when either attack broke "
-            "it at this radius or a smaller one. These are not edits of the text, and the "
-            "accuracies are upper limits, not a certificate. {}"
+            "change the answer. From left to right, each attack counts what those before it broke, "
+            "at this radius or a smaller one. AutoPGD chooses its step sizes by itself. Where "
+            "attention is clipped, it also follows the gradients of the model without the clip, "
+            "since clipped logits can hide the way. L2 moves each word by at most a length, that "
+            "of a move of all its coordinates by the radius. These are not edits of the text, and "
+            "the accuracies are upper limits, not a certificate. {}"
         ).format(UNCOVERED)
     )
     first = runs[0].robustness
     yield Plot(
         _curves(runs),
         "Plot: accuracy under attack",
-        f"Accuracy with 95 % intervals; PGD with {first.pgd_steps} steps.",
+        f"Accuracy with 95 % intervals; PGD with {first.pgd_steps} steps, AutoPGD with at most "
+        f"{first.autopgd_steps} from each of two starts. Where no attention is clipped, nothing is "
+        "attacked without the clip.",
     )
     yield Table(
         "Accuracy under attack",
-        ("Model", "Records", "Radius, deviations", "Radius", "FGSM alone", "FGSM or PGD"),
+        (
+            "Model",
+            "Records",
+            "Radius, deviations",
+            "FGSM alone",
+            "or PGD",
+            "or AutoPGD",
+            "or without the clip",
+            "or L2",
+        ),
         tuple(row for run in runs for row in _rows(run.name, run.robustness)),
+    )
+    yield Table(
+        "The least radius that breaks a right answer, in deviations",
+        ("Model", "Right answers", *(f"{share:.0%} broken by" for share in QUANTILES), "Unbroken"),
+        tuple(_least(run.name, run.robustness) for run in runs),
     )
     yield Grid(tuple(Box(tuple(_controls(run.name, run.robustness))) for run in runs))
     yield How(
         "results[].robustness",
-        "FGSM: Goodfellow et al. 2015; PGD: Madry et al. 2018. Intervals: Wilson. Seed "
-        f"{first.seed}.",
+        "FGSM: Goodfellow et al. 2015; PGD: Madry et al. 2018; AutoPGD: Croce and Hein 2020, with "
+        "cross-entropy and DLR, or the margin where there are two classes, for which DLR is not "
+        f"defined. Intervals: Wilson. Seed {first.seed}.",
     )
 
 
@@ -88,11 +124,26 @@ def _rows(name: str, attack: RobustnessResult) -> Iterator[Row]:
         name,
         f"{attack.documents} of {attack.sampled_from}",
         "0",
-        "0",
-        Span(part(attack.clean), 2),
+        Span(part(attack.clean), 5),
     )
     for at in attack.radii:
-        yield name, "", f"{at.scale:g}", number(at.radius, 4), part(at.fgsm), part(at.strongest)
+        yield (
+            name,
+            "",
+            f"{at.scale:g}",
+            part(at.fgsm),
+            part(at.pgd),
+            part(at.autopgd),
+            part(at.strongest),
+            part(at.l2),
+        )
+
+
+def _least(name: str, attack: RobustnessResult) -> Row:
+    least = attack.least
+    scales = (number(scale, 4) if scale else f"> {least.furthest:g}" for scale in least.scales)
+    radii = tuple(scales) or ("",) * len(QUANTILES)
+    return name, str(least.documents), *radii, str(least.unbroken)
 
 
 def _controls(name: str, attack: RobustnessResult) -> Iterator[Block]:
@@ -119,8 +170,8 @@ def _curves(runs: Sequence[AuditResult]) -> Markup:
 def _draw(axes: Axes, series: int, name: str, attack: RobustnessResult) -> None:
     scales = [0.0, *(at.scale for at in attack.radii)]
     for kind, estimates, line in (
-        ("FGSM or PGD", [attack.clean, *(at.strongest for at in attack.radii)], "-"),
-        ("FGSM alone", [attack.clean, *(at.fgsm for at in attack.radii)], ":"),
+        ("strongest", [attack.clean, *(at.strongest for at in attack.radii)], "-"),
+        ("FGSM or PGD", [attack.clean, *(at.pgd for at in attack.radii)], ":"),
     ):
         axes.errorbar(
             scales,
@@ -146,7 +197,7 @@ def _figures() -> Iterator[Figure]:
         "robustness.clean", "accuracy without attack", higher_is_worse=False, comparable=True
     )
     for scale in SCALES:
-        for kind, name in (("fgsm", "FGSM"), ("strongest", "FGSM or PGD")):
+        for kind, name in NAMES.items():
             yield Figure(
                 f"robustness.radii[{scale}].{kind}",
                 f"accuracy under {name} at {scale:g} sd",

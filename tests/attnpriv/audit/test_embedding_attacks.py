@@ -7,25 +7,27 @@ import pytest
 import torch
 
 from attnpriv.audit.documents import Documents
-from attnpriv.audit.robustness import embedding
+from attnpriv.audit.robustness import captum_attacks, embedding
+from attnpriv.audit.robustness.batches import Answer, Batch, make_batch
+from attnpriv.audit.robustness.captum_attacks import Attack, fgsm, pgd
 from attnpriv.audit.robustness.embedding import embedding_attacks
 from attnpriv.modality import embed
 from attnpriv.models.text import TextClassifier
 
 
 @pytest.fixture(scope="module")
-def batch(model: TextClassifier, documents: Documents) -> embedding._Batch:
+def batch(model: TextClassifier, documents: Documents) -> Batch:
     example = embed(model, documents.inputs([0, 1, 2]))
-    return embedding.make_batch(example, torch.tensor(documents.data.labels[:3]))
+    return make_batch(example, torch.tensor(documents.data.labels[:3]))
 
 
-def answers(model: TextClassifier) -> embedding._Answer:
+def answers(model: TextClassifier) -> Answer:
     return lambda x, mask: model.run(x, mask).outputs
 
 
-@pytest.mark.parametrize("attack", [embedding.fgsm, embedding.pgd])
+@pytest.mark.parametrize("attack", [fgsm, pgd])
 def test_perturbations_stay_in_the_ball_and_off_the_special_tokens(
-    model: TextClassifier, batch: embedding._Batch, attack: embedding._Attack
+    model: TextClassifier, batch: Batch, attack: Attack
 ) -> None:
     moved = attack(answers(model), batch, 0.03) - batch.x
     assert float(moved.abs().max()) == pytest.approx(0.03, rel=1e-4)
@@ -36,9 +38,9 @@ def test_perturbations_stay_in_the_ball_and_off_the_special_tokens(
     assert (moved[~fixed] != 0).float().mean() > 0.9
 
 
-@pytest.mark.parametrize("attack", [embedding.fgsm, embedding.pgd])
+@pytest.mark.parametrize("attack", [fgsm, pgd])
 def test_confident_documents_are_attacked_like_any_other(
-    model: TextClassifier, batch: embedding._Batch, attack: embedding._Attack
+    model: TextClassifier, batch: Batch, attack: Attack
 ) -> None:
     with torch.no_grad():
         logits = model.run(batch.x, batch.mask).outputs
@@ -52,10 +54,8 @@ def test_confident_documents_are_attacked_like_any_other(
     assert (moved[batch.movable > 0] != 0).float().mean() > 0.9
 
 
-@pytest.mark.parametrize("attack", [embedding.fgsm, embedding.pgd])
-def test_attacks_raise_the_loss(
-    model: TextClassifier, batch: embedding._Batch, attack: embedding._Attack
-) -> None:
+@pytest.mark.parametrize("attack", [fgsm, pgd])
+def test_attacks_raise_the_loss(model: TextClassifier, batch: Batch, attack: Attack) -> None:
     def loss(x: torch.Tensor) -> torch.Tensor:
         logits = model.run(x, batch.mask).outputs
         return torch.nn.functional.cross_entropy(logits, batch.labels, reduction="none")
@@ -63,18 +63,22 @@ def test_attacks_raise_the_loss(
     assert (loss(attack(answers(model), batch, 0.01)) > loss(batch.x)).all()
 
 
-def test_fgsm_is_the_sign_of_the_gradient(model: TextClassifier, batch: embedding._Batch) -> None:
+def test_fgsm_is_the_sign_of_the_gradient(model: TextClassifier, batch: Batch) -> None:
     x = batch.x.clone().requires_grad_()
     logits = model.run(x, batch.mask).outputs
     torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum").backward()
     assert x.grad is not None
     expected = batch.x + 0.02 * x.grad.sign() * batch.movable
-    same = torch.isclose(embedding.fgsm(answers(model), batch, 0.02), expected)
+    same = torch.isclose(fgsm(answers(model), batch, 0.02), expected)
     assert same.float().mean() > 0.995  # a gradient near 0 may round to the other sign
 
 
 @pytest.fixture(scope="module")
 def fitted(model: TextClassifier, documents: Documents) -> Documents:
+    return labelled_by(model, documents)
+
+
+def labelled_by(model: TextClassifier, documents: Documents) -> Documents:
     """The documents with the model's own predictions as labels: a clean accuracy of 1."""
     inputs = documents.inputs(range(len(documents)))
     labels = tuple(model(inputs.values, inputs.mask).argmax(-1).tolist())
@@ -83,11 +87,13 @@ def fitted(model: TextClassifier, documents: Documents) -> Documents:
 
 
 def test_accuracy_only_falls_and_controls_pass(model: TextClassifier, fitted: Documents) -> None:
-    result = embedding_attacks(model, fitted, most=40)
+    result = embedding_attacks(model, fitted, most=3)
     assert result.clean.value == 1.0
     accuracies = [result.clean.value, *(at.strongest.value or 0.0 for at in result.radii)]
     assert accuracies == sorted(accuracies, reverse=True)
-    assert all((at.strongest.value or 0) <= (at.fgsm.value or 0) for at in result.radii)
+    for at in result.radii:
+        shares = [getattr(at, name).value or 0.0 for name in embedding.ATTACKS]
+        assert shares == sorted(shares, reverse=True)
     assert result.null.passed
     assert result.positive.passed
     assert result.valid
@@ -95,16 +101,16 @@ def test_accuracy_only_falls_and_controls_pass(model: TextClassifier, fitted: Do
 
 def test_sampled_and_reproducible(model: TextClassifier, fitted: Documents) -> None:
     seen: list[tuple[int, int]] = []
-    once = embedding_attacks(model, fitted, 7, seed=3, progress=lambda *at: seen.append(at))
-    assert (once.documents, once.sampled_from, seen[-1]) == (7, len(fitted), (7, 7))
-    assert embedding_attacks(model, fitted, 7, seed=3) == once
+    once = embedding_attacks(model, fitted, 1, seed=3, progress=lambda *at: seen.append(at))
+    assert (once.documents, once.sampled_from, seen[-1]) == (1, len(fitted), (1, 1))
+    assert embedding_attacks(model, fitted, 1, seed=3) == once
 
 
 def test_a_broken_attack_fails_the_positive_control(
     model: TextClassifier, fitted: Documents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedding, "STEP", -embedding.STEP)  # PGD walks the wrong way
-    result = embedding_attacks(model, fitted, 5)
+    monkeypatch.setattr(captum_attacks, "STEP", -captum_attacks.STEP)  # PGD walks the wrong way
+    result = embedding_attacks(model, fitted, 1)
     assert result.positive.measured > 0
     assert not result.positive.passed
     assert not result.valid
@@ -113,9 +119,12 @@ def test_a_broken_attack_fails_the_positive_control(
 def test_an_attack_that_leaves_its_ball_fails_the_positive_control(
     model: TextClassifier, fitted: Documents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = embedding.fgsm
-    monkeypatch.setattr(embedding, "fgsm", lambda m, batch, radius: honest(m, batch, 3 * radius))
-    assert not embedding_attacks(model, fitted, 20).positive.passed
+    monkeypatch.setattr(embedding, "fgsm", lambda m, batch, radius: fgsm(m, batch, 3 * radius))
+    batches = [
+        make_batch(fitted.embedded(model, d), torch.tensor([fitted.data.labels[d]]))
+        for d in range(20)
+    ]
+    assert not embedding._positive_control(batches, 0).passed
 
 
 def test_a_model_that_no_attack_reaches_keeps_its_accuracy(
@@ -123,5 +132,7 @@ def test_a_model_that_no_attack_reaches_keeps_its_accuracy(
 ) -> None:
     deaf = copy.deepcopy(model)
     torch.nn.init.zeros_(deaf.head.weight)
-    result = embedding_attacks(deaf, fitted, 20)
-    assert all(at.strongest == result.clean for at in result.radii)
+    result = embedding_attacks(deaf, labelled_by(deaf, fitted), 1)
+    assert all(at.l2 == result.clean for at in result.radii)
+    assert result.least.unbroken == result.least.documents > 0
+    assert set(result.least.scales) == {None}

@@ -22,7 +22,7 @@ from attnpriv.audit.lift import Lift
 from attnpriv.audit.matched import TokenLift
 from attnpriv.audit.measures import AuditResult
 from attnpriv.audit.results import Audit
-from attnpriv.audit.robustness import EDITS, SCALES, TEXT_EDITS
+from attnpriv.audit.robustness import EDITS, QUANTILES, SCALES, TEXT_EDITS
 from attnpriv.audit.rollout import head_names, layer_names
 from attnpriv.audit.runner import AuditOptions, audit_runs
 from attnpriv.config import AttentionConfig, ModelConfig, PrivacyConfig, TrainConfig
@@ -198,6 +198,9 @@ def make_result(
             result.robustness,
             radii=maker.each(
                 result.robustness.radii, scale=SCALES, radius=(0.1, 0.2, 0.5)
+            ),
+            least=replace(
+                result.robustness.least, shares=QUANTILES, scales=(0.01, 0.02, 0.04, None, None)
             ),
         ),
         text_attacks=replace(
