@@ -17,10 +17,12 @@ INTEROP ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/attnpriv-interop
 CLIENTS := tritonclient kserve grpcurl
 # playwright-core and axe-core, outside the repository too; node and a chromium are the system's.
 BROWSER ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/attnpriv-browser
-# hardening_frontier is not among them: it takes a file to go on with, and hours.
-BENCHMARKS := $(filter-out __init__,$(basename $(notdir $(wildcard benchmarks/*.py)))) release serving
+# What takes a folder or a file to go on with, and hours, is not among them, like hardening_frontier.
+LONG := bounded_audit leakage_table robustness_table
+BENCHMARKS := $(filter-out __init__ quick tables variants $(LONG),$(basename $(notdir $(wildcard benchmarks/*.py)))) \
+  release serving
 
-.PHONY: setup demo demo-vision test test-exhaustive test-all interop soak fuzz browser docs lint bench proto check-proto lint-proto release-proto clean
+.PHONY: setup demo demo-vision test test-exhaustive test-all interop soak fuzz browser docs lint bench bench-quick proto check-proto lint-proto release-proto clean
 
 setup: $(READY)  ## make a virtual environment with everything, from PyPI alone
 
@@ -90,6 +92,9 @@ lint: $(READY) check-proto lint-proto  ## check style, types and the protos
 
 bench: $(READY)  ## run the benchmarks; each prints one JSON object
 	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+bench-quick: $(READY)  ## measure every ratio with few rounds, in ten minutes, on one page
+	$(BIN)/python -m benchmarks.quick
 
 proto: $(READY)  ## regenerate attnpriv/v1 and attnpriv/inference from proto/
 	$(PROTOC) --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \

@@ -41,11 +41,11 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     attention = AttentionConfig(arguments.temperature, arguments.clip, arguments.clip_mode)
-    contenders = _contenders(_classifier(attention), not arguments.no_compile)
+    contenders = _contenders(minilm_shaped(attention), not arguments.no_compile)
     clock = time.process_time if arguments.threads == 1 else time.perf_counter
     rows = []
     for batch, tokens in SHAPES:
-        times = _interleaved(contenders, *_texts(batch, tokens), arguments.rounds, clock)
+        times = _interleaved(contenders, *random_texts(batch, tokens), arguments.rounds, clock)
         rows.append(_row(batch, tokens, times))
         print(rows[-1], flush=True)
     result = {
@@ -71,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _classifier(attention: AttentionConfig) -> TextClassifier:
+def minilm_shaped(attention: AttentionConfig) -> TextClassifier:
+    """A classifier of MiniLM's shape with random weights, none of which is trained."""
     config = ModelConfig(
         encoder="scratch",
         vocab_size=30522,
@@ -100,7 +101,8 @@ def _contenders(model: TextClassifier, compiled: bool) -> dict[str, Contender]:
     return contenders
 
 
-def _texts(batch: int, tokens: int) -> tuple[Tensor, Tensor]:
+def random_texts(batch: int, tokens: int) -> tuple[Tensor, Tensor]:
+    """Random ids [B, T], and a mask that hides none of them."""
     return torch.randint(30522, (batch, tokens)), torch.ones(batch, tokens, dtype=torch.bool)
 
 
