@@ -244,7 +244,8 @@ def _together(limits: Sequence[Worker], question: dict[str, Any]) -> dict[str, A
         limit.put(question)
     found = [limit.answer() for limit in limits]
     rates = {name: sum(each[name] for each in found) for name in ("forward", "tokenised")}
-    return {**found[0], **rates, "single_ms": median(each["single_ms"] for each in found)}
+    single = median(each["single_ms"] for each in found)
+    return {**found[0], **rates, "single_ms": single, "workers": len(found)}
 
 
 def _is_ours(contender: Contender) -> bool:
