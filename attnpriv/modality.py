@@ -22,8 +22,9 @@ Place = tuple[int, ...]
 """Where a position stands in its record: in a text, the characters from start up to end; in an
 image, the pixels from left and top up to right and bottom."""
 
-MapKind = Literal["self"]
-"""What an attention map relates: ``self``, every position of the input to every other."""
+MapKind = Literal["self", "spatial"]
+"""What an attention map relates: ``self``, every position of the input to every other; ``spatial``,
+a layer to each position, which it weighs by a gate of its own."""
 
 
 class Sample(Protocol):
@@ -87,8 +88,9 @@ class AttentionMap:
     """The attention weights of one layer.
 
     Attributes:
-        kind: what they relate. The bounds of ``attnpriv.guarantees`` are about ``self``.
-        weights: [B, H, T, T], queries before keys.
+        kind: what they relate. Of ``attnpriv.guarantees``, ``gate_bounds`` and ``gate_lift_bound``
+            are about ``spatial``, all other bounds about ``self``.
+        weights: of ``self``, [B, H, T, T], queries before keys; of ``spatial``, gates [B, T].
     """
 
     kind: MapKind
@@ -111,7 +113,14 @@ class Pass:
 
     def self_attention(self) -> list[Tensor]:
         """The weights of the maps between positions, L times [B, H, T, T]."""
-        return [each.weights for each in self.maps if each.kind == "self"]
+        return self._of("self")
+
+    def spatial_gates(self) -> list[Tensor]:
+        """The gates of positions, first layer first, each [B, T]."""
+        return self._of("spatial")
+
+    def _of(self, kind: MapKind) -> list[Tensor]:
+        return [each.weights for each in self.maps if each.kind == kind]
 
 
 class AttentionModel(Protocol):
@@ -124,6 +133,10 @@ class AttentionModel(Protocol):
     @property
     def attention_shape(self) -> tuple[int, int]:
         """Layers L and heads H of its self-attention."""
+
+    @property
+    def gated_layers(self) -> int:
+        """How many layers weigh positions by spatial gates."""
 
     def embed(self, values: Tensor, /) -> Tensor:
         """The embedding [B, T, D] of what stands at each position, each by itself."""

@@ -34,6 +34,7 @@ from attnpriv.audit.figures import Figures, figure
 from attnpriv.audit.lift import Lift, LiftAccumulator, LiftControls, group_means
 from attnpriv.audit.matched import MatchedControls, TokenLift, TokenLiftAccumulator, token_lengths
 from attnpriv.audit.rollout import FlowAccumulator, head_names, layer_names
+from attnpriv.audit.spatial_gates import GateAccumulator
 from attnpriv.audit.statistics import Floats
 from attnpriv.audit.subject import Pass, Progress, Subject
 from attnpriv.audit.subsets import Subsets
@@ -120,6 +121,9 @@ class AttentionResult:
 class AttentionAccumulator(Tally):
     """One pass over the documents; of each it keeps a few numbers a head, never the weights.
 
+    A model without attention between positions has no heads, and one without spatial gates no gated
+    layers: then nothing is added of them.
+
     Attributes:
         logits: what the model answered, [documents, K].
     """
@@ -131,6 +135,7 @@ class AttentionAccumulator(Tally):
         permutations: int,
         seed: int,
         spans: Sequence[Sequence[Span]] | None = None,
+        gated_layers: int = 0,
     ) -> None:
         self.documents = documents
         self.shape = shape
@@ -141,6 +146,7 @@ class AttentionAccumulator(Tally):
         self.matched_controls = MatchedControls(n, permutations, seed)
         self.subsets = Subsets(documents, spans, permutations, seed)
         self.flow = FlowAccumulator(documents, shape, permutations, seed)
+        self.gates = GateAccumulator(documents, gated_layers, permutations, seed)
         self.logits: Floats = np.zeros((n, len(documents.data.label_names)))
         self.mass, self.row_mass, self.special, self.entropy, self.largest = (
             np.zeros((n, self.series)) for _ in range(5)
@@ -286,14 +292,19 @@ def measure_attention(
     """
     if not len(documents):
         raise InputError("expected documents to measure, got none")
-    statistics = AttentionAccumulator(documents, model.attention_shape, permutations, seed, spans)
+    statistics = AttentionAccumulator(
+        documents, model.attention_shape, permutations, seed, spans, model.gated_layers
+    )
     chosen = range(len(documents)) if chosen is None else chosen
     with recorded_value_norms(model) as norms:
         for done, document in enumerate(chosen, start=1):
             inputs = documents.inputs([document])
             seen = model.run(model.embed(inputs.values), inputs.mask, need_maps=True)
             statistics.logits[document] = seen.outputs[0].numpy()
-            statistics.add(document, torch.cat(seen.self_attention()), torch.cat(norms))
+            if weights := seen.self_attention():
+                statistics.add(document, torch.cat(weights), torch.cat(norms))
+            if gates := seen.spatial_gates():
+                statistics.gates.add(document, torch.cat(gates))
             norms.clear()
             if progress:
                 progress(done, len(chosen))

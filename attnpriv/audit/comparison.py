@@ -50,7 +50,7 @@ class PairedDifference:
 class Comparison:
     """One run against another, on the same documents and resamples.
 
-    ``lift_ratio`` is that of the overall attention lifts.
+    ``lift_ratio`` is that of the overall attention lifts, undefined where a run has none.
     """
 
     run: str
@@ -67,14 +67,14 @@ class Compared:
     Attributes:
         name: of the run.
         rows: that it was audited on.
-        content: attention on content tokens.
+        content: attention on content tokens; None without attention between positions.
         figures: by their paths; ``[*]`` stands for the mean over a list, ``[x]`` for its entry x.
         scores: log-odds of the true label of members, and of the others; None without the test.
     """
 
     name: str
     rows: Rows
-    content: LiftAccumulator
+    content: LiftAccumulator | None
     figures: Figures
     scores: tuple[Floats, Floats] | None
 
@@ -84,7 +84,8 @@ class Compared:
         rows = subject.rows
         tested = not (rows.lack("members") or rows.lack("non-members"))
         scores = membership.scores(subject, passed) if tested else None
-        return cls(subject.run.name, rows, passed.attention.content, figures, scores)
+        content = None if subject.lack(("self-attention",)) else passed.attention.content
+        return cls(subject.run.name, rows, content, figures, scores)
 
 
 def compare(ours: Compared, theirs: Compared, options: AuditOptions) -> Comparison:
@@ -103,7 +104,9 @@ def compare(ours: Compared, theirs: Compared, options: AuditOptions) -> Comparis
         rows = sum(len(scores) for scores in ours.scores)
         areas = auc_difference(ours.scores, theirs.scores)
         differences.append(PairedDifference(AUC, *areas, rows))
-    ratio = paired_ratio(ours.content, theirs.content, *draws)
+    ratio = UNDEFINED
+    if ours.content is not None and theirs.content is not None:
+        ratio = paired_ratio(ours.content, theirs.content, *draws)
     return Comparison(ours.name, theirs.name, ratio, tuple(differences), None)
 
 

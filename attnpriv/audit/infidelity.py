@@ -11,7 +11,7 @@ Shapes: B batch, T tokens, D model width, P experiments.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,6 +107,8 @@ def measure_sensitivity(
 ) -> SensitivityResult:
     """How far attention and integrated gradients move when every embedding moves a little.
 
+    Of a model without attention between positions, integrated gradients alone.
+
     Max-sensitivity of a document is the largest ``|Φ(x + noise) - Φ(x)| / |Φ(x)|`` over a few draws
     of uniform noise on the content tokens; Φ has one score a token. It is a lower bound on the
     maximum over the whole ball.
@@ -128,8 +130,8 @@ def measure_sensitivity(
         InputError: no document has a content token.
     """
     chosen = sample_with_content(documents, most, seed)
-    explanations = {
-        "attention": _attention(model),
+    explanations: dict[str, Explain] = {
+        **({"attention": _attention(model)} if model.attention_shape[0] else {}),
         "integrated_gradients": _gradients(model, steps),
         "embedding": _embedding,
     }
@@ -146,7 +148,10 @@ def measure_sensitivity(
     still = [  # one draw: all of radius 0 are the same
         _largest_move(explain, example, target, 0.0, 1, [seed]) for explain in explanations.values()
     ]
-    return _sensitivity_result(documents, measured, known, max(still), steps, resamples, seed)
+    names = [name for name in explanations if name != "embedding"]
+    return _sensitivity_result(
+        documents, names, measured, known, max(still), steps, resamples, seed
+    )
 
 
 def sample_with_content(documents: Documents, most: int, seed: int) -> list[int]:
@@ -214,6 +219,7 @@ def _known_move(example: Embedded) -> float:
 
 def _sensitivity_result(
     documents: Documents,
+    names: Sequence[str],
     measured: Floats,
     known: Floats,
     still: float,
@@ -238,7 +244,7 @@ def _sensitivity_result(
         steps=steps,
         explanations=tuple(
             ExplanationSensitivity(name, percentile_interval(means[i], resampled[:, i]))
-            for i, name in enumerate(("attention", "integrated_gradients"))
+            for i, name in enumerate(names)
         ),
         positive=positive,
         null=null,

@@ -19,10 +19,12 @@ from attnpriv.audit import (
     examples,
     exposure,
     faithfulness,
+    gradcam,
     infidelity,
     memorisation,
     occlusion,
     rollout,
+    spatial_gates,
     utility,
 )
 from attnpriv.audit.attention import AttentionResult
@@ -36,6 +38,7 @@ from attnpriv.audit.examples import Example
 from attnpriv.audit.exposure import ExposureResult
 from attnpriv.audit.faithfulness import FaithfulnessResult
 from attnpriv.audit.figures import Figures
+from attnpriv.audit.gradcam import GradCamResult
 from attnpriv.audit.infidelity import SensitivityResult
 from attnpriv.audit.leakage import (
     canaries,
@@ -50,12 +53,13 @@ from attnpriv.audit.leakage.inversion import InversionResult
 from attnpriv.audit.leakage.membership import MembershipResult
 from attnpriv.audit.leakage.shadow_attacks import ShadowAttacksResult
 from attnpriv.audit.memorisation import MemorisationResult
-from attnpriv.audit.occlusion import OcclusionResult
 from attnpriv.audit.results import NotRun
 from attnpriv.audit.robustness import embedding, text
 from attnpriv.audit.robustness.embedding import RobustnessResult
 from attnpriv.audit.robustness.text import TextAttackResult
 from attnpriv.audit.rollout import FlowResult
+from attnpriv.audit.second_opinion import SecondOpinionResult
+from attnpriv.audit.spatial_gates import SpatialGatesResult
 from attnpriv.audit.subject import Answers, Need, Pass, Progress, Subject
 from attnpriv.audit.utility import UtilityResult
 
@@ -71,12 +75,14 @@ class AuditResult:
     data_name: str
     held_out_rows: int
     utility: UtilityResult
-    attention: AttentionResult
+    attention: AttentionResult | NotRun
     flow: FlowResult | NotRun
+    spatial_gates: SpatialGatesResult | NotRun
     attribution: AttributionResult
     conductance: ConductanceResult | NotRun
-    occlusion: OcclusionResult
-    faithfulness: FaithfulnessResult
+    occlusion: SecondOpinionResult
+    gradcam: GradCamResult | NotRun
+    faithfulness: FaithfulnessResult | NotRun
     sensitivity: SensitivityResult
     counterfactual: CounterfactualResult | NotRun
     memorisation: MemorisationResult | NotRun
@@ -120,8 +126,21 @@ class Measure(Generic[Read]):
 
 OF_THE_PASS: tuple[Measure[Pass], ...] = (
     Measure("utility", UtilityResult, utility.run, "utility"),
-    Measure("attention", AttentionResult, attention.run, "attention"),
-    Measure("flow", FlowResult, rollout.run, "rollout and norms", needs=("layers",)),
+    Measure("attention", AttentionResult, attention.run, "attention", needs=("self-attention",)),
+    Measure(
+        "flow",
+        FlowResult,
+        rollout.run,
+        "rollout and norms",
+        needs=("self-attention", "layers"),
+    ),
+    Measure(
+        "spatial_gates",
+        SpatialGatesResult,
+        spatial_gates.run,
+        "spatial gates",
+        needs=("spatial gates",),
+    ),
     Measure(
         "examples",
         tuple[Example, ...],
@@ -145,22 +164,32 @@ ALONE: tuple[Measure[Answers], ...] = (
         ConductanceResult,
         conductance.run,
         "conductance of attention",
-        needs=("layers",),
+        needs=("self-attention", "layers"),
         passes=conductance.passes,
     ),
     Measure(
         "occlusion",
-        OcclusionResult,
+        SecondOpinionResult,
         occlusion.run,
         "occlusion",
         explains=attribution.explains,
         passes=occlusion.passes,
     ),
     Measure(
+        "gradcam",
+        GradCamResult,
+        gradcam.run,
+        "GradCAM and HiResCAM",
+        needs=("feature maps",),
+        explains=attribution.explains,
+        passes=gradcam.passes,
+    ),
+    Measure(
         "faithfulness",
         FaithfulnessResult,
         faithfulness.run,
         "faithfulness",
+        needs=("self-attention",),
         explains=faithfulness.explains,
         passes=faithfulness.passes,
     ),

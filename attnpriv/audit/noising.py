@@ -134,7 +134,7 @@ def _figures(subject: Subject, passed: Pass) -> Figures:
     """Of the measures that read the pass over the documents, and show no single ones."""
     figures: Figures = {}
     for each in OF_THE_PASS:
-        if not each.explains:
+        if not each.explains and not subject.lack(each.needs):
             figures |= measure(each, subject, passed, lambda done, total: None).figures
     return figures
 

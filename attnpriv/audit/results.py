@@ -55,11 +55,12 @@ def blurred(example: Example) -> Example:
         if piece.box is None or piece.placeholder is None:
             return piece
         alike = of_type[piece.placeholder]
-        return dataclasses.replace(
-            piece,
-            attention=fmean(each.attention for each in alike),
-            attribution=fmean(each.attribution for each in alike),
-        )
+        means: dict[str, Any] = {
+            name: fmean(getattr(each, name) for each in alike)
+            for name in ("attention", "attribution", "gates", "gradcam", "hirescam")
+            if getattr(piece, name) is not None
+        }
+        return dataclasses.replace(piece, **means)
 
     return dataclasses.replace(example, pieces=tuple(map(seen, example.pieces)))
 

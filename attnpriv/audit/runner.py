@@ -136,11 +136,6 @@ def check_inputs(runs: Sequence[Run], data: Dataset, detector: Detector | None) 
             raise InputError(
                 f"expected {run.kind}s, which {run.name} reads, got {data.name}: {data.kind}s"
             )
-        if not run.model.attention_shape[0]:
-            raise InputError(
-                f"expected runs whose models attend to their positions, got {run.name}, a "
-                f"{run.model.config.encoder}: attnpriv evaluate and certify work on it"
-            )
         if run.label_names != data.label_names:
             raise InputError(
                 f"expected data with the {len(run.label_names)} classes of {run.name}, "

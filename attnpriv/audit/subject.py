@@ -33,13 +33,17 @@ Progress = Callable[[int, int], None]
 FORTH_AND_BACK, USUAL_POINTS, USUAL_ENTITIES = 3, 100, 2
 OfRows = Literal["members", "non-members"]
 """Training rows that are known, and held-out rows whose text is no training row's."""
-OfModel = Literal["layers", "tokens one by one"]
-"""A model with layers that tokens pass through, or one that reads them one by one."""
+OfModel = Literal["layers", "tokens one by one", "self-attention", "spatial gates", "feature maps"]
+"""A model with layers that tokens pass through, or one that reads them one by one; with attention
+between positions, with gates that weigh positions, or with feature maps over a grid of them."""
 OfData = Literal["texts"]
 """Records whose words can be replaced by others."""
 Need = OfRows | OfModel | OfData | Literal["shadows", "secrets", "canaries", "halves", "half"]
 NO_LAYERS = "the model reads tokens one by one: it has no layers that they pass through"
 IN_CONTEXT = "the model reads each position in its context, where one of them moves all others"
+NO_ATTENTION = "the model has no attention between positions"
+NO_GATES = "the model has no gates that weigh positions"
+NO_FEATURE_MAPS = "the model has no feature maps over a grid of positions"
 NO_TEXTS = "it reads words or replaces them, and these records are images"
 LEAST = 8  # different records of a kind, for attacks that are fitted to some and used on others
 TOO_FEW = f"it needs at least {LEAST} different records that were trained on and as many others"
@@ -291,10 +295,17 @@ class Subject:
         return next((lack for need in needs if (lack := self._lack(need))), None)
 
     def _lack(self, need: Need) -> str | None:
-        isolated = self.run.model.config.isolated
+        model = self.run.model
+        isolated = model.config.isolated
         match need:
             case "layers":
                 return NO_LAYERS if isolated else None
+            case "self-attention":
+                return None if model.attention_shape[0] else NO_ATTENTION
+            case "spatial gates":
+                return None if model.gated_layers else NO_GATES
+            case "feature maps":
+                return NO_FEATURE_MAPS if model.feature_maps is None else None
             case "texts":
                 return None if self.data.kind == "text" else NO_TEXTS
             case "tokens one by one":

@@ -179,6 +179,7 @@ def attention_of(subject: Subject) -> AttentionAccumulator:
         options.permutations,
         options.seed,
         subject.spans_of(subject.rows.held_out),
+        subject.run.model.gated_layers,
     )
 
 

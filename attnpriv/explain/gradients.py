@@ -1,7 +1,8 @@
-"""Gradients along a path: integrated gradients of positions, conductance of attention weights.
+"""Gradients of answers: integrated gradients of positions, conductance of attention, GradCAM.
 
-Both run from the baseline to the example. Integrated gradients say which positions moved the
-answer; conductance says how much of that movement went through each attention weight.
+The first two run along a path from the baseline to the example. Integrated gradients say which
+positions moved the answer; conductance says how much of that movement went through each attention
+weight. GradCAM weighs the feature maps of one layer by the gradient at the example alone.
 
 Shapes: B batch, L layers, H heads, T positions, D model width.
 """
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from attnpriv.modality import AttentionModel, Embedded
@@ -251,3 +252,48 @@ def attention_conductance(
             for slope, layer in zip(gradients, weights, strict=True)
         ]
     )
+
+
+def grad_cam(
+    model: AttentionModel,
+    layer: nn.Module,
+    example: Embedded,
+    target: Int[Tensor, " B"],
+    by_place: bool = False,
+) -> Float[Tensor, "B T"]:
+    """Where the feature maps of a layer speak for the target's logit, by Captum.
+
+    GradCAM weighs each channel by the mean gradient of the logit by it; HiResCAM, with
+    ``by_place``, weighs each number of the maps by its own gradient. Both sum over the channels,
+    and what is below 0, where the map speaks against the target, becomes 0.
+
+    Args:
+        model: in eval mode.
+        layer: of the model; its output is [B, D, H, W] with a position for each of T = H·W.
+        example: B embedded examples.
+        target: class numbers [B].
+        by_place: whether to weigh by each number's own gradient.
+
+    Returns:
+        [B, T], not negative.
+
+    Source: Selvaraju et al. 2017 (arXiv:1610.02391), equations 1 and 2; Draelos and Carin 2020
+    (arXiv:2011.08891). Not covered: a position of the layer has seen its neighbours, as far as the
+    convolutions below it reach. Under GradCAM one weight a channel stands for all positions: where
+    the head reads places apart, gradients of either sign cancel, and the map can be empty or lie
+    elsewhere. Where it reads the mean of all places, both methods give the same map up to a factor.
+    """
+    # A server can answer while it is imported.
+    from captum.attr import LayerGradCam, LayerGradientXActivation
+
+    def outputs(x: Tensor, mask: Tensor) -> Tensor:
+        return model.run(x, mask).outputs
+
+    method = LayerGradientXActivation if by_place else LayerGradCam
+    found = method(outputs, layer).attribute(
+        example.x.clone().requires_grad_(),
+        target=target,
+        additional_forward_args=(example.mask,),
+    )
+    assert isinstance(found, Tensor)
+    return found.sum(1).flatten(1).clamp(min=0).detach()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from attnpriv.attention import HardenedAttention, Packing
-from attnpriv.modality import AttentionMap, Modality, Pass, Sample
+from attnpriv.modality import AttentionMap, MapKind, Modality, Pass, Sample
 from attnpriv.models.shapes import Shape
 
 
@@ -67,13 +67,24 @@ class AttentionClassifier(nn.Module, ABC):
         """Class logits, pooled features and, on request, attention of embeddings x [B, T, D]."""
         states, weights = self.encode(x, mask, need_maps)
         features = self.pool(states, mask)
-        maps = tuple(AttentionMap("self", each) for each in weights or ())
+        kind: MapKind = "spatial" if self.gated_layers else "self"
+        maps = tuple(AttentionMap(kind, each) for each in weights or ())
         return Pass(self.head(features), features, maps)
 
     @property
     def attention_shape(self) -> tuple[int, int]:
         """Layers L and heads H, a shared block counted once for each layer that applies it."""
         return self.config.layers, self.config.heads
+
+    @property
+    def gated_layers(self) -> int:
+        """How many layers weigh positions by spatial gates; none but for some convolutions."""
+        return 0
+
+    @property
+    def feature_maps(self) -> nn.Module | None:
+        """The last layer whose output is maps over the grid of positions, [B, D, H, W], if any."""
+        return None
 
     def temperatures(self) -> list[list[float]]:
         """τ of every head of every layer, as trained."""

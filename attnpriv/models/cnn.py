@@ -41,18 +41,25 @@ class ConvolutionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Feature maps [B, D, H, W] to others of the same shape."""
+        return self.with_gates(x)[0]
+
+    def with_gates(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The same, and the gates of the positions [B, H·W] where there are any."""
         changed: Tensor = self.body(x)
-        for gate in (self.channel, self.spatial):
-            if gate is not None:
-                changed = changed * gate(changed)
-        return F.relu(x + changed)
+        if self.channel is not None:
+            changed = changed * self.channel(changed)
+        if self.spatial is None:
+            return F.relu(x + changed), None
+        gates: Tensor = self.spatial(changed)
+        return F.relu(x + changed * gates), gates.flatten(1)
 
 
 class CnnClassifier(AttentionClassifier):
     """The pixels of patches to class logits, by convolutions over the grid of patches.
 
     A patch is embedded by itself, as in the vision transformer, so that removing one is the same,
-    to the bit, as blackening it. It attends to nothing: there are no maps between positions.
+    to the bit, as blackening it. There are no maps between positions; of the gates, those of
+    positions are maps of their own kind.
 
     Attributes:
         blocks: of convolutions.
@@ -80,6 +87,16 @@ class CnnClassifier(AttentionClassifier):
         """No layers and no heads of self-attention."""
         return 0, 0
 
+    @property
+    def gated_layers(self) -> int:
+        """Every block, or none."""
+        return len(self.blocks) if self.config.gates == "cbam" else 0
+
+    @property
+    def feature_maps(self) -> nn.Module:
+        """The last block."""
+        return self.blocks[-1]
+
     def embed(self, values: Tensor) -> Tensor:
         """The projection of each patch, normed: [B, T, P] to [B, T, D].
 
@@ -98,11 +115,18 @@ class CnnClassifier(AttentionClassifier):
     def encode(
         self, x: Tensor, mask: Tensor | Packing, need_weights: bool = False
     ) -> tuple[list[Tensor], list[Tensor] | None]:
-        """Run the blocks on x [B, T, D]; the maps are none, and the state is [B, D, H, W]."""
+        """Run the blocks on x [B, T, D]; the state is [B, D, H, W], the maps are spatial gates."""
         x = x.transpose(1, 2).reshape(len(x), self.config.dim, *self.config.patches.grid)
+        gates = []
         for block in self.blocks:
-            x = block(x)
-        return [x], None
+            assert isinstance(block, ConvolutionBlock)
+            if need_weights and self.gated_layers:
+                x, own = block.with_gates(x)
+                assert own is not None
+                gates.append(own)
+            else:
+                x = block(x)
+        return [x], gates or None
 
     def pool(self, states: list[Tensor], mask: Tensor | Packing) -> Tensor:
         """Means over a coarse grid, or over all, side by side, of norm 1: [B, F]."""

@@ -26,6 +26,7 @@ from attnpriv.report.chapter import Chapter, Figure, Question
 from attnpriv.report.drawing import INK, LEVELS, STAND_INS, as_svg, canvas, forest
 from attnpriv.report.findings import (
     MORE_RECORDS,
+    NO_ACTION,
     NO_PERSONAL_DATA,
     OTHER_RECORDS,
     SLIGHTLY,
@@ -33,6 +34,7 @@ from attnpriv.report.findings import (
     Finding,
     Level,
     above_chance,
+    capitalised,
     invalid,
     is_significant,
     not_run,
@@ -59,7 +61,10 @@ def finding(result: AuditResult) -> Finding:
     A lift over the average word that words of the same length nearby show too is no finding.
     """
     attention = result.attention
-    name, overall, matched = "Attention to personal data", attention.overall, attention.matched
+    name = "Attention to personal data"
+    if isinstance(attention, NotRun):
+        return not_run("attention", name, attention.not_run, NO_ACTION)
+    overall, matched = attention.overall, attention.matched
     if overall.lift.value is None:
         return not_run("attention", name, NO_PERSONAL_DATA, OTHER_RECORDS)
     if not (attention.null.passed and attention.matched_null.passed):
@@ -138,18 +143,28 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
         "Attention and attribution side by side: every lift of every model, with 95 % intervals. "
         "The tables of this section and of the next ones hold the figures.",
     )
-    yield _overall(runs)
+    measured = [
+        (number_, run.name, run.attention)
+        for number_, run in enumerate(runs)
+        if not isinstance(run.attention, NotRun)
+    ]
+    for run in runs:
+        if isinstance(run.attention, NotRun):
+            yield Text(f"{run.name}: not run. {capitalised(run.attention.not_run)}.")
+    if not measured:
+        return
+    yield _overall([(name, a) for _, name, a in measured])
     yield Text("Words are counted in tokens, the pieces that the model reads.", "note")
-    if types := _types(runs):
+    if types := _types(measured):
         label = "Plot: lift by type of personal data"
         caption = "Attention lift by type of personal data, over the average word."
         yield Plot(types, label, caption)
-    for number_, run in enumerate(runs):
-        yield from _of_run(run, number_)
-    yield _how(runs[0].attention)
+    for number_, name, a in measured:
+        yield from _of_run(name, a, number_)
+    yield _how(measured[0][2])
 
 
-def _overall(runs: Sequence[AuditResult]) -> Table:
+def _overall(runs: Sequence[tuple[str, AttentionResult]]) -> Table:
     columns = (
         "Model",
         "Records with personal data",
@@ -159,29 +174,27 @@ def _overall(runs: Sequence[AuditResult]) -> Table:
     )
     rows = (
         (
-            run.name,
+            name,
             f"{a.documents_with_sensitive} of {a.documents}",
             f"{a.sensitive_tokens} of {a.content_tokens}",
             *lift_cells(a.overall, corrected=False),
             *lift_cells(a.matched, corrected=False),
             str(a.matched_tokens),
         )
-        for run in runs
-        for a in (run.attention,)
+        for name, a in runs
     )
     return Table("Lift of attention over all heads", columns, tuple(rows))
 
 
-def _of_run(run: AuditResult, number_: int) -> Iterator[Block]:
-    name, a = run.name, run.attention
+def _of_run(name: str, a: AttentionResult, number_: int) -> Iterator[Block]:
     yield Heading(name)
     yield Plot(
-        _heads(run, number_),
+        _heads(name, a, number_),
         f"Plot: heads of {name}",
         "Lift of each head. A dot: beyond chance at 5 % after correction for all heads "
         f"({a.permutations} permutations).",
     )
-    yield Details(f"Every head of {name}", (_head_table(run),))
+    yield Details(f"Every head of {name}", (_head_table(name, a),))
     parts = [token_lifts(f"Attention by layer, {name}", a.layers, "Layer")]
     if a.entity_types:
         parts.append(token_lifts(f"Attention by type, {name}", a.entity_types, "Type"))
@@ -191,7 +204,7 @@ def _of_run(run: AuditResult, number_: int) -> Iterator[Block]:
     yield Controls((*controls[0], *controls[1]))
 
 
-def _head_table(run: AuditResult) -> Table:
+def _head_table(name: str, a: AttentionResult) -> Table:
     columns = (
         "Layer, head",
         Group(AVERAGE, COLUMNS),
@@ -201,7 +214,7 @@ def _head_table(run: AuditResult) -> Table:
         "Entropy, 0 to 1",
         "Largest weight",
     )
-    return Table(f"Heads of {run.name}", columns, tuple(map(_head_row, run.attention.heads)))
+    return Table(f"Heads of {name}", columns, tuple(map(_head_row, a.heads)))
 
 
 def _head_row(head: Head) -> tuple[Words, ...]:
@@ -232,7 +245,7 @@ def _lifts(runs: Sequence[AuditResult]) -> Markup:
     lifts = [_by_kind(run) for run in runs]
     rows = [
         lift_row(kind, number_, run.name, own[kind])
-        for kind in max(lifts, key=len)
+        for kind in dict.fromkeys(kind for own in lifts for kind in own)
         for number_, (run, own) in enumerate(zip(runs, lifts, strict=True))
         if kind in own
     ]
@@ -241,27 +254,28 @@ def _lifts(runs: Sequence[AuditResult]) -> Markup:
 
 
 def _by_kind(run: AuditResult) -> dict[str, Lift]:
-    flow: dict[str, Lift] = {}
+    found: dict[str, Lift] = {}
+    if not isinstance(run.attention, NotRun):
+        found |= {"attention": run.attention.overall, "attention, matched": run.attention.matched}
     if not isinstance(run.flow, NotRun):
-        flow = {
-            "rollout": run.flow.rollout.permuted,
-            "norm-weighted": run.flow.norm_weighted.permuted,
-        }
-    return {
-        "attention": run.attention.overall,
-        "attention, matched": run.attention.matched,
-        **flow,
-        "integrated gradients": run.attribution.lift,
-        "leaving one out": run.occlusion.lift.permuted,
-    }
+        found["rollout"] = run.flow.rollout.permuted
+        found["norm-weighted"] = run.flow.norm_weighted.permuted
+    if not isinstance(run.spatial_gates, NotRun):
+        found["spatial gates"] = run.spatial_gates.overall.permuted
+    found["integrated gradients"] = run.attribution.lift
+    found["leaving one out"] = run.occlusion.lift.permuted
+    if not isinstance(run.gradcam, NotRun):
+        found["GradCAM"] = run.gradcam.gradcam.lift.permuted
+        found["HiResCAM"] = run.gradcam.hirescam.lift.permuted
+    return found
 
 
-def _types(runs: Sequence[AuditResult]) -> Markup | None:
+def _types(runs: Sequence[tuple[int, str, AttentionResult]]) -> Markup | None:
     """The lift of each entity type; None where no type is known."""
     rows = [
-        lift_row(each.name, number_, run.name, each.permuted)
-        for number_, run in enumerate(runs)
-        for each in run.attention.entity_types
+        lift_row(each.name, number_, name, each.permuted)
+        for number_, name, a in runs
+        for each in a.entity_types
     ]
     if not rows:
         return None
@@ -270,11 +284,11 @@ def _types(runs: Sequence[AuditResult]) -> Markup | None:
     return forest("types", "Attention lift by type of personal data", rows, label, 1.0)
 
 
-def _heads(run: AuditResult, number_: int) -> Markup:
+def _heads(name: str, a: AttentionResult, number_: int) -> Markup:
     """Lift of each head, layer by layer; a dot marks those beyond chance after correction."""
     from matplotlib.colors import ListedColormap
 
-    heads = run.attention.heads
+    heads = a.heads
     layers, width = heads[-1].layer + 1, heads[-1].head + 1
     values = [_or_nan(head) for head in heads]
     grid = [values[layer * width : (layer + 1) * width] for layer in range(layers)]
@@ -294,7 +308,7 @@ def _heads(run: AuditResult, number_: int) -> Markup:
         bar.set_label("lift")
         bar.ax.set_yticklabels(["0", "1", "≥ 2"])
         bar.outline.set_visible(False)
-        title = f"Attention lift of each head of {run.name}"
+        title = f"Attention lift of each head of {name}"
         return as_svg(figure, f"heads{number_}", title, _heads_in_words(heads))
 
 

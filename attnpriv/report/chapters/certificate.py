@@ -7,21 +7,26 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from attnpriv.audit.results import NotRun
 from attnpriv.report.blocks import UNCOVERED, Block, How, Plot, Row, Span, Table, Text
 from attnpriv.report.chapter import Chapter, Figure, Question
 from attnpriv.report.drawing import INK, as_svg, canvas, marker, series_style, short
-from attnpriv.report.findings import Finding
+from attnpriv.report.findings import NO_ACTION, Finding, capitalised, not_run
 from attnpriv.report.formats import UNDEFINED, number, percent
 from attnpriv.rounding import round_up
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from attnpriv.audit.attention import AttentionResult
     from attnpriv.audit.measures import AuditResult
 
 
 def finding(result: AuditResult) -> Finding:
     """Whether there is a bound, and whether it held."""
+    if isinstance(result.attention, NotRun):
+        name = "The bound on attention"
+        return not_run("certificate", name, result.attention.not_run, NO_ACTION)
     certificate = result.attention.certificate
     bound = certificate.largest_weight_bound
     if bound is None:
@@ -63,8 +68,17 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
             "would be a defect. {}"
         ).format(UNCOVERED)
     )
+    for run in runs:
+        if isinstance(run.attention, NotRun):
+            yield Text(f"{run.name}: not run. {capitalised(run.attention.not_run)}.")
+    measured = [(run.name, run.attention) for run in runs if not isinstance(run.attention, NotRun)]
+    if measured:
+        yield from _of_attention(measured)
+
+
+def _of_attention(measured: Sequence[tuple[str, AttentionResult]]) -> Iterator[Block]:
     yield Plot(
-        _weights(runs),
+        _weights(measured),
         "Plot: largest weights and their bound",
         "One mark for each head, its layers from top to bottom. The bound is that of the record in "
         "which the largest weight was found. The tables of heads below give the largest weight of "
@@ -83,7 +97,7 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
             "its bound",
             "Bounds hold",
         ),
-        tuple(map(_row, runs)),
+        tuple(_row(*each) for each in measured),
     )
     yield How(
         "results[].attention.certificate",
@@ -95,16 +109,16 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
     )
 
 
-def _row(run: AuditResult) -> Row:
-    c = run.attention.certificate
-    lifts = [head.row_lift for head in run.attention.heads if head.row_lift is not None]
+def _row(name: str, a: AttentionResult) -> Row:
+    c = a.certificate
+    lifts = [head.row_lift for head in a.heads if head.row_lift is not None]
     highest, largest = number(max(lifts, default=None), 2), number(c.largest_weight)
     if c.logit_bound is None or c.largest_weight_bound is None:
         no_bound = Span("no bound: one token can take all", 3)
         clip = f"no clip, {c.temperature:g}"
-        return run.name, clip, largest, no_bound, highest, Span("no bound", 2)
+        return name, clip, largest, no_bound, highest, Span("no bound", 2)
     return (
-        run.name,
+        name,
         f"{c.logit_bound:g}, {c.temperature:g}",
         largest,
         round_up(c.largest_weight_bound, 3),
@@ -116,13 +130,13 @@ def _row(run: AuditResult) -> Row:
     )
 
 
-def _weights(runs: Sequence[AuditResult]) -> Markup:
+def _weights(runs: Sequence[tuple[str, AttentionResult]]) -> Markup:
     """The largest weight of every head, layer by layer, beside the proved bound."""
-    bounded = any(r.attention.certificate.largest_weight_bound is not None for r in runs)
+    bounded = any(a.certificate.largest_weight_bound is not None for _, a in runs)
     with canvas(7.2, 0.7 + 0.55 * len(runs)) as (figure, axes):
-        for number, run in enumerate(runs):
-            _draw(axes, run, number)
-        axes.set_yticks(range(len(runs)), [short(run.name) for run in runs])
+        for number, (_, attention) in enumerate(runs):
+            _draw(axes, attention, number)
+        axes.set_yticks(range(len(runs)), [short(name) for name, _ in runs])
         axes.tick_params(axis="y", length=0)
         axes.set(xlim=(0, 1.03), ylim=(len(runs) - 0.5, -0.5))
         axes.grid(axis="y", visible=False)
@@ -131,25 +145,25 @@ def _weights(runs: Sequence[AuditResult]) -> Markup:
             diamond = marker(marker="D", color=INK)
             figure.legend([diamond], ["proved bound"], loc="outside upper right")
         title = "Largest attention weights and their bound"
-        return as_svg(figure, "certified", title, map(_in_words, runs))
+        return as_svg(figure, "certified", title, (_in_words(*each) for each in runs))
 
 
-def _draw(axes: Axes, run: AuditResult, number: int) -> None:
-    heads = run.attention.heads
+def _draw(axes: Axes, attention: AttentionResult, number: int) -> None:
+    heads = attention.heads
     layers = heads[-1].layer + 1
     heights = [number + 0.5 * (h.layer - (layers - 1) / 2) / layers for h in heads]
     style = {**series_style(number), "marker": "|", "markersize": 6}
     axes.plot([head.largest_weight for head in heads], heights, linestyle="none", **style)
-    bound = run.attention.certificate.largest_weight_bound
+    bound = attention.certificate.largest_weight_bound
     if bound is not None:
         axes.plot([bound], [number], marker="D", color=INK, markersize=6, linestyle="none")
 
 
-def _in_words(run: AuditResult) -> str:
-    certificate = run.attention.certificate
+def _in_words(name: str, attention: AttentionResult) -> str:
+    certificate = attention.certificate
     bound = certificate.largest_weight_bound
     limit = "no bound" if bound is None else f"bound {bound:.3f}"
-    return f"{run.name}: {certificate.largest_weight:.3f}, {limit}"
+    return f"{name}: {certificate.largest_weight:.3f}, {limit}"
 
 
 OF = "attention.certificate"

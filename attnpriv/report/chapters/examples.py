@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 
 SHADES = 6  # depths of colour in a token heatmap
 SPECIAL = ("[CLS]", "[SEP]")
+MAPS = (
+    ("attention", "Attention", "Tokens shaded by attention"),
+    ("gates", "Spatial gates", "Tokens shaded by spatial gates"),
+    ("attribution", "Attribution", "Tokens shaded by integrated gradients"),
+    ("gradcam", "GradCAM", "Tokens shaded by GradCAM"),
+    ("hirescam", "HiResCAM", "Tokens shaded by HiResCAM"),
+)
+SHARES = ("attention", "gates")  # of a whole that all tokens divide
 LEGEND = Markup(
     '<span class="t a5">more attention</span> '
     '<span class="t p5">moved the answer towards the predicted class</span> '
@@ -26,14 +34,15 @@ LEGEND = Markup(
 
 
 def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
-    """The records of each run, each of them twice: by attention and by attribution."""
+    """The records of each run, each of them once for every map that the model has."""
     of_images = any(piece.box for run in runs for each in run.examples for piece in each.pieces)
     yield Text(
-        "The held-out records in which attention exceeds the share of personal data by most, worst "
-        "first: they show what the model can do, not what it does on average. "
+        "The held-out records in which attention, or, without it, attribution exceeds the share of "
+        "personal data by most, worst first: they show what the model can do, not what it does on "
+        "average. "
         f"{_hidden(of_images, include_text)} Special tokens aside, the middle shade of attention "
-        "is the record’s average, the deepest twice that or more; shades of attribution are "
-        "relative to the record’s strongest token."
+        "and of gates is the record’s average, the deepest twice that or more; shades of "
+        "attribution, GradCAM and HiResCAM are relative to the record’s strongest token."
     )
     yield Text(LEGEND, "legend")
     for run in runs:
@@ -45,42 +54,53 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
             yield Text("No held-out record with personal data.")
     yield How(
         "results[].examples",
-        "Attention: mean over layers, heads and queries. Attribution: integrated gradients of the "
-        "predicted class, signed. A value of several tokens is one box with their mean, so that "
-        "its length does not show. The JSON file holds the figures of each token.",
+        "Attention: mean over layers, heads and queries. Gates: mean over layers of each "
+        "position’s share. Attribution: integrated gradients of the predicted class, signed. "
+        "GradCAM and HiResCAM: towards the predicted class. A value of several tokens is one box "
+        "with their mean, so that its length does not show. The JSON file holds the figures of "
+        "each token.",
     )
 
 
 def _example(example: Example, include_text: bool) -> Iterator[Block]:
-    """The special tokens set no scale: they would drown the rest.
+    """One strip for each map that the model has.
 
-    Attention has the scale of a lift, from 0 to twice the average; of uniform attention, all tokens
-    have the middle shade.
+    The special tokens set no scale: they would drown the rest. Attention and gates have the scale
+    of a lift, from 0 to twice the average; of uniform ones, all tokens have the middle shade.
     """
     columns = _columns(example)
     content = example.pieces if columns else example.pieces[1:-1]
-    average = sum(p.attention for p in content) / max(len(content), 1)
-    strongest = max((abs(p.attribution) for p in content), default=0.0)
-
-    def by_attention(piece: Piece) -> str:
-        special = piece.placeholder in SPECIAL
-        return f"a{0 if special else _shade(piece.attention, 2 * average)}"
-
-    def by_attribution(piece: Piece) -> str:
-        sign = "p" if piece.attribution >= 0 else "n"
-        return f"{sign}{_shade(abs(piece.attribution), strongest)}"
-
     yield Text(
         Markup("true class <b>{}</b>, predicted <b>{}</b> ({})").format(
             example.label, example.predicted, percent(example.probability)
         )
     )
-    for title, label, colour in (
-        ("Attention", "Tokens shaded by attention", by_attention),
-        ("Attribution", "Tokens shaded by integrated gradients", by_attribution),
-    ):
-        yield Text(title, "kind")
-        yield Strip(label, tuple(_tokens(example, colour, include_text)), columns)
+    for name, title, label in MAPS:
+        values = [getattr(piece, name) for piece in content]
+        if all(value is not None for value in values):
+            yield Text(title, "kind")
+            colour = _by_share(name, values) if name in SHARES else _by_effect(name, values)
+            yield Strip(label, tuple(_tokens(example, colour, include_text)), columns)
+
+
+def _by_share(name: str, values: Sequence[float]) -> Callable[[Piece], str]:
+    average = sum(values) / max(len(values), 1)
+
+    def colour(piece: Piece) -> str:
+        special = piece.placeholder in SPECIAL
+        return f"a{0 if special else _shade(getattr(piece, name), 2 * average)}"
+
+    return colour
+
+
+def _by_effect(name: str, values: Sequence[float]) -> Callable[[Piece], str]:
+    strongest = max(map(abs, values), default=0.0)
+
+    def colour(piece: Piece) -> str:
+        value = getattr(piece, name)
+        return f"{'p' if value >= 0 else 'n'}{_shade(abs(value), strongest)}"
+
+    return colour
 
 
 def _columns(example: Example) -> int | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from attnpriv.audit.results import NotRun
 from attnpriv.estimates import Estimate
 from attnpriv.report.blocks import (
     UNCOVERED,
@@ -25,7 +26,7 @@ from attnpriv.report.blocks import (
 )
 from attnpriv.report.chapter import Chapter, Figure, Question
 from attnpriv.report.drawing import DASHES, SERIES, SOFT, as_svg, canvas, errors, series_style
-from attnpriv.report.findings import Finding, invalid
+from attnpriv.report.findings import NO_ACTION, Finding, capitalised, invalid, not_run
 from attnpriv.report.formats import interval
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ RANDOM = "random"
 def finding(result: AuditResult) -> Finding:
     """Whether attention names what the answer depends on."""
     faithfulness, name = result.faithfulness, "Faithfulness of attention"
+    if isinstance(faithfulness, NotRun):
+        return not_run("faithfulness", name, faithfulness.not_run, NO_ACTION)
     if not faithfulness.valid:
         return invalid("faithfulness", name, faithfulness.positive, faithfulness.null)
     by_name = {each.ranking: each for each in faithfulness.rankings}
@@ -81,10 +84,20 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
             "effects and is the best to hope for. {}"
         ).format(UNCOVERED)
     )
+    first: FaithfulnessResult | None = None
     for number, run in enumerate(runs):
-        yield from _of_run(run.name, run.faithfulness, number)
-    first = runs[0].faithfulness
-    yield How(
+        measured = run.faithfulness
+        if isinstance(measured, NotRun):
+            yield Text(f"{run.name}: not run. {capitalised(measured.not_run)}.")
+            continue
+        first = first or measured
+        yield from _of_run(run.name, measured, number)
+    if first is not None:
+        yield _how(first)
+
+
+def _how(first: FaithfulnessResult) -> How:
+    return How(
         "results[].faithfulness",
         "Comprehensiveness and sufficiency: DeYoung et al. 2020; words are masked out of attention "
         f"and pooling. Intervals: bootstrap over records, {first.resamples} resamples, seed "

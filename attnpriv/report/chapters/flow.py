@@ -44,6 +44,7 @@ def finding(result: AuditResult) -> Finding:
         "followed through the layers": flow.rollout,
         "weighted by what the values carry": flow.norm_weighted,
     }
+    assert not isinstance(attention, NotRun)  # both need the same
     if any(each.permuted.lift.value is None for each in readings.values()):
         return not_run("flow", name, NO_PERSONAL_DATA, OTHER_RECORDS)
     if not (attention.null.passed and attention.matched_null.passed):

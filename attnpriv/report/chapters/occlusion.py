@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from attnpriv.audit.results import NotRun
 from attnpriv.report.blocks import (
     UNCOVERED,
     Block,
@@ -27,6 +28,9 @@ from attnpriv.report.lifts import token_lifts
 
 if TYPE_CHECKING:
     from attnpriv.audit.measures import AuditResult
+    from attnpriv.audit.second_opinion import SecondOpinionResult
+
+ORDER = ("attention", "leaving one out", "GradCAM", "HiResCAM")  # of the methods in the plot
 
 
 def finding(result: AuditResult) -> Finding:
@@ -94,33 +98,45 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
 
 
 def _correlations(run: AuditResult) -> Iterator[tuple[Words, ...]]:
-    rank, other = run.faithfulness.rank_correlation, run.occlusion
-    null = between(rank.null_low, rank.null_high, 2)
-    yield (
-        run.name, "attention", str(rank.documents), est(rank.mean), null, p_value(rank.p_value)
-    )  # fmt: skip
-    yield (
-        run.name,
-        "leaving one out",
-        str(other.rank_documents),
-        est(other.rank_correlation),
-        between(other.null_low, other.null_high, 2),
-        p_value(other.rank_p_value),
-    )
+    if not isinstance(run.faithfulness, NotRun):
+        rank = run.faithfulness.rank_correlation
+        null = between(rank.null_low, rank.null_high, 2)
+        yield (
+            run.name, "attention", str(rank.documents), est(rank.mean), null, p_value(rank.p_value)
+        )  # fmt: skip
+    for name, other in _others(run):
+        yield (
+            run.name,
+            name,
+            str(other.rank_documents),
+            est(other.rank_correlation),
+            between(other.null_low, other.null_high, 2),
+            p_value(other.rank_p_value),
+        )
+
+
+def _others(run: AuditResult) -> Iterator[tuple[str, SecondOpinionResult]]:
+    yield "leaving one out", run.occlusion
+    if not isinstance(run.gradcam, NotRun):
+        yield "GradCAM", run.gradcam.gradcam
+        yield "HiResCAM", run.gradcam.hirescam
 
 
 def _agreement(runs: Sequence[AuditResult]) -> Markup:
-    """How alike integrated gradients and each of two others rank the words."""
-    attention, others = [], []
+    """How alike integrated gradients and each of the others rank the words."""
+    rows = []
     for number, run in enumerate(runs):
-        rank, other = run.faithfulness.rank_correlation, run.occlusion
-        null = rank.null_low, rank.null_high
-        attention.append(Row("attention", number, run.name, rank.mean, null))
-        null = other.null_low, other.null_high
-        others.append(Row("leaving one out", number, run.name, other.rank_correlation, null))
+        if not isinstance(run.faithfulness, NotRun):
+            rank = run.faithfulness.rank_correlation
+            null = rank.null_low, rank.null_high
+            rows.append(Row("attention", number, run.name, rank.mean, null))
+        for name, other in _others(run):
+            null = other.null_low, other.null_high
+            rows.append(Row(name, number, run.name, other.rank_correlation, null))
+    rows.sort(key=lambda row: ORDER.index(row.group))
     label = "rank correlation with integrated gradients (1: same order); grey: what chance gives"
     title = "Rank correlation with integrated gradients"
-    return forest("agreement", title, [*attention, *others], label, 0.0)
+    return forest("agreement", title, rows, label, 0.0)
 
 
 CHAPTER = Chapter(

@@ -83,7 +83,8 @@ def _card(run: AuditResult) -> Iterator[Block]:
 
 
 def _terms(run: AuditResult) -> Iterator[tuple[str, str]]:
-    card, certificate = run.card, run.attention.certificate
+    card = run.card
+    attention = card["attention"]
     if card.get("private"):
         yield "ε, δ", f"{round_up(card['epsilon'], 3)}, {card['delta']:g}"
         for name, words in MECHANISM.items():
@@ -91,10 +92,11 @@ def _terms(run: AuditResult) -> Iterator[tuple[str, str]]:
                 yield words, _plain(card["privacy"][name])
     yield "encoder", card["encoder"]
     clipped = "logits not clipped"
-    if certificate.logit_bound is not None:
-        mode = card["attention"]["clip_mode"]
-        clipped = f"logits clipped to ±{certificate.logit_bound:g} ({mode})"
-    yield "attention", f"{clipped}, temperature {certificate.temperature:g}"
+    if attention["clip"] is not None:
+        clipped = f"logits clipped to ±{attention['clip']:g} ({attention['clip_mode']})"
+    floor = attention.get("temperature_floor")
+    temperature = attention["temperature"] if floor is None else floor
+    yield "attention", f"{clipped}, temperature {temperature:g}"
     if data := card.get("data"):
         rows = f", {data['rows_train']} records" if data.get("rows_train") else ""
         yield "trained on", f"{data['name']}{rows}"

@@ -29,7 +29,7 @@ def test_examples_are_the_documents_with_the_most_excess(
     attention = measure_attention(model, documents, permutations=10, seed=0).content
     probabilities = np.eye(10)[[d % 10 for d in range(len(documents))]]
     gradients = Gradients(model, documents, probabilities.argmax(1).tolist(), 8)
-    shown = examples(gradients, spans, probabilities, attention, most=3)
+    shown = examples(gradients, model, spans, probabilities, worst_documents(attention, 3))
     excess = attention.mean_shares() - attention.uniform
     worst = np.argsort(-excess)[:3]
     names = documents.data.label_names
@@ -51,7 +51,7 @@ def test_what_the_detector_finds_is_hidden_where_the_data_set_marks_less(
     probabilities = np.eye(10)[[0] * len(documents)]
     detector = PresidioDetector()
     gradients = Gradients(model, documents, [0] * len(documents), 4)
-    shown = examples(gradients, kept, probabilities, attention, most=9, detector=detector)
+    shown = examples(gradients, model, kept, probabilities, worst_documents(attention, 9), detector)
     excess = attention.mean_shares() - attention.uniform
     for d, each in zip(np.argsort(-excess, kind="stable")[:9], shown, strict=True):
         text = documents.data.texts[d]

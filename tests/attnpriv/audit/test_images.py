@@ -32,11 +32,12 @@ FEW = AuditOptions(
 PAIRS = "digits:rows=300,beside=1"
 
 
-def trained(source: str, out: Path) -> Path:
+def trained(source: str, out: Path, encoder: str = "vit") -> Path:
     """A run that needs no encoder to be trained: a head on what random weights make of an image."""
     config = TrainConfig(trainable="head", steps=80, head_learning_rate=0.3)
     attention = AttentionConfig(clip=2.0)
-    train(load_dataset(source), out, attention=attention, config=config, privacy=None)
+    data = load_dataset(source)
+    train(data, out, encoder=encoder, attention=attention, config=config, privacy=None)
     return out
 
 
