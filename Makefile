@@ -12,9 +12,9 @@ PROTOC = $(BIN)/python -m grpc_tools.protoc -I proto \
   -I $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 PROTOS := $(wildcard proto/attnpriv/*/*.proto)
 DESCRIPTORS := build/protos.binpb
-# Clients that exist already, each in an environment of its own outside the repository.
+# Clients that exist already and schemas of manifests, each in an environment of its own outside the repository.
 INTEROP ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/attnpriv-interop
-CLIENTS := tritonclient kserve grpcurl
+CLIENTS := tritonclient kserve grpcurl kubernetes
 # playwright-core and axe-core, outside the repository too; node and a chromium are the system's.
 BROWSER ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/attnpriv-browser
 # What takes a folder or a file to go on with, and hours, is not among them, like hardening_frontier.
@@ -51,7 +51,7 @@ test-exhaustive: $(READY)  ## run what `make test` leaves out: whole grids, long
 
 test-all: test test-exhaustive  ## run every test, once
 
-interop: $(READY) $(CLIENTS:%=$(INTEROP)/%/.ready)  ## try unmodified clients of the Open Inference Protocol on the server
+interop: $(READY) $(CLIENTS:%=$(INTEROP)/%/.ready)  ## try unmodified clients of the Open Inference Protocol on the server, and check manifests
 	ATTNPRIV_INTEROP=$(INTEROP) $(BIN)/python -m pytest -q tests/interop
 
 $(INTEROP)/%/.ready: tests/interop/%.txt

@@ -13,12 +13,13 @@ from attnpriv.audit.measures import APART, OF_THE_PASS
 from attnpriv.audit.noised import Layout
 from attnpriv.audit.runner import check_inputs, passes, readable
 from attnpriv.audit.subject import Answers, AuditOptions, Pass, Rows, Subject, choose_rows
-from attnpriv.audit.tasks import ATTENTION, MEMBERS, Task, measure, one_thread, parse
+from attnpriv.audit.tasks import ATTENTION, MEMBERS, Task, measure, parse
 from attnpriv.audit.workers import StageProgress, Workers, workers
 from attnpriv.data.records import Dataset
 from attnpriv.data.splits import tells_rows_apart
 from attnpriv.errors import InputError
 from attnpriv.jobs import Executor
+from attnpriv.jobs.threads import one_thread
 from attnpriv.runs.folder import Run
 from attnpriv.sensitive import Detector
 from attnpriv.work_folder import WorkFolder

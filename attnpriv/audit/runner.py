@@ -33,7 +33,6 @@ from attnpriv.audit.tasks import (
     Task,
     attention_of,
     measure,
-    one_thread,
     parse,
     pieces,
     to_arrays,
@@ -43,6 +42,7 @@ from attnpriv.data.records import Dataset
 from attnpriv.errors import InputError
 from attnpriv.explain.gradients import Attribution
 from attnpriv.jobs import Executor
+from attnpriv.jobs.threads import one_thread
 from attnpriv.runs.canaries import read_canaries
 from attnpriv.runs.folder import Run
 from attnpriv.sensitive import Detector

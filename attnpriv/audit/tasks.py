@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from zipfile import BadZipFile
@@ -17,7 +16,6 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 from pydantic import TypeAdapter
-from threadpoolctl import threadpool_limits
 
 from attnpriv.audit.attention import AttentionAccumulator, measure_attention
 from attnpriv.audit.documents import Documents
@@ -156,18 +154,6 @@ def to_arrays(content: bytes) -> Arrays:
             return dict(file)
     except (OSError, EOFError, BadZipFile) as error:
         raise ValueError("no file of arrays") from error
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let PyTorch and the libraries below NumPy compute in one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def attention_of(subject: Subject) -> AttentionAccumulator:

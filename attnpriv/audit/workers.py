@@ -12,9 +12,10 @@ from statistics import fmean
 from attnpriv.audit.checklist.files import Checklist
 from attnpriv.audit.leakage.shadow_folder import ShadowModels
 from attnpriv.audit.subject import AuditOptions, Rows, Spans, Subject
-from attnpriv.audit.tasks import EXACT, WHOLE, WORDS, Task, expected_passes, one_thread
+from attnpriv.audit.tasks import EXACT, WHOLE, WORDS, Task, expected_passes
 from attnpriv.data.records import Dataset
 from attnpriv.jobs import Executor, Told
+from attnpriv.jobs.threads import one_thread
 from attnpriv.runs.canaries import Canaries
 from attnpriv.runs.packing import FolderOfRun
 from attnpriv.work_folder import WorkFolder

@@ -101,6 +101,8 @@ def tune(
         int,
         typer.Option(help="Seed of the initial weights.", rich_help_panel=options.TRAINING),
     ] = TrainConfig.seed,
+    processes: options.ProcessCount = None,
+    on: options.On = None,
     out: options.RunOut,
 ) -> None:
     """Train with several settings and keep the best run; ε covers the whole search.
@@ -113,6 +115,7 @@ def tune(
     from attnpriv.training import tune as tune_model
     from attnpriv.training.candidates import default_candidates, load_candidates
 
+    executor = options.executor_of(processes, on)
     encoder = encoder or options.SCRATCH
     attention = options.attention_of(
         context,
@@ -152,7 +155,7 @@ def tune(
     )
     print_classes(dataset)
     with progress_bars() as progress:
-        # One bar for one training after the other, and no count of them: see the docstring.
+        # One bar for all trainings, and no count of them: see the docstring.
         task = progress.add_task("preparing", total=None)
         result = tune_model(
             dataset,
@@ -168,6 +171,7 @@ def tune(
             pooling=pooling,
             share_layers=share_layers,
             normalise=normalise,
+            executor=executor,
             on_step=lambda step, steps: progress.update(
                 task, description="training", completed=step, total=steps
             ),

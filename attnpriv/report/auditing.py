@@ -12,11 +12,11 @@ from attnpriv.audit.checklist.files import Checklist, default_checklist
 from attnpriv.audit.leakage.shadow_folder import ShadowModels
 from attnpriv.audit.runner import audit_runs
 from attnpriv.audit.subject import AuditOptions
-from attnpriv.audit.tasks import one_thread
 from attnpriv.audit.work import open_audit_folder
 from attnpriv.audit.workers import StageProgress
 from attnpriv.data.records import Dataset
 from attnpriv.jobs import Executor
+from attnpriv.jobs.threads import one_thread
 from attnpriv.report.document import Report, make_report
 from attnpriv.report.gates import Gate, Outcome, check_gates
 from attnpriv.report.noised.document import NoisedReport

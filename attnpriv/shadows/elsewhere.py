@@ -16,9 +16,9 @@ from torch import Tensor
 
 from attnpriv.audit.leakage.likelihood import Bools
 from attnpriv.audit.statistics import Floats
-from attnpriv.audit.tasks import one_thread
 from attnpriv.data.records import Dataset
 from attnpriv.jobs import Told
+from attnpriv.jobs.threads import one_thread
 from attnpriv.runs.folder import FILES
 from attnpriv.runs.packing import FolderOfRun
 from attnpriv.shadows.making import Shadows

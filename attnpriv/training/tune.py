@@ -8,50 +8,41 @@ noise and a noised score on validation rows.
 from __future__ import annotations
 
 import os
-import random
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from attnpriv.config import AttentionConfig, Pooling, PrivacyConfig, RunDistribution
 from attnpriv.data.records import Dataset
 from attnpriv.data.splits import CONTENT
 from attnpriv.errors import InputError
-from attnpriv.modality import Sample
-from attnpriv.models.lora import merge_adapters
+from attnpriv.jobs import Executor
 from attnpriv.privacy.ledger import Ledger, Selection
 from attnpriv.privacy.selection import RunCount, noise_for_selection
-from attnpriv.randomness import KEY_BYTES, StepKeys, Stream
+from attnpriv.randomness import StepKeys
 from attnpriv.runs.card import ModelCard
 from attnpriv.runs.card_builder import NOT_COVERED_BY_SEARCH
 from attnpriv.runs.folder import publish
 from attnpriv.training.candidates import Candidate
 from attnpriv.training.checkpoint import open_training_folder
-from attnpriv.training.loop import Schedule, Training, run
+from attnpriv.training.loop import Schedule
 from attnpriv.training.plan import Parts, Plan, check_delta, cut, make_schedule
 from attnpriv.training.preparation import (
     Classifier,
     Warn,
-    augmented,
     build_classifier,
     check_known,
     seeded,
 )
-from attnpriv.training.processes import Processes
 from attnpriv.training.release import (
     TrainingResult,
-    count_correct,
     write_release,
     writing_is_possible,
 )
+from attnpriv.training.search import Attempt, OnRunStep, Search, attempts
 
 SALT = "attnpriv"
-OnRunStep = Callable[[int, int], None]
 
 
 def tune(
@@ -69,6 +60,7 @@ def tune(
     pooling: Pooling | None = None,
     share_layers: bool = False,
     normalise: bool = False,
+    executor: Executor | None = None,
     on_step: OnRunStep | None = None,
     warn: Warn | None = None,
 ) -> TrainingResult:
@@ -93,7 +85,9 @@ def tune(
         pooling: as in ``train``.
         share_layers: the layers of an encoder from scratch apply one block.
         normalise: as in ``train``.
-        on_step: called with (step, steps) of the run under way, after each of its steps.
+        executor: makes the runs; None, this process does, one after another. With a noise seed,
+            the run folder is the same byte for byte as of one process with one thread.
+        on_step: called with (step, steps) of a run under way, after each of its steps.
         warn: as in ``train``.
 
     Returns:
@@ -114,7 +108,8 @@ def tune(
     Not covered: what the card and the ledger list under ``not_covered``, such as the exact
     accuracy on the validation rows; anyone who watches ``on_step``, a clock or the machine's load,
     and so learns the number of runs; and any search that adapts, which this one does not: no run
-    learns from another, and none is stopped early.
+    learns from another, and none is stopped early. An executor's processes, and the machines of a
+    cluster, hold the keys of all runs, their weights and their scores until the search is over.
 
     Whatever ends the search early, KeyboardInterrupt included, leaves no file. Nothing was released
     then and nothing spent, so the search can start again from the beginning; there is no resuming.
@@ -138,7 +133,7 @@ def tune(
         search = _plan(parts, untrained, candidates, privacy, runs)
         check_known(untrained, parts.rows, search.samples, warn)
         _try_each(search)
-        best = _best_run(search, on_step)
+        best = _best_attempt(search, executor, on_step)
         card, config = _card(search, best, out.name), search.plans[best.number].config
         assert card.epsilon is not None  # a search has a mechanism
         try:
@@ -149,83 +144,6 @@ def tune(
             shutil.rmtree(work.run, ignore_errors=True)  # not released, so its ledger owes nothing
             raise
     return TrainingResult(out, card, best.skipped_records)
-
-
-@dataclass(frozen=True)
-class _Search:
-    """All that is decided before the number of runs is drawn.
-
-    Attributes:
-        plans: one for each candidate, on the same rows; their untrained models are one.
-        selection: what the whole of it spends.
-        noise_seed: as in ``PrivacyConfig``.
-    """
-
-    plans: tuple[Plan, ...]
-    selection: Selection
-    noise_seed: int | None
-
-    @property
-    def parts(self) -> Parts:
-        """The rows to train on and the validation rows."""
-        return self.plans[0].parts
-
-    @property
-    def untrained(self) -> Classifier:
-        """The model that all runs begin with."""
-        return self.plans[0].classifier
-
-    @cached_property
-    def samples(self) -> list[Sample]:
-        """What the model reads of the training rows."""
-        return self.untrained.read(self.parts.rows)
-
-    @cached_property
-    def held_out_samples(self) -> list[Sample]:
-        """The same of the validation rows."""
-        return self.untrained.read(self.parts.held_out)
-
-    @cached_property
-    def features(self) -> Tensor:
-        """What the untrained encoder makes of the training rows, once for all runs of a head."""
-        return self.untrained.features(
-            augmented(self.untrained, self.samples, self.plans[0].config)
-        )
-
-    @cached_property
-    def held_out_features(self) -> Tensor:
-        """The same of the validation rows."""
-        return self.untrained.features(self.held_out_samples)
-
-    def begin(self, plan: Plan, keys: StepKeys) -> Training:
-        """A run before its first step."""
-        features = self.features if plan.config.trainable == "head" else None
-        return plan.begin(self.samples, keys, Processes(), features)
-
-    def count_correct(self, plan: Plan) -> int:
-        """How many validation rows a plan's model gets right by now: no ε covers it."""
-        if plan.config.trainable == "head":
-            features = self.held_out_features
-        else:
-            features = plan.classifier.features(self.held_out_samples)
-        return count_correct(plan.classifier.model, features, self.parts.held_out.labels)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One run, or none: the untrained model, without a score.
-
-    Attributes:
-        number: of its candidate.
-        plan: what was planned; its model is the trained one.
-        score: how many validation rows it predicts correctly, with noise.
-        skipped_records: as in ``TrainingResult``.
-    """
-
-    number: int
-    plan: Plan
-    score: float | None = None
-    skipped_records: int = 0
 
 
 def _check(candidates: Sequence[Candidate], privacy: PrivacyConfig) -> int:
@@ -247,7 +165,7 @@ def _plan(
     candidates: Sequence[Candidate],
     privacy: PrivacyConfig,
     runs: RunCount,
-) -> _Search:
+) -> Search:
     check_delta(privacy.delta, len(parts.dataset), "rows")
     schedules = [make_schedule(candidate.config, len(parts.rows)) for candidate in candidates]
     noise = noise_for_selection(
@@ -268,7 +186,7 @@ def _plan(
         validation_share=parts.rule["validation_share"],
         salt=parts.rule["salt"],
     )
-    return _Search(tuple(plans), selection, privacy.noise_seed)
+    return Search(tuple(plans), selection, privacy.noise_seed)
 
 
 def _plan_candidate(
@@ -288,7 +206,7 @@ def _plan_candidate(
     return Plan(parts, config, candidate.privacy(common), schedule, noise_multiplier, untrained)
 
 
-def _try_each(search: _Search) -> None:
+def _try_each(search: Search) -> None:
     """Raise InputError now for what cannot be trained, rather than in a run that may come late."""
     tried = set()
     for plan in search.plans:
@@ -297,43 +215,18 @@ def _try_each(search: _Search) -> None:
             search.begin(plan.with_own_model(), StepKeys.from_seed(0))
 
 
-def _best_run(search: _Search, on_step: OnRunStep | None) -> _Run:
+def _best_attempt(search: Search, executor: Executor | None, on_step: OnRunStep | None) -> Attempt:
     """Make a random number of runs; the best of them, or the untrained model where it is 0.
 
     The others, and what they scored, are forgotten as soon as they are beaten. Of runs that score
-    the same the first one is the best, and all orders of the runs are as likely.
+    the same the first one drawn is the best, and all orders of the runs are as likely.
     """
-    seed = search.noise_seed
-    source = random.SystemRandom() if seed is None else random.Random(seed)
-    runs = RunCount(search.selection.mean_runs, search.selection.distribution).draw(source)
-    best = _Run(0, search.plans[0])
-    for _ in range(runs):
-        this = _run(search, source, on_step)
-        if best.score is None or (this.score is not None and this.score > best.score):
-            best = this
-    return best
+    made = attempts(search, executor, on_step)
+    best = max(made, key=lambda each: (each[1].score, -each[0].place), default=None)
+    return Attempt(0, search.plans[0]) if best is None else best[1]
 
 
-def _run(search: _Search, source: random.Random, on_step: OnRunStep | None) -> _Run:
-    """One run with a candidate and keys from the source, and its noised score."""
-    number = source.randrange(len(search.plans))
-    plan = search.plans[number].with_own_model()
-    training = search.begin(plan, StepKeys(source.randbytes(KEY_BYTES)))
-    steps = training.schedule.steps
-
-    def report(step: int) -> None:
-        if on_step is not None:
-            on_step(step, steps)
-
-    run(training, on_step=report)
-    training.finish()
-    merge_adapters(plan.classifier.model)
-    score = torch.tensor([float(search.count_correct(plan))])
-    Stream(source.randbytes(KEY_BYTES)).add_normal_(score, search.selection.score_noise)
-    return _Run(number, plan, score.item(), training.skipped_records)
-
-
-def _card(search: _Search, best: _Run, name: str) -> ModelCard:
+def _card(search: Search, best: Attempt, name: str) -> ModelCard:
     spent = search.selection.candidates[best.number]
     return best.plan.card(
         name,

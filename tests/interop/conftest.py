@@ -25,8 +25,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from attnpriv_server.access import new_token
 
 ENVIRONMENTS = os.environ.get("ATTNPRIV_INTEROP")
-# The scripts that ask are run in those environments.
-collect_ignore_glob = ["ask_*.py"] if ENVIRONMENTS else ["*.py"]
+# The scripts that ask and check are run in those environments.
+collect_ignore_glob = ["ask_*.py", "check_*.py"] if ENVIRONMENTS else ["*.py"]
 
 
 @dataclass(frozen=True)

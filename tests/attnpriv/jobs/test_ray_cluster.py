@@ -4,9 +4,12 @@ import contextlib
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -17,25 +20,44 @@ from attnpriv.audit import tasks
 from attnpriv.audit.leakage.shadow_folder import read_shadows
 from attnpriv.audit.results import to_json
 from attnpriv.audit.runner import AuditOptions, audit_runs
+from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data.records import Dataset
 from attnpriv.errors import InputError
 from attnpriv.jobs import RayCluster, Told
 from attnpriv.runs.folder import load_run
 from attnpriv.shadows import train_shadows
+from attnpriv.training import Candidate, tune
 
 pytestmark = [
     pytest.mark.exhaustive,
     pytest.mark.filterwarnings("ignore:.*accelerator:FutureWarning:ray"),
 ]
+PORTS = (
+    "metrics_agent_port",
+    "metrics_export_port",
+    "dashboard_agent_listen_port",
+    "runtime_env_agent_port",
+)
 TINY = AuditOptions.at("quick", documents=20, members=20, permutations=20, resamples=20)
+
+
+def node() -> dict[str, int]:
+    """Options of a node; Ray gives up where a busy machine is slow to say which ports it found."""
+    options = {"num_cpus": 1, "object_store_memory": 200 * 2**20}
+    with contextlib.ExitStack() as stack:
+        for name in PORTS:  # open together, so that they differ
+            probe = stack.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            options[name] = probe.getsockname()[1]
+    return options
 
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster = Cluster(initialize_head=True, head_node_args=node())
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-    cluster.add_node(num_cpus=1)
+    cluster.add_node(**node())
     cluster.wait_for_nodes()
     yield cluster
     cluster.shutdown()
@@ -128,6 +150,43 @@ def test_shadow_models_on_a_cluster_have_the_same_bits(
         train_shadows(run, tickets, tmp_path / name, models=8, executor=executor)
     here, there = (read_shadows(tmp_path / name).sha256 for name in ("here", "there"))
     assert here == there
+
+
+def test_a_search_on_a_cluster_has_the_same_bits(
+    cluster: Cluster, tickets: Dataset, tmp_path: Path
+) -> None:
+    config = TrainConfig(trainable="all", steps=2, batch_size=60)
+    candidates = [Candidate(replace(config, head_learning_rate=rate)) for rate in (0.1, 0.5)]
+    for name, executor in (("here", None), ("there", RayCluster())):
+        tune(
+            tickets,
+            tmp_path / name / "run",
+            encoder="scratch",
+            attention=AttentionConfig(),
+            candidates=candidates,
+            privacy=PrivacyConfig(8.0, delta=1e-3, noise_seed=3),
+            mean_runs=4,
+            executor=executor,
+        )
+    for path in (tmp_path / "here" / "run").iterdir():
+        assert path.read_bytes() == (tmp_path / "there" / "run" / path.name).read_bytes(), path.name
+
+
+def test_a_command_outside_of_the_cluster_goes_through_its_client_server(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = [sys.executable, "-m", "ray.util.client.server", "--host=127.0.0.1"]
+    server += [f"--port={port}", f"--address={cluster.address}", "--mode=proxy"]
+    with subprocess.Popen(server) as process:
+        try:
+            with RayCluster(f"ray://127.0.0.1:{port}").crew(Slow(tmp_path)) as crew:
+                done = dict(crew(range(2), lambda *_: None))
+        finally:
+            process.terminate()
+    assert done == {0: b"0", 1: b"1"}
 
 
 @pytest.mark.parametrize("address", ["", "here", "http://127.0.0.1:10001"])

@@ -6,9 +6,12 @@ import contextlib
 import io
 import json
 import math
+import pickle
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +23,7 @@ from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import Dataset, Texts, save_dataset
 from attnpriv.data.splits import Split, split_rows
 from attnpriv.errors import InputError
+from attnpriv.jobs import Crew, Executor, Job, Note, ProcessPool
 from attnpriv.privacy.ledger import Ledger
 from attnpriv.privacy.selection import (
     RunCount,
@@ -34,6 +38,7 @@ from attnpriv.training.candidates import default_candidates, load_candidates
 from attnpriv.training.release import count_correct
 
 SEARCH = sys.modules["attnpriv.training.tune"]  # the name in the package is the function's
+RUNS = sys.modules["attnpriv.training.search"]
 FILES = {"config.json", "manifest.json", "model.safetensors", "model_card.json", "model_card.md"}
 
 
@@ -154,11 +159,70 @@ def test_the_files_depend_on_the_number_of_runs_by_the_winner_alone(
     for runs in (1, 4):
         # The first run is the best: each scores worse than the last. Then the card asks once more.
         counts = iter([*(900, 800, 700, 600)[:runs], 5])
-        monkeypatch.setattr(SEARCH, "count_correct", lambda *_, counts=counts: next(counts))
+        monkeypatch.setattr(RUNS, "count_correct", lambda *_, counts=counts: next(counts))
         draws(runs)
         search(data, tmp_path / str(runs) / "run")
     for path in (tmp_path / "1" / "run").iterdir():
         assert path.read_bytes() == (tmp_path / "4" / "run" / path.name).read_bytes(), path.name
+
+
+@dataclass(frozen=True)
+class LastFirst:
+    """Does pieces as another process would, by pickle, and the last one first."""
+
+    @contextlib.contextmanager
+    def crew(self, job: Job[Any]) -> Iterator[Crew[Any]]:
+        do = pickle.loads(pickle.dumps(job.packed())).begin()
+
+        def have_done(pieces: Iterable[Any], note: Note[Any]) -> Iterator[tuple[Any, bytes]]:
+            for piece in reversed(list(pieces)):
+                sent = pickle.loads(pickle.dumps(piece))
+                yield piece, do(sent, partial(note, piece))
+
+        yield have_done
+
+
+@pytest.mark.parametrize(
+    "executor",
+    [
+        LastFirst(),
+        pytest.param(ProcessPool(2), marks=pytest.mark.exhaustive, id="processes"),
+    ],
+)
+@pytest.mark.parametrize(
+    "trainable", ["head", pytest.param("lora:2", marks=pytest.mark.exhaustive)]
+)
+def test_runs_made_elsewhere_give_the_same_folder(
+    data: Dataset, tmp_path: Path, draws: Draws, executor: Executor, trainable: str
+) -> None:
+    draws(4)
+    settings = [whole_batches(data, trainable=trainable, steps=steps) for steps in (2, 3)]
+    steps = set()
+    for parent, makes in (("here", None), ("there", executor)):
+        search(
+            data,
+            tmp_path / parent / "run",
+            candidates=settings,
+            executor=makes,
+            on_step=lambda *step: steps.add(step),
+        )
+    assert steps <= {(1, 2), (2, 2), (1, 3), (2, 3), (3, 3)}
+    for path in (tmp_path / "here" / "run").iterdir():
+        assert path.read_bytes() == (tmp_path / "there" / "run" / path.name).read_bytes(), path.name
+
+
+def test_of_equal_scores_the_first_drawn_wins_wherever_it_is_made(
+    data: Dataset, tmp_path: Path, draws: Draws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws(4)
+    attempt = RUNS._attempt
+    monkeypatch.setattr(RUNS, "_attempt", lambda *given: replace(attempt(*given), score=5.0))
+    for parent, makes in (("here", None), ("there", LastFirst())):
+        search(data, tmp_path / parent / "run", executor=makes)
+    first, second = (
+        (tmp_path / p / "run" / "manifest.json").read_bytes() for p in ("here", "there")
+    )
+    assert first == second
 
 
 def test_no_run_at_all_releases_the_untrained_model_and_says_so(
@@ -271,7 +335,7 @@ def test_a_model_that_diverged_is_scored_like_any_other(
 ) -> None:
     draws(2)
     monkeypatch.setattr(
-        SEARCH, "merge_adapters", lambda model: torch.nn.init.constant_(model.head.bias, math.nan)
+        RUNS, "merge_adapters", lambda model: torch.nn.init.constant_(model.head.bias, math.nan)
     )
     card = search(data, tmp_path / "run").card
     assert load_run(tmp_path / "run").model.head.bias.isnan().all()
