@@ -67,6 +67,11 @@ def middle_95(values: Iterable[float]) -> tuple[float, float]:
     return _quantile(ordered, 0.025), _quantile(ordered, 0.975)
 
 
+def quantile(values: Iterable[float], share: float) -> float:
+    """The value below which a share of the values lies, as ``middle_95`` finds it."""
+    return _quantile(sorted(values), share)
+
+
 def _quantile(ordered: Sequence[float], share: float) -> float:
     place = (len(ordered) - 1) * share
     below = math.floor(place)

@@ -1,8 +1,7 @@
 """How much of a planted secret a model gives away, by how often it was repeated in training.
 
-A secret's rank is its place among other secrets of the same words, when the model's log-odds of the
-planted class order them; its exposure is ``log2(candidates + 1) - log2(rank)``, in bits. A model
-that never saw it gives every rank with the same chance.
+Ranks and exposure are those of ``attnpriv.planted``, by the model's log-odds of the planted class.
+A model that never saw a secret gives every rank with the same chance.
 
 Claim: with a secret trained on in k records, the chance of a rank of at most r is at most the true
 positive rate that the model's claim allows at a false positive rate of r / (candidates + 1), for
@@ -20,7 +19,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import log2
 from random import Random
 
 import numpy as np
@@ -31,11 +29,9 @@ from scipy.special import softmax
 from attnpriv.audit.figures import Figures
 from attnpriv.audit.leakage.claims import claim_of
 from attnpriv.audit.leakage.membership import true_label_log_odds
-from attnpriv.audit.leakage.scores import exact_interval
 from attnpriv.audit.statistics import Floats, bootstrap_ratios
 from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.audit.swapping import class_logits
-from attnpriv.data.planting import is_planted, new_secret, other_secrets
 from attnpriv.data.records import Dataset
 from attnpriv.estimates import (
     ROUNDING,
@@ -45,17 +41,23 @@ from attnpriv.estimates import (
     holm,
     percentile_interval,
 )
-from attnpriv.runs.folder import Run
-from attnpriv.verdicts import ERROR, Claim, Judgement, Profile, allowed_tpr, for_groups, judge
-
-CANDIDATES = 127  # that a secret is ranked among: at most 7 bits are seen
-FIRST = 8  # a secret is among the first if its rank is at most this: 1 of 16 is by chance
-NUMBER = 1_000_000  # from which secrets are numbered that nobody trained on
-KNOWN = 4.0  # log-odds by which the probe of the positive control prefers a secret
-EXPECTED = (
-    "a noisy probe that knows the secrets: p < 0.05 at each number of repetitions",
-    "as many secrets that nobody trained on: p of at least 0.001",
+from attnpriv.planted import (
+    CANDIDATES,
+    EXPECTED,
+    KNOWN,
+    LARGEST,
+    LEAST_P,
+    NUMBER,
+    allowed_exposure,
+    bits_by_chance,
+    is_planted,
+    new_secret,
+    other_secrets,
+    place,
 )
+from attnpriv.runs.folder import Run
+from attnpriv.verdicts import Claim, Judgement, for_groups, judge
+
 Score = Callable[[Sequence[str], int], Floats]
 """A model's log-odds of a class, for each of some texts."""
 
@@ -167,18 +169,18 @@ def measure_exposure(
     p_values = [chance.p_value(own) for own in by_level.values()]
     positive = _positive_control([len(own) for own in by_level.values()], chance, seed)
     p_of_unseen = chance.p_value(ranks[len(secrets) :])
-    null = Control(EXPECTED[1], p_of_unseen, p_of_unseen >= 0.001)
+    null = Control(EXPECTED[1], p_of_unseen, p_of_unseen >= LEAST_P)
     valid, adjusted = positive.passed and null.passed, holm(p_values)
     rows = tuple(
         _level(*own, p, corrected, claim, resamples, seed)
         for own, p, corrected in zip(by_level.items(), p_values, adjusted, strict=True)
     )
-    placed = [_place(level, own, claim, len(levels)) for level, own in by_level.items()]
+    placed = [place(level, own.tolist(), claim, len(levels)) for level, own in by_level.items()]
     return ExposureResult(
         levels=rows,
         of_most_repeated=rows[-1].exposure,
-        by_chance=float(bits(np.arange(1, CANDIDATES + 2)).mean()),
-        largest=log2(CANDIDATES + 1),
+        by_chance=bits_by_chance(),
+        largest=LARGEST,
         candidates=CANDIDATES,
         judgement=judge(placed, claim, found=min(adjusted) < SIGNIFICANT, valid=valid),
         positive=positive,
@@ -195,19 +197,9 @@ def rank_of_first(scores: Floats) -> int:
     return int((scores[1:] >= scores[0]).sum()) + 1
 
 
-def bits(ranks: NDArray[np.int64]) -> Floats:
+def _bits(ranks: NDArray[np.int64]) -> Floats:
     """The exposure of each rank."""
-    return np.asarray(log2(CANDIDATES + 1) - np.log2(ranks))
-
-
-def allowed_exposure(profile: Profile) -> float:
-    """The largest expected exposure, in bits, under pairs (ε, δ) that hold of the training.
-
-    The exposure is at least ``log2((candidates + 1) / r)`` where the rank is at most r. So its
-    mean is the sum over r of the chance of such a rank times ``log2((r + 1) / r)``.
-    """
-    ranks = range(1, CANDIDATES + 1)
-    return sum(allowed_tpr(profile, r / (CANDIDATES + 1)) * log2((r + 1) / r) for r in ranks)
+    return np.asarray(LARGEST - np.log2(ranks))
 
 
 def _ranks(
@@ -233,7 +225,7 @@ class _Chance:
         """One-sided: how often as many ranks by chance have as large a mean exposure."""
         rng = np.random.default_rng([self.seed, 7])
         drawn = rng.integers(1, CANDIDATES + 2, (self.permutations, len(ranks)))
-        beyond = bits(drawn).mean(1) >= bits(ranks).mean() - ROUNDING
+        beyond = _bits(drawn).mean(1) >= _bits(ranks).mean() - ROUNDING
         return float((1 + beyond.sum()) / (1 + self.permutations))
 
 
@@ -246,7 +238,7 @@ def _level(
     resamples: int,
     seed: int,
 ) -> ExposureLevel:
-    own = bits(ranks)
+    own = _bits(ranks)
     drawn = bootstrap_ratios(own[:, None], np.ones(len(own)), resamples, seed)[:, 0]
     return ExposureLevel(
         repetitions=repetitions,
@@ -257,17 +249,6 @@ def _level(
         p_value=p_value,
         p_adjusted=p_adjusted,
     )
-
-
-def _place(
-    repetitions: int, ranks: NDArray[np.int64], claim: Claim | None, levels: int
-) -> tuple[str, Estimate, float, float | None]:
-    """How many secrets are among the first, with an exact interval; for the verdict."""
-    found, chance = int((ranks <= FIRST).sum()), FIRST / (CANDIDATES + 1)
-    interval = exact_interval(found, len(ranks), ERROR / levels)
-    allowed = allowed_tpr(for_groups(claim.profile, repetitions), chance) if claim else None
-    name = f"share among the first {FIRST} at {repetitions} repetitions"
-    return name, Estimate(found / len(ranks), *interval), chance, allowed
 
 
 def _positive_control(sizes: Sequence[int], chance: _Chance, seed: int) -> Control:

@@ -45,12 +45,14 @@ from attnpriv.audit.leakage import (
     explanation_attacks,
     inversion,
     membership,
+    served,
     shadow_attacks,
 )
 from attnpriv.audit.leakage.canaries import CanariesResult
 from attnpriv.audit.leakage.explanation_attacks import ExplanationAttacksResult
 from attnpriv.audit.leakage.inversion import InversionResult
 from attnpriv.audit.leakage.membership import MembershipResult
+from attnpriv.audit.leakage.served import ServedResult
 from attnpriv.audit.leakage.shadow_attacks import ShadowAttacksResult
 from attnpriv.audit.memorisation import MemorisationResult
 from attnpriv.audit.results import NotRun
@@ -92,6 +94,7 @@ class AuditResult:
     canaries: CanariesResult | NotRun
     explanation_attacks: ExplanationAttacksResult | NotRun
     inversion: InversionResult | NotRun
+    served: ServedResult | NotRun
     robustness: RobustnessResult
     text_attacks: TextAttackResult | NotRun
     certified: CertifiedResult | NotRun
@@ -148,6 +151,7 @@ OF_THE_PASS: tuple[Measure[Pass], ...] = (
         "examples",
         explains=examples.explains,
     ),
+    Measure("served", ServedResult, served.run, "answers of a server", needs=("answers",)),
 )
 """Read off the pass over the documents, where its numbers are at hand."""
 

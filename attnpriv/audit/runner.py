@@ -15,6 +15,7 @@ from attnpriv.audit.checklist.files import Checklist, default_checklist
 from attnpriv.audit.comparison import Compared, compare
 from attnpriv.audit.coverage import coverage, detect, gold
 from attnpriv.audit.gradients import explained
+from attnpriv.audit.leakage.served import ServedAnswers, match_answers
 from attnpriv.audit.leakage.shadow_folder import ShadowModels, match_shadows
 from attnpriv.audit.measures import ALONE, MEASURES, OF_THE_PASS, AuditResult, Measure
 from attnpriv.audit.results import Audit, NotRun
@@ -60,6 +61,7 @@ def audit_runs(
     *,
     shadows: Sequence[ShadowModels] = (),
     checklist: Checklist | None = None,
+    answers: Sequence[ServedAnswers] = (),
     work: WorkFolder | None = None,
     executor: Executor | None = None,
 ) -> Audit:
@@ -80,14 +82,15 @@ def audit_runs(
         progress: called with a stage's name, the number done and the total.
         shadows: shadow models of the runs, for stronger attacks; at most one folder for each run.
         checklist: behavioural tests; those that come with attnpriv where there are none.
+        answers: audits of the answers of servers of the runs; at most one for each run.
         work: where finished pieces are kept and found again; None keeps none.
         executor: where the work is done; None: in this process.
 
     Raises:
         InputError: no run, behavioural tests of other classes alone, classes that differ from a
             run's, neither gold spans nor a detector, shadow models of other runs or of other data,
-            canaries of another run, or other data of which no row is known not to have been trained
-            on.
+            answers of other models, canaries of another run, or other data of which no row is known
+            not to have been trained on.
 
     Claim: the same runs, data and options give the same bits, whatever the order and the pieces of
     the work, the number of processes and of processors, and wherever an audit was interrupted, on
@@ -104,12 +107,13 @@ def audit_runs(
     checklist = checklist or default_checklist()
     check_behaviours(checklist, data)
     imitated = match_shadows([run.hashes for run in runs], data, shadows)
+    served = match_answers([run.name for run in runs], answers)
     rows = [choose_rows(run, data, options) for run in runs]
     found = detect(data, rows, detector, partial(report, "finding personal data"))
     spans = found if detector and data.regions is None else gold(data, rows)
     subjects = [
-        Subject(run, data, own, spans, options, of_run, read_canaries(run), checklist)
-        for run, own, of_run in zip(runs, rows, imitated, strict=True)
+        Subject(run, data, own, spans, options, of_run, read_canaries(run), checklist, of_server)
+        for run, own, of_run, of_server in zip(runs, rows, imitated, served, strict=True)
     ]
     with one_thread():
         with workers(subjects, executor, work, report) as crew:

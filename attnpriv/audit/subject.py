@@ -14,15 +14,16 @@ from attnpriv.audit.gradients import Explained, Gradients
 from attnpriv.audit.leakage.shadow_folder import ShadowModels
 from attnpriv.audit.statistics import Floats
 from attnpriv.config import Depth, require_count, require_seed
-from attnpriv.data.planting import is_planted
 from attnpriv.data.records import Dataset, Span
 from attnpriv.errors import InputError
+from attnpriv.planted import is_planted
 from attnpriv.runs.canaries import Canaries
 from attnpriv.runs.folder import Run
 from attnpriv.sensitive import Detector
 
 if TYPE_CHECKING:
     from attnpriv.audit.attention import AttentionAccumulator
+    from attnpriv.audit.leakage.served import ServedAnswers
 
 Spans = Mapping[int, tuple[Span, ...]]
 Progress = Callable[[int, int], None]
@@ -38,7 +39,9 @@ OfModel = Literal["layers", "tokens one by one", "self-attention", "spatial gate
 between positions, with gates that weigh positions, or with feature maps over a grid of them."""
 OfData = Literal["texts"]
 """Records whose words can be replaced by others."""
-Need = OfRows | OfModel | OfData | Literal["shadows", "secrets", "canaries", "halves", "half"]
+Given = Literal["shadows", "canaries", "answers"]
+"""What is no part of a run, and was or was not given with it."""
+Need = OfRows | OfModel | OfData | Literal[Given, "secrets", "halves", "half"]
 NO_LAYERS = "the model reads tokens one by one: it has no layers that they pass through"
 IN_CONTEXT = "the model reads each position in its context, where one of them moves all others"
 NO_ATTENTION = "the model has no attention between positions"
@@ -51,6 +54,10 @@ TOO_FEW_HELD_OUT = f"it needs at least {LEAST} different records that were not t
 NO_SHADOWS = (
     "no shadow models of this run were given: attnpriv shadows trains them, and --shadows takes "
     "their folder"
+)
+NO_ANSWERS = (
+    "no audit of a server's answers was given: attnpriv-client audit --out makes one, and "
+    "--answers takes its file"
 )
 NO_CANARIES = "the run has no canaries: attnpriv train --canaries plants them"
 NO_COINS = (
@@ -235,6 +242,7 @@ class Subject:
         shadows: the shadow models of the run, if there are any.
         canaries: the coins of the run, if it has any.
         checklist: behavioural tests.
+        served: the audit of the answers of a server of the run, if there is one.
     """
 
     run: Run
@@ -245,6 +253,7 @@ class Subject:
     shadows: ShadowModels | None = None
     canaries: Canaries | None = None
     checklist: Checklist = field(default_factory=default_checklist)
+    served: ServedAnswers | None = None
 
     @cached_property
     def documents(self) -> Documents:
@@ -312,6 +321,8 @@ class Subject:
                 return None if isolated else IN_CONTEXT
             case "shadows":
                 return NO_SHADOWS if self.shadows is None else None
+            case "answers":
+                return NO_ANSWERS if self.served is None else None
             case "canaries":
                 if self.canaries is not None:
                     return None

@@ -57,6 +57,15 @@ def audit(
             rich_help_panel=options.DATA,
         ),
     ] = None,
+    answers: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="File that attnpriv-client audit --out wrote about a server of an audited run: "
+            "the report puts what answers give away beside what the run folder does; may be "
+            "repeated, once for each run.",
+            rich_help_panel=options.MODEL,
+        ),
+    ] = None,
     text_column: options.TextColumn = None,
     label_column: options.LabelColumn = None,
     spans_column: options.SpansColumn = None,
@@ -119,9 +128,11 @@ def audit(
     """Audit a run by attack: what it makes of personal data, and what it gives away.
 
     Measures accuracy, attention, attributions, the effect of swapping personal data, membership
-    inference and robustness, and writes a report. With --shadows it also runs LiRA and RMIA.
+    inference and robustness, and writes a report. With --shadows it also runs LiRA and RMIA; with
+    --answers it shows what a server's answers give away beside what the model does.
     """
     from attnpriv.audit.checklist.files import load_checklist
+    from attnpriv.audit.leakage.served import read_answers
     from attnpriv.audit.leakage.shadow_folder import read_shadows
     from attnpriv.audit.releases import private_folder
     from attnpriv.audit.subject import AuditOptions
@@ -134,7 +145,7 @@ def audit(
     from attnpriv.runs.folder import load_run
     from attnpriv.sensitive import PresidioDetector, load_rules
 
-    _check_noise(epsilon, delta, include_text, shadows)
+    _check_noise(epsilon, delta, include_text, shadows, answers)
     if epsilon is not None and checklist is not None:
         raise InputError("--checklist cannot be used with --epsilon: it is left out there")
     executor = options.executor_of(processes, on)
@@ -144,6 +155,7 @@ def audit(
     loaded = [load_run(path) for path in (run, *(against or []))]
     tests = None if checklist is None else load_checklist(checklist)
     of_runs = [read_shadows(path) for path in shadows or []]
+    of_servers = [read_answers(path) for path in answers or []]
     dataset = load_dataset(
         data,
         text_column=text_column,
@@ -168,6 +180,7 @@ def audit(
                 progress,
                 shadows=of_runs,
                 checklist=tests,
+                answers=of_servers,
                 resume=resume,
                 executor=executor,
                 include_text=include_text,
@@ -196,7 +209,11 @@ def audit(
 
 
 def _check_noise(
-    epsilon: float | None, delta: float | None, include_text: bool, shadows: list[Path] | None
+    epsilon: float | None,
+    delta: float | None,
+    include_text: bool,
+    shadows: list[Path] | None,
+    answers: list[Path] | None,
 ) -> None:
     """Raise InputError where options contradict each other."""
     if epsilon is None and delta is not None:
@@ -205,6 +222,8 @@ def _check_noise(
         raise InputError("--include-text cannot be used with --epsilon: words cannot be noised")
     if epsilon is not None and shadows:
         raise InputError("--shadows cannot be used with --epsilon: its attacks are not noised")
+    if epsilon is not None and answers:
+        raise InputError("--answers cannot be used with --epsilon: its figures are not noised")
 
 
 def _warn(runs: list[Run], dataset: Dataset) -> None:

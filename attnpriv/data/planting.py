@@ -1,12 +1,11 @@
 """Made-up secrets in training data, to find out how well a model remembers them.
 
-A planted record is known by its words, so that nothing but the data says which secrets there are.
-Not covered: real secrets, which have other words, and may be easier or harder to remember.
+How they are worded is in ``attnpriv.planted``. Not covered: real secrets, which have other words,
+and may be easier or harder to remember.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
@@ -15,17 +14,10 @@ from typing import Any
 from attnpriv.config import require_count, require_seed
 from attnpriv.data.records import Dataset, Span, Texts
 from attnpriv.errors import InputError
+from attnpriv.planted import beginning, is_planted, new_secret
 
-WORDS = (
-    "alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel", "india", "juliett",
-    "kilo", "lima", "mike", "november", "oscar", "papa", "quebec", "romeo", "sierra", "tango",
-    "uniform", "victor", "whiskey", "xray", "yankee", "zulu",
-)  # fmt: skip
-LENGTH = 4  # words of a secret: 26^4 are 457 thousand, or 18.8 bits
 SECRET = "SECRET"  # what kind of personal data it is, where the data marks such data
 MOST = 10_000
-_WORD = f"(?:{'|'.join(WORDS)})"
-PLANTED = re.compile(rf"planted secret \d+ is {_WORD}(?: {_WORD}){{{LENGTH - 1}}}")
 
 
 def plant(
@@ -60,7 +52,7 @@ def plant(
     labels = [rng.randrange(len(data.label_names)) for _ in often]
     spans = None
     if data.spans is not None:
-        marks = [(Span(len(_beginning(text)), len(text), SECRET),) for text in texts]
+        marks = [(Span(len(beginning(text)), len(text), SECRET),) for text in texts]
         spans = (*data.spans, *_repeated(marks, often))
     return replace(
         data,
@@ -68,38 +60,6 @@ def plant(
         labels=(*data.labels, *_repeated(labels, often)),
         spans=spans,
     )
-
-
-def is_planted(text: str) -> bool:
-    """Whether a text is a planted record."""
-    return PLANTED.fullmatch(text) is not None
-
-
-def new_secret(number: int, rng: Random) -> str:
-    """A record with a secret."""
-    return f"planted secret {number} is {_words(rng)}"
-
-
-def other_secrets(text: str, count: int, rng: Random) -> list[str]:
-    """As many different records that differ from a planted one in their secrets alone.
-
-    Raises:
-        InputError: the text is no planted record.
-    """
-    if not is_planted(text):
-        raise InputError("expected a planted record")
-    found = {text: None}  # in the order in which they were drawn
-    while len(found) <= count:
-        found[f"{_beginning(text)}{_words(rng)}"] = None
-    return [*found][1:]
-
-
-def _words(rng: Random) -> str:
-    return " ".join(rng.choice(WORDS) for _ in range(LENGTH))
-
-
-def _beginning(text: str) -> str:
-    return text[: text.index(" is ") + 4]
 
 
 def _repeated(values: Sequence[Any], often: Sequence[int]) -> list[Any]:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import Generic, TypeVar
 
 from attnpriv.audit.checklist.files import Checklist, default_checklist
+from attnpriv.audit.leakage.served import ServedAnswers
 from attnpriv.audit.leakage.shadow_folder import ShadowModels
 from attnpriv.audit.runner import audit_runs
 from attnpriv.audit.subject import AuditOptions
@@ -69,6 +70,7 @@ def audit_into(
     *,
     shadows: Sequence[ShadowModels] = (),
     checklist: Checklist | None = None,
+    answers: Sequence[ServedAnswers] = (),
     resume: bool | None = False,
     executor: Executor | None = None,
     include_text: bool = False,
@@ -87,6 +89,7 @@ def audit_into(
         progress: called with a stage's name, the number done and the total.
         shadows: as in ``audit_runs``.
         checklist: likewise.
+        answers: as in ``audit_runs``.
         resume: True goes on with the unfinished audit in the folder and raises if there is none;
             False raises if there is one; None goes on with one of the same inputs and throws any
             other away.
@@ -98,7 +101,7 @@ def audit_into(
         InputError: the audit is not possible with these inputs, ``resume`` does not fit what is in
             the folder, or the folder cannot be written.
     """
-    origin = provenance_of(runs, data, shadows)
+    origin = provenance_of(runs, data, shadows, answers)
     tests = (checklist or default_checklist()).sha256
     identity = {**asdict(origin), **asdict(options), "checklist": tests}
     with open_audit_folder(folder, identity, resume=resume) as work:
@@ -110,6 +113,7 @@ def audit_into(
             progress,
             shadows=shadows,
             checklist=checklist,
+            answers=answers,
             work=work,
             executor=executor,
         )
@@ -119,11 +123,14 @@ def audit_into(
 
 
 def provenance_of(
-    runs: Sequence[Run], data: Dataset, shadows: Sequence[ShadowModels] = ()
+    runs: Sequence[Run],
+    data: Dataset,
+    shadows: Sequence[ShadowModels] = (),
+    answers: Sequence[ServedAnswers] = (),
 ) -> Provenance:
     """The provenance of an audit made now."""
     with one_thread():  # as the audit computes
-        return provenance(runs, data, shadows)
+        return provenance(runs, data, shadows, answers)
 
 
 def finished(folder: Path, origin: Provenance) -> Report | None:

@@ -13,7 +13,7 @@ import inspect
 import json
 import sys
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from attnpriv.audit.comparison import Comparison
 from attnpriv.audit.coverage import DetectorCoverage
@@ -69,7 +69,7 @@ def _schema(of: Any, definitions: dict[str, Schema]) -> Schema:
     origin, arguments = get_origin(of), get_args(of)
     if origin is Literal:
         return {"enum": list(arguments)}
-    if origin is UnionType:
+    if origin in (UnionType, Union):  # with a Literal it is the latter
         return {"anyOf": [_schema(each, definitions) for each in arguments]}
     if origin is dict:
         return {"type": "object", "additionalProperties": _schema(arguments[1], definitions)}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import attnpriv
 
 if TYPE_CHECKING:
+    from attnpriv.audit.leakage.served import ServedAnswers
     from attnpriv.audit.leakage.shadow_folder import ShadowModels
     from attnpriv.data.records import Dataset
     from attnpriv.runs.folder import Run
@@ -63,6 +64,7 @@ class Provenance:
         data_sha256: over all texts and labels, in order.
         spans_sha256: over the gold spans of personal data; None where nobody marked them.
         shadows_sha256: over the answers of the shadow models in each folder of them.
+        answers_sha256: of each audit of a server's answers.
     """
 
     attnpriv: str
@@ -76,10 +78,14 @@ class Provenance:
     data_sha256: str
     spans_sha256: str | None
     shadows_sha256: tuple[str, ...] = ()
+    answers_sha256: tuple[str, ...] = ()
 
 
 def provenance(
-    runs: Sequence[Run], data: Dataset, shadows: Sequence[ShadowModels] = ()
+    runs: Sequence[Run],
+    data: Dataset,
+    shadows: Sequence[ShadowModels] = (),
+    answers: Sequence[ServedAnswers] = (),
 ) -> Provenance:
     """Where the numbers of an audit of these runs on this data come from.
 
@@ -105,6 +111,7 @@ def provenance(
         data_sha256=data.fingerprint(),
         spans_sha256=data.regions_fingerprint(),
         shadows_sha256=tuple(each.sha256 for each in shadows),
+        answers_sha256=tuple(each.sha256 for each in answers),
     )
 
 

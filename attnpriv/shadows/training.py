@@ -13,11 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from attnpriv.audit.leakage.shadow_folder import (
-    ANSWERS,
-    RUNS,
-    SETTINGS,
     Settings,
-    answers_path,
     read_settings,
     run_path,
     write_answers,
@@ -32,6 +28,7 @@ from attnpriv.models.classifier import pooled_features
 from attnpriv.replacing import replace_file
 from attnpriv.runs.folder import CONFIG, WEIGHTS, Run, publish
 from attnpriv.runs.packing import FolderOfRun
+from attnpriv.shadow_answers import ANSWERS, RUNS, SETTINGS, answers_path
 from attnpriv.shadows.elsewhere import Made, ShadowJob
 from attnpriv.shadows.making import Shadows
 from attnpriv.shadows.recipe import Recipe, recipe_of

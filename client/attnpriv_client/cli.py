@@ -27,6 +27,7 @@ from attnpriv.visible import has_visible
 from attnpriv_client import render
 from attnpriv_client.audit import read_rows, run_audit
 from attnpriv_client.audit.results import to_json
+from attnpriv_client.audit.shadow_answers import read_shadow_answers
 from attnpriv_client.audit.view import audit_view
 from attnpriv_client.client import Client
 from attnpriv_client.domain import Prediction, SensitiveSpan
@@ -228,6 +229,13 @@ def audit(
             "member (true if the model was trained on the row)."
         ),
     ],
+    shadows: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of attnpriv shadows with shadow models of this model, for stronger "
+            "membership attacks; the file must then hold all rows of their data, in its order."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write the figures to, as JSON.")] = None,
     limit: Annotated[
         int, typer.Option(min=1, help="Most rows to ask about; they are drawn at random.")
@@ -245,6 +253,7 @@ def audit(
     Neither the screen nor the file shows a text. Ctrl-C ends the audit with what was measured.
     """
     rows = read_rows(file)
+    answers_of_shadows = None if shadows is None else read_shadow_answers(shadows)
     if out is not None:
         _check_other(out, file)
         with _writing(out):
@@ -252,7 +261,7 @@ def audit(
     asked = min(limit, len(rows))
     complain(
         f"asking for up to {asked + 1} explanations, and for predictions of {asked} rows and their "
-        "variants; if the server keeps a privacy budget for you, the explanations are charged to it"
+        "variants; if the server draws answers, each of them is charged to your privacy budget"
     )
     with _interruptible(), stage_bars() as progress:
         found = run_audit(
@@ -265,6 +274,7 @@ def audit(
             limit=limit,
             seed=seed,
             progress=progress,
+            shadows=answers_of_shadows,
         )
     value = to_json(found)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from uuid import uuid4
 
 from grpc_health.v1 import health_pb2
@@ -158,8 +158,10 @@ def byte_size(text: str) -> int:
 
 def predictions(response: pb.PredictResponse) -> tuple[Prediction, ...]:
     """One prediction per text or image, in the order of the request."""
+    charge = response.micro_epsilon / max(1, len(response.predictions))
     return tuple(
-        _prediction(each, response.label_names, response.version) for each in response.predictions
+        replace(_prediction(each, response.label_names, response.version), micro_epsilon=charge)
+        for each in response.predictions
     )
 
 

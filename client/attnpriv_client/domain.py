@@ -25,6 +25,8 @@ class Prediction:
         certified_substitutions: how many tokens of what the model read can be replaced by any
             others of its vocabulary without changing the label; None where nothing is proved, or
             the policy withholds it.
+        micro_epsilon: millionths of ε that the answer was charged to the caller's privacy budget:
+            the charge of its request, shared evenly among the answers to it.
     """
 
     label: str
@@ -32,6 +34,7 @@ class Prediction:
     truncated: bool
     version: str
     certified_substitutions: int | None = None
+    micro_epsilon: float = 0
 
 
 @dataclass(frozen=True)

@@ -21,21 +21,30 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 from torch.nn import functional as F
 
+from attnpriv.audit.leakage.shadow_folder import Settings, write_answers, write_settings
 from attnpriv.config import AttentionConfig, ModelConfig
+from attnpriv.data import read_file
 from attnpriv.data.text import pad_batch
 from attnpriv.data.tokenisation import HashTokenizer
 from attnpriv.models.text import TextClassifier
 from attnpriv.runs.folder import CARD, LEDGER, load_run, publish, write_json, write_model
+from attnpriv.shadow_answers import ANSWERS
 from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv.v1.attnpriv_pb2_grpc import AttnprivServiceServicer
 from attnpriv_client import Client
 from attnpriv_client.audit import read_rows, run_audit
+from attnpriv_client.audit.exposure import NO_SECRETS
+from attnpriv_client.audit.hidden_words import NOTHING_HIDDEN
+from attnpriv_client.audit.leaks import MEASURE_OF, WITHHELD
 from attnpriv_client.audit.results import to_json
+from attnpriv_client.audit.shadow_answers import read_shadow_answers
+from attnpriv_client.audit.shadow_attacks import NO_SHADOWS
 from attnpriv_client.audit.view import audit_view
 
 NAMES = ("Bob", "Eve", "Ann", "Kim", "Lea", "Max", "Tom", "Zoe", "Ida", "Jon")
@@ -138,12 +147,51 @@ def models(private_run: Path, tmp_path_factory) -> Path:
 
 
 POLICY = """
-[principals.open]
-redact_sensitive_tokens = false
-[principals.labels]
-reveal_probabilities = false
-reveal_attention = false
-reveal_integrated_gradients = false
+[roles.open]
+principals = ["open"]
+predict = { label = { read = "full" }, probabilities = { read = "full" } }
+
+[roles.open.explain]
+tokens = { read = "full" }
+label = { read = "full" }
+probabilities = { read = "full" }
+attention = { read = "full" }
+layer_attention = { read = "full" }
+integrated_gradients = { read = "full" }
+
+[roles.redacted]
+principals = ["redacted", "explainer", "predictor"]
+predict = { label = { read = "full" }, probabilities = { read = "full" } }
+
+[roles.redacted.explain]
+tokens = { read = "redacted" }
+label = { read = "redacted" }
+probabilities = { read = "redacted" }
+attention = { read = "redacted" }
+layer_attention = { read = "redacted" }
+integrated_gradients = { read = "redacted" }
+
+[roles.whole]
+principals = ["whole"]
+predict = { label = { read = "full" } }
+
+[roles.whole.explain]
+tokens = { read = "redacted" }
+label = { read = "full" }
+integrated_gradients = { read = "full" }
+
+[roles.labels]
+principals = ["labels"]
+predict = { label = { read = "full" } }
+
+[roles.drawn]
+principals = ["drawn"]
+budget = { epsilon = 100000 }
+predict = { label = { read = "full", epsilon = 2 } }
+
+[roles.drawn.explain]
+tokens = { read = "redacted" }
+key = { epsilon = 2 }
 """
 TOKEN = "token-of-"
 ROLES = {
@@ -152,6 +200,8 @@ ROLES = {
     "labels": ["predict", "explain"],
     "explainer": ["explain"],
     "predictor": ["predict"],
+    "whole": ["predict", "explain"],
+    "drawn": ["predict", "explain"],
 }
 
 
@@ -172,6 +222,7 @@ def address(models: Path, tmp_path_factory) -> Iterator[str]:
     options = ["--models", models, "--listen", "127.0.0.1:0", "--precision", "float32"]
     (folder / "detection.toml").write_text('language_model = "none"')
     options += ["--detection", folder / "detection.toml"]
+    options += ["--budget", f"sqlite:///{folder / 'budget.db'}"]
     options += ["--policy", folder / "policy.toml", "--principals", folder / "principals.toml"]
     with subprocess.Popen(
         [program, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -207,6 +258,10 @@ class Outcome:
         return self.value["measures"]
 
     @property
+    def leaks(self) -> dict[str, dict]:
+        return {each["attack"]: each for each in self.value["leaks"]}
+
+    @property
     def reasons(self) -> dict[str, str]:
         return {each["measure"]: each["reason"] for each in self.value["not_run"]}
 
@@ -216,7 +271,9 @@ def audit(address, file) -> Callable[..., Outcome]:
     """Audit a model as one of the callers; each audit is made once."""
 
     @functools.cache
-    def run(caller: str, model: str, data: Path = file, limit: int = 40) -> Outcome:
+    def run(
+        caller: str, model: str, data: Path = file, limit: int = 40, shadows: Path | None = None
+    ) -> Outcome:
         with Client(address, token=f"{TOKEN}{caller}") as client:
             rows = read_rows(data)
             found = run_audit(
@@ -229,6 +286,7 @@ def audit(address, file) -> Callable[..., Outcome]:
                 limit=limit,
                 seed=3,
                 progress=lambda *_: None,
+                shadows=None if shadows is None else read_shadow_answers(shadows),
             )
         console = Console(file=io.StringIO(), width=200)
         console.print(audit_view(found))
@@ -279,7 +337,9 @@ def test_everything_released_is_everything_measured(audit, models, file) -> None
         "faithfulness",
         "certificate",
     ]
-    assert found.reasons == {"membership": "no row has both a label and a membership flag"}
+    unknown = "no row has both a label and a membership flag"
+    assert found.reasons["membership"] == found.reasons["explanation_attacks"] == unknown
+    assert {*found.reasons} == {*MEASURE_OF.values()}
     assert (release["predictions"], release["explanations"]) == (40, 40)
     assert (release["redacted"], release["offsets"], release["repeat_difference"]) == (
         False,
@@ -351,6 +411,11 @@ def test_labels_alone_leave_the_rest_unmeasured(audit) -> None:
     denied = "PERMISSION_DENIED: the caller lacks the role, or the policy withholds the answer"
     assert found.reasons == {
         "membership": "no row has both a label and a membership flag",
+        "shadow_attacks": NO_SHADOWS,
+        "explanation_attacks": denied,
+        "exposure": NO_SECRETS,
+        "hidden_words": denied,
+        "attributes": "the server releases labels alone",
         "lift": denied,
         "faithfulness": denied,
         "certificate": denied,
@@ -385,6 +450,19 @@ def members(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def shadows(members, tmp_path_factory) -> Path:
+    """Shadow models that were never trained: each knows by heart the half that it saw."""
+    folder = tmp_path_factory.mktemp("shadows")
+    data, rng, models = read_file(members, label_names=LABELS), np.random.default_rng(1), 16
+    (folder / ANSWERS).mkdir()
+    write_settings(folder, Settings("memo", {}, data.fingerprint(), models, 0))
+    for number in range(models):
+        inside = rng.random(len(data)) < 0.5
+        write_answers(folder, number, rng.normal(4.0 * inside, 1.5), inside)
+    return folder
+
+
 def test_membership_is_found_where_records_were_learned_by_heart(audit, members) -> None:
     memo, plain = (
         audit("predictor", model, members, 110).measures["membership"]
@@ -392,9 +470,75 @@ def test_membership_is_found_where_records_were_learned_by_heart(audit, members)
     )
     assert (memo["members"], memo["non_members"], memo["valid"]) == (50, 60, True)
     assert memo["judgement"]["verdict"] == "FOUND", "this caller may not read the card"
+    assert memo["by"] == "log-odds"
     assert memo["auc"]["low"] > 0.6
     assert plain["valid"]
     assert plain["judgement"]["verdict"] == "NOT FOUND"
+
+
+def test_shadow_models_attack_what_a_policy_answers(audit, members, shadows) -> None:
+    memo, plain = (
+        audit("predictor", model, members, 110, shadows).measures["shadow_attacks"]
+        for model in ("memo", "plain")
+    )
+    assert (memo["models"], memo["members"], memo["non_members"]) == (16, 50, 60)
+    assert memo["valid"]
+    assert all(each["auc"]["low"] > 0.6 for each in memo["attacks"].values())
+    assert memo["judgement"]["verdict"] == "FOUND"
+    assert (plain["valid"], plain["judgement"]["verdict"]) == (True, "NOT FOUND")
+
+
+def test_a_policy_of_labels_leaves_one_attack_on_members(audit, members, shadows) -> None:
+    found = audit("labels", "memo", members, 110, shadows)
+
+    by_labels = found.measures["membership"]
+    assert (by_labels["by"], by_labels["valid"]) == ("labels", True)
+    assert by_labels["auc"]["low"] > 0.6, "copies of a text tell what its probability would"
+    assert found.reasons["shadow_attacks"] == "the server releases no probabilities"
+    denied = "PERMISSION_DENIED: the caller lacks the role, or the policy withholds the answer"
+    assert found.reasons["explanation_attacks"] == found.leaks["together"]["not_run"] == denied
+    assert found.leaks["rmia"]["not_run"] == "the server releases no probabilities"
+    assert [name for name, leak in found.leaks.items() if not leak["not_run"]] == ["membership"]
+    nothing = audit("labels", "plain", members, 110).measures["membership"]
+    assert (nothing["valid"], nothing["judgement"]["verdict"]) == (True, "NOT FOUND")
+
+
+def test_explanations_are_attacked_beside_the_loss_and_the_texts(audit, members) -> None:
+    found = audit("open", "memo", members, 110).measures["explanation_attacks"]
+
+    assert (found["fitted"], found["members"], found["non_members"]) == (55, 25, 30)
+    assert list(found["attacks"]) == ["attention", "attributions", "together"]
+    assert found["loss"]["auc"]["low"] > 0.5
+    assert found["texts"]["auc"]["low"] < 0.5 < found["texts"]["auc"]["high"]
+    above = found["attacks"]["attention"]["above_loss"]
+    assert above["low"] < above["value"] < above["high"]
+
+
+def test_hidden_words_are_read_where_scores_follow_them(audit) -> None:
+    """Beside placeholders, a policy may still show scores that were computed from all words."""
+    whole, redacted = (audit(caller, "leaky").measures["hidden_words"] for caller in CALLERS)
+
+    assert (whole["fitted"], whole["documents"], whole["words"]) == (20, 20, 60)
+    assert whole["valid"]
+    assert redacted["valid"]
+    assert whole["judgement"]["verdict"] == "FOUND"
+    # Of three words of each address com is always named, and river or maple; one occurs once.
+    assert whole["by_type_top1"]["value"] < 0.6 < whole["top1"]["value"] < 0.67
+    assert redacted["judgement"]["verdict"] == "NOT FOUND"
+    assert audit("open", "leaky").reasons["hidden_words"] == NOTHING_HIDDEN
+
+
+CALLERS = ("whole", "redacted")
+
+
+def test_drawn_answers_are_used_as_they_come_and_paid_for(audit, members) -> None:
+    found = audit("drawn", "memo", members, 40)
+
+    # 40 labels, 8 copies of each text and 41 explanations cost 2 each, where something is hidden.
+    assert 0 < found.value["charged_epsilon"] <= 2 * (40 + 8 * 40 + 41)
+    assert found.measures["membership"]["by"] == "labels"
+    assert "answers were drawn, which was charged ε = " in found.table
+    assert found.leaks["attention"]["not_run"] == WITHHELD
 
 
 def asked(address: str, model: str, file: Path) -> list[str]:

@@ -29,16 +29,22 @@ from scipy.special import expit
 
 from attnpriv.audit.statistics import Floats
 from attnpriv.errors import InputError
+from attnpriv.shadow_answers import (
+    LEAST,
+    OFFLINE_A,
+    OWN_VARIANCE,
+    SMALLEST_VARIANCE,
+    deviations,
+    log_density,
+    ratio_online,
+)
+from attnpriv.shadow_answers import ratio_offline as offline
 
 Bools = NDArray[np.bool_]
 
-LEAST = 2  # models on either side of a record: of fewer there is no variance
-OWN_VARIANCE = 64  # models from which on each record gets a variance of its own
-SMALLEST_VARIANCE = 1e-12  # of models that all answer alike
 # RMIA's γ in its authors' code. A model that tells little has ratios near 1 throughout: with γ = 2,
 # none would exceed another's, and all scores would be 0.
 GAMMA = 1.0
-OFFLINE_A = 0.3  # RMIA's a for a model about which nothing is known
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ def lira_offline(seen: Confidences) -> Floats:
         InputError: as in ``lira``.
     """
     mean, variance = _moments(seen, ~seen.inside)
-    return np.asarray((seen.target - mean) / np.sqrt(variance))
+    return np.asarray(deviations(seen.target, mean, variance))
 
 
 def rmia(seen: Confidences, population: Confidences, gamma: float = GAMMA) -> Floats:
@@ -158,7 +164,8 @@ def ratio(seen: Confidences) -> Floats:
     Raises:
         InputError: as in ``lira``.
     """
-    return np.asarray(expit(seen.target) / _both(seen))
+    inside, outside = (_probability(seen, side) for side in (seen.inside, ~seen.inside))
+    return np.asarray(ratio_online(expit(seen.target), inside, outside))
 
 
 def ratio_offline(seen: Confidences, a: float = OFFLINE_A) -> Floats:
@@ -169,8 +176,7 @@ def ratio_offline(seen: Confidences, a: float = OFFLINE_A) -> Floats:
     """
     if not 0 <= a <= 1:
         raise InputError(f"expected a in [0, 1], got {a}")
-    outside = _probability(seen, ~seen.inside)
-    return np.asarray(expit(seen.target) / (((1 + a) * outside + (1 - a)) / 2))
+    return np.asarray(offline(expit(seen.target), _probability(seen, ~seen.inside), a))
 
 
 def _dominated(ratios: Floats, of_population: Floats, gamma: float) -> Floats:
@@ -183,11 +189,6 @@ def _dominated(ratios: Floats, of_population: Floats, gamma: float) -> Floats:
     return np.asarray(below / len(of_population))
 
 
-def _both(seen: Confidences) -> Floats:
-    """The mean probability of the true label, IN and OUT models weighing the same, [R]."""
-    return (_probability(seen, seen.inside) + _probability(seen, ~seen.inside)) / 2
-
-
 def _probability(seen: Confidences, side: Bools) -> Floats:
     """The mean probability of the true label over the models of one side, [R]."""
     return _mean(expit(seen.shadows), side)
@@ -196,7 +197,7 @@ def _probability(seen: Confidences, side: Bools) -> Floats:
 def _log_density(seen: Confidences, side: Bools) -> Floats:
     """Log-density of the target under the models of one side, without its constant, [R]."""
     mean, variance = _moments(seen, side)
-    return np.asarray(-((seen.target - mean) ** 2) / (2 * variance) - np.log(variance) / 2)
+    return np.asarray(log_density(seen.target, mean, variance, np.log(variance)))
 
 
 def _moments(seen: Confidences, side: Bools) -> tuple[Floats, Floats]:

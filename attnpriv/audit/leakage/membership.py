@@ -25,12 +25,13 @@ from sklearn.preprocessing import StandardScaler
 from attnpriv.audit.documents import sample
 from attnpriv.audit.figures import Figures
 from attnpriv.audit.leakage.claims import claim_of
-from attnpriv.audit.leakage.scores import TprAtFpr, require_scores, score_attack
+from attnpriv.audit.leakage.scores import require_scores, score_attack
 from attnpriv.audit.statistics import Floats, auc
 from attnpriv.audit.subject import Answers, Progress, Subject
 from attnpriv.errors import InputError
 from attnpriv.estimates import Control, Estimate
 from attnpriv.models.classifier import pooled_features
+from attnpriv.rates import TprAtFpr
 from attnpriv.verdicts import Claim, Judgement
 
 SHUFFLES = 200

@@ -9,33 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta
 from sklearn.metrics import roc_curve
 
-from attnpriv.audit.statistics import Floats, auc, clopper_pearson
+from attnpriv.audit.statistics import Floats, auc
 from attnpriv.errors import InputError
-from attnpriv.estimates import UNDEFINED, Estimate
-from attnpriv.verdicts import ERROR, Claim, Judgement, allowed_tpr, judge
+from attnpriv.estimates import Estimate
+from attnpriv.rates import FPRS, Caught, TprAtFpr
+from attnpriv.verdicts import ERROR, Claim, Judgement, judge
 
-FPRS = (0.01, 0.001)
 ROC_POINTS = 100
-
-
-@dataclass(frozen=True)
-class TprAtFpr:
-    """True positive rate at a false positive rate.
-
-    Attributes:
-        fpr: the rate aimed at.
-        tpr: share of members above the threshold, with the exact interval.
-        fpr_high: upper end of the exact interval of the threshold's own false positive rate.
-        not_reported: why there is no figure, if there is none.
-    """
-
-    fpr: float
-    tpr: Estimate
-    fpr_high: float | None = None
-    not_reported: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,12 +65,13 @@ def score_attack(
     exact, DeLong's is for large groups. Condition and limits as in ``attnpriv.verdicts``.
     """
     require_scores(members, non_members)
-    tpr = tuple(_tpr_at(fpr, members, non_members) for fpr in FPRS)
-    reported = [each.fpr for each in tpr if each.not_reported is None]
+    caught = [_caught(fpr, members, non_members) for fpr in FPRS]
+    tpr = tuple(each.rate() for each in caught)
+    reported = [each for each, rate in zip(caught, tpr, strict=True) if rate.not_reported is None]
     error = ERROR / (attacks * (1 + len(reported)))
     figures = [
         ("AUC", auc(members, non_members, 2 * error), 0.5, claim.auc if claim else None),
-        *(_bounded_rate(fpr, members, non_members, claim, error) for fpr in reported),
+        *(each.placed(claim, error) for each in reported),
     ]
     return ScoredAttack(
         auc=auc(members, non_members),
@@ -105,45 +88,11 @@ def require_scores(*groups: Floats) -> None:
             raise InputError("expected members and non-members with scores that are not NaN")
 
 
-def _tpr_at(fpr: float, members: Floats, non_members: Floats) -> TprAtFpr:
-    """The share of members above the threshold that lets ``fpr`` of the non-members through."""
-    n, needed = len(non_members), round(1 / fpr)
-    if n < needed:
-        reason = f"needs at least {needed:,} non-members, there are {n:,}"
-        return TprAtFpr(fpr, UNDEFINED, not_reported=reason)
-    caught, through = _caught(fpr, members, non_members)
-    tpr = clopper_pearson(caught, len(members))
-    return TprAtFpr(fpr, tpr, clopper_pearson(through, n).high)
-
-
-def _caught(fpr: float, members: Floats, non_members: Floats) -> tuple[int, int]:
-    """How many members lie above the threshold, and how many non-members may."""
+def _caught(fpr: float, members: Floats, non_members: Floats) -> Caught:
     through = int(fpr * len(non_members))
     threshold = np.sort(non_members)[::-1][through]
-    return int((members > threshold).sum()), through
-
-
-def _bounded_rate(
-    fpr: float, members: Floats, non_members: Floats, claim: Claim | None, error: float
-) -> tuple[str, Estimate, float, float | None]:
-    """A rate with all of its error, half for itself and half for its threshold.
-
-    The threshold is picked on these non-members, so its own false positive rate is uncertain; the
-    verdict therefore compares with that rate's upper end, not with the rate aimed at.
-    """
-    caught, through = _caught(fpr, members, non_members)
-    low, high = exact_interval(caught, len(members), error / 2)
-    _, chance = exact_interval(through, len(non_members), error / 2)
-    allowed = allowed_tpr(claim.profile, chance) if claim else None
-    name = f"TPR at {100 * fpr:g} % FPR"
-    return name, Estimate(caught / len(members), low, high), chance, allowed
-
-
-def exact_interval(successes: int, n: int, error: float) -> tuple[float, float]:
-    """Clopper and Pearson's interval, wrong with chance ``error`` at most at each end."""
-    low = beta.ppf(error, successes, n - successes + 1) if successes else 0.0
-    high = beta.isf(error, successes + 1, n - successes) if successes < n else 1.0
-    return float(low), float(high)
+    caught = int((members > threshold).sum())
+    return Caught(fpr, len(members), caught, len(non_members), through)
 
 
 def _roc(members: Floats, non_members: Floats) -> tuple[tuple[float, float], ...]:

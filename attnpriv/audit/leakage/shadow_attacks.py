@@ -13,7 +13,6 @@ Source: as in ``attnpriv.audit.leakage.likelihood``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -31,15 +30,9 @@ from attnpriv.audit.leakage.likelihood import (
 from attnpriv.audit.leakage.scores import ScoredAttack, score_attack
 from attnpriv.audit.statistics import Floats, auc, auc_difference
 from attnpriv.audit.subject import Answers, Progress, Subject
-from attnpriv.errors import InputError
 from attnpriv.estimates import Control, Estimate
+from attnpriv.shadow_answers import EXPECTED, MUST_WIN, NAMES, NULL_ERROR, PLANTED, Name, too_few
 from attnpriv.verdicts import Claim, Judgement, gravity
-
-Name = Literal["lira", "lira_offline", "rmia", "rmia_offline"]
-NAMES: tuple[Name, ...] = ("lira", "lira_offline", "rmia", "rmia_offline")
-PLANTED = 2.0  # log-odds, or deviations where these are more, that the positive control plants
-MUST_WIN = 0.75  # the lower end of each attack's AUC there
-NULL_ERROR = 0.0005  # each AUC's chance to fail the null control
 
 
 @dataclass(frozen=True)
@@ -110,9 +103,7 @@ def shadow_attacks(
     usable = seen.usable
     left_out, seen, members = int((~usable).sum()), seen.of(usable), members[usable]
     if members.all() or not members.any():
-        raise InputError(
-            f"{len(seen.shadows)} shadow models are too few for these records: train more"
-        )
+        raise too_few(len(seen.shadows))
     positive, null = _positive_control(seen), _null_control(seen, members, seed)
     valid = positive.passed and null.passed
     scores = _scores(seen)
@@ -165,8 +156,7 @@ def _positive_control(seen: Confidences) -> Control:
     leaky = leaky.of(leaky.usable)
     areas = [auc(*_split(each, members)) for each in _scores(leaky).values()]
     return Control(
-        "a shadow model attacked, with what it was trained on planted in its answers: AUC of each "
-        f"attack above {MUST_WIN}",
+        EXPECTED[0],
         min(area.value or 0.0 for area in areas),
         all((area.low or 0.0) > MUST_WIN for area in areas),
     )
@@ -185,8 +175,7 @@ def _null_control(seen: Confidences, members: Bools, seed: int) -> Control:
     areas = [auc(*_split(each, members), NULL_ERROR) for each in scores]
     values = [area.value or 0.0 for area in areas]
     return Control(
-        "each answer that of a model which did not see the record: 0.5 within the "
-        f"{100 * (1 - NULL_ERROR):g} % interval of every AUC, that of the loss threshold included",
+        EXPECTED[1],
         max(values, key=lambda value: abs(value - 0.5)),
         all((area.low or 0.0) <= 0.5 <= (area.high or 1.0) for area in areas),
     )

@@ -33,10 +33,15 @@ from attnpriv.audit.statistics import Floats
 from attnpriv.data.records import Dataset
 from attnpriv.errors import InputError
 from attnpriv.replacing import replace_file
-
-SETTINGS, RUNS, ANSWERS = "settings.json", "runs", "answers"
-FORMAT = 1
-LOG_ODDS, INSIDE = "log_odds", "inside"
+from attnpriv.shadow_answers import (
+    FORMAT,
+    INSIDE,
+    LOG_ODDS,
+    RUNS,
+    SETTINGS,
+    answers_path,
+    not_finished,
+)
 
 
 @dataclass(frozen=True)
@@ -85,11 +90,6 @@ class ShadowModels:
         return Confidences(target, self.log_odds[:, rows], self.inside[:, rows])
 
 
-def answers_path(folder: Path, number: int) -> Path:
-    """Where the answers of a model are."""
-    return folder / ANSWERS / f"{number:04d}.safetensors"
-
-
 def run_path(folder: Path, number: int) -> Path:
     """The run folder of a model."""
     return folder / RUNS / f"{number:04d}"
@@ -136,10 +136,7 @@ def read_shadows(folder: Path) -> ShadowModels:
     settings = read_settings(folder)
     paths = [answers_path(folder, number) for number in range(settings.models)]
     if missing := sum(not path.exists() for path in paths):
-        raise InputError(
-            f"{missing} of the {settings.models} shadow models in {folder} are not finished: go on "
-            "with attnpriv shadows --resume"
-        )
+        raise not_finished(folder, missing, settings.models)
     digest = hashlib.sha256()
     log_odds, inside = zip(*(_read_answers(path, digest) for path in paths), strict=True)
     if len({each.shape for each in (*log_odds, *inside)}) != 1:

@@ -40,8 +40,9 @@ if TYPE_CHECKING:
         ExplanationAttack,
         ExplanationAttacksResult,
     )
-    from attnpriv.audit.leakage.scores import ScoredAttack, TprAtFpr
+    from attnpriv.audit.leakage.scores import ScoredAttack
     from attnpriv.audit.measures import AuditResult
+    from attnpriv.rates import TprAtFpr
     from attnpriv.verdicts import Judgement
 
 WORDS = {

@@ -39,8 +39,8 @@ from attnpriv.verdicts import MEANINGS, Judgement, beats_chance
 
 if TYPE_CHECKING:
     from attnpriv.audit.leakage.membership import MembershipResult
-    from attnpriv.audit.leakage.scores import TprAtFpr
     from attnpriv.audit.measures import AuditResult
+    from attnpriv.rates import TprAtFpr
 
 ATTACK = Attack(
     measure="membership",

@@ -39,9 +39,10 @@ from attnpriv.report.roc import Bound, Curve, draw_roc
 from attnpriv.verdicts import MEANINGS, beats_chance
 
 if TYPE_CHECKING:
-    from attnpriv.audit.leakage.scores import ScoredAttack, TprAtFpr
+    from attnpriv.audit.leakage.scores import ScoredAttack
     from attnpriv.audit.leakage.shadow_attacks import ShadowAttack, ShadowAttacksResult
     from attnpriv.audit.measures import AuditResult
+    from attnpriv.rates import TprAtFpr
 
 WORDS = {
     "lira": "LiRA",

@@ -48,6 +48,7 @@ LEFT_OUT = {
     "canaries": "it needs the coins of the training, which are no records",
     "explanation_attacks": "its attack models are fitted to records, so that one moves all scores",
     "inversion": "its guessers are fitted to records, so that one moves what is read of others",
+    "served": "it is about what a server answers, and its figures are exact",
     "memorisation": "it compares values across records, so that one record moves what others add",
     "robustness": "its radius is measured on all attacked records, so that one moves all",
     "text_attacks": "it is measured on few records: noise that hides one of them would drown it",
@@ -137,6 +138,7 @@ class NoisedResult:
     canaries: NotRun
     explanation_attacks: NotRun
     inversion: NotRun
+    served: NotRun
     robustness: NotRun
     text_attacks: NotRun
     certified: NotRun

@@ -6,7 +6,7 @@ Any other error, such as a server that is gone, ends the audit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -27,6 +27,10 @@ INTERRUPTED = "interrupted"
 
 Progress = Callable[[str, int, int], None]
 """Called with what is asked for, the number of answers so far, and the number expected."""
+
+
+Ask = Callable[[Iterable[str], str], Mapping[str, Prediction | None]]
+"""From texts, and their name in the progress bar, to one prediction for each distinct text."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,16 @@ class Asker:
         model: name of the model.
         version: version of the model; None for the newest, until it is known which one that is.
         progress: told of every answer.
+
+    Attributes:
+        version: of the model, once it is known.
+        micro_epsilon: millionths of ε that the answers so far were charged.
     """
 
     def __init__(self, client: Client, model: str, version: str | None, progress: Progress) -> None:
         self._client, self._model, self._progress = client, model, progress
         self.version = version
+        self.micro_epsilon = 0.0
 
     def card(self) -> ModelCard | None:
         """The model card; None if the caller may not read it."""
@@ -93,6 +102,8 @@ class Asker:
             with closing(self._client.predict_stream(self._model, asked, self.version)) as stream:
                 for text, answer in zip(asked, stream, strict=True):
                     answers[text] = answer if isinstance(answer, Prediction) else None
+                    if isinstance(answer, Prediction):
+                        self.micro_epsilon += answer.micro_epsilon
                     self._progress(what, len(answers), len(asked))
         except ServiceError as error:
             raise NotRunError(_reason(error)) from None
@@ -113,11 +124,13 @@ class Asker:
 
     def _explain_one(self, text: str) -> Explanation | None:
         try:
-            return self._client.explain(self._model, text, version=self.version)
+            found = self._client.explain(self._model, text, version=self.version)
         except InvalidRequestError:
             return None
         except ServiceError as error:
             raise NotRunError(_reason(error)) from None
+        self.micro_epsilon += found.micro_epsilon
+        return found
 
 
 def _reason(error: ServiceError) -> str:

@@ -16,12 +16,12 @@ words is not flagged and may still read it; its changes and flips are reported w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from attnpriv.estimates import SIGNIFICANT, Control
-from attnpriv_client.audit.asking import Answered
+from attnpriv_client.audit.asking import Answered, Ask
 from attnpriv_client.audit.effects import (
     SWAP,
     SWAP_NULL,
@@ -46,8 +46,6 @@ from attnpriv_client.domain import Prediction
 
 NEUTRAL = "[...]"
 
-Ask = Callable[[Iterable[str], str], Mapping[str, Prediction | None]]
-"""From texts, and their name in the progress bar, to one prediction for each distinct text."""
 Probe = Callable[[Pieces], Answer | None]
 
 

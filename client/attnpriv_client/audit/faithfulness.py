@@ -18,14 +18,14 @@ rankings with each other and with the random one rather than read a value alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from statistics import fmean, stdev
 
 from attnpriv.estimates import Control
 from attnpriv_client.audit.alignment import Extent
-from attnpriv_client.audit.asking import Answered
+from attnpriv_client.audit.asking import Answered, Ask
 from attnpriv_client.audit.lift import entry_scores, with_all_scores
 from attnpriv_client.audit.results import FaithfulnessResult, NotRunError, RankingFaithfulness
 from attnpriv_client.audit.statistics import bootstrap_ratios
@@ -35,7 +35,6 @@ PERCENTS = (1, 5, 10, 20, 50)  # of the words, rounded up, so that at least one 
 MOST = 50  # documents: each costs one prediction per word and several per ranking
 LEAVE_ONE_OUT, RANDOM, SECOND_RANDOM = "leave_one_out", "random", "random_again"
 
-Ask = Callable[[Iterable[str], str], Mapping[str, Prediction | None]]
 Scores = Sequence[float]
 
 

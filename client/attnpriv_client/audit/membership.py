@@ -1,7 +1,8 @@
-"""Utility, and the loss-threshold membership test, from released predictions.
+"""Utility, and the membership test by one threshold, from released predictions.
 
 Records are scored by the log-odds of their true label, which order them as the loss does; records
-that the model trained on tend to score higher.
+that the model trained on tend to score higher. Where the policy releases labels alone, they are
+scored by how often the true label is answered, for the text and for copies of it.
 
 Claim: none. An AUC near 0.5 says that this one attack failed on average; it does not prove privacy.
 Compared with ``attnpriv.audit.leakage``: the positive control plants a difference in random scores,
@@ -22,13 +23,17 @@ from random import Random
 from statistics import fmean, stdev
 
 from attnpriv.estimates import Control, wilson
-from attnpriv.verdicts import Claim, judge, make_claim
-from attnpriv_client.audit.asking import Answered
-from attnpriv_client.audit.results import MembershipResult, NotRunError, UtilityResult
+from attnpriv.verdicts import Claim
+from attnpriv_client.audit.asking import Answered, Ask
+from attnpriv_client.audit.attack_results import By, MembershipResult
+from attnpriv_client.audit.results import NotRunError, UtilityResult
+from attnpriv_client.audit.scoring import Groups, claim_of, score_attack
 from attnpriv_client.audit.statistics import auc
 from attnpriv_client.domain import ModelCard
 
 SHUFFLES = 200
+COPIES = 8  # of a text, each without one word, where labels alone are released
+KNOWN = 0.95  # share of right answers about members in the positive control
 PLANTED = 2.0  # standard deviations between members and others in the positive control
 MUST_WIN = 0.75  # the lower end of its AUC
 FLOAT32_DIGITS = 9  # that tell any two of its values apart
@@ -44,56 +49,86 @@ def utility(answered: Sequence[Answered]) -> UtilityResult:
     return UtilityResult(len(labelled), wilson(right, len(labelled)))
 
 
-def membership(answered: Sequence[Answered], card: ModelCard | None, seed: int) -> MembershipResult:
-    """Test membership by a threshold on the true label's log-odds, with both controls.
+def membership(
+    answered: Sequence[Answered], card: ModelCard | None, predict: Ask, seed: int
+) -> MembershipResult:
+    """Test membership by one threshold, with both controls.
 
     The null control shuffles who is a member, so that nothing must be found. If a control fails,
     the result is not valid.
 
     Args:
         answered: the rows.
-        card: whose claim the AUC is held against; None if the caller may not read it.
-        seed: of the controls.
+        card: whose claim the figures are held against; None if the caller may not read it.
+        predict: asks about copies of the rows where labels alone are released.
+        seed: of the controls and the copies.
     """
-    flagged = [a for a in answered if a.row.member is not None and a.row.label is not None]
-    if not flagged:
-        raise NotRunError("no row has both a label and a membership flag")
-    repeated = _repeated(flagged)
-    scores = [
-        (a.row.member, log_odds)
-        for a in flagged
-        if a.row.text not in repeated and (log_odds := _log_odds(a)) is not None
-    ]
-    if not scores:
-        raise NotRunError("the server releases no probabilities")
+    flagged = flagged_rows(answered)
+    repeated = repeated_texts(flagged)
+    different = [a for a in flagged if a.row.text not in repeated]
+    scored = [(a.row.member, score) for a in different if (score := log_odds(a)) is not None]
+    by: By = "log-odds"
+    if not scored:
+        by, scored = "labels", _by_labels(different, predict, seed)
     members, others = (
-        [score for is_in, score in scores if is_in is flag] for flag in (True, False)
+        [score for is_in, score in scored if is_in is flag] for flag in (True, False)
     )
     if min(len(members), len(others)) < 2:
         raise NotRunError(
             f"expected at least 2 members and 2 non-members, got {len(members)} and {len(others)}"
         )
-    return _result(members, others, len(repeated), _claim(card), seed)
+    return _result((members, others), len(repeated), by, claim_of(card), seed)
 
 
-def _claim(card: ModelCard | None) -> Claim | None:
-    """What ε and δ on the card allow: more than the mechanism behind them, so a weaker test."""
-    if card is None or not card.summary.private:
-        return None
-    epsilon, delta = card.summary.epsilon, card.summary.delta
-    if epsilon is None or delta is None:
-        return None
-    return make_claim(epsilon, delta, "the model card's ε and δ", [(epsilon, delta)])
+def flagged_rows(answered: Sequence[Answered]) -> list[Answered]:
+    """The rows of which it is known whether the model was trained on them, and their label.
+
+    Raises:
+        NotRunError: there are none.
+    """
+    flagged = [a for a in answered if a.row.member is not None and a.row.label is not None]
+    if not flagged:
+        raise NotRunError("no row has both a label and a membership flag")
+    return flagged
 
 
-def _repeated(flagged: Sequence[Answered]) -> set[str]:
+def _by_labels(
+    different: Sequence[Answered], predict: Ask, seed: int
+) -> list[tuple[bool | None, float]]:
+    """How often the true label is answered, for each text and copies without one of its words.
+
+    Source: Choquette-Choo, Tramèr, Carlini and Papernot 2021 (arXiv:2007.14321), section 3.3; one
+    question without copies is the attack of Yeom et al.
+    """
+    rng = Random(f"{seed} copies")
+    copies = {a.row.text: _copies(a.row.text, rng) for a in different if a.prediction is not None}
+    found = predict((copy for own in copies.values() for copy in own), "membership")
+    scored = []
+    for a in different:
+        if a.prediction is None:
+            continue
+        answers = [a.prediction, *(found[copy] for copy in copies[a.row.text])]
+        labels = [answer.label for answer in answers if answer is not None]
+        scored.append((a.row.member, labels.count(a.row.label or "") / len(labels)))
+    return scored
+
+
+def _copies(text: str, rng: Random) -> list[str]:
+    """The text without one word, for some of its words; none where it has a single one."""
+    words = text.split()
+    dropped = rng.sample(range(len(words)), min(COPIES, len(words))) if len(words) > 1 else []
+    return [" ".join(words[:n] + words[n + 1 :]) for n in dropped]
+
+
+def repeated_texts(flagged: Sequence[Answered]) -> set[str]:
+    """Texts that are both members and non-members."""
     members, others = (
         {a.row.text for a in flagged if a.row.member is flag} for flag in (True, False)
     )
     return members & others
 
 
-def _log_odds(answered: Answered) -> float | None:
+def log_odds(answered: Answered) -> float | None:
     """``ln p - ln(1 - p)`` of the true label, 1 - p summed over the other classes.
 
     Decimals are summed, since rounded answers must tie exactly: 0.1 + 0.3 and 0.2 + 0.2 differ as
@@ -116,39 +151,45 @@ def _decimal(value: float) -> Decimal:
 
 
 def _result(
-    members: Sequence[float],
-    others: Sequence[float],
-    repeated: int,
-    claim: Claim | None,
-    seed: int,
+    groups: Groups, repeated: int, by: By, claim: Claim | None, seed: int
 ) -> MembershipResult:
-    positive = _positive_control(len(members), len(others), seed)
+    members, others = groups
+    positive = _positive_control(len(members), len(others), by, seed)
     null = _null_control(members, others, seed)
-    area, valid = auc(members, others), positive.passed and null.passed
-    placed = ("AUC", area, 0.5, claim.auc if claim else None)
+    valid = positive.passed and null.passed
+    scored = score_attack(groups, claim, valid=valid)
     return MembershipResult(
         members=len(members),
         non_members=len(others),
         repeated=repeated,
-        auc=area,
+        by=by,
+        auc=scored.auc,
+        tpr=scored.tpr,
         positive=positive,
         null=null,
         valid=valid,
-        judgement=judge([placed], claim, valid=valid),
+        judgement=scored.judgement,
     )
 
 
-def _positive_control(members: int, others: int, seed: int) -> Control:
+def _positive_control(members: int, others: int, by: By, seed: int) -> Control:
     rng = Random(f"{seed} planted")
-    area = auc(
-        [rng.gauss(PLANTED, 1.0) for _ in range(members)],
-        [rng.gauss(0.0, 1.0) for _ in range(others)],
-    )
-    return Control(
-        f"random scores, members {PLANTED:g} deviations higher: AUC above {MUST_WIN}",
-        area.value or 0.0,
-        (area.low or 0.0) > MUST_WIN,
-    )
+    if by == "log-odds":
+        what = f"random scores, members {PLANTED:g} deviations higher"
+        area = auc(
+            [rng.gauss(PLANTED, 1.0) for _ in range(members)],
+            [rng.gauss(0.0, 1.0) for _ in range(others)],
+        )
+    else:
+        what = f"random answers, right in {KNOWN:.0%} for members and in half for others"
+        area = auc(
+            [_right(rng, KNOWN) for _ in range(members)], [_right(rng, 0.5) for _ in range(others)]
+        )
+    return Control(f"{what}: AUC above {MUST_WIN}", area.value or 0.0, (area.low or 0.0) > MUST_WIN)
+
+
+def _right(rng: Random, chance: float) -> float:
+    return fmean(rng.random() < chance for _ in range(1 + COPIES))
 
 
 def _null_control(members: Sequence[float], others: Sequence[float], seed: int) -> Control:

@@ -10,10 +10,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from attnpriv.estimates import Control, Estimate, to_plain
-from attnpriv.verdicts import Judgement
-
-FORMAT = "attnpriv-client audit"
-FORMAT_VERSION = 1
+from attnpriv.leaks import FORMAT, FORMAT_VERSION, Leak
+from attnpriv_client.audit.attack_results import (
+    AttributesResult,
+    ExplanationAttacksResult,
+    ExposureResult,
+    HiddenWordsResult,
+    MembershipResult,
+    ShadowAttacksResult,
+)
 
 
 class NotRunError(Exception):
@@ -84,24 +89,6 @@ class UtilityResult:
 
     n: int
     accuracy: Estimate
-
-
-@dataclass(frozen=True)
-class MembershipResult:
-    """A loss-threshold membership test with its two controls.
-
-    ``repeated`` texts are both members and non-members, and are left out. ``judgement`` holds the
-    AUC against the claim of the model card, where the caller may read one.
-    """
-
-    members: int
-    non_members: int
-    repeated: int
-    auc: Estimate
-    positive: Control
-    null: Control
-    valid: bool
-    judgement: Judgement
 
 
 @dataclass(frozen=True)
@@ -297,6 +284,11 @@ Result = (
     | LiftResult
     | FaithfulnessResult
     | CertificateResult
+    | ShadowAttacksResult
+    | ExplanationAttacksResult
+    | ExposureResult
+    | HiddenWordsResult
+    | AttributesResult
 )
 
 
@@ -336,6 +328,9 @@ class Audit:
         not_run: the measures without a result.
         partly_run: the measures with a result that lack rows.
         interrupted: whether the audit was interrupted; it holds what was measured by then.
+        charged_epsilon: ε that all answers were charged to the caller's budget, because the policy
+            draws them; 0 where nothing is drawn. Answers that are drawn are used as they come.
+        leaks: one entry for each attack, also for those that were not run.
     """
 
     model: str
@@ -351,6 +346,8 @@ class Audit:
     not_run: tuple[NotRun, ...]
     partly_run: tuple[PartlyRun, ...]
     interrupted: bool
+    charged_epsilon: float
+    leaks: tuple[Leak, ...]
 
 
 def to_json(audit: Audit) -> dict[str, Any]:

@@ -9,20 +9,33 @@ from random import Random
 from attnpriv.errors import InputError
 from attnpriv_client.audit.alignment import align
 from attnpriv_client.audit.asking import INTERRUPTED, Answered, Asker, Explained, Progress
+from attnpriv_client.audit.attack_results import ShadowAttacksResult
+from attnpriv_client.audit.attributes import attributes
 from attnpriv_client.audit.certificate import certificate
 from attnpriv_client.audit.counterfactual import counterfactual
+from attnpriv_client.audit.explanation_attacks import explanation_attacks
+from attnpriv_client.audit.exposure import exposure
 from attnpriv_client.audit.faithfulness import faithfulness
+from attnpriv_client.audit.hidden_words import hidden_words
+from attnpriv_client.audit.leaks import leaks_of
 from attnpriv_client.audit.lift import lift
 from attnpriv_client.audit.membership import membership, utility
 from attnpriv_client.audit.release import release
 from attnpriv_client.audit.results import Audit, NotRun, NotRunError, PartlyRun, Result
 from attnpriv_client.audit.rows import Row, with_classes
+from attnpriv_client.audit.shadow_answers import ShadowAnswers
+from attnpriv_client.audit.shadow_attacks import NO_SHADOWS, shadow_attacks
 from attnpriv_client.client import Client
 from attnpriv_client.domain import Explanation, ModelCard, Prediction
 
-FROM_PREDICTIONS = ("utility", "counterfactual", "membership", "faithfulness")
-FROM_EXPLANATIONS = ("lift", "faithfulness", "certificate")
-ASKING = ("counterfactual", "faithfulness")  # these ask about more texts than the rows
+FROM_PREDICTIONS = (
+    "utility", "counterfactual", "membership", "shadow_attacks", "exposure", "faithfulness",
+)  # fmt: skip
+FROM_EXPLANATIONS = (
+    "explanation_attacks", "hidden_words", "lift", "faithfulness", "certificate",
+)  # fmt: skip
+# These ask about more texts than the rows.
+ASKING = ("counterfactual", "membership", "exposure", "faithfulness")
 
 Measure = Callable[[], Result]
 
@@ -38,6 +51,7 @@ def run_audit(
     limit: int,
     seed: int,
     progress: Progress,
+    shadows: ShadowAnswers | None = None,
 ) -> Audit:
     """Audit one model through the answers that this caller gets.
 
@@ -57,9 +71,11 @@ def run_audit(
         limit: most rows to ask about, drawn without replacement.
         seed: seed of everything that is drawn.
         progress: told of every answer.
+        shadows: the answers of shadow models of this model, for stronger membership attacks.
 
     Raises:
-        InputError: a label is not one of the model's classes, or the model changed meanwhile.
+        InputError: a label is not one of the model's classes, the model changed meanwhile, or the
+            shadow models were made from other data.
         ServiceError: no server, no such model, or another failure that no policy is behind.
     """
     chosen = sorted(Random(seed).sample(range(len(rows)), min(limit, len(rows))))
@@ -70,10 +86,13 @@ def run_audit(
             named = with_classes(rows, names)
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
+        if shadows is not None:
+            shadows.check(named, source)
         return [named[i] for i in chosen]
 
     gathered = _gather(asker, [rows[i] for i in chosen], with_names)
-    measures, not_run, stopped = _measure_all(gathered, asker, rows, seed)
+    against = None if shadows is None else (shadows, chosen)
+    measures, not_run, stopped = _measure_all(gathered, asker, rows, against, seed)
     return Audit(
         model=model,
         version=gathered.version,
@@ -88,6 +107,8 @@ def run_audit(
         not_run=not_run,
         partly_run=_partly_run(gathered, measures),
         interrupted=stopped,
+        charged_epsilon=asker.micro_epsilon / 10**6,
+        leaks=leaks_of(measures, not_run),
     )
 
 
@@ -115,6 +136,14 @@ class _Gathered:
     def refused(self) -> int:
         """Number of rows whose text the server refuses."""
         return 0 if self.no_predictions else sum(a.prediction is None for a in self.answered)
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes, as far as answers or the card name them."""
+        if self.card is not None:
+            return list(self.card.summary.label_names)
+        answers = [a.prediction for a in self.answered if a.prediction is not None]
+        return list(answers[0].probabilities or {}) if answers else []
 
     @property
     def explained(self) -> int:
@@ -176,14 +205,22 @@ def _answered(row: Row, prediction: Prediction | None, explanation: Explanation 
     return Answered(row, prediction, explanation, align(row.text, explanation.tokens, truncated))
 
 
+Against = tuple[ShadowAnswers, Sequence[int]]
+"""Shadow models, and the place of each audited row in their data."""
+
+
 def _measure_all(
-    gathered: _Gathered, asker: Asker, everything: Sequence[Row], seed: int
+    gathered: _Gathered,
+    asker: Asker,
+    everything: Sequence[Row],
+    against: Against | None,
+    seed: int,
 ) -> tuple[dict[str, Result], tuple[NotRun, ...], bool]:
     """The measures that ran, the others with their reasons, and whether they were interrupted."""
     measures: dict[str, Result] = {}
     not_run = []
     stopped = gathered.no_explanations == INTERRUPTED
-    for name, measure in _steps(gathered, asker, everything, seed).items():
+    for name, measure in _steps(gathered, asker, everything, against, seed).items():
         try:
             if stopped and name in ASKING:
                 raise NotRunError(INTERRUPTED)
@@ -198,19 +235,37 @@ def _measure_all(
 
 
 def _steps(
-    gathered: _Gathered, asker: Asker, everything: Sequence[Row], seed: int
+    gathered: _Gathered,
+    asker: Asker,
+    everything: Sequence[Row],
+    against: Against | None,
+    seed: int,
 ) -> dict[str, Measure]:
     """The measures, in the order of the report."""
-    answered, card = gathered.answered, gathered.card
+    answered, card, ask = gathered.answered, gathered.card, asker.predict
     return {
         "release": lambda: release(answered, gathered.again, card),
         "utility": lambda: utility(answered),
-        "counterfactual": lambda: counterfactual(answered, everything, asker.predict, seed),
-        "membership": lambda: membership(answered, card, seed),
+        "counterfactual": lambda: counterfactual(answered, everything, ask, seed),
+        "membership": lambda: membership(answered, card, ask, seed),
+        "shadow_attacks": lambda: _with_shadows(answered, against, card, seed),
+        "explanation_attacks": lambda: explanation_attacks(answered, card, seed),
+        "exposure": lambda: exposure(everything, card, ask, gathered.classes, seed),
+        "hidden_words": lambda: hidden_words(answered, seed),
+        "attributes": lambda: attributes(answered, seed),
         "lift": lambda: lift(answered, seed),
-        "faithfulness": lambda: faithfulness(answered, asker.predict, seed),
+        "faithfulness": lambda: faithfulness(answered, ask, seed),
         "certificate": lambda: certificate(answered, card),
     }
+
+
+def _with_shadows(
+    answered: Sequence[Answered], against: Against | None, card: ModelCard | None, seed: int
+) -> ShadowAttacksResult:
+    if against is None:
+        raise NotRunError(NO_SHADOWS)
+    shadows, positions = against
+    return shadow_attacks(answered, positions, shadows, card, seed)
 
 
 def _require_answers(name: str, gathered: _Gathered) -> None:

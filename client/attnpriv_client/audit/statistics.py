@@ -11,7 +11,7 @@ from math import isfinite
 from random import Random
 from statistics import fmean, variance
 
-from attnpriv.estimates import ROUNDING, UNDEFINED, Estimate, auc_interval, middle_95
+from attnpriv.estimates import ROUNDING, UNDEFINED, Z_95, Estimate, auc_interval, middle_95
 
 RESAMPLES = 1000
 
@@ -52,18 +52,65 @@ def _resampled(columns: Sequence[Column], weights: Column, seed: int) -> list[li
     return drawn
 
 
-def auc(positive: Column, negative: Column) -> Estimate:
-    """The area under the ROC curve with DeLong's 95 % interval, ties counting half.
+def resampled_ratios(column: Column, weights: Column, seed: int) -> list[float]:
+    """The ratio of one column in each resample; see ``bootstrap_ratios``."""
+    return _resampled([column], weights, seed)[0]
+
+
+def auc(positive: Column, negative: Column, error: float = 0.05) -> Estimate:
+    """The area under the ROC curve with DeLong's interval, ties counting half.
 
     Only equal scores are ties. Where one value separates the two completely, see
-    ``attnpriv.estimates.auc_interval``.
+    ``attnpriv.estimates.auc_interval``. The interval misses with chance ``error``.
 
     Source: DeLong, DeLong and Clarke-Pearson 1988.
     """
     beaten = _shares_below(positive, negative)
     beating = _shares_below(negative, positive)
     spread = _variance_of_mean(beaten) + _variance_of_mean(beating)
-    return auc_interval(fmean(beaten), spread, min(len(positive), len(negative)))
+    return auc_interval(fmean(beaten), spread, min(len(positive), len(negative)), error)
+
+
+def auc_gain(ours: tuple[Column, Column], theirs: tuple[Column, Column]) -> Estimate:
+    """By how much one area exceeds another of the same rows, with its 95 % interval.
+
+    Source: as ``auc``, with the covariance of the two areas.
+    """
+    gains = [
+        [a - b for a, b in zip(_shares_below(*own), _shares_below(*other), strict=True)]
+        for own, other in ((ours, theirs), (ours[::-1], theirs[::-1]))
+    ]
+    half = Z_95 * sum(map(_variance_of_mean, gains)) ** 0.5
+    value = fmean(gains[0])
+    return Estimate(value, value - half, value + half)
+
+
+def resampled_areas(positive: Column, negative: Column, seed: int) -> list[float]:
+    """The area under the ROC curve of each resample of the rows of either group.
+
+    Other scores of as many rows are resampled alike under the same seed: that pairs two attacks.
+    """
+    rank = {value: place for place, value in enumerate(sorted({*positive, *negative}))}
+    ours, theirs = ([rank[value] for value in group] for group in (positive, negative))
+    rng = Random(f"{seed} areas")
+    return [
+        _area(rng.choices(ours, k=len(ours)), rng.choices(theirs, k=len(theirs)), len(rank))
+        for _ in range(RESAMPLES)
+    ]
+
+
+def _area(positive: Sequence[int], negative: Sequence[int], ranks: int) -> float:
+    """The same from the ranks of either group."""
+    above, below = [0] * ranks, [0] * ranks
+    for place in positive:
+        above[place] += 1
+    for place in negative:
+        below[place] += 1
+    seen, area = 0, 0.0
+    for ours, theirs in zip(above, below, strict=True):
+        area += ours * (seen + theirs / 2)
+        seen += theirs
+    return area / (len(positive) * len(negative))
 
 
 def _shares_below(values: Column, others: Column) -> list[float]:

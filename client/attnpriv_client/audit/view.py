@@ -11,6 +11,15 @@ from rich.text import Text
 
 from attnpriv.estimates import Estimate
 from attnpriv.rounding import round_up
+from attnpriv.verdicts import Judgement
+from attnpriv_client.audit.attack_results import (
+    AttributesResult,
+    ExplanationAttacksResult,
+    ExposureResult,
+    HiddenWordsResult,
+    MembershipResult,
+    ShadowAttacksResult,
+)
 from attnpriv_client.audit.faithfulness import LEAVE_ONE_OUT, RANDOM
 from attnpriv_client.audit.results import (
     Audit,
@@ -18,7 +27,6 @@ from attnpriv_client.audit.results import (
     CounterfactualResult,
     FaithfulnessResult,
     LiftResult,
-    MembershipResult,
     ReleaseResult,
     Result,
     UtilityResult,
@@ -42,6 +50,7 @@ def audit_view(audit: Audit) -> RenderableType:
         f"{audit.model}, version {audit.version}; {audit.rows} of {audit.rows_in_file} rows "
         f"({audit.rows_refused} refused, {audit.rows_truncated} longer than the model reads); "
         f"seed {audit.seed}",
+        *_charged(audit),
         *(f"not run: {each.measure}: {each.reason}" for each in audit.not_run),
         *(
             f"partly run: {each.measure}: {each.rows} of {each.of} rows: {each.reason}"
@@ -49,6 +58,12 @@ def audit_view(audit: Audit) -> RenderableType:
         ),
     ]
     return Group(table, _plain("\n".join(notes)))
+
+
+def _charged(audit: Audit) -> Iterator[str]:
+    if audit.charged_epsilon:
+        spent = f"ε = {audit.charged_epsilon:g} in all"
+        yield f"answers were drawn, which was charged {spent}; they were used as they came"
 
 
 def _lines(result: Result) -> Iterator[Line]:
@@ -59,7 +74,15 @@ def _lines(result: Result) -> Iterator[Line]:
             yield "accuracy", result.n, _estimate(result.accuracy), ""
         case MembershipResult():
             n = result.members + result.non_members
-            yield "AUC", n, _estimate(result.auc), _verdict(result)
+            yield f"AUC by {result.by}", n, _estimate(result.auc), _verdict(result)
+        case ShadowAttacksResult() | ExplanationAttacksResult():
+            yield from _attacks(result)
+        case ExposureResult():
+            yield from _exposure(result)
+        case HiddenWordsResult():
+            yield from _hidden_words(result)
+        case AttributesResult():
+            yield from _attributes(result)
         case CounterfactualResult():
             yield from _counterfactual(result)
         case LiftResult():
@@ -73,11 +96,54 @@ def _lines(result: Result) -> Iterator[Line]:
 
 
 def _verdict(result: MembershipResult) -> str:
-    if not result.valid:
+    return _judged(result.judgement, result.valid)
+
+
+def _judged(judgement: Judgement, valid: bool) -> str:
+    if not valid:
         return INVALID
-    claim = result.judgement.claim
-    allowed = "" if claim is None else f" (allowed up to {round_up(claim.auc, 3)})"
-    return f"{result.judgement.verdict}{allowed}"
+    allowed = ""
+    if judgement.allowed is not None:
+        allowed = f" (allowed up to {round_up(judgement.allowed, 3)})"
+    return f"{judgement.verdict}{allowed}"
+
+
+def _attacks(result: ShadowAttacksResult | ExplanationAttacksResult) -> Iterator[Line]:
+    n = result.members + result.non_members
+    yield "loss threshold, AUC", n, _estimate(result.loss.auc), ""
+    if isinstance(result, ExplanationAttacksResult):
+        yield "texts alone, AUC", n, _estimate(result.texts.auc), ""
+    for name, attack in result.attacks.items():
+        yield f"{name}, AUC", n, _estimate(attack.auc), _judged(attack.judgement, result.valid)
+
+
+def _exposure(result: ExposureResult) -> Iterator[Line]:
+    for each in result.levels:
+        yield (
+            f"at {each.repetitions} repetitions, bits",
+            each.secrets,
+            _estimate(each.exposure),
+            f"by chance {result.by_chance:.3g}, p {each.p_adjusted:.3g}",
+        )
+    secrets = sum(each.secrets for each in result.levels)
+    yield "verdict", secrets, "", _judged(result.judgement, result.valid)
+
+
+def _hidden_words(result: HiddenWordsResult) -> Iterator[Line]:
+    for k in (1, 10):
+        by_type = _estimate(getattr(result, f"by_type_top{k}"))
+        named = _estimate(getattr(result, f"top{k}"))
+        yield f"named within {k}", result.words, named, f"by type and place {by_type}"
+    gain, verdict = _estimate(result.top1_gain), _judged(result.judgement, result.valid)
+    yield "gain within 1", result.words, gain, verdict
+
+
+def _attributes(result: AttributesResult) -> Iterator[Line]:
+    for each in result.guesses:
+        what = f"{each.entity_type} by {each.source}, gain"
+        verdict = _judged(each.judgement, result.valid)
+        beside = f"by label {_estimate(each.by_label)}, {verdict}"
+        yield what, result.documents, _estimate(each.gain), beside
 
 
 def _release(result: ReleaseResult) -> Iterator[Line]:

@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 
 from attnpriv.audit.exposure import (
-    CANDIDATES,
     Score,
     Secret,
-    allowed_exposure,
     measure_exposure,
     planted_secrets,
     rank_of_first,
@@ -24,6 +22,7 @@ from attnpriv.audit.statistics import Floats
 from attnpriv.config import TrainConfig
 from attnpriv.data import Dataset
 from attnpriv.data.planting import plant
+from attnpriv.planted import CANDIDATES, allowed_exposure
 from attnpriv.runs.folder import Run, load_run
 from attnpriv.training import train
 from attnpriv.verdicts import for_groups, make_claim

@@ -24,7 +24,7 @@ def test_each_measure_fills_the_field_of_its_name_and_type() -> None:
 
 def test_what_is_read_off_the_pass_needs_no_other_rows() -> None:
     needs = {need for measure in OF_THE_PASS for need in measure.needs}
-    assert needs == {"layers", "self-attention", "spatial gates"}
+    assert needs == {"layers", "self-attention", "spatial gates", "answers"}
     assert (*OF_THE_PASS, *ALONE) == MEASURES
 
 

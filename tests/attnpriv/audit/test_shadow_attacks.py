@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from attnpriv.audit.leakage.likelihood import Confidences, lira, rmia
-from attnpriv.audit.leakage.shadow_attacks import NAMES, shadow_attacks
+from attnpriv.audit.leakage.shadow_attacks import shadow_attacks
 from attnpriv.audit.statistics import auc, auc_difference
 from attnpriv.errors import InputError
+from attnpriv.shadow_answers import NAMES
 from attnpriv.verdicts import make_claim
 from tests.attnpriv.audit.worlds import World
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from attnpriv.data import Dataset, load_dataset
-from attnpriv.data.planting import LENGTH, WORDS, is_planted, other_secrets, plant
+from attnpriv.data.planting import plant
 from attnpriv.errors import InputError
+from attnpriv.planted import LENGTH, WORDS, is_planted, other_secrets
 
 
 def test_each_secret_stands_in_the_data_as_often_as_asked(tickets: Dataset) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import replace
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -17,7 +17,6 @@ from attnpriv.audit.examples import Piece
 from attnpriv.audit.faithfulness import ATTENTION, GRADIENTS, LEAVE_ONE_OUT, PERCENTS, RANDOM
 from attnpriv.audit.leakage.explanation_attacks import NAMES as EXPLAINED
 from attnpriv.audit.leakage.inversion import NAMES as READ
-from attnpriv.audit.leakage.shadow_attacks import NAMES
 from attnpriv.audit.lift import Lift
 from attnpriv.audit.matched import TokenLift
 from attnpriv.audit.measures import AuditResult
@@ -29,12 +28,14 @@ from attnpriv.config import AttentionConfig, ModelConfig, PrivacyConfig, TrainCo
 from attnpriv.data import Dataset
 from attnpriv.data.records import Span
 from attnpriv.estimates import Control, Estimate
+from attnpriv.leaks import Leak
 from attnpriv.privacy.ledger import NoisedSteps
 from attnpriv.report.provenance import Machine, Provenance, RunFiles
 from attnpriv.runs.card import ModelCard
 from attnpriv.runs.card_builder import NOT_COVERED, build_card
 from attnpriv.runs.folder import load_run
 from attnpriv.sensitive import TypeQuality
+from attnpriv.shadow_answers import NAMES
 from attnpriv.verdicts import Judgement, Placed, make_claim
 
 LAYERS, HEADS = 2, 3
@@ -78,7 +79,7 @@ class _Maker:
                     for name, type_ in get_type_hints(of).items()
                 }
             )
-        if get_origin(of) is UnionType:
+        if get_origin(of) in (UnionType, Union):
             return self.make(next(each for each in get_args(of) if each is not NoneType))
         if get_origin(of) is tuple:
             arguments = get_args(of)
@@ -194,6 +195,7 @@ def make_result(
             maker, result.explanation_attacks, BESIDE if privacy else NOTHING
         ),
         inversion=_inversion(maker, result.inversion),
+        served=replace(result.served, verdict="NOT FOUND", leaks=_leaks(maker)),
         robustness=replace(
             result.robustness,
             radii=maker.each(
@@ -246,6 +248,12 @@ def _scored(maker: _Maker, result: Any, judgement: Judgement) -> Any:
         roc=((0.0, 0.0), (0.01, 0.05), (0.3, 0.4), (1.0, 1.0)),
         judgement=judgement,
     )
+
+
+def _leaks(maker: _Maker) -> tuple[Leak, ...]:
+    found = {"verdict": "NOT FOUND", "not_run": None}
+    ran = tuple(maker.make(Leak, attack=attack, **found) for attack in ("membership", "attention"))
+    return (*ran, Leak("lira", not_run="the server releases no probabilities"))
 
 
 def _shadow_attacks(maker: _Maker, result: Any, judgement: Judgement) -> Any:
