@@ -84,18 +84,22 @@ class WorkFolder:
                 "--resume goes on from what was saved before, if anything was"
             ) from error
 
-    def check(self) -> None:
-        """Raise InputError where the pieces are of other work; the message says what differs."""
+    def kept_identity(self) -> dict[str, Any] | None:
+        """What the work in the folder is, as it was begun; None if that cannot be read."""
         try:
             content = json.loads((self.path / IDENTITY).read_bytes())
-            if content["format"] != FORMAT:
-                raise ValueError
-            theirs = dict(content["work"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            return dict(content["work"]) if content["format"] == FORMAT else None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+
+    def check(self) -> None:
+        """Raise InputError where the pieces are of other work; the message says what differs."""
+        theirs = self.kept_identity()
+        if theirs is None:
             raise InputError(
                 f"cannot resume {self.path}: it has no {IDENTITY} that this version of attnpriv "
                 "can read; go on with the version that began it, or remove that folder"
-            ) from error
+            )
         check_same(self.path, theirs, self._identity)
 
     def clear(self) -> None:

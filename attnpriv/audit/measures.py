@@ -6,7 +6,7 @@ one field of ``AuditResult``; and one chapter of the report.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -64,6 +64,7 @@ from attnpriv.audit.second_opinion import SecondOpinionResult
 from attnpriv.audit.spatial_gates import SpatialGatesResult
 from attnpriv.audit.subject import Answers, Need, Pass, Progress, Subject
 from attnpriv.audit.utility import UtilityResult
+from attnpriv.errors import InputError
 
 Read = TypeVar("Read", contravariant=True)
 
@@ -311,3 +312,13 @@ APART: Measure[Answers] = Measure(
 """In the place of ``counterfactual`` where figures are noised; no other record counts in it."""
 
 MEASURES: tuple[Measure[Pass], ...] = (*OF_THE_PASS, *ALONE)
+
+SKIPPABLE = tuple(each.name for each in MEASURES if each.needs)
+"""Measures that an audit can do without; the others stand in every report."""
+
+
+def check_skipped(names: Sequence[str]) -> None:
+    """Raise InputError for a name that is no measure which can be skipped."""
+    for name in names:
+        if name not in SKIPPABLE:
+            raise InputError(f"expected measures to skip among {', '.join(SKIPPABLE)}, got {name}")

@@ -17,7 +17,14 @@ from attnpriv.audit.coverage import coverage, detect, gold
 from attnpriv.audit.gradients import explained
 from attnpriv.audit.leakage.served import ServedAnswers, match_answers
 from attnpriv.audit.leakage.shadow_folder import ShadowModels, match_shadows
-from attnpriv.audit.measures import ALONE, MEASURES, OF_THE_PASS, AuditResult, Measure
+from attnpriv.audit.measures import (
+    ALONE,
+    MEASURES,
+    OF_THE_PASS,
+    AuditResult,
+    Measure,
+    check_skipped,
+)
 from attnpriv.audit.results import Audit, NotRun
 from attnpriv.audit.subject import (
     Answers,
@@ -87,10 +94,10 @@ def audit_runs(
         executor: where the work is done; None: in this process.
 
     Raises:
-        InputError: no run, behavioural tests of other classes alone, classes that differ from a
-            run's, neither gold spans nor a detector, shadow models of other runs or of other data,
-            answers of other models, canaries of another run, or other data of which no row is known
-            not to have been trained on.
+        InputError: a measure to skip that there is not, no run, behavioural tests of other classes
+            alone, classes that differ from a run's, neither gold spans nor a detector, shadow
+            models of other runs or of other data, answers of other models, canaries of another run,
+            or other data of which no row is known not to have been trained on.
 
     Claim: the same runs, data and options give the same bits, whatever the order and the pieces of
     the work, the number of processes and of processors, and wherever an audit was interrupted, on
@@ -101,6 +108,7 @@ def audit_runs(
     numbers is covered by the runs' ε.
     """
     options = options or AuditOptions()
+    check_skipped(options.skip)
     detector = detector if data.kind == "text" else None
     report = progress or (lambda stage, done, total: None)
     check_inputs(runs, data, detector)
@@ -190,7 +198,7 @@ def _explained(crew: Workers, subjects: Sequence[Subject], passes: Sequence[Pass
         wanted = {
             d
             for each in MEASURES
-            if each.explains and not subject.lack(each.needs)
+            if each.explains and not subject.lack(each.name, each.needs)
             for d in each.explains(subject, passed)
         }
         answers = Answers(passed.held_out, passed.members)
@@ -232,7 +240,7 @@ def readable(task: Task) -> Iterator[None]:
 
 def _missing(subject: Subject, measures: Sequence[Measure[Any]]) -> dict[str, Measured]:
     """Those that cannot be run, with the reason."""
-    lacks = {each.name: subject.lack(each.needs) for each in measures}
+    lacks = {each.name: subject.lack(each.name, each.needs) for each in measures}
     return {name: Measured(NotRun(lack)) for name, lack in lacks.items() if lack}
 
 

@@ -59,6 +59,7 @@ NO_ANSWERS = (
     "no audit of a server's answers was given: attnpriv-client audit --out makes one, and "
     "--answers takes its file"
 )
+SKIPPED = "it was skipped: --skip"
 NO_CANARIES = "the run has no canaries: attnpriv train --canaries plants them"
 NO_COINS = (
     "the run has canaries, and the hidden file with their coins is not beside its folder, or not "
@@ -68,6 +69,9 @@ NO_SECRETS = (
     "no secrets were planted in the training data: attnpriv data plant makes such data, and no "
     "model that is meant for use should be trained on it"
 )
+
+
+NO_SIZES = ("depth", "seed", "skip", "budget_minutes")  # all other options are sizes
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,9 @@ class AuditOptions:
         permutations: of the sensitivity labels, for the null.
         resamples: of the bootstrap.
         seed: of every sample, null and bootstrap.
+        skip: measures that are not run, by their names.
+        budget_minutes: what the sizes of the leakage measures were planned for; None where they
+            are those of the depth.
     """
 
     depth: Depth = "standard"
@@ -117,15 +124,17 @@ class AuditOptions:
     permutations: int = 1000
     resamples: int = 1000
     seed: int = 0
+    skip: tuple[str, ...] = ()
+    budget_minutes: float | None = None
 
     def __post_init__(self) -> None:
         require_seed("seed", self.seed)
         for name, value in asdict(self).items():
-            if name not in ("depth", "seed") and not (name == "examples" and value == 0):
+            if name not in NO_SIZES and not (name == "examples" and value == 0):
                 require_count(name, value)
 
     @classmethod
-    def at(cls, depth: Depth, **values: int) -> AuditOptions:
+    def at(cls, depth: Depth, **values: Any) -> AuditOptions:
         """The options of a depth; the given values replace its own."""
         return cls(**{"depth": depth, **SIZES[depth], **values})
 
@@ -299,8 +308,10 @@ class Subject:
         """The personal data in rows, in their order."""
         return [self.spans[row] for row in rows or ()]
 
-    def lack(self, needs: Sequence[Need]) -> str | None:
-        """Why the first of a measure's needs that is not met is not; None where all are."""
+    def lack(self, measure: str, needs: Sequence[Need]) -> str | None:
+        """Why a measure is not run: it is skipped, or the first need is not met; None if it is."""
+        if measure in self.options.skip:
+            return SKIPPED
         return next((lack for need in needs if (lack := self._lack(need))), None)
 
     def _lack(self, need: Need) -> str | None:

@@ -28,6 +28,11 @@ def has_begun(out: Path) -> bool:
     return WorkFolder(out / NAME, {}).has_begun
 
 
+def kept_identity(out: Path) -> dict[str, Any] | None:
+    """What the unfinished audit in an output folder is; None if there is none that can be read."""
+    return WorkFolder(out / NAME, {}).kept_identity()
+
+
 def open_audit_folder(
     out: Path, identity: Mapping[str, Any], *, resume: bool | None
 ) -> AbstractContextManager[WorkFolder]:

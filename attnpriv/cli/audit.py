@@ -12,11 +12,13 @@ from rich.table import Table
 from attnpriv.cli import options
 from attnpriv.cli.gate import outcome_lines
 from attnpriv.cli.output import console, resumable, warn, warn_of_unknown
+from attnpriv.command import complain
 from attnpriv.config import Depth
 from attnpriv.errors import InputError
 from attnpriv.progress import stage_bars
 
 if TYPE_CHECKING:
+    from attnpriv.audit.subject import AuditOptions
     from attnpriv.data import Dataset
     from attnpriv.report.auditing import Written
     from attnpriv.report.document import Report
@@ -83,6 +85,20 @@ def audit(
             rich_help_panel=options.DATA,
         ),
     ] = None,
+    budget_minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="About how long the audit may take: the leakage measures get the sizes that fit "
+            "in, and so the best intervals. Default: the sizes of the depth, however long."
+        ),
+    ] = None,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A measure to leave out, such as explanation_attacks or inversion; may be "
+            "repeated."
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(help="Seed of samples, null distributions and bootstraps.")
     ] = 0,
@@ -134,6 +150,8 @@ def audit(
     from attnpriv.audit.checklist.files import load_checklist
     from attnpriv.audit.leakage.served import read_answers
     from attnpriv.audit.leakage.shadow_folder import read_shadows
+    from attnpriv.audit.measures import check_skipped
+    from attnpriv.audit.planning import kept_options
     from attnpriv.audit.releases import private_folder
     from attnpriv.audit.subject import AuditOptions
     from attnpriv.audit.work import has_begun
@@ -148,8 +166,13 @@ def audit(
     _check_noise(epsilon, delta, include_text, shadows, answers)
     if epsilon is not None and checklist is not None:
         raise InputError("--checklist cannot be used with --epsilon: it is left out there")
+    if epsilon is not None and (budget_minutes is not None or skip):
+        raise InputError("--budget-minutes and --skip cannot be used with --epsilon")
     executor = options.executor_of(processes, on)
-    chosen = {"seed": seed} if documents is None else {"seed": seed, "documents": documents}
+    check_skipped(skip or ())
+    chosen = {"seed": seed, "skip": tuple(skip or ())}
+    if documents is not None:
+        chosen["documents"] = documents
     limits = () if gates is None else read_gates(gates)
     rules = None if detection is None else load_rules(detection)
     loaded = [load_run(path) for path in (run, *(against or []))]
@@ -167,6 +190,10 @@ def audit(
     if epsilon is None:  # these warnings are exact counts
         _warn(loaded, dataset)
     detector, how_much = PresidioDetector(rules), AuditOptions.at(depth, **chosen)
+    if budget_minutes is not None:
+        how_much = (kept_options(out) if resume else None) or _planned(
+            loaded, dataset, how_much, budget_minutes, processes or 1
+        )
     begun = out if epsilon is None else private_folder(out)
     written: Written[Report] | Written[NoisedReport]
     with resumable(lambda: has_begun(begun)), stage_bars() as progress:
@@ -206,6 +233,23 @@ def audit(
     console.print(f"report: {out / HTML_NAME}\ndata:   {out / JSON_NAME}", soft_wrap=True)
     sys.stdout.write(outcome_lines(outcomes))
     raise typer.Exit(exit_code(outcomes))
+
+
+def _planned(
+    runs: list[Run], data: Dataset, options: AuditOptions, minutes: float, processes: int
+) -> AuditOptions:
+    """The options whose audit takes about so long; what they are, on stderr."""
+    from attnpriv.audit.planning import plan, sizes_in_words
+
+    found = plan(runs, data, options, minutes, processes)
+    complain(
+        f"planned for {minutes:g} minutes, at {found.milliseconds:.2g} ms a pass: leakage "
+        f"{found.leakage_minutes:.2g}, the other measures {found.other_minutes:.2g}; "
+        f"{sizes_in_words(found.options)}"
+    )
+    if found.other_minutes >= minutes:
+        warn("the other measures take all of this time: choose a smaller --depth, or --skip some")
+    return found.options
 
 
 def _check_noise(

@@ -430,7 +430,7 @@ def test_labels_alone_leave_the_rest_unmeasured(audit) -> None:
 def test_who_may_only_ask_for_explanations_gets_what_they_tell(audit) -> None:
     found = audit("explainer", "plain")
 
-    assert list(found.measures) == ["release", "lift", "certificate"]
+    assert list(found.measures) == ["release", "hidden_words", "lift", "certificate"]
     assert found.measures["release"]["predictions"] == 0
     assert found.measures["certificate"]["matches_card"] is None
     assert found.measures["certificate"]["labels_agree"]["value"] is None

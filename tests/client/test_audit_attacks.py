@@ -202,7 +202,9 @@ def test_labels_of_copies_tell_members_where_labels_of_texts_do_not() -> None:
     assert (found.by, found.valid, found.judgement.verdict) == ("labels", True, "FOUND")
     assert len(asked) == 80 * COPIES
     assert all(len(text.split()) == len(WORDS) + 1 for text in asked)
-    nothing = membership(rows, None, predict(lambda text: hash(text) % 2 == 0), seed=1)
+    nothing = membership(
+        rows, None, predict(lambda text: random.Random(text).random() < 0.5), seed=1
+    )
     assert nothing.judgement.verdict == "NOT FOUND"
 
 
@@ -286,7 +288,9 @@ def explained(n: int, member: bool, leak: float) -> Answered:
     values[0] += leak * member
     total = sum(values)
     tokens = [
-        TokenExplanation(f"w{i}", (), value / total, (value / total,) * 2, rng.gauss(0, 1), None)
+        TokenExplanation(
+            f"w{i}", (), value / total, (value / total,) * 2, rng.gauss(0.5, 0.1), None
+        )
         for i, value in enumerate(values)
     ]
     answer = Prediction("yes", {"no": 0.4, "yes": 0.6}, False, "1")
@@ -297,11 +301,11 @@ def explained(n: int, member: bool, leak: float) -> Answered:
 
 def test_attention_that_differs_for_members_is_found_and_other_scores_are_not() -> None:
     def found(leak: float):
-        rows = [explained(n, member, leak) for n in range(50) for member in (True, False)]
+        rows = [explained(n, member, leak) for n in range(60) for member in (True, False)]
         return explanation_attacks.explanation_attacks(rows, None, seed=1)
 
     leaky, nothing = found(9.0), found(0.0)
-    assert (leaky.fitted, leaky.members, leaky.non_members) == (50, 25, 25)
+    assert (leaky.fitted, leaky.members, leaky.non_members) == (60, 30, 30)
     assert leaky.valid
     assert leaky.attacks["attention"].judgement.verdict == "FOUND"
     assert leaky.attacks["attributions"].judgement.verdict == "NOT FOUND"

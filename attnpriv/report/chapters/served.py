@@ -199,7 +199,7 @@ def _shown(value: Estimate) -> str:
 
 CHAPTER = Chapter(
     name="served",
-    place=138,
+    place=136,
     title="Through the server",
     body=body,
     asks=Question(
