@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from attnpriv.audit.results import NotRun
 from attnpriv.estimates import Estimate
-from attnpriv.report.blocks import Block, Heading, How, Row, Table, Text
+from attnpriv.report.blocks import Block, Heading, How, Items, Text
 from attnpriv.report.chapter import Chapter
 
 if TYPE_CHECKING:
@@ -67,14 +67,10 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
         "their number. A larger --budget-minutes, or --depth thorough, takes more of them."
     )
     for run in runs:
-        rows = tuple(_row(each) for each in measured(run))
-        if rows:
+        lines = tuple(_line(each) for each in measured(run))
+        if lines:
             yield Heading(run.name)
-            yield Table(
-                f"Half of each 95 % interval on {run.name}",
-                ("Figure", "Records", "Now", "At twice the time", "At four times"),
-                rows,
-            )
+            yield Items(lines)
     yield How(
         "results[]",
         "Half of the interval of each figure, divided by the square root of 2 and of 4: "
@@ -82,10 +78,15 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
     )
 
 
-def _row(each: Measured) -> Row:
-    widths = [half_width(each.value, times) for times in (1, *TIMES)]
-    shown = ("undefined" if width is None else f"± {width:.3f}" for width in widths)
-    return each.words, f"{each.records:,}", *shown
+def _line(each: Measured) -> str:
+    """No table: the widths are expected ones, and stand in no other format."""
+    now, twice, four_times = (half_width(each.value, times) for times in (1, *TIMES))
+    if now is None:
+        return f"{each.words}: undefined"
+    return (
+        f"{each.words}: ± {now:.3f} from {each.records:,} records; ± {twice:.3f} at twice the "
+        f"time, ± {four_times:.3f} at four times"
+    )
 
 
-CHAPTER = Chapter(name="more_time", place=147, title="What more time would buy", body=body)
+CHAPTER = Chapter(name="more_time", place=148, title="What more time would buy", body=body)

@@ -252,8 +252,7 @@ def _scored(maker: _Maker, result: Any, judgement: Judgement) -> Any:
 
 def _leaks(maker: _Maker) -> tuple[Leak, ...]:
     found = {"verdict": "NOT FOUND", "not_run": None}
-    ran = tuple(maker.make(Leak, attack=attack, **found) for attack in ("membership", "attention"))
-    return (*ran, Leak("lira", not_run="the server releases no probabilities"))
+    return tuple(maker.make(Leak, attack=attack, **found) for attack in ("membership", "attention"))
 
 
 def _shadow_attacks(maker: _Maker, result: Any, judgement: Judgement) -> Any:
