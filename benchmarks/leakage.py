@@ -22,10 +22,11 @@ from attnpriv.audit.leakage.likelihood import Confidences
 from attnpriv.audit.leakage.shadow_attacks import shadow_attacks
 from attnpriv.audit.measures import ALONE
 from attnpriv.audit.subject import Answers, AuditOptions, Subject, choose_rows
-from attnpriv.audit.tasks import MEMBERS, Task, one_thread
+from attnpriv.audit.tasks import MEMBERS, Task
 from attnpriv.config import AttentionConfig, TrainConfig
 from attnpriv.data import load_dataset
 from attnpriv.data.planting import plant
+from attnpriv.jobs.threads import one_thread
 from attnpriv.runs.folder import Run, load_run
 from attnpriv.training import train
 from attnpriv_client.audit.shadow_attacks import Record, attack

@@ -23,10 +23,11 @@ from typing import Any
 import torch
 
 from attnpriv.audit.subject import LEAST, AuditOptions, Spans, Subject, choose_rows
-from attnpriv.audit.tasks import ATTENTION, MEMBERS, expected_passes, one_thread
+from attnpriv.audit.tasks import ATTENTION, MEMBERS, expected_passes
 from attnpriv.audit.work import kept_identity
 from attnpriv.data.records import Dataset, Span
 from attnpriv.errors import InputError
+from attnpriv.jobs.threads import one_thread
 from attnpriv.runs.folder import Run
 
 SIZES = (

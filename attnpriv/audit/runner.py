@@ -198,7 +198,7 @@ def _explained(crew: Workers, subjects: Sequence[Subject], passes: Sequence[Pass
         wanted = {
             d
             for each in MEASURES
-            if each.explains and not subject.lack(each.name, each.needs)
+            if each.explains and not subject.not_run(each.name, each.needs)
             for d in each.explains(subject, passed)
         }
         answers = Answers(passed.held_out, passed.members)
@@ -240,7 +240,7 @@ def readable(task: Task) -> Iterator[None]:
 
 def _missing(subject: Subject, measures: Sequence[Measure[Any]]) -> dict[str, Measured]:
     """Those that cannot be run, with the reason."""
-    lacks = {each.name: subject.lack(each.name, each.needs) for each in measures}
+    lacks = {each.name: subject.not_run(each.name, each.needs) for each in measures}
     return {name: Measured(NotRun(lack)) for name, lack in lacks.items() if lack}
 
 

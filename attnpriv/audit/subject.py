@@ -308,10 +308,12 @@ class Subject:
         """The personal data in rows, in their order."""
         return [self.spans[row] for row in rows or ()]
 
-    def lack(self, measure: str, needs: Sequence[Need]) -> str | None:
-        """Why a measure is not run: it is skipped, or the first need is not met; None if it is."""
-        if measure in self.options.skip:
-            return SKIPPED
+    def not_run(self, measure: str, needs: Sequence[Need]) -> str | None:
+        """Why a measure with these needs is not run: it is skipped, or it lacks something."""
+        return SKIPPED if measure in self.options.skip else self.lack(needs)
+
+    def lack(self, needs: Sequence[Need]) -> str | None:
+        """Why the first of a measure's needs that is not met is not; None where all are."""
         return next((lack for need in needs if (lack := self._lack(need))), None)
 
     def _lack(self, need: Need) -> str | None:

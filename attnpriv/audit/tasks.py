@@ -122,7 +122,7 @@ def expected_passes(subject: Subject) -> dict[str, float]:
         **{
             each.name: each.passes(subject)
             for each in BY_NAME.values()
-            if not subject.lack(each.name, each.needs)
+            if not subject.not_run(each.name, each.needs)
         },
     }
 
