@@ -68,8 +68,8 @@ def test_other_files_are_refused(tmp_path: Path, value: Any) -> None:
         read_answers(write(tmp_path, plain(WITHHELD)))
 
 
-def test_each_attack_stands_beside_that_on_the_folder(audit: Audit) -> None:
-    result = audit.results[0]
+def test_each_attack_stands_beside_that_on_the_folder(synthetic: Audit) -> None:
+    result = synthetic.results[0]
     leaks = (FOUND, WITHHELD, *(Leak(each, not_run="-") for each in ATTACKS[2:]))
     served = replace(result.served, leaks=leaks, verdict="FOUND")
     (table,) = (b for b in body([replace(result, served=served)], False) if isinstance(b, Table))
@@ -82,8 +82,8 @@ def test_each_attack_stands_beside_that_on_the_folder(audit: Audit) -> None:
     assert len(table.rows) == len(ATTACKS)
 
 
-def test_what_is_found_in_answers_is_as_grave_as_what_it_is_about(audit: Audit) -> None:
-    result = audit.results[0]
+def test_what_is_found_in_answers_is_as_grave_as_what_it_is_about(synthetic: Audit) -> None:
+    result = synthetic.results[0]
 
     def level(*leaks: Leak) -> str | None:
         return finding(replace(result, served=replace(result.served, leaks=leaks))).level
