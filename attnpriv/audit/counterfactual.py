@@ -1,22 +1,24 @@
-"""Causal swap and mask: does the answer change with a person's data and nothing else?
+"""Causal swap and mask: does the answer change with personal data and nothing else?
 
 Each sensitive entity is replaced, in all its mentions, by another of the same type and the same
 number of tokens (and of characters, where there is one) from other documents; and its tokens are
 masked out of attention and pooling. Beside it stands the null: as many tokens of words that are not
-sensitive, replaced by such words of other documents.
+sensitive, replaced by such words of other documents. In images a region's content is replaced and
+blackened; ``attnpriv.audit.regions`` says how.
 
 A type is flagged when swapping its values changes the predicted class's probability more than
 swapping other words does. Not covered: a model that reads personal data less than other words is
 not flagged and may still read it; its changes and flips stand there with their intervals.
 
-Shapes: N rows, T tokens, K classes.
+Shapes: N rows, T positions, P numbers of a patch, K classes.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -37,6 +39,7 @@ from attnpriv.audit.effects import (
     probe_controls,
 )
 from attnpriv.audit.figures import Figures, figure
+from attnpriv.audit.regions import RegionSwapper
 from attnpriv.audit.statistics import Floats
 from attnpriv.audit.subject import USUAL_ENTITIES, Answers, Progress, Subject
 from attnpriv.audit.swapping import (
@@ -49,6 +52,7 @@ from attnpriv.audit.swapping import (
     find_entities,
     find_words,
 )
+from attnpriv.boxes import Box
 from attnpriv.data.records import Span
 from attnpriv.data.tickets import make_tickets
 from attnpriv.estimates import Control
@@ -61,7 +65,8 @@ APART = ("swap.flips", "swap_null.flips", "swap.change", "excess")
 PUBLIC_TICKETS, PUBLIC_SEED = 400, 1
 
 Answer = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Ids [N, T], mask [N, T] and which tokens are sensitive [N, T] to probabilities [N, K]."""
+"""Values [N, T] or [N, T, P], mask [N, T] and which positions are sensitive [N, T] to probabilities
+[N, K]."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class CounterfactualResult:
     """Causal swap and mask of sensitive entities, over all of them and for each type."""
 
     documents: int
+    of_images: bool
     overall: EntityEffect
     types: tuple[EntityEffect, ...]
     positive: Control
@@ -77,6 +83,34 @@ class CounterfactualResult:
     permutations: int
     resamples: int
     seed: int
+
+
+class Case(Protocol):
+    """One entity, and what is done to it."""
+
+    @property
+    def document(self) -> int:
+        """Its document."""
+
+    @property
+    def entity_type(self) -> str:
+        """Its type."""
+
+    def variants(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What the model reads after each intervention, [KINDS, T] or [KINDS, T, P], and masks."""
+
+
+class Finder(Protocol):
+    """Where cases come from."""
+
+    def cases(self, document: int) -> Iterable[Case]:
+        """The entities of a document that can be swapped."""
+
+    def present(self, document: int) -> Counter[str]:
+        """How many entities of each type it holds, whether they can be swapped or not."""
+
+    def probes(self, seed: int) -> tuple[Answer, Answer]:
+        """Two classifiers with random weights: of the sensitive positions, and of the others."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +124,63 @@ class _Case:
     null_swapped: Ids
     null_tokens: tuple[int, ...]
 
+    def variants(self, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``Case`` says."""
+        ids, masks = (each.repeat(KINDS, 1) for each in (values, mask))
+        ids[0] = torch.tensor(self.swapped)
+        masks[1, list(self.tokens)] = False
+        ids[2] = torch.tensor(self.null_swapped)
+        masks[3, list(self.null_tokens)] = False
+        return ids, masks
+
+
+class _Words:
+    """Cases of texts."""
+
+    def __init__(self, run: Run, documents: Documents, spans: Sequence[Sequence[Span]], seed: int):
+        assert isinstance(run.model, TextModel)
+        numbers = range(len(documents))
+        self._documents, self._spans, self._seed = documents, spans, seed
+        self._words = [find_words(documents, d) for d in numbers]
+        self._entities = [find_entities(documents, d, spans[d]) for d in numbers]
+        pool = Pool(each for found in (*self._entities, *self._words) for each in found)
+        self._swapper = Swapper(run.tokenizer, run.model.config.max_length, pool)
+        self._vocab_size = run.model.config.vocab_size
+
+    def cases(self, document: int) -> Iterator[_Case]:
+        own = self._entities[document], self._words[document]
+        return _cases(self._swapper, self._documents, document, *own, self._seed)
+
+    def present(self, document: int) -> Counter[str]:
+        text = self._documents.data.records[document]
+        return Counter(kind for kind, _ in entity_values(text, self._spans[document]))
+
+    def probes(self, seed: int) -> tuple[Answer, Answer]:
+        weights = torch.from_numpy(np.random.default_rng([seed, 5]).normal(size=self._vocab_size))
+        return _probes(lambda ids: weights[ids])
+
+
+class _Regions:
+    """Cases of images."""
+
+    def __init__(self, documents: Documents, boxes: Sequence[Sequence[Box]], seed: int) -> None:
+        self._documents, self._boxes = documents, boxes
+        self.cases = RegionSwapper(documents, boxes, seed).cases
+
+    def present(self, document: int) -> Counter[str]:
+        return Counter(box.entity_type for box in self._boxes[document])
+
+    def probes(self, seed: int) -> tuple[Answer, Answer]:
+        shape = self._documents.samples[0].values.shape if len(self._documents) else (0, 0)
+        weights = torch.from_numpy(np.random.default_rng([seed, 5]).normal(size=shape))
+        size = max(1, weights.numel()) ** 0.5  # or large images would saturate the probe
+        return _probes(lambda values: (values * weights).sum(-1) / size)
+
 
 def measure_counterfactuals(
     run: Run,
     documents: Documents,
-    spans: Sequence[Sequence[Span]],
+    spans: Sequence[Sequence[Any]],
     *,
     most: int,
     permutations: int,
@@ -113,9 +199,9 @@ def measure_counterfactuals(
     when entities are swapped. Where either fails, the result is not valid.
 
     Args:
-        run: the model and its tokeniser.
-        documents: tokenised held-out records, by that tokeniser.
-        spans: for each of them, its personal data.
+        run: the model and how it reads records.
+        documents: held-out records as it reads them.
+        spans: for each of them, its personal data: spans of texts, boxes of images.
         most: of the documents with personal data, how many to take at most.
         permutations: random signs for the p-values.
         resamples: of the bootstrap over documents.
@@ -123,25 +209,23 @@ def measure_counterfactuals(
         progress: called with documents done and their number.
         figures: takes in what swapping does, by document.
     """
-    assert isinstance(run.model, TextModel)  # it needs texts
-    words = [find_words(documents, d) for d in range(len(documents))]
-    entities = [find_entities(documents, d, spans[d]) for d in range(len(documents))]
-    pool = Pool(each for found in (*entities, *words) for each in found)
-    swapper = Swapper(run.tokenizer, run.model.config.max_length, pool)
+    of_images = documents.data.kind == "image"
+    finder: Finder = (
+        _Regions(documents, spans, seed) if of_images else _Words(run, documents, spans, seed)
+    )
     eligible = [d for d in range(len(documents)) if len(spans[d])]
     chosen = [eligible[i] for i in sample(len(eligible), most, seed)]
-    answers = (_model_answer(run), *_probes(run.model.config.vocab_size, seed))
-    cases: list[_Case] = []
+    answers = (_model_answer(run), *finder.probes(seed))
+    cases: list[Case] = []
     effects: Floats = np.zeros((0, len(answers), KINDS, MEASURES))
     for done, d in enumerate(chosen, start=1):
-        made = list(_cases(swapper, documents, d, entities[d], words[d], seed))
+        made = list(finder.cases(d))
         if made:
             effects = np.concatenate([effects, _intervene(answers, documents, d, made)])
         cases += made
         if progress:
             progress(done, len(chosen))
-    texts = documents.data.records
-    present = Counter(kind for d in chosen for kind, _ in entity_values(texts[d], spans[d]))
+    present = sum((finder.present(d) for d in chosen), Counter[str]())
     origins = [(case.document, case.entity_type) for case in cases]
     statistics = EffectStatistics(chosen, origins, effects, present, permutations, resamples, seed)
     positive, null = probe_controls(statistics)
@@ -149,6 +233,7 @@ def measure_counterfactuals(
         figures |= statistics.figures(chosen)
     return CounterfactualResult(
         documents=len(chosen),
+        of_images=of_images,
         overall=statistics.effect(None),
         types=corrected([statistics.effect(kind) for kind in sorted(present)]),
         positive=positive,
@@ -177,44 +262,38 @@ def _cases(
 
 
 def _intervene(
-    answers: Sequence[Answer], documents: Documents, document: int, cases: Sequence[_Case]
+    answers: Sequence[Answer], documents: Documents, document: int, cases: Sequence[Case]
 ) -> Floats:
     """What each intervention does to each answer, [cases, answers, KINDS, MEASURES]."""
     inputs = documents.inputs([document])
-    ids, mask = inputs.values, inputs.mask
+    values, mask = inputs.values, inputs.mask
     sensitive = torch.from_numpy(documents.sensitive[document])[None]
-    all_ids, all_masks = (each.repeat(len(cases), KINDS, 1) for each in (ids, mask))
-    for row, case in enumerate(cases):
-        all_ids[row, 0] = torch.tensor(case.swapped)
-        all_masks[row, 1, list(case.tokens)] = False
-        all_ids[row, 2] = torch.tensor(case.null_swapped)
-        all_masks[row, 3, list(case.null_tokens)] = False
-    flat_ids, flat_masks = all_ids.flatten(0, 1), all_masks.flatten(0, 1)
+    variants = [case.variants(values, mask) for case in cases]
+    all_values, all_masks = (torch.cat(each) for each in zip(*variants, strict=True))
     measured = []
     with torch.inference_mode():
         for answer in answers:
-            before = answer(ids, mask, sensitive).double().numpy()
-            after = answer(flat_ids, flat_masks, sensitive).double().numpy()
+            before = answer(values, mask, sensitive).double().numpy()
+            after = answer(all_values, all_masks, sensitive).double().numpy()
             after = after.reshape(len(cases), KINDS, -1)
             measured.append(answer_changes(before[:, None], after))
     return np.stack(measured, axis=1)
 
 
 def _model_answer(run: Run) -> Answer:
-    return lambda ids, mask, sensitive: CLASSIFY.answer(class_logits(run.model, ids, mask))
+    return lambda values, mask, sensitive: CLASSIFY.answer(class_logits(run.model, values, mask))
 
 
-def _probes(vocab_size: int, seed: int) -> tuple[Answer, Answer]:
-    """Two classifiers with random weights: of the sensitive tokens alone, of the others alone."""
-    weights = torch.from_numpy(np.random.default_rng([seed, 5]).normal(size=vocab_size))
+def _probes(scores: Callable[[Tensor], Tensor]) -> tuple[Answer, Answer]:
+    """Classifiers by the sum of scores [N, T]: of sensitive positions alone, of others alone."""
 
-    def read(ids: Tensor, chosen: Tensor) -> Tensor:
-        score = (weights[ids] * chosen).sum(-1)
+    def read(values: Tensor, chosen: Tensor) -> Tensor:
+        score = (scores(values) * chosen).sum(-1)
         return torch.stack([score, -score], dim=-1).softmax(-1)
 
     return (
-        lambda ids, mask, sensitive: read(ids, mask & sensitive),
-        lambda ids, mask, sensitive: read(ids, mask & ~sensitive),
+        lambda values, mask, sensitive: read(values, mask & sensitive),
+        lambda values, mask, sensitive: read(values, mask & ~sensitive),
     )
 
 

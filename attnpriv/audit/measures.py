@@ -87,7 +87,7 @@ class AuditResult:
     gradcam: GradCamResult | NotRun
     faithfulness: FaithfulnessResult | NotRun
     sensitivity: SensitivityResult
-    counterfactual: CounterfactualResult | NotRun
+    counterfactual: CounterfactualResult
     memorisation: MemorisationResult | NotRun
     exposure: ExposureResult | NotRun
     membership: MembershipResult | NotRun
@@ -210,7 +210,6 @@ ALONE: tuple[Measure[Answers], ...] = (
         CounterfactualResult,
         counterfactual.run,
         "swapping personal data",
-        needs=("texts",),
         passes=counterfactual.passes,
     ),
     Measure(

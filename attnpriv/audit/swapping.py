@@ -103,9 +103,9 @@ def _runs(places: Sequence[Place | None], text: str) -> list[tuple[list[int], in
     return runs
 
 
-def class_logits(model: AttentionClassifier, ids: Tensor, mask: Tensor) -> Tensor:
-    """Class logits [N, K] of token ids [N, T] under a mask [N, T], a few rows at a time."""
-    parts = zip(torch.split(ids, ROWS_AT_ONCE), torch.split(mask, ROWS_AT_ONCE), strict=True)
+def class_logits(model: AttentionClassifier, values: Tensor, mask: Tensor) -> Tensor:
+    """Class logits [N, K] of values [N, T] or [N, T, P] under masks [N, T], some rows at a time."""
+    parts = zip(torch.split(values, ROWS_AT_ONCE), torch.split(mask, ROWS_AT_ONCE), strict=True)
     return torch.cat([model(*part) for part in parts])
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from attnpriv.audit.results import NotRun
 from attnpriv.report.blocks import (
     UNCOVERED,
     Block,
@@ -27,14 +26,7 @@ from attnpriv.report.blocks import (
 from attnpriv.report.chapter import Chapter, Figure, Question
 from attnpriv.report.drawing import Row as Line
 from attnpriv.report.drawing import forest
-from attnpriv.report.findings import (
-    NO_ACTION,
-    OTHER_RECORDS,
-    Finding,
-    capitalised,
-    invalid,
-    not_run,
-)
+from attnpriv.report.findings import OTHER_RECORDS, Finding, invalid, not_run
 from attnpriv.report.formats import p_value, share
 
 if TYPE_CHECKING:
@@ -56,17 +48,17 @@ EFFECTS = (
 def finding(result: AuditResult) -> Finding:
     """Swapping personal data against swapping other words."""
     measured, name = result.counterfactual, "The swap test"
-    if isinstance(measured, NotRun):
-        return not_run("counterfactual", name, measured.not_run, NO_ACTION)
     overall = measured.overall
     if not overall.entities:
-        reason = "no personal data had a replacement of the same type and length"
+        like = "size" if measured.of_images else "length"
+        reason = f"no personal data had a replacement of the same type and {like}"
         return not_run("counterfactual", name, reason, OTHER_RECORDS)
     if not measured.valid:
         return invalid("counterfactual", name, measured.positive, measured.null)
+    null = "an equal area beside it" if measured.of_images else "as many other words"
     text = (
         f"Swapping in another value of the same type changed {share(overall.swap.flips)} of the "
-        f"answers; swapping as many other words changed {share(overall.swap_null.flips)} "
+        f"answers; swapping {null} changed {share(overall.swap_null.flips)} "
         f"({overall.entities} swaps)."
     )
     flagged = [each.entity_type for each in measured.types if each.flagged]
@@ -97,16 +89,17 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
             "when ordinary words are replaced, it depends on who the person is. {}"
         ).format(UNCOVERED)
     )
-    first: CounterfactualResult | None = None
+    first = runs[0].counterfactual
+    if first.of_images:
+        yield Text(
+            "In these images, what stands in a marked region is replaced by what stands in a "
+            "region of the same type and size in another image, and in a second step by black. "
+            "“Other words” are an area of that size without anything marked, replaced by the same "
+            "area of another image: where images are empty beside their regions, it changes little."
+        )
     for number, run in enumerate(runs):
-        measured = run.counterfactual
-        if isinstance(measured, NotRun):
-            yield Text(f"{run.name}: not run. {capitalised(measured.not_run)}.")
-            continue
-        first = first or measured
-        yield from _of_run(run.name, measured, number)
-    if first is not None:
-        yield _how(first)
+        yield from _of_run(run.name, run.counterfactual, number)
+    yield _how(first)
 
 
 def _how(first: CounterfactualResult) -> How:
@@ -116,7 +109,7 @@ def _how(first: CounterfactualResult) -> How:
         "many tokens of other words in the same record; one-sided sign-flip test over records, "
         f"{first.permutations} draws, Holm-corrected over the types; intervals by bootstrap over "
         f"records, {first.resamples} resamples, seed {first.seed}. Left out: values without a "
-        "fitting replacement, or in records too short.",
+        "fitting replacement, or in records without as much for the null.",
     )
 
 
@@ -183,7 +176,7 @@ OVERALL = "counterfactual.overall"
 CHAPTER = Chapter(
     name="counterfactual",
     place=110,
-    title="Another person, the same text",
+    title="Another person, all else the same",
     body=body,
     asks=Question(
         "Does an answer change with the person?",

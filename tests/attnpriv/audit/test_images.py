@@ -70,7 +70,7 @@ def test_what_works_on_positions_is_measured_on_patches(audit: Audit) -> None:
 
 def test_what_replaces_words_is_not_run_and_says_why(audit: Audit) -> None:
     (result,) = audit.results
-    for measure in ("counterfactual", "memorisation", "text_attacks"):
+    for measure in ("memorisation", "text_attacks"):
         assert getattr(result, measure) == NotRun(NO_TEXTS)
 
 
@@ -108,10 +108,18 @@ def test_attributions_find_the_region_that_tells_the_class_and_no_other(
     """The class is the sensitive digit's, or the other one's; nothing else differs."""
     found = audit.results[0].attribution.lift
     assert found.lift.low > 1.2
+    swaps = audit.results[0].counterfactual
+    assert swaps.valid
+    assert (swaps.overall.entities, swaps.overall.left_out) == (30, 0)
+    assert swaps.overall.flagged
     other = audit_runs(
         [load_run(trained(PAIRS, tmp_path / "null"))], load_dataset(PAIRS), None, FEW
     )
     assert other.results[0].attribution.lift.lift.high < 1
+    swaps = other.results[0].counterfactual
+    assert swaps.valid
+    assert not swaps.overall.flagged
+    assert swaps.overall.excess.high < 0
 
 
 def test_without_regions_nothing_is_sensitive(tmp_path: Path) -> None:
@@ -122,6 +130,7 @@ def test_without_regions_nothing_is_sensitive(tmp_path: Path) -> None:
     assert found.coverage.source == "no gold boxes"
     assert result.attention.documents_with_sensitive == 0
     assert result.attention.overall.lift.value is None
+    assert result.counterfactual.overall.entities == 0
     assert result.utility.accuracy.value > 0.3
     assert not isinstance(result.membership, NotRun)
 
@@ -132,6 +141,7 @@ def test_the_report_tells_it_all_and_shows_no_image(tied: Path, tmp_path: Path) 
     written = audit_into(tmp_path, [load_run(tied)], data, None, options)
     page = (tmp_path / HTML_NAME).read_text(encoding="utf-8")
     assert NO_TEXTS[1:] in page
+    assert "by what stands in a region of the same type and size in another image" in page
     assert page.count('class="tokens map" style="--columns: 8"') == 4
     assert "share its mean, so that its inside does not show" in page
     assert "These records are images: a word or a token of this page is a patch" in page

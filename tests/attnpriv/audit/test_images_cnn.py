@@ -62,6 +62,8 @@ def test_what_needs_attention_is_not_run_and_all_else_is(audit: Audit) -> None:
     assert result.sensitivity.valid
     assert result.robustness.documents == 2
     assert not isinstance(result.membership, NotRun)
+    assert result.counterfactual.valid
+    assert result.counterfactual.overall.flagged
     for lift in (result.attribution.lift, result.occlusion.lift.permuted):
         assert lift.lift.low > 1.1
 
