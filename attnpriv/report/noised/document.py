@@ -30,6 +30,7 @@ FEW = (
     "one of them would drown it"
 )
 LARGEST = "it is a largest value: one record decides it"
+IMAGES = "it is of models that read images, which no audit under an ε measures"
 LEFT_OUT = {
     "utility.macro_f1": "classes of few records would take too much of ε",
     "attention.heads": "every head by itself would take too much of ε",
@@ -38,9 +39,11 @@ LEFT_OUT = {
     "attention.certificate.weight_ratio": LARGEST,
     "attention.certificate.mass_ratio": LARGEST,
     "attention.certificate.row_lift_bound": "it depends on the length of every record",
+    "spatial_gates": IMAGES,
     "attribution": FEW,
     "conductance": FEW,
     "occlusion": FEW,
+    "gradcam": IMAGES,
     "faithfulness": FEW,
     "sensitivity": FEW,
     "exposure": "it needs data with planted secrets, which are no records of people",
@@ -125,9 +128,11 @@ class NoisedResult:
     utility: Tree
     attention: Tree
     flow: Tree
+    spatial_gates: NotRun
     attribution: NotRun
     conductance: NotRun
     occlusion: NotRun
+    gradcam: NotRun
     faithfulness: NotRun
     sensitivity: NotRun
     counterfactual: Tree
