@@ -20,7 +20,7 @@ BROWSER ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/attnpriv-browser
 # What takes a folder or a file to go on with, and hours, is not among them, like hardening_frontier.
 LONG := bounded_audit leakage_table robustness_table
 BENCHMARKS := $(filter-out __init__ quick tables variants $(LONG),$(basename $(notdir $(wildcard benchmarks/*.py)))) \
-  release serving
+  release scale serving
 
 .PHONY: setup demo demo-vision test test-exhaustive test-all interop soak fuzz browser docs lint bench bench-quick proto check-proto lint-proto release-proto clean
 

@@ -126,17 +126,23 @@ def _result(ray: Any, reference: Any) -> Any:
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, AttnprivError):
             raise error.cause from None  # what the piece raised, without Ray's account of where
+        if isinstance(error.cause, ray.exceptions.RaySystemError):
+            raise _unreadable() from None
         raise
     except ray.exceptions.RaySystemError:
-        raise InputError(
-            f"a machine of the Ray cluster cannot read the work: expected attnpriv "
-            f"{version('attnpriv')} on each"
-        ) from None
+        raise _unreadable() from None
     except (ray.exceptions.RayError, ConnectionError) as error:
         raise InputError(
             f"Ray has lost a piece of the work {RETRIES + 1} times ({type(error).__name__}), "
             "perhaps for want of memory: the same command with --resume goes on"
         ) from None
+
+
+def _unreadable() -> InputError:
+    return InputError(
+        f"a machine of the Ray cluster cannot read the work: expected attnpriv "
+        f"{version('attnpriv')} on each"
+    )
 
 
 def _notes_beside_me(ray: Any) -> Any:

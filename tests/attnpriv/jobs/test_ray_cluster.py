@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ pytestmark = [
     pytest.mark.exhaustive,
     pytest.mark.filterwarnings("ignore:.*accelerator:FutureWarning:ray"),
 ]
+ROOT = Path(__file__).parents[3]
 PORTS = (
     "metrics_agent_port",
     "metrics_export_port",
@@ -55,6 +57,8 @@ def node() -> dict[str, int]:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # by itself it would wait for other tests
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # workers for a Ray client are told no other path
     cluster = Cluster(initialize_head=True, head_node_args=node())
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     cluster.add_node(**node())
@@ -90,6 +94,19 @@ class Slow:
             return b"%d" % number**2
 
         return square
+
+
+class Unreadable:
+    """A job that another process has no code for."""
+
+    def packed(self) -> "Unreadable":
+        return self
+
+    def begin(self) -> Callable[[int, Told], bytes]:
+        raise AssertionError
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return import_module, ("a_module_that_is_not_there",)
 
 
 def kill_with_its_workers(raylet: int) -> None:
@@ -172,6 +189,15 @@ def test_a_search_on_a_cluster_has_the_same_bits(
         assert path.read_bytes() == (tmp_path / "there" / "run" / path.name).read_bytes(), path.name
 
 
+def test_work_that_a_machine_cannot_read_is_said_in_words(cluster: Cluster) -> None:
+    with (
+        pytest.raises(InputError, match="cannot read the work: expected attnpriv"),
+        RayCluster().crew(Unreadable()) as crew,
+    ):
+        list(crew([1], lambda *_: None))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray's own sockets
 def test_a_command_outside_of_the_cluster_goes_through_its_client_server(
     cluster: Cluster, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,22 @@ class Serving:
         command = [PROGRAMS / "serve", "run", "--non-blocking", "--address", self.cluster, file]
         subprocess.run(command, check=True, capture_output=True, timeout=START_SECONDS)
 
+    def replicas(self) -> list[int]:
+        """The processes of the replicas."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                command = (process / "cmdline").read_bytes()
+                if command.startswith(b"ray::ServeReplica:attnpriv:") and self._is_ours(process):
+                    found.append(int(process.name))
+        return found
+
+    def _is_ours(self, process: Path) -> bool:
+        """Whether it was started by our cluster, not by another on the same machine."""
+        status = (process / "status").read_text()
+        parent = status.partition("PPid:")[2].split()[0]
+        return self.cluster.encode() in Path(f"/proc/{parent}/cmdline").read_bytes()
+
     def channel(self, certificate: str | None = "reports") -> grpc.Channel:
         """To the front, with a client's certificate of that name."""
         pair = None if certificate is None else new_pair(certificate, self.authority, CLIENTS)
@@ -95,18 +111,6 @@ class Serving:
         )
         options = [("grpc.use_local_subchannel_pool", 1)]
         return grpc.secure_channel(f"localhost:{self.front}", credentials, options)
-
-
-def replicas() -> list[int]:
-    """The processes of all replicas on this machine whose code is in use."""
-    found = []
-    for process in Path("/proc").iterdir():
-        with suppress(OSError):
-            if process.name.isdigit() and (process / "cmdline").read_bytes().startswith(
-                b"ray::ServeReplica:attnpriv:"
-            ):
-                found.append(int(process.name))
-    return found
 
 
 def wait_until(true: Callable[[], object], seconds: float = START_SECONDS) -> None:
@@ -128,6 +132,7 @@ def answers(stub: AttnprivServiceStub) -> bool:
 def cluster() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # by itself it would wait for other tests
         options = {"num_cpus": 4, "object_store_memory": STORE_BYTES, "include_dashboard": False}
         # Ray gives up where a busy machine takes more than seconds to say which ports it has found.
         ports = {name: free_port() for name in PORTS}
@@ -170,40 +175,35 @@ def serving(
     with front(serving):
         with serving.channel() as channel:
             stub = AttnprivServiceStub(channel)
-            wait_until(lambda: answers(stub) and len(replicas()) == 2)
+            wait_until(lambda: answers(stub) and len(serving.replicas()) == 2)
         yield serving
 
 
-class front:  # noqa: N801 # it reads as a function
+@contextmanager
+def front(serving: Serving) -> Iterator[None]:
     """Envoy by the file in deploy/, at other ports and with other certificates."""
-
-    def __init__(self, serving: Serving) -> None:
-        pair = new_pair("localhost", serving.authority)
-        names = ("tls.crt", "tls.key", "clients.crt", "unused")
-        Files(*(serving.folder / name for name in names)).write(pair, serving.authority.pem)
-        text = (DEPLOY / "envoy.yaml").read_text()
-        for old, new in (
-            ("/tls/", f"{serving.folder}/"),
-            ("0.0.0.0, port_value: 50051", f"127.0.0.1, port_value: {serving.front}"),
-            ("port_value: 9000", f"port_value: {serving.proxy}"),
-        ):
-            assert old in text
-            text = text.replace(old, new)
-        self._file = serving.folder / "envoy.yaml"
-        self._file.write_text(text)
-
-    def __enter__(self) -> None:
-        self._process = subprocess.Popen(
-            [
-                *(PROGRAMS / "envoy", "--config-path", self._file, "--use-dynamic-base-id"),
-                *("--concurrency", "1", "--log-level", "error"),
-            ],
-            env=os.environ | {"ATTNPRIV_FRONT": SECRET},
-        )
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait(30)
+    pair = new_pair("localhost", serving.authority)
+    names = ("tls.crt", "tls.key", "clients.crt", "unused")
+    Files(*(serving.folder / name for name in names)).write(pair, serving.authority.pem)
+    text = (DEPLOY / "envoy.yaml").read_text()
+    for old, new in (
+        ("/tls/", f"{serving.folder}/"),
+        ("0.0.0.0, port_value: 50051", f"127.0.0.1, port_value: {serving.front}"),
+        ("port_value: 9000", f"port_value: {serving.proxy}"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    file = serving.folder / "envoy.yaml"
+    file.write_text(text)
+    options = ("--use-dynamic-base-id", "--concurrency", "1", "--log-level", "error")
+    with subprocess.Popen(
+        [PROGRAMS / "envoy", "--config-path", file, *options],
+        env=os.environ | {"ATTNPRIV_FRONT": SECRET},
+    ) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
 
 
 @pytest.fixture

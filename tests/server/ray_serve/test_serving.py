@@ -28,7 +28,7 @@ from attnpriv_server.budget.database import open_database
 from attnpriv_server.budget.store import Store
 from attnpriv_server.policy import load_policies
 from tests.server.conftest import MakeCore, Serve
-from tests.server.ray_serve.conftest import ALLOWED, SECRET, Serving, replicas, wait_until
+from tests.server.ray_serve.conftest import ALLOWED, SECRET, Serving, wait_until
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.filterwarnings("ignore::FutureWarning")]
 TEXTS = ["the parcel never came", "refund"]
@@ -174,11 +174,11 @@ def test_models_reload_without_a_lost_request(serving: Serving) -> None:
 
 
 def test_replicas_are_replaced_without_a_lost_request(serving: Serving) -> None:
-    before = set(replicas())
+    before = set(serving.replicas())
     with calling(serving) as ends:
         wait_until(lambda: ends["version 1"] > 20)
         serving.deploy(queue_rows=500)
-        wait_until(lambda: not before & set(replicas()) and len(replicas()) == 2)
+        wait_until(lambda: not before & set(serving.replicas()) and len(serving.replicas()) == 2)
         now = ends["version 1"]
         wait_until(lambda: ends["version 1"] > now + 20)
     assert set(ends) == {"version 1"}
@@ -205,7 +205,7 @@ def test_a_budget_is_not_overspent_where_a_replica_is_killed(serving: Serving) -
                     time.sleep(0.1)  # and ask the same again
                 if len(answers) >= ALLOWED // 4 and not killed.is_set():
                     killed.set()
-                    os.kill(replicas()[0], signal.SIGKILL)
+                    os.kill(serving.replicas()[0], signal.SIGKILL)
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(spend, range(6)))
@@ -217,7 +217,7 @@ def test_a_budget_is_not_overspent_where_a_replica_is_killed(serving: Serving) -
     assert usage.spent == usage.allowed == ALLOWED * 10**6
     assert ALLOWED - 6 <= len(answers) <= ALLOWED, "a caller may have been refused what it had paid"
     assert all("ask again" in each for each in lost), lost
-    wait_until(lambda: len(replicas()) == 2)
+    wait_until(lambda: len(serving.replicas()) == 2)
 
 
 def test_no_log_of_ray_has_a_text_a_token_or_a_name(serving: Serving) -> None:
