@@ -208,16 +208,15 @@ class ModelConfig:
         relative_positions: in each head, a number for the distance of two tokens is added to their
             logit before the clip, besides the absolute positions (MPNet, Song et al. 2020,
             arXiv:2004.09297). These numbers come with a pretrained encoder and are never trained.
-        isolated: tokens are encoded one by one, and one learned query attends to them (``models.
-            words``). There is one layer of one head; ``hidden_dim`` and ``pooling`` say nothing.
+        isolated: tokens are encoded one by one, and one learned query a head attends to them
+            (``models.words``). There is one layer; ``hidden_dim`` and ``pooling`` say nothing.
         normalise: texts are brought into one spelling before they are tokenised (``attnpriv.data.
             normalisation``), in training and wherever the model is used.
 
     Raises:
         InputError: a size is below 1, ``dim`` is not a multiple of ``heads``, or relative positions
             are combined with additive scores or the clip ``norm``, whose bounds they would break;
-            or isolated tokens with additive scores, the clip ``relative``, or several heads or
-            layers.
+            or isolated tokens with additive scores, the clip ``relative``, or several layers.
     """
 
     encoder: str
@@ -259,7 +258,6 @@ class ModelConfig:
             mode = self.attention.clip_mode
             expected = "other than relative with encoder words: there one token moves all logits"
             _require(not clipped or mode != "relative", "clip_mode", expected, mode)
-            _require(self.heads == 1, "heads", "1 with encoder words", self.heads)
             _require(self.layers == 1, "layers", "1 with encoder words", self.layers)
 
     @property

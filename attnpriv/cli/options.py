@@ -219,6 +219,16 @@ Normalise = Annotated[
     ),
 ]
 
+Heads = Annotated[
+    int | None,
+    typer.Option(
+        help="Number of queries of encoder words, each over its part of the vectors; certified "
+        "numbers of edits are then lower bounds. Default: 1, for which they are exact.",
+        min=1,
+        rich_help_panel=MODEL,
+    ),
+]
+
 # --- Attention --------------------------------------------------------------------------------
 
 Temperature = Annotated[

@@ -1,10 +1,10 @@
 """A text classifier that reads tokens one by one: attention pools vectors that know no context.
 
-Each token has a fixed vector, of norm 1, and one learned query attends to all of them. So what a
-token adds to the answer depends on that token alone, which is what the exact certificate of
-``attnpriv.models.edits`` needs. Positions do not enter.
+Each token has a fixed vector, of norm 1, and one learned query attends to all of them, or one in
+each head. So what a token adds to the answer depends on that token alone, which is what the
+certificate of ``attnpriv.models.edits`` needs. Positions do not enter.
 
-Shapes: B batch, T tokens, D width, V vocabulary, K classes.
+Shapes: B batch, T tokens, D width, H heads, V vocabulary, K classes.
 """
 
 from __future__ import annotations
@@ -26,28 +26,29 @@ SPREAD = 0.5  # of which power of its deviation a direction is divided by
 
 
 class QueryPooling(nn.Module):
-    """One learned query attends to the tokens; keys and values are their vectors.
+    """One learned query a head attends to the tokens; keys and values are parts of their vectors.
 
-    The query starts at 0, which weighs all tokens alike. Its product with a vector of norm 1 is the
-    logit: it is multiplied by √D, by which attention divides.
+    The queries start at 0, which weighs all tokens alike. Their products with parts of vectors of
+    norm 1 are the logits: they are multiplied by √(D/H), by which attention divides.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.query = PerRecord(torch.zeros(1, 1, config.dim))
-        self.core = HardenedAttention(config.attention, 1, config.dim)
+        width = config.dim // config.heads
+        self.query = PerRecord(torch.zeros(config.heads, 1, width))
+        self.core = HardenedAttention(config.attention, config.heads, width)
 
     def forward(
         self, x: Tensor, mask: Tensor | Packing | None, need_weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Map x [B, T, D] under mask [B, T] to ([B, D], weights [B, 1, 1, T] or None).
+        """Map x [B, T, D] under mask [B, T] to ([B, D], weights [B, H, 1, T] or None).
 
         Packed texts [N, D] become ([B, D], None).
         """
         if isinstance(mask, Packing):
             return self._pool_packed(x, mask), None
-        q = self.query(x.detach()) * math.sqrt(x.shape[-1])
-        values = x.unsqueeze(1)
+        values = x.view(*x.shape[:-1], self.core.heads, -1).transpose(1, 2)
+        q = self.query(x.detach()) * math.sqrt(values.shape[-1])
         pooled, weights = self.core(q.to(x.dtype), values, values, mask, need_weights)
         return pooled.flatten(1), weights
 
@@ -93,8 +94,8 @@ class WordsClassifier(TextModel):
         """Attend to x [B, T, D] under mask [B, T].
 
         Returns:
-            What was pooled, [B, D], and the weights [B, 1, T, T] or None. The one query stands in
-            the place of every position's.
+            What was pooled, [B, D], and the weights [B, H, T, T] or None. The one query of a head
+            stands in the place of every position's.
         """
         pooled, weights = self.blocks[0](x, mask, need_weights)
         if weights is None:
@@ -102,7 +103,7 @@ class WordsClassifier(TextModel):
         return [pooled], [weights.expand(-1, -1, weights.shape[-1], -1)]
 
     def pool(self, states: list[Tensor], mask: Tensor | Packing) -> Tensor:
-        """What ``encode`` pooled, [B, D], as it is: its norm is at most 1."""
+        """What ``encode`` pooled, [B, D], as it is: its norm is at most √H."""
         return states[0]
 
     def select_trainable(self, trainable: str) -> None:

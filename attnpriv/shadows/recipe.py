@@ -174,6 +174,7 @@ def _built_anew(run: Run, encoder: str | None) -> Classifier:
         shape.num_labels,
         shape.pixels,
         isinstance(shape, ModelConfig) and shape.normalise,
+        shape.heads if shape.isolated else None,
     )
     if built.model.config != shape:
         raise InputError(f"encoder {name} does not give a model of the shape of {run.name}")

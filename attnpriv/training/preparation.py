@@ -127,12 +127,14 @@ def build_classifier(
     num_labels: int,
     pixels: tuple[int, int, int] | None = None,
     normalise: bool = False,
+    heads: int | None = None,
 ) -> Classifier:
     """The untrained classifier; what is new of it is drawn from torch's generator.
 
     Without ``attention``, the encoder has ``own_attention``. With ``pixels``, height, width and
     channels, it reads images. Without ``pooling``, the head reads ``layers`` of texts and
-    ``places`` of images. With ``normalise``, texts are read in one spelling.
+    ``places`` of images. With ``normalise``, texts are read in one spelling. ``heads`` is for
+    encoder ``words`` alone, which has one otherwise.
 
     Raises:
         InputError: there is no such encoder, or it does not go with the other options.
@@ -140,10 +142,13 @@ def build_classifier(
     if pixels is not None:
         if normalise:
             raise InputError("only texts can be normalised, and this data holds images")
+        if heads is not None:
+            raise InputError("only encoder words takes a number of heads, and it reads texts")
         return _image_classifier(encoder, attention, pooling, share_layers, num_labels, pixels)
     if encoder in (VIT, *CNNS):
         raise InputError(f"expected an encoder of texts, got {encoder}, which reads images")
-    built = _text_classifier(encoder, attention, pooling or "layers", share_layers, num_labels)
+    shape = (encoder, attention, pooling or "layers", share_layers, num_labels)
+    built = _text_classifier(*shape, heads)
     return _normalising(built) if normalise else built
 
 
@@ -162,7 +167,11 @@ def _text_classifier(
     pooling: Pooling,
     share_layers: bool,
     num_labels: int,
+    heads: int | None,
 ) -> Classifier:
+    words = source_of_words(encoder)
+    if heads is not None and words is None:
+        raise InputError(f"only encoder words takes a number of heads, got encoder {encoder!r}")
     if encoder == SCRATCH:
         shape = ModelConfig(
             encoder=encoder,
@@ -176,10 +185,9 @@ def _text_classifier(
         return Classifier(TextClassifier(shape), text)
     if share_layers:
         raise InputError(f"only the encoder scratch can share its layers, got encoder {encoder!r}")
-    words = source_of_words(encoder)
     if words is not None:
         attention = attention or own_attention(encoder)
-        return _words_classifier(words, attention, pooling, num_labels)
+        return _words_classifier(words, attention, pooling, num_labels, heads or 1)
     source = open_encoder(encoder)
     model = classifier_of(source, num_labels, attention, pooling)
     file = source.folder / TOKENIZER
@@ -240,7 +248,7 @@ def _cnn_classifier(
 
 
 def _words_classifier(
-    encoder: str, attention: AttentionConfig, pooling: Pooling, num_labels: int
+    encoder: str, attention: AttentionConfig, pooling: Pooling, num_labels: int, heads: int
 ) -> Classifier:
     if pooling != "layers":
         raise InputError(f"encoder words has a pooling of its own, got pooling {pooling!r}")
@@ -253,7 +261,7 @@ def _words_classifier(
         vocab_size=len(vectors),
         dim=vectors.shape[1],
         layers=1,
-        heads=1,
+        heads=heads,
         hidden_dim=1,
         max_length=max_length,
         num_labels=num_labels,

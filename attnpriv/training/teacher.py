@@ -26,6 +26,7 @@ NAMES = {
     "pooling": "pooling",
     "share_layers": "sharing of layers",
     "normalise": "normalisation",
+    "heads": "number of heads",
 }
 
 

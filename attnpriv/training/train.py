@@ -57,6 +57,7 @@ def train(
     pooling: Pooling | None = None,
     share_layers: bool = False,
     normalise: bool = False,
+    heads: int | None = None,
     distil_from: Path | None = None,
     canaries: int | None = None,
     features: FeatureFolder | None = None,
@@ -79,6 +80,7 @@ def train(
         pooling: what the head reads; by default ``layers`` of texts and ``places`` of images.
         share_layers: the layers of an encoder from scratch apply one block.
         normalise: texts are brought into one spelling first, here and wherever the run is used.
+        heads: queries of encoder ``words``, a divisor of its width; 1 by default.
         distil_from: the run folder of a teacher that was trained on the same rows. The model has
             the teacher's encoder, pooling and sharing, starts with its weights, and learns from it
             besides the labels, as in ``distillation.TaughtRecords``. Without privacy only.
@@ -109,7 +111,7 @@ def train(
     teacher: Run | None = None
     if distil_from is None:
         shape = (encoder or SCRATCH, attention, pooling, share_layers)
-        read = (dataset.pixels, normalise)
+        read = (dataset.pixels, normalise, heads)
         build = partial(build_classifier, *shape, len(dataset.label_names), *read)
     else:
         check_no_shape(
@@ -117,6 +119,7 @@ def train(
             pooling=pooling,
             share_layers=share_layers or None,
             normalise=normalise or None,
+            heads=heads,
         )
         if config.augmentation is not None:
             raise InputError("expected no augmentation with a teacher, who reads whole records")

@@ -89,6 +89,46 @@ def test_substitutions_are_those_of_an_exhaustive_search_on_the_model(mode: str)
     assert set(found) == {0, 1, 2, 3}
 
 
+@pytest.mark.parametrize("heads", [2, 3])
+def test_with_several_heads_no_substitution_within_the_radius_changes_the_answer(
+    heads: int,
+) -> None:
+    rng, found = np.random.default_rng(3), []
+    shape = replace(CONFIG, vocab_size=5, dim=6, heads=heads, attention=AttentionConfig(clip=0.7))
+    for seed in range(15):
+        model = model_of(seed, shape)
+        certifier = EditCertifier(model)
+        tokens = tuple(rng.integers(0, 5, 3).tolist())
+        radii, answer = certifier.radii(text(*tokens)), label(model, tokens)
+        assert radii.substitutions == 0 or radii.label == answer
+        for count in range(1, radii.substitutions + 1):
+            assert labels(model, list(substituted(tokens, count, 5))) == {answer}
+        deleted = itertools.combinations(tokens, 3 - min(radii.deletions, 3))
+        assert radii.deletions == 0 or {label(model, each) for each in deleted} == {answer}
+        reached = set(edited(tokens, 5))
+        assert radii.edits == 0 or {label(model, each) for each in reached} == {answer}
+        found.append(radii.substitutions)
+    assert set(found) >= {0, 1}
+
+
+def test_several_heads_pool_their_parts_of_the_vectors() -> None:
+    model = model_of(0, replace(CONFIG, dim=6, heads=3))
+    ids = torch.tensor([[0, 2, 3, 1]])
+    seen = model.run(model.embed(ids), torch.ones_like(ids, dtype=torch.bool), need_maps=True)
+    weights, words = seen.maps[0].weights[0, :, 0], model.words.weight[ids[0]]
+    by_hand = torch.cat([weights[h] @ words[:, 2 * h : 2 * h + 2] for h in range(3)])
+    torch.testing.assert_close(seen.features[0], by_hand)
+    assert model.attention_shape == (1, 3)
+    for h in range(3):
+        logits = (words[:, 2 * h : 2 * h + 2] @ model.blocks[0].query.weight[h, 0]).clamp(-1, 1)
+        torch.testing.assert_close(weights[h], logits.softmax(0))
+    certifier = EditCertifier(model)
+    margins = [certifier.margin(text(2, 3), k) for k in range(3)]
+    logits = model(ids, torch.ones_like(ids, dtype=torch.bool))[0].double()
+    for k, margin in enumerate(margins):
+        assert abs(float(logits[k] - without(logits[None], k).max()) - margin) < certifier.slack
+
+
 def test_no_mixture_of_edits_within_the_radius_changes_the_answer() -> None:
     rng, certified = np.random.default_rng(1), 0
     for seed in range(30):
@@ -215,7 +255,6 @@ def test_what_is_trained_is_the_query_and_the_head_and_every_record_is_clipped()
     [
         {"attention": AttentionConfig(clip=1.0, clip_mode="relative")},
         {"attention": AttentionConfig(score="additive")},
-        {"heads": 5},
         {"layers": 2},
     ],
 )

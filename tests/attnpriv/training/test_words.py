@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from attnpriv.audit.certified import CertifiedResult
+from attnpriv.audit.certified import CertifiedResult, certified_accuracy
+from attnpriv.audit.documents import prepare
 from attnpriv.audit.noising import Audited
 from attnpriv.audit.results import NotRun
 from attnpriv.audit.robustness.text_edits import Neighbours
@@ -24,7 +25,7 @@ from attnpriv.errors import InputError
 from attnpriv.models.pretrained import load_pretrained
 from attnpriv.models.words import WordsClassifier, token_vectors
 from attnpriv.report.chapters import CHAPTERS, findings
-from attnpriv.runs.edits import certified_substitutions, certify_texts
+from attnpriv.runs.edits import certified_substitutions, certify_texts, edit_certifier
 from attnpriv.runs.folder import Run, load_run
 from attnpriv.runs.prediction import encode_texts, predict_probabilities
 from attnpriv.training import train
@@ -107,6 +108,32 @@ def test_an_audit_measures_all_but_what_needs_layers(run: Run, tickets: Dataset)
     reason = "The model reads tokens one by one: it has no layers that they pass through."
     assert [said[name].text for name in missing] == [reason] * 4
     assert all(block for chapter in CHAPTERS for block in chapter.body([result], False))
+
+
+def test_several_heads_are_trained_and_certified_from_below(
+    tickets: Dataset, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    usual = {"config": TrainConfig(trainable="all", steps=5), "privacy": None}
+    train(tickets, tmp_path / "run", encoder=f"words:{tiny_encoder}", heads=2, **usual)
+    run = load_run(tmp_path / "run")
+    assert run.model.config.heads == 2
+    texts = tickets.texts[:20]
+    result = certified_accuracy(
+        run.model,
+        edit_certifier(run),
+        prepare(run.modality, tickets.subset([*range(20)]), [()] * 20),
+        0,
+    )
+    assert result.valid
+    assert [r.label for r in certify_texts(run, texts) if r.edits] == [
+        label
+        for label, r in zip(
+            predict_probabilities(run, texts).argmax(1), certify_texts(run, texts), strict=True
+        )
+        if r.edits
+    ]
+    with pytest.raises(InputError, match="only encoder words takes a number of heads"):
+        train(tickets, tmp_path / "other", heads=2, **usual)
 
 
 def test_neighbouring_words_are_the_nearest_in_the_table_of_the_encoder(run: Run) -> None:
