@@ -1,4 +1,4 @@
-"""Seconds that each attack on a model takes, at stated sizes, in one thread.
+"""Seconds of processor time that each attack on a model takes, at stated sizes, in one thread.
 
 The model is one from scratch, trained without privacy on tickets with planted secrets; the
 answers of shadow models are made up, since attacks only read them. Passes through the model are in
@@ -110,9 +110,9 @@ def _of_answers(size: int) -> dict[str, float]:
 
 
 def _seconds(work: Callable[[], Any]) -> float:
-    begun = time.perf_counter()
+    begun = time.process_time()
     work()
-    return round(time.perf_counter() - begun, 2)
+    return round(time.process_time() - begun, 2)
 
 
 def _quietly(done: int, total: int) -> None:
