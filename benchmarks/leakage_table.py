@@ -39,23 +39,15 @@ VARIANTS = (
     Variant("ε = 3", MINILM, epsilon=3.0),
     Variant("ε = 3 and bounded", MINILM_BOUNDED, epsilon=3.0),
 )
-SHADOWS, CANARIES = 32, 1000
-# As many as the table needs; of the other measures, one document each.
-SIZES = AuditOptions(
-    documents=600,
-    members=600,
-    ig_documents=1,
-    ig_steps=1,
-    faithfulness_documents=1,
-    sensitivity_documents=1,
-    counterfactual_documents=1,
-    memorisation_documents=60,
-    pgd_documents=1,
-    text_attack_documents=1,
-    explanation_documents=120,
-    inversion_documents=60,
-    examples=0,
-)
+CANARIES = 1000
+# What says nothing about leakage is skipped, or done on one record.
+SKIPPED = ("flow", "conductance", "faithfulness", "counterfactual", "text_attacks", "checklist")
+RECORDS = {
+    "documents": (600, "held-out records, and as many that were trained on"),
+    "memorisation": (60, "of each, those whose personal data is swapped"),
+    "explanation": (120, "of each, those whose explanations are attacked"),
+    "inversion": (60, "records that are read from what the model makes of them"),
+}
 SHOWN = (
     "utility.accuracy",
     "membership.auc",
@@ -96,20 +88,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="benchmarks.leakage_table")
     parser.add_argument("--work", type=Path, required=True, help="a folder for runs and reports")
     parser.add_argument("--datasets", default="sms,tickets", help="(%(default)s)")
+    parser.add_argument("--shadows", type=int, default=32, help="of each model (%(default)s)")
+    for name, (records, words) in RECORDS.items():
+        help_of = f"{words} (%(default)s)"
+        parser.add_argument(f"--{name}", type=int, default=records, help=help_of)
     options = parser.parse_args()
+    sizes = AuditOptions(
+        **{f"{name}_documents": getattr(options, name) for name in RECORDS if name != "documents"},
+        documents=options.documents,
+        members=options.documents,
+        ig_documents=1,
+        ig_steps=1,
+        sensitivity_documents=1,
+        pgd_documents=1,
+        examples=0,
+        skip=SKIPPED,
+    )
     rows = {}
     for name in options.datasets.split(","):
         bench = Bench(load_task(name), options.work / name)
-        rows[name] = [*table(bench)]
+        rows[name] = [*table(bench, sizes, options.shadows)]
         print(markdown(name, rows[name]), end="\n\n")
         shutil.rmtree(bench.features.path, ignore_errors=True)
-    sizes = {"shadows": SHADOWS, "canaries": CANARIES, **asdict(SIZES)}
-    print(json.dumps({"benchmark": "leakage_table", "sizes": sizes, "rows": rows}))
+    about = {"shadows": options.shadows, "canaries": CANARIES, **asdict(sizes)}
+    print(json.dumps({"benchmark": "leakage_table", "sizes": about, "rows": rows}))
 
 
-def table(bench: Bench) -> Iterator[Row]:
+def table(bench: Bench, sizes: AuditOptions, shadows: int) -> Iterator[Row]:
     """A row for each figure, with what each model has."""
-    seeds = [measure(bench, seed) for seed in SEEDS]
+    seeds = [measure(bench, replace(sizes, seed=seed), shadows) for seed in SEEDS]
     models = {
         variant.name: [measured[number] for measured in seeds]
         for number, variant in enumerate(VARIANTS)
@@ -124,20 +131,21 @@ def table(bench: Bench) -> Iterator[Row]:
     yield row("verdict on canaries", lambda measured: measured.canaries.judgement.verdict)
 
 
-def measure(bench: Bench, seed: int) -> list[Measured]:
-    """The models of one seed, audited on the same rows."""
+def measure(bench: Bench, sizes: AuditOptions, count: int) -> list[Measured]:
+    """The models of one seed, audited on the same rows, with so many shadow models each."""
+    seed = sizes.seed
     runs = [bench.run_of(variant, seed) for variant in VARIANTS]
-    shadows = [shadows_of(bench, run) for run in runs]
-    report = bench.report_of(runs, f"seed{seed}", replace(SIZES, seed=seed), shadows)
+    shadows = [shadows_of(bench, run, count) for run in runs]
+    report = bench.report_of(runs, f"seed{seed}", sizes, shadows)
     twins = [bench.run_of(variant, seed, CANARIES) for variant in VARIANTS]
     return [*map(Measured, report.results, [canaries_of(twin, seed) for twin in twins])]
 
 
-def shadows_of(bench: Bench, run: Run) -> ShadowModels:
+def shadows_of(bench: Bench, run: Run, count: int) -> ShadowModels:
     """The shadow models of a run, trained now or found."""
     folder = bench.folder / "shadows" / run.name
     begun = has_begun(folder)
-    train_shadows(run, bench.data, folder, models=SHADOWS, resume=begun, features=bench.features)
+    train_shadows(run, bench.data, folder, models=count, resume=begun, features=bench.features)
     tell(folder)
     return read_shadows(folder)
 
