@@ -30,7 +30,7 @@ from attnpriv.data import Dataset, load_dataset
 from attnpriv.estimates import UNDEFINED, Estimate
 from attnpriv.report.auditing import audit_into, finished, provenance_of
 from attnpriv.report.chapters import FIGURES
-from attnpriv.report.drawing import Row, canvas, draw_forest, legend
+from attnpriv.report.drawing import STAND_INS, Row, canvas, draw_forest, legend
 from attnpriv.report.formats import interval
 from attnpriv.runs.folder import Run, load_run
 from attnpriv.study.effects import student_t
@@ -55,6 +55,16 @@ FOUND = {
     "membership AUC": "membership.auc",
 }
 DRAWN = (ACCURACY, "IG lift", "PGD accuracy", "membership AUC")
+# Of the report's page in a light room; a file by itself has no style sheet.
+COLOURS = {
+    "ink": "#1b2430",
+    "soft": "#566170",
+    "rule": "#dde3ea",
+    "s0": "#0072b2",
+    "s1": "#c24e00",
+    "s2": "#00785a",
+    "s3": "#a54a86",
+}
 # As many as the table needs; what it does not need is skipped or small.
 SIZES = AuditOptions(
     documents=600,
@@ -237,6 +247,10 @@ def plot(cells: Sequence[Cell], path: Path) -> None:
             axes.tick_params(axis="y", labelleft=axes is panels[0])
         legend(figure, dict(enumerate(MODELS)))
         figure.savefig(path, metadata={"Date": None})
+    svg = path.read_text(encoding="utf-8")
+    for name, colour in COLOURS.items():
+        svg = svg.replace(STAND_INS[name], colour)
+    path.write_text(svg, encoding="utf-8")
 
 
 def _row(cell: Cell, name: str) -> Row:
