@@ -61,7 +61,7 @@ def test_an_interrupted_audit_resumes_and_nothing_leaks(
     assert trained.code == 0, trained.err
     asked = ["--data", marked, "--out", out, "--depth", "quick", "--documents", 4]
     arguments = ["audit", run, *asked]
-    code, said, shown = interrupted(b"FGSM", *arguments, "--processes", 2)
+    code, said, shown = interrupted(b"attacks on embeddings", *arguments, "--processes", 2)
     assert code == 130
     assert b"interrupted; to continue, run the same command with --resume" in shown
     assert b"Traceback" not in shown

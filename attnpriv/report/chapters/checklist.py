@@ -87,6 +87,9 @@ def _rows(name: str, measured: ChecklistResult | NotRun) -> Iterator[Row]:
     for test in measured.tests:
         worst = "" if test.worst_template is None else str(test.worst_template)
         yield name, test.name, test.kind, str(test.cases), part(test.failures), worst
+    for kind, failures in (("invariance", measured.invariance), ("direction", measured.direction)):
+        cases = sum(test.cases for test in measured.tests if test.kind == kind)
+        yield name, "all", kind, str(cases), part(failures), ""
 
 
 def _controls(name: str, measured: ChecklistResult) -> Iterator[Block]:

@@ -231,9 +231,9 @@ def test_data_without_personal_data_is_audited_all_the_same(
 
 def test_progress_reaches_its_total(seen: Seen) -> None:
     assert seen.progress["tiny: predictions and attention"] == (50, 50)
-    assert seen.progress["private: FGSM and PGD"] == (4, 4)
+    assert seen.progress["private: attacks on embeddings"] == (4, 4)
     assert seen.progress["private: integrated gradients"][0] >= 3
-    assert len(seen.progress) == 2 * 15 + 1
+    assert len(seen.progress) == 2 * 16 + 1
     assert "the whole audit" in seen.progress
     assert all(done == total for done, total in seen.progress.values())
 
