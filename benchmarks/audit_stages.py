@@ -43,6 +43,7 @@ SAMPLES = {
     "explanation_attacks": "explanation_documents",
     "inversion": "inversion_documents",
     "robustness": "pgd_documents",
+    "attention_attacks": "ig_documents",
     "text_attacks": "text_attack_documents",
 }
 """Which of the options says how many documents a measure takes. Those that need shadow models,

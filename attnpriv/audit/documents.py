@@ -70,6 +70,12 @@ def prepare(modality: AnyModality, data: Dataset, regions: Sequence[Sequence[Any
     return Documents(data, modality, samples, sensitive)
 
 
+def partly_sensitive(documents: Documents) -> list[int]:
+    """The documents of which some positions are sensitive, and some with a place are not."""
+    counts = [(own.sum(), documents.content(d).sum()) for d, own in enumerate(documents.sensitive)]
+    return [d for d, (marked, all_) in enumerate(counts) if 0 < marked < all_]
+
+
 def sample(size: int, most: int, seed: int) -> list[int]:
     """At most that many of ``range(size)``, drawn without replacement, in order."""
     if size <= most:

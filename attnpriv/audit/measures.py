@@ -56,7 +56,9 @@ from attnpriv.audit.leakage.served import ServedResult
 from attnpriv.audit.leakage.shadow_attacks import ShadowAttacksResult
 from attnpriv.audit.memorisation import MemorisationResult
 from attnpriv.audit.results import NotRun
+from attnpriv.audit.robustness import attention as attention_attacks
 from attnpriv.audit.robustness import embedding, text
+from attnpriv.audit.robustness.attention import AttentionAttackResult
 from attnpriv.audit.robustness.embedding import RobustnessResult
 from attnpriv.audit.robustness.text import TextAttackResult
 from attnpriv.audit.rollout import FlowResult
@@ -97,6 +99,7 @@ class AuditResult:
     inversion: InversionResult | NotRun
     served: ServedResult | NotRun
     robustness: RobustnessResult
+    attention_attacks: AttentionAttackResult | NotRun
     text_attacks: TextAttackResult | NotRun
     certified: CertifiedResult | NotRun
     checklist: ChecklistResult | NotRun
@@ -273,6 +276,14 @@ ALONE: tuple[Measure[Answers], ...] = (
         embedding.run,
         "attacks on embeddings",
         passes=embedding.passes,
+    ),
+    Measure(
+        "attention_attacks",
+        AttentionAttackResult,
+        attention_attacks.run,
+        "attacks on attention",
+        needs=("self-attention", "personal data"),
+        passes=attention_attacks.passes,
     ),
     Measure(
         "text_attacks",

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from attnpriv.audit.checklist.files import Checklist, default_checklist
-from attnpriv.audit.documents import Documents, prepare, sample
+from attnpriv.audit.documents import Documents, partly_sensitive, prepare, sample
 from attnpriv.audit.gradients import Explained, Gradients
 from attnpriv.audit.leakage.shadow_folder import ShadowModels
 from attnpriv.audit.statistics import Floats
@@ -37,8 +37,8 @@ OfRows = Literal["members", "non-members"]
 OfModel = Literal["layers", "tokens one by one", "self-attention", "spatial gates", "feature maps"]
 """A model with layers that tokens pass through, or one that reads them one by one; with attention
 between positions, with gates that weigh positions, or with feature maps over a grid of them."""
-OfData = Literal["texts"]
-"""Records whose words can be replaced by others."""
+OfData = Literal["texts", "personal data"]
+"""Records whose words can be replaced by others, or held-out ones with parts that are sensitive."""
 Given = Literal["shadows", "canaries", "answers"]
 """What is no part of a run, and was or was not given with it."""
 Need = OfRows | OfModel | OfData | Literal[Given, "secrets", "halves", "half"]
@@ -47,6 +47,7 @@ IN_CONTEXT = "the model reads each position in its context, where one of them mo
 NO_ATTENTION = "the model has no attention between positions"
 NO_GATES = "the model has no gates that weigh positions"
 NO_FEATURE_MAPS = "the model has no feature maps over a grid of positions"
+NO_PERSONAL_DATA = "no held-out record holds personal data beside something else"
 NO_TEXTS = "it reads words or replaces them, and these records are images"
 LEAST = 8  # different records of a kind, for attacks that are fitted to some and used on others
 TOO_FEW = f"it needs at least {LEAST} different records that were trained on and as many others"
@@ -330,6 +331,8 @@ class Subject:
                 return NO_FEATURE_MAPS if model.feature_maps is None else None
             case "texts":
                 return None if self.data.kind == "text" else NO_TEXTS
+            case "personal data":
+                return None if partly_sensitive(self.documents) else NO_PERSONAL_DATA
             case "tokens one by one":
                 return None if isolated else IN_CONTEXT
             case "shadows":

@@ -205,6 +205,10 @@ def make_result(
                 result.robustness.least, shares=QUANTILES, scales=(0.01, 0.02, 0.04, None, None)
             ),
         ),
+        attention_attacks=replace(
+            result.attention_attacks,
+            radii=maker.each(result.attention_attacks.radii, scale=SCALES),
+        ),
         text_attacks=replace(
             result.text_attacks,
             curve=maker.each(result.text_attacks.curve, edits=TEXT_EDITS),

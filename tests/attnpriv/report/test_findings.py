@@ -458,6 +458,23 @@ def test_robustness(result: AuditResult) -> None:
     assert finding.level == "info"
 
 
+def test_attention_attacks(result: AuditResult) -> None:
+    radii = tuple(
+        replace(at, onto=around(2.5), off=around(0.5)) for at in result.attention_attacks.radii
+    )
+    bounded = with_(result, "attention_attacks", radii=radii, onto_bound=3.7011)
+    assert said(bounded, "attention_attacks") == Finding(
+        "info",
+        "Attention on personal data can be led",
+        "At the largest radius it becomes 2.500 [2.450, 2.550] times or 0.500 [0.450, 0.550] times "
+        "what it was, and the answer stays. The clip allows at most 3.71 times, whatever is moved.",
+        "attention_attacks",
+        "Do not take attention for a proof of what an answer rests on.",
+    )
+    unbounded = with_(result, "attention_attacks", radii=radii, onto_bound=None)
+    assert said(unbounded, "attention_attacks").text.endswith("Nothing bounds it.")
+
+
 FALSIFIED = {
     "attention": ("attention", {"null": FAILED}, "Attention to personal data"),
     "flow": ("attention", {"matched_null": FAILED}, "Attention through layers and values"),
@@ -469,6 +486,8 @@ FALSIFIED = {
                      "The memorisation test"),
     "membership": ("membership", {"valid": False, "positive": FAILED}, "Membership test"),
     "robustness": ("robustness", {"valid": False, "null": FAILED}, "Robustness test"),
+    "attention_attacks": ("attention_attacks", {"valid": False, "null": FAILED},
+                          "Attacks on attention"),
     "text_attacks": ("text_attacks", {"valid": False, "within": FAILED}, "Attacks on texts"),
     "certified": ("certified", {"valid": False, "null": FAILED}, "Certified answers"),
     "checklist": ("checklist", {"valid": False, "null": FAILED}, "Behavioural tests"),
