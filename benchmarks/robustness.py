@@ -36,7 +36,7 @@ from attnpriv.training import train
 from attnpriv.work_folder import WorkFolder, open_work_folder
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "sms_spam.tsv"
-PIECE = 20  # messages in one piece; it bounds what an interruption costs
+PIECE = 50  # messages in one piece; it bounds what an interruption costs
 Rows = tuple[int, ...]
 
 

@@ -15,6 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from attnpriv.errors import InputError
+
 Norm = Literal["linf", "l2"]
 
 
@@ -27,12 +29,19 @@ class Ball:
         movable: 1 where a coordinate may move, 0 elsewhere, [B, T, D].
         radii: one for each row, [B].
         norm: of a move.
+
+    Raises:
+        InputError: a radius is below 0 or NaN.
     """
 
     x: Tensor
     movable: Tensor
     radii: Tensor
     norm: Norm = "linf"
+
+    def __post_init__(self) -> None:
+        if not bool((self.radii >= 0).all()):
+            raise InputError(f"expected radii of 0 or more, got {self.radii.tolist()}")
 
     def nearest(self, moved: Tensor) -> Tensor:
         """The point of the ball that is nearest to another, [B, T, D]."""

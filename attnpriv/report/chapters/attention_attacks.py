@@ -62,9 +62,9 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
         Markup(
             "Each coordinate of each word’s embedding is moved by at most the radius, so as to "
             "lead attention onto personal data or off it, mean over layers, heads and words: "
-            "either while the answer stays, so that the explanation misleads, or while it is turned. "
-            "Factors are of the attention before. What was found is the least that a stronger "
-            "attack would find. {}"
+            "either while the answer stays, so that the explanation misleads, or while it is "
+            "turned. Factors are of the attention before. What was found is the least that a "
+            "stronger attack would find. {}"
         ).format(UNCOVERED)
     )
     attacks = [

@@ -20,6 +20,7 @@ from attnpriv.audit.robustness.goals import WrongAnswer, dlr, losses, margin
 from attnpriv.audit.robustness.searching import Standing, Target, attack, breaks, least_scale
 from attnpriv.audit.robustness.surrogates import unclipped
 from attnpriv.config import AttentionConfig
+from attnpriv.errors import InputError
 from attnpriv.modality import embed
 from attnpriv.models.text import TextClassifier
 from attnpriv.tasks import CLASSIFY
@@ -58,6 +59,12 @@ def test_moves_stay_in_the_ball_and_reach_its_edge(norm: Norm) -> None:
         assert (near[:, 0] == around.x[:, 0]).all()
         assert (length(around, near) <= around.radii * 1.00001).all()
     assert torch.allclose(length(around, around.nearest(around.x + 9)), around.radii)
+
+
+@pytest.mark.parametrize("radius", [-0.5, float("nan")])
+def test_a_radius_below_zero_is_refused(radius: float) -> None:
+    with pytest.raises(InputError, match=r"expected radii of 0 or more, got \[(-0.5|nan)"):
+        ball(radius=radius)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 import torch
 
-from attnpriv.audit.documents import Documents
+from attnpriv.audit.documents import Documents, prepare
 from attnpriv.audit.robustness import captum_attacks, embedding
 from attnpriv.audit.robustness.batches import Answer, Batch, make_batch
 from attnpriv.audit.robustness.captum_attacks import Attack, fgsm, pgd
@@ -136,3 +136,25 @@ def test_a_model_that_no_attack_reaches_keeps_its_accuracy(
     assert all(at.l2 == result.clean for at in result.radii)
     assert result.least.unbroken == result.least.documents > 0
     assert set(result.least.scales) == {None}
+
+
+def test_where_nothing_is_answered_rightly_nothing_is_attacked(
+    model: TextClassifier, fitted: Documents
+) -> None:
+    wrong = tuple((label + 1) % 2 for label in fitted.data.labels)
+    data = dataclasses.replace(fitted.data, labels=wrong)
+    result = embedding_attacks(model, dataclasses.replace(fitted, data=data), 2)
+    assert (result.clean.value, result.least.documents, result.least.scales) == (0.0, 0, ())
+    assert result.valid
+
+
+def test_records_without_content_fail_the_control_and_crash_nothing(
+    model: TextClassifier, fitted: Documents
+) -> None:
+    """As texts are that normalisation leaves nothing of."""
+    data = dataclasses.replace(fitted.data, texts=("",), labels=(0,), spans=((),))
+    empty = prepare(fitted.modality, data, [()])
+    result = embedding_attacks(model, empty, 1)
+    assert result.positive.expected.endswith("no record has anything that can be moved")
+    assert not result.valid
+    assert result.null.passed

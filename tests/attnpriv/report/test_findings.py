@@ -458,6 +458,15 @@ def test_robustness(result: AuditResult) -> None:
     assert finding.level == "info"
 
 
+def test_robustness_of_a_model_that_is_never_right(result: AuditResult) -> None:
+    least = replace(result.robustness.least, documents=0, shares=(), scales=())
+    finding = said(with_(result, "robustness", documents=7, least=least), "robustness")
+    assert (finding.level, finding.title) == (
+        "warn", "Nothing is answered rightly, so there is nothing to attack"
+    )  # fmt: skip
+    assert finding.text.startswith("None of the 7 attacked records is answered rightly")
+
+
 def test_attention_attacks(result: AuditResult) -> None:
     radii = tuple(
         replace(at, onto=around(2.5), off=around(0.5)) for at in result.attention_attacks.radii
