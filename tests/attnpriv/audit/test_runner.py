@@ -233,7 +233,7 @@ def test_progress_reaches_its_total(seen: Seen) -> None:
     assert seen.progress["tiny: predictions and attention"] == (50, 50)
     assert seen.progress["private: attacks on embeddings"] == (4, 4)
     assert seen.progress["private: integrated gradients"][0] >= 3
-    assert len(seen.progress) == 2 * 16 + 1
+    assert len(seen.progress) == 2 * 17 + 1
     assert "the whole audit" in seen.progress
     assert all(done == total for done, total in seen.progress.values())
 
