@@ -41,7 +41,7 @@ VARIANTS = (
 )
 CANARIES = 1000
 # What says nothing about leakage is skipped, or done on one record.
-SKIPPED = ("flow", "conductance", "faithfulness", "counterfactual", "text_attacks", "checklist")
+SKIPPED = ("flow", "conductance", "faithfulness", "text_attacks", "checklist")
 RECORDS = {
     "documents": (600, "held-out records, and as many that were trained on"),
     "memorisation": (60, "of each, those whose personal data is swapped"),
@@ -100,6 +100,7 @@ def main() -> None:
         ig_documents=1,
         ig_steps=1,
         sensitivity_documents=1,
+        counterfactual_documents=1,
         pgd_documents=1,
         examples=0,
         skip=SKIPPED,

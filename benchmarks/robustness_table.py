@@ -42,7 +42,7 @@ VARIANTS = (
 )
 # What says nothing about robustness is skipped, or done on one record.
 SKIPPED = (
-    *("flow", "conductance", "faithfulness", "counterfactual", "memorisation", "membership"),
+    *("flow", "conductance", "faithfulness", "memorisation", "membership"),
     *("explanation_attacks", "inversion", "checklist"),
 )
 SIZES = AuditOptions(
@@ -51,6 +51,7 @@ SIZES = AuditOptions(
     ig_documents=1,
     ig_steps=1,
     sensitivity_documents=1,
+    counterfactual_documents=1,
     pgd_documents=40,
     text_attack_documents=40,
     examples=0,
