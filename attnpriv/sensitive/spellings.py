@@ -34,11 +34,15 @@ def in_original(span: Span, normal: Normalised) -> Span:
 
 
 def with_marks(span: Span, text: str) -> Span:
-    """The span and the marks and unseen characters that follow it."""
+    """The span and the marks that follow it, with the unseen characters among them.
+
+    Unseen characters alone, such as those that set the direction of what comes next, stay.
+    """
     end = span.end
     while end < len(text) and not text[end].isascii() and _clings(text[end]):
         end += 1
-    return span if end == span.end else replace(span, end=end)
+    marked = any(not UNSEEN.match(character) for character in text[span.end : end])
+    return replace(span, end=end) if marked else span
 
 
 def _is_mark_on_ascii(text: str, i: int) -> bool:

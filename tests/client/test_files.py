@@ -64,7 +64,8 @@ def begun(command, arguments, echo, partial) -> None:
 
 def record(line: int) -> dict:
     answer = {"label": f"text {line}", "probabilities": None, "truncated": False, "version": "1"}
-    return {"line": line, "model": "echo", **answer}
+    nothing_more = {"certified_substitutions": None, "micro_epsilon": 0}
+    return {"line": line, "model": "echo", **answer, **nothing_more}
 
 
 def records(file: Path) -> list[dict]:

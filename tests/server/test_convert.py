@@ -76,7 +76,8 @@ def predictions(draw) -> Predictions:
 def as_read(prediction: Prediction, answer: Predictions) -> dict:
     values = prediction.probabilities
     pairs = None if values is None else dict(zip(answer.label_names, values, strict=True))
-    return {**asdict(prediction), "probabilities": pairs, "version": answer.version}
+    read = {**asdict(prediction), "probabilities": pairs, "version": answer.version}
+    return {**read, "micro_epsilon": answer.micro_epsilon / len(answer.predictions)}
 
 
 def token_as_read(token: Token) -> dict:

@@ -141,7 +141,7 @@ def test_what_a_run_lacks_is_named_and_makes_no_number() -> None:
     assert [(m.run, m.reason) for m in membership.missing] == [
         ("private-seed1", "there are no members")
     ]
-    (failed,) = measured(of, "accuracy under FGSM or PGD at 0.02 sd").missing
+    (failed,) = measured(of, "accuracy under the strongest attack at 0.02 sd").missing
     assert (failed.run, failed.reason) == ("plain-seed2", "a control failed")
     bound = measured(of, "proved bound on attention weights")
     assert (bound.means["plain"], bound.means["hardened"]) == (None, pytest.approx(0.2))

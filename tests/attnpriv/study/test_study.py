@@ -102,7 +102,7 @@ PLACES: dict[str, tuple[str, Callable[[Any], float]]] = {
         lambda part: part["difference"]["value"],
     ),
     "membership AUC": ("membership", lambda part: part["auc"]["value"]),
-    "accuracy under FGSM or PGD at 0.02 sd": (
+    "accuracy under the strongest attack at 0.02 sd": (
         "robustness",
         lambda part: part["radii"][1]["strongest"]["value"],
     ),

@@ -63,9 +63,12 @@ def test_kills_at_random_moments(
 ) -> None:
     chance = random.Random(0)
     moments: Counter[str] = Counter()
-    started = time.monotonic()
-    trainings.start(tmp_path / "measured" / "run").wait()
-    duration = time.monotonic() - started
+    durations = []
+    for name in ("first", "again"):  # the first may start the server of the trainings
+        started = time.monotonic()
+        trainings.start(tmp_path / name / "run").wait()
+        durations.append(time.monotonic() - started)
+    duration = min(durations)
     for number in count():
         if moments["killed"] >= kills:
             break

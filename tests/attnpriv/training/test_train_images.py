@@ -151,9 +151,7 @@ def test_a_run_of_images_refuses_texts(command: Any, run: Path) -> None:
     assert "expected images, got tickets, which holds texts" in " ".join(outcome.err.split())
 
 
-def test_a_convolutional_network_is_trained_certified_and_not_audited(
-    command: Any, tmp_path: Path
-) -> None:
+def test_a_convolutional_network_is_trained_and_certified(command: Any, tmp_path: Path) -> None:
     out = tmp_path / "cnn"
     options = ("--model", "cnn-cbam", "--clip", 2, "--trainable", "all", "--epsilon", 3)
     assert command("train", "--data", SMALL, *options, *STEPS, "--out", out).code == 0
@@ -164,8 +162,6 @@ def test_a_convolutional_network_is_trained_certified_and_not_audited(
     certified = command("certify", out)
     assert "blocks.1.spatial" in certified.out
     assert "gates on 64 places, 4 of them sensitive" in certified.out
-    audited = command("audit", out, "--data", SMALL, "--out", tmp_path / "report")
-    assert (audited.code, "models attend to their positions" in audited.err) == (2, True)
     norm = command(
         "train", "--data", SMALL, *options, "--clip-mode", "norm", "--out", tmp_path / "b"
     )
