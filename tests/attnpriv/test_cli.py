@@ -212,6 +212,7 @@ def test_options_are_listed_by_subject(command: Run) -> None:
     assert "--epsilon" not in attention
 
 
+@pytest.mark.exhaustive
 def test_control_c_leaves_a_training_that_goes_on_with_resume(
     command: Run, interrupted: Run, tmp_path: Path
 ) -> None:

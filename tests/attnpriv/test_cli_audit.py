@@ -49,6 +49,7 @@ def leaks(folder: Path, *said: str | bytes) -> dict[str, list[str]]:
     return {name: marks for name, marks in found.items() if marks}
 
 
+@pytest.mark.exhaustive
 def test_an_interrupted_audit_resumes_and_nothing_leaks(
     command: Run, interrupted: Run, marked: Path, tmp_path: Path
 ) -> None:

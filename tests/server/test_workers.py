@@ -188,6 +188,7 @@ def test_what_it_cannot_hold_is_not_loaded(workers) -> None:
         workers.backend(run, "float32")
 
 
+@pytest.mark.exhaustive
 def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(workers, telemetry) -> None:
     """Killed between batches and in the middle of them, each of them answers all the same."""
     backend = workers.backend(run_of(), "float32")

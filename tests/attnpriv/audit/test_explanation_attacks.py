@@ -93,6 +93,7 @@ def test_a_claim_is_held_against_what_explanations_tell() -> None:
     assert attack(observed(1), large).judgement.verdict == "CHANCE"
 
 
+@pytest.mark.exhaustive
 def test_nothing_is_found_where_there_is_nothing_and_no_control_fails() -> None:
     """Over five draws; each has three attacks, which share an error of 2.5 %."""
     found = [attack(observed(seed)) for seed in range(10, 15)]

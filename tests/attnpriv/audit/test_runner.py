@@ -201,6 +201,7 @@ def test_held_out_copies_of_training_texts_are_no_non_members(tiny_run: Path) ->
     assert 0 < len(rows.repeated) < len(held_out)
 
 
+@pytest.mark.exhaustive
 def test_detector_stands_in_for_missing_gold_and_is_scored_beside_it(
     tiny_run: Path, tickets: Dataset
 ) -> None:

@@ -110,6 +110,7 @@ def test_an_audit_measures_all_but_what_needs_layers(run: Run, tickets: Dataset)
     assert all(block for chapter in CHAPTERS for block in chapter.body([result], False))
 
 
+@pytest.mark.exhaustive
 def test_several_heads_are_trained_and_certified_from_below(
     tickets: Dataset, tiny_encoder: Path, tmp_path: Path
 ) -> None:
