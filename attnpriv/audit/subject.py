@@ -116,7 +116,7 @@ class AuditOptions:
     sensitivity_documents: int = 4
     counterfactual_documents: int = 100
     memorisation_documents: int = 100
-    pgd_documents: int = 80
+    pgd_documents: int = 40
     text_attack_documents: int = 24
     explanation_documents: int = 600
     inversion_documents: int = 400
@@ -158,7 +158,7 @@ SIZES: dict[Depth, dict[str, Any]] = {
         "sensitivity_documents": 1,
         "counterfactual_documents": 24,
         "memorisation_documents": 24,
-        "pgd_documents": 12,
+        "pgd_documents": 6,
         "text_attack_documents": 6,
         "explanation_documents": 100,
         "inversion_documents": 100,
@@ -173,7 +173,7 @@ SIZES: dict[Depth, dict[str, Any]] = {
         "sensitivity_documents": 16,
         "counterfactual_documents": 400,
         "memorisation_documents": 400,
-        "pgd_documents": 320,
+        "pgd_documents": 160,
         "text_attack_documents": 96,
         "explanation_documents": 2000,
         "inversion_documents": 1200,
