@@ -33,7 +33,6 @@ def test_more_time_buys_more_records_until_there_are_no_more(run: Run, tickets: 
     assert {getattr(none.options, name) for name in SIZES} == {16}
     assert (none.all_records, plenty.all_records) == (False, True)
     assert plenty.options.members >= 240
-    assert none.leakage_minutes < plenty.leakage_minutes
     same = {name for name in asdict(QUICK) if name not in (*SIZES, "budget_minutes")}
     for found in (none.options, plenty.options):
         assert {name: asdict(found)[name] for name in same} == {
