@@ -30,6 +30,7 @@ from attnpriv.jobs.threads import one_thread
 from attnpriv.runs.folder import Run, load_run
 from attnpriv.training import train
 from attnpriv_client.audit.shadow_attacks import Record, attack
+from benchmarks.machine import processor
 
 SIZES = (100, 400)  # records of either kind
 MODELS = 64  # shadow models
@@ -50,7 +51,7 @@ def main() -> None:
             print(size, seconds[size], flush=True)
     found = {
         "benchmark": "leakage",
-        "processor": _processor(),
+        "processor": processor(),
         "vector_instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": 1,
         "encoder": "scratch",
@@ -117,13 +118,6 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 def _quietly(done: int, total: int) -> None:
     """No bar."""
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return "unknown"
 
 
 if __name__ == "__main__":

@@ -8,18 +8,18 @@ The full benchmarks say more, and with more rounds.
 from __future__ import annotations
 
 import json
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.machine import processor
 
 CAPABILITIES = {
     "avx2": "AVX2",
@@ -64,7 +64,7 @@ class Part:
 def main() -> None:
     """Run the parts, print the page, and all that was found as JSON."""
     console = Console(width=100)
-    table = Table(title=f"{_processor()}; {_can()}; {torch.get_num_threads()} threads at most")
+    table = Table(title=f"{processor()}; {_can()}; {torch.get_num_threads()} threads at most")
     for heading in ("", "figure", "aim"):
         table.add_column(heading)
     started, found = time.monotonic(), {}
@@ -81,7 +81,7 @@ def main() -> None:
             table.add_row(f"  {line.what}", f"{line.figure:.2f}", line.aim)
     console.print(table)
     seconds = round(time.monotonic() - started)
-    about = {"processor": _processor(), "can": _can(), "seconds": seconds}
+    about = {"processor": processor(), "can": _can(), "seconds": seconds}
     print(json.dumps({"benchmark": "quick", **about, "found": found}))
 
 
@@ -125,15 +125,6 @@ def _serving(found: Found) -> Iterator[Line]:
 def _can() -> str:
     found = torch.cpu.get_capabilities()
     return ", ".join(words for name, words in CAPABILITIES.items() if found.get(name)) or "no AVX2"
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo")
-    if lines.is_file():
-        for line in lines.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 PARTS = (

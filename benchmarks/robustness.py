@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -34,6 +33,7 @@ from attnpriv.progress import stage_bars
 from attnpriv.runs.folder import load_run
 from attnpriv.training import train
 from attnpriv.work_folder import WorkFolder, open_work_folder
+from benchmarks.machine import processor
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "sms_spam.tsv"
 PIECE = 50  # messages in one piece; it bounds what an interruption costs
@@ -71,7 +71,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         found = [json.loads(work.read(_file(piece)) or b"") for piece in pieces]
     return {
         "benchmark": "robustness",
-        "processor": _processor(),
+        "processor": processor(),
         "processes": options.processes,
         "seconds": round(time.monotonic() - started, 1),
         **_together(found),
@@ -173,15 +173,6 @@ def _together(found: list[dict[str, Any]]) -> dict[str, Any]:
         "unbroken_at_the_largest_radius": sum(each["unbroken"] for each in found),
         "texts": {edits: share("texts", edits) for edits in first["texts"]},
     }
-
-
-def _processor() -> str:
-    """As the system names it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if "model name" in line), "")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ from attnpriv.config import AttentionConfig, ClipMode
 from attnpriv.models.text import TextClassifier
 from attnpriv_server.backend import EagerBackend
 from benchmarks.backends import DTYPES, minilm_shaped, random_texts
+from benchmarks.machine import processor
 
 TOKENS_AT_ONCE = 1024  # B × T
 LENGTHS = (32, 128, 256)
@@ -49,7 +49,7 @@ def main() -> None:
         print(row, flush=True)
         rows.append(row)
     about = {
-        "processor": platform.processor(),
+        "processor": processor(),
         "native_bfloat16": has_native_bfloat16(),
         "threads": options.threads,
         "aim": AIM,
