@@ -77,7 +77,7 @@ def test_two_processes_change_no_bit(
 
     assert audited(executor=ProcessPool(2), progress=progress) == expected
     assert last["tiny: predictions and attention"] == (20, 20)
-    assert len(last) == 16
+    assert "the whole audit" in last
     assert all(done == total for done, total in last.values())
 
 

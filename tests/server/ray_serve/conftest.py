@@ -60,6 +60,7 @@ class Serving:
         folder: of all files.
         database: URL of the budget.
         cluster: address of Ray.
+        session: folder of what this cluster writes.
         configuration: of Ray Serve.
         proxy: port of Ray's own gRPC proxy.
         front: port of Envoy.
@@ -69,6 +70,7 @@ class Serving:
     folder: Path
     database: str
     cluster: str
+    session: Path
     configuration: dict[str, Any]
     authority: Pair
     proxy: int = field(default_factory=lambda: free_port())
@@ -129,7 +131,7 @@ def answers(stub: AttnprivServiceStub) -> bool:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
+def cluster() -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_worker_niceness", "0")  # by itself it would wait for other tests
@@ -137,7 +139,7 @@ def cluster() -> Iterator[str]:
         # Ray gives up where a busy machine takes more than seconds to say which ports it has found.
         ports = {name: free_port() for name in PORTS}
         cluster = Cluster(initialize_head=True, head_node_args=options | ports)
-        yield str(cluster.address)
+        yield cluster
         cluster.shutdown()
 
 
@@ -150,12 +152,14 @@ def database() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def serving(
-    cluster: str, database: str, private_run: Path, tmp_path_factory: pytest.TempPathFactory
+    cluster: Cluster, database: str, private_run: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Serving]:
     configuration = yaml.safe_load((DEPLOY / "ray-serve.yaml").read_text())
     authority = new_pair("authority")
     folder = tmp_path_factory.mktemp("serving")
-    serving = Serving(folder, database, cluster, configuration, authority)
+    # /tmp/ray/session_latest may be of a cluster that other tests have started since.
+    session = Path(cluster.head_node.get_session_dir_path())
+    serving = Serving(folder, database, cluster.address, session, configuration, authority)
     shutil.copytree(private_run, serving.models / "mail" / "1")
     (folder / "policy.toml").write_text(POLICY)
     (folder / "principals.toml").write_text(
