@@ -52,6 +52,8 @@ FOUND = {
     "HiResCAM lift": "gradcam.hirescam.lift.permuted.lift",
     "swap excess": "counterfactual.overall.excess",
     "PGD accuracy": "robustness.radii[0.02].pgd",
+    "accuracy, pixels ± 16": "pixel_attacks.linf[16].strongest",
+    "accuracy, L2 0.5": "pixel_attacks.l2[0.5].strongest",
     "membership AUC": "membership.auc",
 }
 DRAWN = (ACCURACY, "IG lift", "PGD accuracy", "membership AUC")

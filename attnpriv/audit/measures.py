@@ -57,9 +57,10 @@ from attnpriv.audit.leakage.shadow_attacks import ShadowAttacksResult
 from attnpriv.audit.memorisation import MemorisationResult
 from attnpriv.audit.results import NotRun
 from attnpriv.audit.robustness import attention as attention_attacks
-from attnpriv.audit.robustness import embedding, text
+from attnpriv.audit.robustness import embedding, pixels, text
 from attnpriv.audit.robustness.attention import AttentionAttackResult
 from attnpriv.audit.robustness.embedding import RobustnessResult
+from attnpriv.audit.robustness.pixels import PixelAttackResult
 from attnpriv.audit.robustness.text import TextAttackResult
 from attnpriv.audit.rollout import FlowResult
 from attnpriv.audit.second_opinion import SecondOpinionResult
@@ -99,6 +100,7 @@ class AuditResult:
     inversion: InversionResult | NotRun
     served: ServedResult | NotRun
     robustness: RobustnessResult
+    pixel_attacks: PixelAttackResult | NotRun
     attention_attacks: AttentionAttackResult | NotRun
     text_attacks: TextAttackResult | NotRun
     certified: CertifiedResult | NotRun
@@ -276,6 +278,14 @@ ALONE: tuple[Measure[Answers], ...] = (
         embedding.run,
         "attacks on embeddings",
         passes=embedding.passes,
+    ),
+    Measure(
+        "pixel_attacks",
+        PixelAttackResult,
+        pixels.run,
+        "attacks on pixels",
+        needs=("images",),
+        passes=pixels.passes,
     ),
     Measure(
         "attention_attacks",

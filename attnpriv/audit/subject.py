@@ -37,8 +37,9 @@ OfRows = Literal["members", "non-members"]
 OfModel = Literal["layers", "tokens one by one", "self-attention", "spatial gates", "feature maps"]
 """A model with layers that tokens pass through, or one that reads them one by one; with attention
 between positions, with gates that weigh positions, or with feature maps over a grid of them."""
-OfData = Literal["texts", "personal data"]
-"""Records whose words can be replaced by others, or held-out ones with parts that are sensitive."""
+OfData = Literal["texts", "images", "personal data"]
+"""Records whose words can be replaced by others, those whose pixels can be moved, or held-out ones
+with parts that are sensitive."""
 Given = Literal["shadows", "canaries", "answers"]
 """What is no part of a run, and was or was not given with it."""
 Need = OfRows | OfModel | OfData | Literal[Given, "secrets", "halves", "half"]
@@ -49,6 +50,7 @@ NO_GATES = "the model has no gates that weigh positions"
 NO_FEATURE_MAPS = "the model has no feature maps over a grid of positions"
 NO_PERSONAL_DATA = "no held-out record holds personal data beside something else"
 NO_TEXTS = "it reads words or replaces them, and these records are images"
+NO_IMAGES = "it moves pixels, and these records are texts"
 LEAST = 8  # different records of a kind, for attacks that are fitted to some and used on others
 TOO_FEW = f"it needs at least {LEAST} different records that were trained on and as many others"
 TOO_FEW_HELD_OUT = f"it needs at least {LEAST} different records that were not trained on"
@@ -90,7 +92,8 @@ class AuditOptions:
         sensitivity_documents: how many are explained under noise.
         counterfactual_documents: of the rows with personal data, how many have it swapped.
         memorisation_documents: training rows at most, and as many held-out ones, likewise.
-        pgd_documents: of the held-out rows, how many are attacked.
+        pgd_documents: of the held-out rows, how many are attacked by moves of their embeddings, and
+            images also by moves of their pixels.
         text_attack_documents: of the held-out rows, how many have their text edited.
         explanation_documents: training rows at most, and as many held-out ones, whose attention and
             attributions are attacked.
@@ -331,6 +334,8 @@ class Subject:
                 return NO_FEATURE_MAPS if model.feature_maps is None else None
             case "texts":
                 return None if self.data.kind == "text" else NO_TEXTS
+            case "images":
+                return None if self.data.kind == "image" else NO_IMAGES
             case "personal data":
                 return None if partly_sensitive(self.documents) else NO_PERSONAL_DATA
             case "tokens one by one":

@@ -6,7 +6,7 @@ Shapes: B batch, T positions, D model width, S radii.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,12 +34,14 @@ class Target:
         guide: of the model without its clip, whose gradients are followed too; None without one.
         deviation: of a coordinate, by which scales are multiplied.
         seed: of random starts.
+        ball: what makes a ball of x, movable, radii and norm.
     """
 
     answer: Answer
     guide: Answer | None
     deviation: float
     seed: int = 0
+    ball: Callable[[Tensor, Tensor, Tensor, Norm], Ball] = Ball
 
     def radius(self, scale: float, norm: Norm, width: int) -> float:
         """Of a scale; in ``l2``, the length of a move of every coordinate by that of ``linf``."""
@@ -135,7 +137,8 @@ def _ascend(
         kinds = losses(target.answer(batch.x, batch.mask).shape[-1])
     count = len(radii)
     rows = batch.part(torch.zeros(2 * len(kinds) * count, dtype=torch.int64))
-    ball = Ball(rows.x, rows.movable, torch.tensor(radii).repeat(2 * len(kinds)).to(rows.x), norm)
+    each = torch.tensor(radii).repeat(2 * len(kinds)).to(rows.x)
+    ball = target.ball(rows.x, rows.movable, each, norm)
     given = starts.repeat(len(kinds), 1, 1)
     at = torch.cat([given, ball.random(generator)[len(given) :]])
     which = torch.arange(len(kinds)).repeat_interleave(count).repeat(2)

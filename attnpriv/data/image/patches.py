@@ -85,6 +85,11 @@ class Patches:
             for x in range(columns)
         )
 
+    @property
+    def inside(self) -> NDArray[np.bool_]:
+        """Which numbers of each patch are pixels of the image and not what fills it up, [T, P]."""
+        return self._patches(np.ones((self.height, self.width, self.channels), np.float32)) > 0
+
     def read(self, records: Sequence[Pixels]) -> list[Patched]:
         """Cut images, in their order.
 

@@ -54,6 +54,7 @@ LEFT_OUT = {
     "served": "it is about what a server answers, and its figures are exact",
     "memorisation": "it compares values across records, so that one record moves what others add",
     "robustness": "its radius is measured on all attacked records, so that one moves all",
+    "pixel_attacks": IMAGES,
     "attention_attacks": FEW,
     "text_attacks": "it is measured on few records: noise that hides one of them would drown it",
     "certified": "it is measured where tokens are read one by one, and never under an ε",
@@ -146,6 +147,7 @@ class NoisedResult:
     inversion: NotRun
     served: NotRun
     robustness: NotRun
+    pixel_attacks: NotRun
     attention_attacks: NotRun
     text_attacks: NotRun
     certified: NotRun

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ FEW = AuditOptions(
     permutations=200,
     resamples=50,
 )
+UNMOVED = replace(FEW, skip=("pixel_attacks",))
 PAIRS = "digits:rows=300,beside=1"
 
 
@@ -64,7 +66,8 @@ def test_what_works_on_positions_is_measured_on_patches(audit: Audit) -> None:
     assert attention.planted.passed
     assert attention.null.passed
     assert audit.coverage.source == "gold boxes"
-    assert result.robustness.documents == 2
+    assert result.robustness.documents == result.pixel_attacks.documents == 2
+    assert result.pixel_attacks.valid
     assert not isinstance(result.membership, NotRun)
 
 
@@ -113,7 +116,7 @@ def test_attributions_find_the_region_that_tells_the_class_and_no_other(
     assert (swaps.overall.entities, swaps.overall.left_out) == (30, 0)
     assert swaps.overall.flagged
     other = audit_runs(
-        [load_run(trained(PAIRS, tmp_path / "null"))], load_dataset(PAIRS), None, FEW
+        [load_run(trained(PAIRS, tmp_path / "null"))], load_dataset(PAIRS), None, UNMOVED
     )
     assert other.results[0].attribution.lift.lift.high < 1
     swaps = other.results[0].counterfactual
@@ -125,7 +128,7 @@ def test_attributions_find_the_region_that_tells_the_class_and_no_other(
 def test_without_regions_nothing_is_sensitive(tmp_path: Path) -> None:
     source = "digits:rows=150"
     run = load_run(trained(source, tmp_path / "plain"))
-    found = audit_runs([run], load_dataset(source), None, FEW)
+    found = audit_runs([run], load_dataset(source), None, UNMOVED)
     (result,) = found.results
     assert found.coverage.source == "no gold boxes"
     assert result.attention.documents_with_sensitive == 0

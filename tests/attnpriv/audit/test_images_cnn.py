@@ -60,7 +60,8 @@ def test_what_needs_attention_is_not_run_and_all_else_is(audit: Audit) -> None:
         "integrated_gradients"
     ]
     assert result.sensitivity.valid
-    assert result.robustness.documents == 2
+    assert result.robustness.documents == result.pixel_attacks.documents == 2
+    assert result.pixel_attacks.valid
     assert not isinstance(result.membership, NotRun)
     assert result.counterfactual.valid
     assert result.counterfactual.overall.flagged
@@ -109,7 +110,9 @@ def test_each_kind_of_map_is_shown_and_hidden(audit: Audit, folder: Path) -> Non
 
 def test_a_run_without_attention_is_held_against_one_with(gated: Path, attending: Path) -> None:
     data = load_dataset(f"{PAIRS},tie=1")
-    options = replace(FEWER, documents=6, members=6, ig_documents=1, pgd_documents=1)
+    options = replace(
+        FEWER, documents=6, members=6, ig_documents=1, pgd_documents=1, skip=("pixel_attacks",)
+    )
     audit = audit_runs([load_run(attending), load_run(gated)], data, None, options)
     (comparison,) = audit.comparisons
     assert comparison.not_run is None

@@ -21,7 +21,7 @@ from attnpriv.audit.lift import Lift
 from attnpriv.audit.matched import TokenLift
 from attnpriv.audit.measures import AuditResult
 from attnpriv.audit.results import Audit
-from attnpriv.audit.robustness import EDITS, QUANTILES, SCALES, TEXT_EDITS
+from attnpriv.audit.robustness import EDITS, LENGTHS, LEVELS, QUANTILES, SCALES, TEXT_EDITS
 from attnpriv.audit.rollout import head_names, layer_names
 from attnpriv.audit.runner import AuditOptions, audit_runs
 from attnpriv.config import AttentionConfig, ModelConfig, PrivacyConfig, TrainConfig
@@ -204,6 +204,11 @@ def make_result(
             least=replace(
                 result.robustness.least, shares=QUANTILES, scales=(0.01, 0.02, 0.04, None, None)
             ),
+        ),
+        pixel_attacks=replace(
+            result.pixel_attacks,
+            linf=maker.each(result.pixel_attacks.linf, scale=LEVELS),
+            l2=maker.each(result.pixel_attacks.l2, scale=LENGTHS),
         ),
         attention_attacks=replace(
             result.attention_attacks,

@@ -187,7 +187,7 @@ class TestWhole:
 class TestReachable:
     def test_every_plot_has_a_title_and_a_description(self, page: Page, text: str) -> None:
         plots = page.all("svg")
-        assert len(plots) == 8 + 4 * 4  # eight of all runs, four of each
+        assert len(plots) == 9 + 4 * 4  # nine of all runs, four of each
         for plot in plots:
             assert plot["role"] == "img"
             title, description = plot["aria-labelledby"].split()
