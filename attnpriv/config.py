@@ -26,8 +26,10 @@ RunDistribution = Literal["poisson", "geometric"]
 
 # Encoders that begin with random weights: of texts, and of images.
 SCRATCH, VIT = "scratch", "vit"
+SCATTERING = "scattering"  # of images; nothing but its head has weights
 CNNS: dict[str, GateChoice] = {"cnn": "none", "cnn-se": "se", "cnn-cbam": "cbam"}
-UNTRAINED = (SCRATCH, VIT, *CNNS)
+IMAGE_MODELS = (VIT, *CNNS, SCATTERING)
+UNTRAINED = (SCRATCH, *IMAGE_MODELS)
 
 # Ways of drawing batches for which the accountants' ε does not hold, and why.
 UNSOUND_SAMPLERS = {

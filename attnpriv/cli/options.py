@@ -174,7 +174,8 @@ Encoder = Annotated[
         "DistilBERT, MPNet, RoBERTa or XLM-RoBERTa, or with what attnpriv encoder bound made. "
         "For images, with random weights: vit, a small vision transformer, which scratch means "
         "too; or cnn, cnn-se or cnn-cbam, a small convolutional network without gates, with gates "
-        "on channels, or on channels and places.",
+        "on channels, or on channels and places; or scattering, fixed wavelets without attention, "
+        "on which a head alone learns.",
         show_default="scratch",
         rich_help_panel=MODEL,
     ),

@@ -17,7 +17,7 @@ from attnpriv.config import parse_trainable
 from attnpriv.errors import InputError
 from attnpriv.models.classifier import AttentionClassifier
 from attnpriv.models.lora import LowRankLinear, add_adapters, merge_adapters
-from attnpriv.models.shapes import BlocksShape, CnnConfig
+from attnpriv.models.shapes import BlocksShape, CnnConfig, ScatteringConfig
 
 INITIAL_STD = 0.02  # of every weight matrix, as in BERT (Devlin et al. 2019)
 
@@ -58,7 +58,8 @@ class BlocksClassifier(AttentionClassifier):
     def make_blocks(self) -> None:
         """Add the blocks and the head."""
         config = self.config
-        assert not isinstance(config, CnnConfig)  # no model of such a shape has blocks like these
+        # No model of such a shape has blocks like these.
+        assert not isinstance(config, CnnConfig | ScatteringConfig)
         blocks = 1 if config.share_layers else config.layers
         self.blocks = nn.ModuleList(Block(config) for _ in range(blocks))
         self.head = nn.Linear(config.features, config.num_labels)

@@ -7,7 +7,8 @@ from typing import assert_never, overload
 from attnpriv.config import ModelConfig
 from attnpriv.models.classifier import AttentionClassifier
 from attnpriv.models.cnn import CnnClassifier
-from attnpriv.models.shapes import CnnConfig, Shape, VisionConfig
+from attnpriv.models.scattering import ScatteringClassifier
+from attnpriv.models.shapes import CnnConfig, ScatteringConfig, Shape, VisionConfig
 from attnpriv.models.text import TextClassifier, TextModel
 from attnpriv.models.vision import VisionClassifier
 from attnpriv.models.words import WordsClassifier
@@ -28,6 +29,8 @@ def build_model(config: Shape) -> AttentionClassifier:
             return VisionClassifier(config)
         case CnnConfig():
             return CnnClassifier(config)
+        case ScatteringConfig():
+            return ScatteringClassifier(config)
         case _:
             assert_never(config)
 
@@ -35,6 +38,8 @@ def build_model(config: Shape) -> AttentionClassifier:
 def matrix_weights(config: Shape) -> int:
     """How many weights the matrices hold, which are nearly all of a model's."""
     dim, head = config.dim, config.num_labels * config.features
+    if isinstance(config, ScatteringConfig):
+        return head
     if config.isolated:
         return _inputs(config) * dim + head
     if isinstance(config, CnnConfig):

@@ -7,6 +7,7 @@ from typing import Any
 
 from attnpriv.config import (
     CNNS,
+    SCATTERING,
     VIT,
     AttentionConfig,
     GateChoice,
@@ -21,6 +22,9 @@ from attnpriv.config import (
 from attnpriv.data.image.patches import Patches
 from attnpriv.errors import InputError
 
+SCALES, ANGLES = 2, 8  # of the wavelets of scattering: J and L
+PATHS = 1 + SCALES * ANGLES + SCALES * (SCALES - 1) // 2 * ANGLES**2  # of orders 0, 1 and 2
+SMALLEST = 8  # pixels across an image that scattering can pad
 CELLS = 4  # rows and columns of means that the head of a convolutional network reads
 
 
@@ -220,10 +224,73 @@ class CnnConfig(ImageShape):
         return {"kind": self.kind, **asdict(self)}
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScatteringConfig(ImageShape):
+    """The shape of a linear head on a scattering transform.
+
+    Attributes:
+        encoder: its name, ``scattering``.
+        layers: the order of the transform, which is 2.
+        pooling: ``places``: the head reads every path at every place.
+        attention: that of the default, since there is none.
+
+    Raises:
+        InputError: a size is below 1, an image below 8 × 8 pixels, ``dim`` is not the size of a
+            patch, or anything that attention would have.
+    """
+
+    encoder: str = SCATTERING
+    pooling: Pooling = "places"
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.height, self.width) < SMALLEST:
+            raise InputError(
+                f"expected images of at least {SMALLEST} × {SMALLEST} pixels with scattering, got "
+                f"{self.width} × {self.height}"
+            )
+        if self.dim != (numbers := self.patch**2 * self.channels):
+            raise InputError(f"expected dim {numbers}, the numbers of a patch, got {self.dim}")
+        if self.layers != SCALES:
+            raise InputError(f"expected {SCALES} layers with scattering, got {self.layers}")
+        if self.pooling != "places":
+            raise InputError(f"expected pooling places with scattering, got {self.pooling!r}")
+        if self.attention != AttentionConfig():
+            raise InputError(
+                "expected no clip, temperature or score with scattering, which has no attention"
+            )
+
+    @property
+    def heads(self) -> int:
+        """None: there is no attention."""
+        return 0
+
+    @property
+    def share_layers(self) -> bool:
+        """As in ``ModelConfig``."""
+        return False
+
+    @property
+    def features(self) -> int:
+        """How many numbers the head reads of an image."""
+        places = (self.height // 4) * (self.width // 4)
+        return self.channels * PATHS * places
+
+    @property
+    def pooled_layers(self) -> tuple[int, ...]:
+        """As in ``ModelConfig``."""
+        return (self.layers,)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        return {"kind": self.kind, **asdict(self)}
+
+
 BlocksShape = ModelConfig | VisionConfig
 """Of the models that are made of transformer blocks."""
 
-Shape = BlocksShape | CnnConfig
+Shape = BlocksShape | CnnConfig | ScatteringConfig
 
 
 def read_shape(values: dict[str, Any]) -> Shape:
@@ -233,6 +300,8 @@ def read_shape(values: dict[str, Any]) -> Shape:
     own = {name: value for name, value in values.items() if name != "kind"}
     try:
         values = {**own, "attention": AttentionConfig(**own["attention"])}
+        if own["encoder"] == SCATTERING:
+            return ScatteringConfig(**values)
         return CnnConfig(**values) if own["encoder"] in CNNS else VisionConfig(**values)
     except (KeyError, TypeError) as error:
         raise InputError(f"the model configuration is not usable: {error}") from error

@@ -17,8 +17,9 @@ from torch import Tensor
 from attnpriv.attention.bound import Bound
 from attnpriv.config import (
     CNNS,
+    IMAGE_MODELS,
+    SCATTERING,
     SCRATCH,
-    UNTRAINED,
     VIT,
     AttentionConfig,
     ModelConfig,
@@ -49,7 +50,8 @@ from attnpriv.models.pretrained import (
     own_attention,
     source_of_words,
 )
-from attnpriv.models.shapes import CnnConfig, VisionConfig
+from attnpriv.models.scattering import ScatteringClassifier
+from attnpriv.models.shapes import CnnConfig, ScatteringConfig, VisionConfig
 from attnpriv.models.text import TextClassifier, TextModel
 from attnpriv.models.vision import VisionClassifier
 from attnpriv.models.words import WordsClassifier, token_vectors
@@ -145,7 +147,7 @@ def build_classifier(
         if heads is not None:
             raise InputError("only encoder words takes a number of heads, and it reads texts")
         return _image_classifier(encoder, attention, pooling, share_layers, num_labels, pixels)
-    if encoder in (VIT, *CNNS):
+    if encoder in IMAGE_MODELS:
         raise InputError(f"expected an encoder of texts, got {encoder}, which reads images")
     shape = (encoder, attention, pooling or "layers", share_layers, num_labels)
     built = _text_classifier(*shape, heads)
@@ -204,23 +206,55 @@ def _image_classifier(
     num_labels: int,
     pixels: tuple[int, int, int],
 ) -> Classifier:
-    if encoder not in UNTRAINED:
-        expected = ", ".join((VIT, *CNNS))
+    if encoder not in (SCRATCH, *IMAGE_MODELS):
+        expected = ", ".join(IMAGE_MODELS)
         raise InputError(f"expected one of the models {expected} for images, got {encoder!r}")
     height, width, channels = pixels
     if encoder in CNNS:
         return _cnn_classifier(encoder, attention, pooling, share_layers, num_labels, pixels)
+    if encoder == SCATTERING:
+        return _scattering_classifier(attention, pooling, share_layers, num_labels, pixels)
     shape = VisionConfig(
         height=height,
         width=width,
         channels=channels,
-        patch=max(SMALLEST_PATCH, -(-min(height, width) // PATCHES_ACROSS)),
+        patch=_patch_of(height, width),
         num_labels=num_labels,
         attention=attention or AttentionConfig(),
         pooling=pooling or "places",
         share_layers=share_layers,
     )
     return Classifier(VisionClassifier(shape), shape.patches)
+
+
+def _patch_of(height: int, width: int) -> int:
+    return max(SMALLEST_PATCH, -(-min(height, width) // PATCHES_ACROSS))
+
+
+def _scattering_classifier(
+    attention: AttentionConfig | None,
+    pooling: Pooling | None,
+    share_layers: bool,
+    num_labels: int,
+    pixels: tuple[int, int, int],
+) -> Classifier:
+    if share_layers:
+        raise InputError(
+            f"only the models scratch and {VIT} share their layers, got {SCATTERING!r}"
+        )
+    height, width, channels = pixels
+    patch = _patch_of(height, width)
+    shape = ScatteringConfig(
+        height=height,
+        width=width,
+        channels=channels,
+        patch=patch,
+        dim=patch**2 * channels,
+        num_labels=num_labels,
+        attention=attention or AttentionConfig(),
+        pooling=pooling or "places",
+    )
+    return Classifier(ScatteringClassifier(shape), shape.patches)
 
 
 def _cnn_classifier(

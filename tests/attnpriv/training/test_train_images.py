@@ -12,6 +12,7 @@ from attnpriv.config import AttentionConfig, PrivacyConfig, TrainConfig
 from attnpriv.data import load_dataset
 from attnpriv.errors import InputError
 from attnpriv.models.cnn import CnnClassifier
+from attnpriv.models.scattering import ScatteringClassifier
 from attnpriv.models.vision import VisionClassifier
 from attnpriv.runs.folder import load_run
 from attnpriv.runs.prediction import predict_probabilities
@@ -131,7 +132,7 @@ def test_data_is_described_and_no_image_printed(command: Any) -> None:
     [
         (
             ("train", "--data", SMALL, "--model", "minilm"),
-            "expected one of the models vit, cnn, cnn-se, cnn-cbam for images",
+            "expected one of the models vit, cnn, cnn-se, cnn-cbam, scattering for images",
         ),
         (("train", "--data", "tickets:rows=50", "--model", "vit"), "vit, which reads images"),
         (("train", "--data", SMALL, "--pooling", "cls"), "expected pooling mean, layers or places"),
@@ -166,3 +167,21 @@ def test_a_convolutional_network_is_trained_and_certified(command: Any, tmp_path
         "train", "--data", SMALL, *options, "--clip-mode", "norm", "--out", tmp_path / "b"
     )
     assert (norm.code, "expected clip mode clamp or tanh" in norm.err) == (2, True)
+
+
+def test_a_scattering_transform_gets_a_private_head(command: Any, tmp_path: Path) -> None:
+    out = tmp_path / "scattering"
+    options = ("--data", "digits:rows=600", "--model", "scattering", "--head-learning-rate", 0.3)
+    steps = ("--steps", 30, "--batch-size", 300, "--delta", 1e-3)
+    trained = command("train", *options, *steps, "--epsilon", 8, "--out", out)
+    assert trained.code == 0, trained.err
+    loaded = load_run(out)
+    assert isinstance(loaded.model, ScatteringClassifier)
+    assert loaded.card.private
+    assert loaded.card.metrics.held_out.accuracy > 0.7
+    assert "accuracy" in command("evaluate", out, "--data", "digits:rows=600").out
+    certified = command("certify", out)
+    assert certified.code == 2
+    assert "which has neither: scattering" in " ".join(certified.err.split())
+    clipped = command("train", *options, "--clip", 2, "--epsilon", "none", "--out", tmp_path / "b")
+    assert (clipped.code, "has no attention" in clipped.err) == (2, True)
