@@ -29,3 +29,13 @@ def test_finding_personal_data_needs_no_transformers() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\ntransformers\n"
+
+
+def test_a_server_starts_its_workers_before_it_loads_pytorch() -> None:
+    """Both then load it at the same time, each on a core."""
+    code = (
+        "import sys, attnpriv_server.assembly, attnpriv_server.methods, attnpriv_server.workers; "
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

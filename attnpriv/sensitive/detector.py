@@ -96,7 +96,7 @@ class PresidioDetector:
         self._own = Patterns(rules.recognizers_of_words())
         self._names = None if model == NO_MODEL else load_names(model)
         self._allowed = {text.casefold() for text in rules.allow}
-        self.name = f"presidio-{'patterns' if self._names is None else model}"
+        self.name = rules.detector_name
         of_names = set() if self._names is None else set(TYPES.values())
         types = self._known.entity_types | of_names | {LONG_NUMBER}
         misses = SEEN_BY_MODELS if self._names is None else PACKAGES[model].misses

@@ -44,6 +44,18 @@ def load_names(model: str) -> Names:
     """The model of that name, loaded once in a process.
 
     Raises:
+        InputError: as ``find_model``.
+    """
+    folder = find_model(model)
+    import spacy
+
+    return Names(spacy.load(folder, exclude=_LEFT_OUT))
+
+
+def find_model(model: str) -> Path:
+    """The folder of the model of that name; every file in it is the pinned one.
+
+    Raises:
         InputError: there is no such model, its package is not installed, or one of its files is
             missing or is not the pinned one.
     """
@@ -55,9 +67,7 @@ def load_names(model: str) -> Names:
         raise InputError(f"language model {model} needs: pip install '{package.requirement}'")
     folder = Path(found.origin).parent / package.folder
     check_files(folder, package.files)
-    import spacy
-
-    return Names(spacy.load(folder, exclude=_LEFT_OUT))
+    return folder
 
 
 def check_files(folder: Path, files: Mapping[str, str]) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from attnpriv.errors import InputError
+from attnpriv.sensitive.names import find_model
 
 NO_MODEL = "none"
 CONTEXT = 50  # characters on each side in which a context word counts
@@ -64,6 +65,20 @@ class Rules(_Strict):
     allow: list[Word] = []
     deny: dict[EntityType, Annotated[list[Word], Field(min_length=1)]] = {}
     recognizers: list[Recognizer] = []
+
+    @property
+    def detector_name(self) -> str:
+        """How a detector with these rules is called in reports."""
+        return f"presidio-{'patterns' if self.language_model == NO_MODEL else self.language_model}"
+
+    def check_model(self) -> None:
+        """See that the language model is there, without loading it.
+
+        Raises:
+            InputError: it is not installed, or is not the one that is pinned.
+        """
+        if self.language_model != NO_MODEL:
+            find_model(self.language_model)
 
     def recognizers_of_words(self) -> list[Any]:
         """``deny`` and ``recognizers`` with Presidio's interface."""

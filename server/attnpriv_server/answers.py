@@ -200,7 +200,8 @@ class Answers:
         run = asked.loaded.run
         if run.kind != "text":
             refuse_input("model", f"expected a model of texts, got one of {run.kind}s")
-        groups = summaries.Groups(self._detector.entity_types, request.words)
+        types = await asyncio.to_thread(lambda: self._detector.entity_types)
+        groups = summaries.Groups(types, request.words)
         made = summaries.summarizer(rules, request, len(run.label_names), groups)
         texts = TextsToSum(self._scoring, asked, rules, request, groups)
         await texts.read()  # what cannot be read is refused before it is paid for

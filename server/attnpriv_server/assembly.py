@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import gc
 import sys
-import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 from attnpriv_server.access import Access, names_in
+from attnpriv_server.domain import Precision
 from attnpriv_server.limits import Limits, load_limits
 from attnpriv_server.queueing import Batching
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from attnpriv_server.policy import Policies
     from attnpriv_server.telemetry import Telemetry
 
-Precision = Literal["auto", "float32", "bfloat16"]
 MEGABYTE = 1024 * 1024
 # A thread that waits for the interpreter asks for it back after this long, in place of 5 ms: each
 # step of a forward pass would otherwise wait that long behind the event loop.
@@ -88,9 +86,11 @@ def read_detection(settings: Settings) -> Rules | None:
     Raises:
         InputError: it cannot be used.
     """
-    from attnpriv.sensitive import load_rules
+    if settings.detection is None:
+        return None
+    from attnpriv.sensitive import load_rules  # PyTorch comes with it
 
-    return None if settings.detection is None else load_rules(settings.detection)
+    return load_rules(settings.detection)
 
 
 @contextmanager
@@ -98,7 +98,6 @@ def opened(
     settings: Settings,
     book: Rulebook,
     rules: Rules | None,
-    methods: Collection[str],
     processes: int = 0,
 ) -> Iterator[Core]:
     """A core with its models loaded, in a process that is made for it.
@@ -110,7 +109,6 @@ def opened(
         settings: what it is made of.
         book: what was read of them.
         rules: for personal data.
-        methods: that telemetry may name.
         processes: that compute predictions; 0 leaves that to this one.
 
     Raises:
@@ -119,30 +117,32 @@ def opened(
     from attnpriv_server.telemetry import Telemetry, configure_logging
 
     configure_logging()
-    import torch
-
-    from attnpriv.sensitive import PresidioDetector
-    from attnpriv_server.core import Core
-    from attnpriv_server.memory import keep_freed_memory
-    from attnpriv_server.models.repository import Repository
+    from attnpriv_server.methods import METHODS
     from attnpriv_server.workers import Workers
 
-    sys.setswitchinterval(SWITCH_SECONDS)
-    torch.set_num_threads(settings.threads)
-    keep_freed_memory()
     memory = None if settings.memory_budget is None else settings.memory_budget * MEGABYTE
     with ExitStack() as stack:
-        telemetry = stack.enter_context(closing(Telemetry(methods)))
-        # First, since a database that cannot be reached should not take a whole start to be named.
-        budget = None if settings.budget is None else _budget(settings.budget, telemetry)
+        telemetry = stack.enter_context(closing(Telemetry(METHODS)))
         pool = None
-        if processes:
+        if processes:  # first, so that they import PyTorch while this process does
             pool = stack.enter_context(Workers(processes, settings.threads, telemetry))
+        # Then this: a database that cannot be reached should not take a whole start to be named.
+        budget = None if settings.budget is None else _budget(settings.budget, telemetry)
+        import torch
+
+        from attnpriv.sensitive import Rules
+        from attnpriv_server.core import Core
+        from attnpriv_server.detecting import LateDetector, load_the_rest
+        from attnpriv_server.memory import keep_freed_memory
+        from attnpriv_server.models.repository import Repository
+
+        sys.setswitchinterval(SWITCH_SECONDS)
+        torch.set_num_threads(settings.threads)
+        keep_freed_memory()
         repository = Repository(
             settings.models, settings.precision, memory, telemetry, workers=pool
         )
-        # Before the models are read: it imports for seconds, and so do the workers meanwhile.
-        detector = PresidioDetector(rules)
+        detector = LateDetector(rules or Rules())
         core = Core(
             repository,
             book.access,
@@ -159,8 +159,7 @@ def opened(
         # up every call for a third of a second, again and again.
         gc.freeze()
         gc.enable()
-        # Explanations need Captum, which imports for a second. It need not delay predictions.
-        threading.Thread(target=import_module, args=("captum.attr",), daemon=True).start()
+        load_the_rest(detector)
         yield core
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,11 +26,8 @@ from attnpriv.models.shapes import Shape
 from attnpriv.models.text import TextModel, pack_tokens
 from attnpriv.runs.folder import Run
 from attnpriv.tasks import CLASSIFY
-
-Precision = Literal["float32", "bfloat16", "auto"]
-
-Row = Sequence[int] | NDArray[np.float32]
-"""One record: the ids of a text, or the patches of an image [T, P]."""
+from attnpriv_server.domain import Precision
+from attnpriv_server.rows import ImageRefusedError, Row, flat
 
 
 class Backend(Protocol):
@@ -54,19 +51,6 @@ class Backend(Protocol):
         Raises:
             ImageRefusedError: a file is no such image.
         """
-
-
-class ImageRefusedError(Exception):
-    """A file is not an image that the model reads.
-
-    Attributes:
-        index: which of the files, from 0.
-        reason: what was expected, in words that quote nothing of it.
-    """
-
-    def __init__(self, index: int, reason: str) -> None:
-        super().__init__(reason)
-        self.index, self.reason = index, reason
 
 
 class EagerBackend:
@@ -148,13 +132,6 @@ class EagerBackend:
             packing = mask if isinstance(mask, Packing) else None
             return self.model.embed(values, packing).to(self.dtype)
         return self.model.embed(values).to(self.dtype)
-
-
-def flat(rows: Sequence[Row]) -> NDArray[np.generic]:
-    """What stands at all positions of records of one kind, in a row: ids [N] or patches [N, P]."""
-    if isinstance(rows[0], np.ndarray):
-        return np.concatenate(rows)
-    return np.fromiter(chain.from_iterable(rows), np.int32, sum(map(len, rows)))
 
 
 def blank_rows(config: Shape) -> list[Row]:

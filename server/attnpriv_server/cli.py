@@ -17,9 +17,10 @@ from attnpriv.command import run_command
 from attnpriv.errors import InputError
 from attnpriv_server.access import new_token
 from attnpriv_server.address import Address
-from attnpriv_server.assembly import Precision, Rulebook, Settings, opened, read_detection
+from attnpriv_server.assembly import Rulebook, Settings, opened, read_detection
 from attnpriv_server.budget.command import budget_app
 from attnpriv_server.cores import usable_cores
+from attnpriv_server.domain import Precision
 from attnpriv_server.policy_command import policy_app
 from attnpriv_server.queueing import Batching
 
@@ -167,10 +168,11 @@ def serve(
     # Only now, so that --help and most wrong options answer at once.
     rules = read_detection(settings)
     gc.disable()  # else a start spends a second on looking through what it has imported so far
-    from attnpriv_server.operations import Operations
-    from attnpriv_server.wire import METHODS, Server, serve_until_stopped
 
     async def run(core: Core) -> None:
+        from attnpriv_server.operations import Operations
+        from attnpriv_server.wire import Server, serve_until_stopped
+
         server = Server(core, str(address), credentials)
         operations = Operations(core.telemetry, server.ready)
         if operators is not None:
@@ -183,7 +185,7 @@ def serve(
         await operations.stop()
 
     processes = default_workers() if workers is None else workers
-    with opened(settings, book, rules, METHODS, processes) as core:
+    with opened(settings, book, rules, processes) as core:
         asyncio.run(run(core))
 
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from attnpriv.release.summary import Noised
     from attnpriv.runs.card import ModelCard
 
+Precision = Literal["auto", "float32", "bfloat16"]
+"""Of predictions; ``make_backend`` says what each is."""
+
 
 class Code(StrEnum):
     """Why a request was refused; each name is the name of a gRPC status code."""

@@ -35,8 +35,8 @@ from attnpriv_server.domain import (
     Response,
     Violation,
 )
+from attnpriv_server.methods import OPEN_INFERENCE
 
-SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 # As the protocol writes platforms, project and format.
 PLATFORM = "pytorch_safetensors"
 TEXT, IMAGE = "text", "image"
@@ -70,7 +70,7 @@ def handlers(most: int) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
             request_deserializer=GetMessageClass(method.input_type).FromString,
             response_serializer=GetMessageClass(method.output_type).SerializeToString,
         )
-        for method in SERVICE.methods
+        for method in OPEN_INFERENCE.methods
     }
 
 

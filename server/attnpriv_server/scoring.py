@@ -26,7 +26,6 @@ from attnpriv.runs.edits import can_certify, certified_substitutions
 from attnpriv.runs.folder import Run
 from attnpriv.sensitive import Detector, read_masked, read_redacted
 from attnpriv_server.asking import Asked, Records, record_path, refuse_input
-from attnpriv_server.backend import ImageRefusedError
 from attnpriv_server.domain import Deadline, ExplainRequest, PredictRequest
 from attnpriv_server.explain import Scored, Wanted, score
 from attnpriv_server.lane import Lane
@@ -34,6 +33,7 @@ from attnpriv_server.models.versions import Loaded
 from attnpriv_server.policy.rules import Hiding
 from attnpriv_server.queueing import Batching
 from attnpriv_server.release import AnyReading, Classified, Sight
+from attnpriv_server.rows import ImageRefusedError
 from attnpriv_server.telemetry import Telemetry
 
 # Texts and images of this many bytes are read where they arrive: handing them to a thread takes

@@ -15,8 +15,8 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 
 from attnpriv.errors import InputError
 from attnpriv.v1 import attnpriv_pb2 as pb
@@ -28,29 +28,26 @@ from attnpriv_server.domain import Code, RefusedError, Role
 from attnpriv_server.guard import VALUES, Guard, Method
 from attnpriv_server.health import Health
 from attnpriv_server.limits import Limits
+from attnpriv_server.methods import HEALTH, OPEN_INFERENCE, REFLECTION, SERVICE, methods_of
 from attnpriv_server.transport import channel_options
 
-SERVICE = pb.DESCRIPTOR.services_by_name["AttnprivService"]
-SERVICES = (SERVICE.full_name, open_inference.SERVICE.full_name)
-HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
-REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+SERVICES = (SERVICE.full_name, OPEN_INFERENCE.full_name)
 
 
 def _methods(service: Any, role: Callable[[str], Role | None]) -> dict[str, Method]:
     return {
-        f"/{service.full_name}/{method.name}": Method(role(method.name), method.input_type)
-        for method in service.methods
+        path: Method(role(method.name), method.input_type)
+        for path, method in methods_of(service).items()
     }
 
 
-# Every method that is served, by its path; and the paths alone, as telemetry names them.
+# Every method that is served, by its path.
 GUARDED = {
     **_methods(SERVICE, lambda name: convert.REQUESTS[name].role),
-    **_methods(open_inference.SERVICE, lambda name: open_inference.REQUESTS[name].role),
+    **_methods(OPEN_INFERENCE, lambda name: open_inference.REQUESTS[name].role),
     **_methods(HEALTH, lambda _: None),
     **_methods(REFLECTION, lambda _: Role.MODELS),
 }
-METHODS = tuple(GUARDED)
 STREAM = "PredictStream"
 UPLOAD = "Summarize"
 # Requests of one stream that are under way at once; it is read no further until one is answered.
@@ -155,7 +152,7 @@ def handlers(limits: Limits) -> dict[str, dict[str, grpc.RpcMethodHandler[Any, A
     """The methods of both contracts, by service and name, for ``guard`` to stand before."""
     return {
         SERVICE.full_name: {each.name: _handler(each, limits) for each in SERVICE.methods},
-        open_inference.SERVICE.full_name: open_inference.handlers(limits.texts),
+        OPEN_INFERENCE.full_name: open_inference.handlers(limits.texts),
     }
 
 

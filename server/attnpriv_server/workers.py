@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import logging
 import socket
-import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
-from multiprocessing.connection import Connection
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 from weakref import finalize
 
 import numpy as np
-import safetensors.torch
 from numpy.typing import NDArray
 
-from attnpriv.runs.folder import Run
-from attnpriv_server import worker
-from attnpriv_server.backend import ImageRefusedError, Precision, Row, flat
-from attnpriv_server.domain import Code, RefusedError
+from attnpriv_server.domain import Code, Precision, RefusedError
+from attnpriv_server.link import Link, Message
+from attnpriv_server.rows import ImageRefusedError, Row, flat
 from attnpriv_server.telemetry import Telemetry
+
+if TYPE_CHECKING:  # it imports PyTorch, and so do the workers meanwhile
+    from attnpriv.runs.folder import Run
+    from attnpriv_server.shared_tensors import SharedTensors
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+MODULE = "attnpriv_server.worker"  # not imported here, since it imports PyTorch
 SECONDS_TO_END = 5.0  # for a worker that was told to; then it is killed
 SECONDS_TO_ANSWER = 120  # and to read on where it is told more than fits; one that hangs is killed
 
@@ -45,7 +46,7 @@ class Workers:
     and no other. One that gives no answer in two minutes is killed, which is the same.
 
     Args:
-        processes: how many, at least 1.
+        processes: how many, at least 1. They start at once, and take a while.
         threads: of one forward pass.
         telemetry: told of workers that died.
     """
@@ -127,24 +128,26 @@ class Workers:
 class WorkersBackend:
     """A model in the workers; see ``Backend``.
 
-    The bits are those of ``EagerBackend``.
+    The bits are those of ``EagerBackend``. The weights are taken once by all processes: the run's
+    own model uses the same memory from now on.
 
     Args:
         workers: where it is.
         key: by which they know it.
-        run: its own model stays as it is.
+        run: its own model keeps its values.
         precision: as for ``make_backend``.
 
     Attributes:
-        memory_bytes: of what all workers hold of it.
+        memory_bytes: of what all workers hold of it beside the run's weights.
     """
 
     def __init__(self, workers: Workers, key: int, run: Run, precision: Precision) -> None:
         self.key = key
         self.memory_bytes = 0
         self._workers = workers
-        self._run = run
+        self._config = run.model.config.to_dict()
         self._precision = precision
+        self._weights = _shared_weights(run)
 
     def classify(self, rows: Sequence[Row]) -> NDArray[np.float32]:
         """As ``Backend.classify``, and waits for a worker that is free.
@@ -164,18 +167,18 @@ class WorkersBackend:
         """
         return self._workers.decode(self, files)
 
-    def message(self) -> tuple[dict[str, Any], bytes]:
+    def message(self) -> Message:
         """The message that makes a worker load it."""
-        model = self._run.model
-        head = {"load": self.key, "config": model.config.to_dict(), "precision": self._precision}
-        return head, safetensors.torch.save(model.state_dict())
+        how = {"config": self._config, "precision": self._precision, "layout": self._weights.layout}
+        return Message({"load": self.key, **how}, file=self._weights.descriptor)
 
 
-def limit_waiting(connection: socket.socket, seconds: int) -> None:
-    """Make reads and writes that wait longer than ``seconds`` fail with OSError."""
-    timeval = struct.pack("ll", seconds, 0)
-    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-        connection.setsockopt(socket.SOL_SOCKET, option, timeval)
+def _shared_weights(run: Run) -> SharedTensors:
+    from attnpriv_server.shared_tensors import SharedTensors
+
+    shared = SharedTensors(run.model.state_dict())
+    run.model.load_state_dict(shared.tensors(), assign=True)
+    return shared
 
 
 class _Worker:
@@ -197,8 +200,8 @@ class _Worker:
 
         def compute() -> NDArray[np.float32]:
             self._hold(backend)
-            head, found = self._ask({"classify": backend.key, "lengths": lengths}, body)
-            return np.frombuffer(found, np.float32).reshape(head["shape"])
+            found = self._ask(Message({"classify": backend.key, "lengths": lengths}, body))
+            return np.frombuffer(found.body, np.float32).reshape(found.head["shape"])
 
         return self._insist(compute)
 
@@ -207,10 +210,10 @@ class _Worker:
 
         def compute() -> NDArray[np.uint8]:
             self._hold(backend)
-            head, found = self._ask({"decode": backend.key, "sizes": sizes}, body)
-            if "refused" in head:
-                raise ImageRefusedError(head["refused"], head["reason"])
-            return np.frombuffer(found, np.uint8).reshape(head["shape"])
+            found = self._ask(Message({"decode": backend.key, "sizes": sizes}, body))
+            if "refused" in found.head:
+                raise ImageRefusedError(found.head["refused"], found.head["reason"])
+            return np.frombuffer(found.body, np.uint8).reshape(found.head["shape"])
 
         return self._insist(compute)
 
@@ -234,20 +237,19 @@ class _Worker:
 
     def _hold(self, backend: WorkersBackend) -> int:
         if forgotten := self.forgotten[:]:  # another thread may append more at any time
-            self._ask({"forget": forgotten})
+            self._ask(Message({"forget": forgotten}))
             self._loaded = {k: size for k, size in self._loaded.items() if k not in forgotten}
             del self.forgotten[: len(forgotten)]
         if backend.key not in self._loaded:
-            head, _ = self._ask(*backend.message())
-            self._loaded[backend.key] = head["memory_bytes"]
+            self._loaded[backend.key] = self._ask(backend.message()).head["memory_bytes"]
         return self._loaded[backend.key]
 
-    def _ask(self, head: dict[str, Any], body: bytes = b"") -> tuple[dict[str, Any], bytes]:
-        worker.send(self._link, head, body)
-        head, body = worker.receive(self._link)
-        match head.get("error"):
+    def _ask(self, message: Message) -> Message:
+        self._link.send(message)
+        answer = self._link.receive()
+        match answer.head.get("error"):
             case None:
-                return head, body
+                return answer
             case "MemoryError":
                 raise MemoryError
             case kind:
@@ -255,18 +257,18 @@ class _Worker:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        limit_waiting(ours, SECONDS_TO_ANSWER)
+        self._link = Link(ours.detach())
+        self._link.limit_waiting(SECONDS_TO_ANSWER)
         with theirs:
             # -P: what lies in the current folder is no module. A group of its own: Ctrl-C reaches
             # the server alone, which drains.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", worker.__name__, str(theirs.fileno()), self._threads],
+                [sys.executable, "-P", "-m", MODULE, str(theirs.fileno()), self._threads],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 process_group=0,
             )
-        self._link = Connection(ours.detach())
 
     def _replace(self) -> None:
         self._link.close()

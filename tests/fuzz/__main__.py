@@ -30,8 +30,8 @@ import atheris
 with atheris.instrument_imports(include=["attnpriv", "attnpriv_server"]):
     from attnpriv.runs.folder import load_run
     from attnpriv_server.core import Core
+    from attnpriv_server.methods import METHODS
     from attnpriv_server.telemetry import configure_logging
-    from attnpriv_server.wire import METHODS
     from tests.fuzz.mutation import mutate
     from tests.fuzz.wire import Wire
     from tests.server.conftest import new_core

@@ -19,7 +19,7 @@ from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import Encoding, HashTokenizer
 from attnpriv.inference import open_inference_pb2 as open_pb
 from attnpriv.v1 import attnpriv_pb2 as pb
-from attnpriv_server.wire import METHODS
+from attnpriv_server.methods import METHODS
 
 SECONDS = 60
 # What a request can be at fault for; gRPC's own UNIMPLEMENTED is for methods that are not there.

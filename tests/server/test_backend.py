@@ -29,7 +29,8 @@ from attnpriv.models.classifier import batches_by_length, pooled_features
 from attnpriv.models.pretrained import encoder_folder, load_pretrained
 from attnpriv.models.text import TextClassifier, pack_batch
 from attnpriv.runs.folder import Run
-from attnpriv_server.backend import EagerBackend, Precision, make_backend
+from attnpriv_server.backend import EagerBackend, make_backend
+from attnpriv_server.domain import Precision
 
 CPU = torch.cpu.get_capabilities()
 # What oneDNN may take: what the CPU has, unless the environment has it behave as an older one.

@@ -27,7 +27,8 @@ from attnpriv_server.domain import (
     ReadinessRequest,
     RefusedError,
 )
-from attnpriv_server.open_inference import SERVICE, to_domain, to_wire, unpack
+from attnpriv_server.methods import OPEN_INFERENCE
+from attnpriv_server.open_inference import to_domain, to_wire, unpack
 
 SECRET = "sesame"
 MOST = 128  # texts of a request
@@ -412,7 +413,7 @@ def test_every_method_asks_who_calls(make_core, models, serve, tmp_path) -> None
     }
     metadata = [("authorization", f"Bearer {token}")]
 
-    assert requests.keys() == {method.name for method in SERVICE.methods}
+    assert requests.keys() == {method.name for method in OPEN_INFERENCE.methods}
     for name, request in requests.items():
         method = getattr(stub, name)
         assert error_of(method, request) == ("UNAUTHENTICATED", [])

@@ -32,11 +32,11 @@ from attnpriv.v1 import attnpriv_pb2 as pb
 from attnpriv_server.access import Access, new_token
 from attnpriv_server.core import Core
 from attnpriv_server.limits import Limits
+from attnpriv_server.methods import METHODS
 from attnpriv_server.models.repository import Repository
 from attnpriv_server.policy import Policies
 from attnpriv_server.queueing import Batching
 from attnpriv_server.telemetry import JsonLines, Telemetry, log_defect
-from attnpriv_server.wire import METHODS
 
 METHOD = "/attnpriv.v1.AttnprivService/Predict"
 TRACE = "0af7651916cd43dd8448eb211c80319c"

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 
 from attnpriv.config import AttentionConfig, ModelConfig
@@ -32,12 +32,15 @@ from attnpriv.models.shapes import VisionConfig
 from attnpriv.models.text import TextClassifier
 from attnpriv.models.vision import VisionClassifier
 from attnpriv.runs.folder import Run
-from attnpriv_server.backend import ImageRefusedError, Precision, make_backend
-from attnpriv_server.domain import Code, RefusedError
+from attnpriv_server.backend import make_backend
+from attnpriv_server.domain import Code, Precision, RefusedError
+from attnpriv_server.link import Link, Message
 from attnpriv_server.models.repository import Repository
+from attnpriv_server.rows import ImageRefusedError
+from attnpriv_server.shared_tensors import SharedTensors
 from attnpriv_server.telemetry import Telemetry
 from attnpriv_server.worker import Models
-from attnpriv_server.workers import WorkerError, Workers, limit_waiting
+from attnpriv_server.workers import WorkerError, Workers
 from tests.images import encoded
 
 SECONDS = 120  # far beyond what anything here takes, on however slow a machine
@@ -136,16 +139,15 @@ def test_images_are_decoded_and_classified_as_in_this_process(workers) -> None:
     assert 0 < np.abs(exact - rounded).max() < 0.02
 
 
-def test_the_memory_is_that_of_all_copies(workers) -> None:
+def test_the_memory_is_that_of_what_is_not_shared(workers) -> None:
     run = run_of()
-    weights = sum(p.nbytes for p in run.model.parameters())
     blocks = sum(p.nbytes for p in run.model.blocks.parameters())
     temperatures = sum(t.nbytes for n, t in run.model.named_parameters() if "temperature" in n)
 
     whole, rounded = (workers.backend(run, each).memory_bytes for each in ("float32", "bfloat16"))
 
-    assert whole == 2 * weights
-    assert rounded == 2 * (weights - (blocks - temperatures) // 2)
+    assert whole == 0
+    assert rounded == 2 * ((blocks - temperatures) // 2 + temperatures)
 
 
 def test_two_batches_are_computed_at_once(workers) -> None:
@@ -227,8 +229,7 @@ def test_a_worker_that_hangs_is_replaced_and_nothing_is_lost(telemetry, what) ->
         expected = backend.classify(TEXTS)
         (halted,) = processes(workers)
         halted.send_signal(signal.SIGSTOP)
-        with socket.socket(fileno=os.dup(workers._workers[0]._link.fileno())) as connection:
-            limit_waiting(connection, 1)  # its successor has longer, as it has to start
+        workers._workers[0]._link.limit_waiting(1)  # its successor has longer, as it has to start
 
         if what == "reads":
             backend = workers.backend(run_of(), "float32")
@@ -303,39 +304,64 @@ def test_workers_forget_what_nobody_holds(workers) -> None:
 
 def test_a_forgotten_model_is_gone_and_the_others_answer() -> None:
     run, models = run_of(), Models()
-    weights, config = safetensors.torch.save(run.model.state_dict()), run.model.config.to_dict()
+    weights, config = SharedTensors(run.model.state_dict()), run.model.config.to_dict()
     for key in (1, 2):
-        load = {"load": key, "config": config, "precision": "float32"}
-        assert models.answer(load, weights)[0] == {
-            "memory_bytes": sum(p.nbytes for p in run.model.parameters())
-        }
+        how = {"config": config, "precision": "float32", "layout": weights.layout}
+        file = os.dup(weights.descriptor)  # as if it had come with the message
+        assert models.answer(Message({"load": key, **how}, file=file)) == (
+            {"memory_bytes": 0},
+            b"",
+            None,
+        )
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(file)
     ids = np.arange(5, dtype=np.int32).tobytes()
 
-    assert models.answer({"forget": [1, 7]}, b"") == ({}, b"")
+    assert models.answer(Message({"forget": [1, 7]})) == Message({})
 
-    assert models.answer({"classify": 1, "lengths": [5]}, ids) == ({"error": "KeyError"}, b"")
-    head, rows = models.answer({"classify": 2, "lengths": [2, 3]}, ids)
-    assert head == {"shape": (2, 5)}
+    gone = models.answer(Message({"classify": 1, "lengths": [5]}, ids))
+    assert gone == Message({"error": "KeyError"})
+    found = models.answer(Message({"classify": 2, "lengths": [2, 3]}, ids))
     expected = make_backend(run, "float32").classify([(0, 1), (2, 3, 4)])
-    assert rows == expected.tobytes()
+    assert found == Message({"shape": (2, 5)}, expected.tobytes())
 
 
 @pytest.mark.parametrize(
     ("head", "error"),
     [
         ({}, "ValueError"),
-        ({"load": 1, "config": {}, "precision": "float32"}, "InputError"),
+        ({"load": 1, "config": {}, "precision": "float32", "layout": {}}, "ValueError"),
         ({"classify": 3, "lengths": [1]}, "KeyError"),
     ],
 )
 def test_a_message_that_makes_no_sense_is_answered_by_the_type_of_the_error(head, error) -> None:
-    assert Models().answer(head, b"") == ({"error": error}, b"")
+    assert Models().answer(Message(head)) == Message({"error": error})
+
+
+def test_a_link_carries_objects_bytes_and_files() -> None:
+    one, other = (Link(each.detach()) for each in socket.socketpair())
+    with tempfile.TemporaryFile() as file:
+        file.write(b"a file")
+        file.flush()
+        for message in (Message({"a": [1]}, b"\0" * 9), Message({}, b"x", file.fileno())):
+            one.send(message)
+            found = other.receive()
+            assert found[:2] == message[:2]
+        assert found.file is not None
+        assert os.pread(found.file, 9, 0) == b"a file"
+        os.close(found.file)
+    one.close()
+    with pytest.raises(EOFError):
+        other.receive()
+    other.close()
 
 
 # What they leave behind
 
 SERVER = """
 import sys, time
+from attnpriv_server.rows import ImageRefusedError
+from attnpriv_server.shared_tensors import SharedTensors
 from attnpriv_server.telemetry import Telemetry
 from attnpriv_server.workers import Workers
 workers = Workers(2, 1, Telemetry())

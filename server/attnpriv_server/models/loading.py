@@ -11,7 +11,8 @@ import numpy as np
 from attnpriv.errors import RunFolderError
 from attnpriv.models.shapes import Shape
 from attnpriv.runs.folder import Run
-from attnpriv_server.backend import Backend, Precision, make_backend
+from attnpriv_server.backend import Backend, make_backend
+from attnpriv_server.domain import Precision
 from attnpriv_server.models.folders import Place, read_place
 from attnpriv_server.models.versions import Loaded, Version
 from attnpriv_server.workers import WorkerError, Workers

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from attnpriv.errors import InputError, RunFolderError
-from attnpriv_server.backend import Precision
+from attnpriv_server.domain import Precision
 from attnpriv_server.models.catalog import Catalog
 from attnpriv_server.models.folders import Found, Place, find_places, fingerprint
 from attnpriv_server.models.loading import Loader

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 
 from attnpriv.errors import InputError
-from attnpriv_server.assembly import Precision, Settings
+from attnpriv_server.assembly import Settings
+from attnpriv_server.domain import Precision
 from attnpriv_server.queueing import Batching
 from attnpriv_server.ray_serve.front import Front
 from attnpriv_server.ray_serve.replica import Replica

@@ -44,7 +44,7 @@ class Replica:
         self._front = front
         with ExitStack() as stack:
             book, rules = Rulebook.read(settings), read_detection(settings)
-            self._core = stack.enter_context(opened(settings, book, rules, tuple(GUARDED)))
+            self._core = stack.enter_context(opened(settings, book, rules))
             stack.callback(self._core.close)
             self._closing = stack.pop_all()
         self._health = Health()
