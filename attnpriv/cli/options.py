@@ -110,7 +110,7 @@ Data = Annotated[
     str,
     typer.Option(
         help="The data: a CSV, TSV, JSONL or Parquet file of texts, a folder of images with "
-        "labels.csv, or the name of a built-in source (see attnpriv data list).",
+        "labels.csv or of IDX files, or the name of a built-in source (see attnpriv data list).",
         rich_help_panel=DATA,
     ),
 ]

@@ -10,8 +10,9 @@ from typing import Any
 
 from attnpriv.config import Kind
 from attnpriv.data.files import Column, read_file
-from attnpriv.data.image.digits import make_digits, make_mnist5k
+from attnpriv.data.image.digits import make_digits, make_mnist, make_mnist5k
 from attnpriv.data.image.folder import TABLE, read_folder
+from attnpriv.data.image.idx import has_idx, read_idx_folder
 from attnpriv.data.records import Dataset
 from attnpriv.data.tables import SUFFIXES
 from attnpriv.data.ticket_english import ENGLISH
@@ -72,6 +73,13 @@ _SOURCES = {
         make_mnist5k,
         **_DIGITS,
     ),
+    "mnist": Source(
+        "MNIST, 60,000 images of handwritten digits, 28 × 28 grey pixels; attnpriv data fetch "
+        "mnist brings it first; the same options, and test=0 (test=1: the 10,000 for tests)",
+        make_mnist,
+        {**_DIGITS["options"], "test": SWITCH},
+        "rows=500,test=1",
+    ),
 }
 SOURCES = {name: source.what for name, source in _SOURCES.items()}
 
@@ -91,7 +99,8 @@ def load_dataset(
     Args:
         source: one of ``SOURCES``, also with options as in ``tickets:rows=500,seed=3,tie=1``, or
             the path of a .csv, .tsv, .jsonl or .parquet file, or of a folder with images and
-            ``labels.csv`` (``attnpriv.data.image.folder``).
+            ``labels.csv`` (``attnpriv.data.image.folder``) or with IDX files
+            (``attnpriv.data.image.idx``).
         text_column: for files, see ``read_file``.
         label_column: for files, see ``read_file``.
         spans_column: for files, see ``read_file``.
@@ -118,6 +127,11 @@ def load_dataset(
         _refuse_columns(columns, "a folder of images")
         _check_kind(kind, "image", source)
         return read_folder(folder, label_names=label_names, classes=classes)
+    if has_idx(folder):
+        _refuse_columns(columns, "a folder of IDX files")
+        _check_kind(kind, "image", source)
+        dataset = read_idx_folder(folder)
+        return dataset if label_names is None else _renumber(dataset, label_names)
     if folder.suffix.lower() not in SUFFIXES:
         raise InputError(
             f"expected one of the sources {', '.join(SOURCES)}, or a file ending in "

@@ -1,6 +1,6 @@
-"""Built-in images: handwritten digits that come with installed packages.
+"""Built-in images: handwritten digits that come with installed packages, or that npm has brought.
 
-Nothing is downloaded. Shapes: N images of H × W grey pixels.
+Nothing is downloaded here. Shapes: N images of H × W grey pixels.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attnpriv.boxes import Box
+from attnpriv.data.image.fetching import check_mnist, mnist_folder
+from attnpriv.data.image.idx import TEST, TRAIN, read_idx
 from attnpriv.data.image.records import Images, Pixels
 from attnpriv.errors import InputError
 
@@ -68,6 +70,30 @@ def make_mnist5k(
     table = table[np.random.default_rng(0).permutation(len(table))]
     pixels, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1].astype(np.int64)
     return _dataset("mnist5k", pixels, labels, rows, seed, beside, tie)
+
+
+def make_mnist(
+    rows: int | None = None,
+    seed: int = 0,
+    beside: bool = False,
+    tie: bool = False,
+    test: bool = False,
+) -> Images:
+    """MNIST (LeCun et al. 1998): 60,000 digits of 28 × 28 pixels, or the 10,000 for tests.
+
+    The other arguments are those of ``make_digits``. ``mnist5k`` is a part of the 60,000: a model
+    that was trained on it has been trained on some of them.
+
+    Raises:
+        InputError: as ``make_digits``, or the files are not there (``fetching.fetch_mnist`` brings
+            them) or not the published ones.
+    """
+    folder = mnist_folder()
+    check_mnist(folder)
+    part = TEST if test else TRAIN
+    images, labels = read_idx(folder, part[0], 3), read_idx(folder, part[1], 1)
+    name = "mnist-test" if test else "mnist"
+    return _dataset(name, images, labels.astype(np.int64), rows, seed, beside, tie)
 
 
 def _dataset(
