@@ -34,7 +34,6 @@ from attnpriv.report.findings import (
     Finding,
     Level,
     above_chance,
-    capitalised,
     invalid,
     is_significant,
     not_run,
@@ -43,6 +42,7 @@ from attnpriv.report.findings import (
 )
 from attnpriv.report.formats import interval, number, percent
 from attnpriv.report.lifts import AVERAGE, COLUMNS, LIKE, lift_cells, lift_row, token_lifts
+from attnpriv.report.measured import measured_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -148,9 +148,7 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
         for number_, run in enumerate(runs)
         if not isinstance(run.attention, NotRun)
     ]
-    for run in runs:
-        if isinstance(run.attention, NotRun):
-            yield Text(f"{run.name}: not run. {capitalised(run.attention.not_run)}.")
+    yield from measured_of(runs, "attention")[1]
     if not measured:
         return
     yield _overall([(name, a) for _, name, a in measured])

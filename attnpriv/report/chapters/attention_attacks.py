@@ -25,8 +25,9 @@ from attnpriv.report.blocks import (
     validity,
 )
 from attnpriv.report.chapter import Chapter, Figure, Question
-from attnpriv.report.findings import NO_ACTION, Finding, capitalised, invalid, not_run
+from attnpriv.report.findings import NO_ACTION, Finding, invalid, not_run
 from attnpriv.report.formats import interval, number
+from attnpriv.report.measured import measured_of
 from attnpriv.rounding import round_up
 
 if TYPE_CHECKING:
@@ -67,14 +68,8 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
             "stronger attack would find. {}"
         ).format(UNCOVERED)
     )
-    attacks = [
-        (run.name, run.attention_attacks)
-        for run in runs
-        if not isinstance(run.attention_attacks, NotRun)
-    ]
-    for run in runs:
-        if isinstance(run.attention_attacks, NotRun):
-            yield Text(f"{run.name}: not run. {capitalised(run.attention_attacks.not_run)}.")
+    attacks, reasons = measured_of(runs, "attention_attacks")
+    yield from reasons
     if attacks:
         yield from _of_attacks(attacks)
 

@@ -11,8 +11,9 @@ from attnpriv.audit.results import NotRun
 from attnpriv.report.blocks import UNCOVERED, Block, How, Plot, Row, Span, Table, Text
 from attnpriv.report.chapter import Chapter, Figure, Question
 from attnpriv.report.drawing import INK, as_svg, canvas, marker, series_style, short
-from attnpriv.report.findings import NO_ACTION, Finding, capitalised, not_run
+from attnpriv.report.findings import NO_ACTION, Finding, not_run
 from attnpriv.report.formats import UNDEFINED, number, percent
+from attnpriv.report.measured import measured_of
 from attnpriv.rounding import round_up
 
 if TYPE_CHECKING:
@@ -68,10 +69,8 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
             "would be a defect. {}"
         ).format(UNCOVERED)
     )
-    for run in runs:
-        if isinstance(run.attention, NotRun):
-            yield Text(f"{run.name}: not run. {capitalised(run.attention.not_run)}.")
-    measured = [(run.name, run.attention) for run in runs if not isinstance(run.attention, NotRun)]
+    measured, reasons = measured_of(runs, "attention")
+    yield from reasons
     if measured:
         yield from _of_attention(measured)
 

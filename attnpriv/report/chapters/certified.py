@@ -27,6 +27,7 @@ from attnpriv.report.blocks import (
 from attnpriv.report.chapter import Chapter, Figure, Question
 from attnpriv.report.findings import Finding, invalid, not_run
 from attnpriv.report.formats import share
+from attnpriv.report.measured import measured_of
 
 if TYPE_CHECKING:
     from attnpriv.audit.certified import CertifiedResult
@@ -73,14 +74,8 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
             ("Model", "Edits", "Substitutions", "Deletions", "Insertions", "Any edits"),
             tuple(row for run in runs for row in _rows(run.name, run.certified, of)),
         )
-    measured = [(run.name, run.certified) for run in runs]
-    yield Grid(
-        tuple(
-            Box(tuple(_controls(name, each)))
-            for name, each in measured
-            if not isinstance(each, NotRun)
-        )
-    )
+    measured, _ = measured_of(runs, "certified")  # the table says why not
+    yield Grid(tuple(Box(tuple(_controls(*each))) for each in measured))
     yield How(
         "results[].certified",
         "Exact up to margins that float32 cannot tell from a tie, which count as changed; of a "

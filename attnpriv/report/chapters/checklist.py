@@ -23,6 +23,7 @@ from attnpriv.report.blocks import (
 from attnpriv.report.chapter import Chapter, Figure, Question
 from attnpriv.report.findings import NO_ACTION, Finding, invalid, not_run
 from attnpriv.report.formats import share
+from attnpriv.report.measured import measured_of
 
 if TYPE_CHECKING:
     from attnpriv.audit.checklist.behaviour import ChecklistResult
@@ -65,14 +66,8 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
         ("Model", "Test", "Kind", "Cases", "Failed", "Most in template"),
         tuple(row for run in runs for row in _rows(run.name, run.checklist)),
     )
-    measured = [(run.name, run.checklist) for run in runs]
-    yield Grid(
-        tuple(
-            Box(tuple(_controls(name, each)))
-            for name, each in measured
-            if not isinstance(each, NotRun)
-        )
-    )
+    measured, _ = measured_of(runs, "checklist")  # the table says why not
+    yield Grid(tuple(Box(tuple(_controls(*each))) for each in measured))
     yield How(
         "results[].checklist",
         "CheckList (Ribeiro et al. 2020). Intervals: Wilson, as if cases were independent, which "

@@ -15,12 +15,12 @@ from attnpriv.report.findings import (
     NO_PERSONAL_DATA,
     OTHER_RECORDS,
     Finding,
-    capitalised,
     not_run,
     stands_out,
 )
 from attnpriv.report.formats import percent
 from attnpriv.report.lifts import token_lifts
+from attnpriv.report.measured import measured_of
 
 if TYPE_CHECKING:
     from attnpriv.audit.conductance import ConductanceResult
@@ -68,20 +68,17 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
             "answer depends on a weight, times how far the text moved it. {}"
         ).format(UNCOVERED)
     )
-    steps = 0
-    for run in runs:
-        measured = run.conductance
-        if isinstance(measured, NotRun):
-            yield Text(f"{run.name}: not run. {capitalised(measured.not_run)}.")
-            continue
-        steps = measured.steps
+    measured, reasons = measured_of(runs, "conductance")
+    yield from reasons
+    for name, each in measured:
         yield Text(
-            f"{run.name}: {measured.documents} of {measured.sampled_from} records. Share on "
-            f"personal data by layer: {_shares(measured)}."
+            f"{name}: {each.documents} of {each.sampled_from} records. Share on personal data by "
+            f"layer: {_shares(each)}."
         )
-        caption = f"Conductance by layer, {run.name}"
-        yield Details(caption, (token_lifts(caption, measured.layers, "Layer"),))
-    if steps:
+        caption = f"Conductance by layer, {name}"
+        yield Details(caption, (token_lifts(caption, each.layers, "Layer"),))
+    if measured:
+        steps = measured[0][1].steps
         yield How("results[].conductance", f"Dhamdhere et al. 2018, {steps} steps on each path.")
 
 

@@ -26,8 +26,9 @@ from attnpriv.report.blocks import (
 )
 from attnpriv.report.chapter import Chapter, Figure, Question
 from attnpriv.report.drawing import DASHES, SERIES, SOFT, as_svg, canvas, errors, series_style
-from attnpriv.report.findings import NO_ACTION, Finding, capitalised, invalid, not_run
+from attnpriv.report.findings import NO_ACTION, Finding, invalid, not_run
 from attnpriv.report.formats import interval
+from attnpriv.report.measured import measured_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,16 +85,12 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
             "effects and is the best to hope for. {}"
         ).format(UNCOVERED)
     )
-    first: FaithfulnessResult | None = None
-    for number, run in enumerate(runs):
-        measured = run.faithfulness
-        if isinstance(measured, NotRun):
-            yield Text(f"{run.name}: not run. {capitalised(measured.not_run)}.")
-            continue
-        first = first or measured
-        yield from _of_run(run.name, measured, number)
-    if first is not None:
-        yield _how(first)
+    measured, reasons = measured_of(runs, "faithfulness")
+    yield from reasons
+    for number, each in enumerate(measured):
+        yield from _of_run(*each, number)
+    if measured:
+        yield _how(measured[0][1])
 
 
 def _how(first: FaithfulnessResult) -> How:

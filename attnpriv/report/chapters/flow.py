@@ -19,13 +19,13 @@ from attnpriv.report.findings import (
     TOO_FEW,
     Finding,
     above_chance,
-    capitalised,
     invalid,
     not_run,
     small,
 )
 from attnpriv.report.formats import interval
 from attnpriv.report.lifts import token_lifts
+from attnpriv.report.measured import measured_of
 
 if TYPE_CHECKING:
     from attnpriv.audit.matched import TokenLift
@@ -84,11 +84,9 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
             "attention shows both; the controls there are theirs too. {}"
         ).format(UNCOVERED)
     )
-    for run in runs:
-        flow, name = run.flow, run.name
-        if isinstance(flow, NotRun):
-            yield Text(f"{name}: not run. {capitalised(flow.not_run)}.")
-            continue
+    measured, reasons = measured_of(runs, "flow")
+    yield from reasons
+    for name, flow in measured:
         readings = [flow.rollout, flow.norm_weighted]
         yield token_lifts(f"Attention through layers and values, {name}", readings, "Reading")
         parts = (

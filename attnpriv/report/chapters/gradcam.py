@@ -16,11 +16,11 @@ from attnpriv.report.findings import (
     OTHER_RECORDS,
     Finding,
     above_chance,
-    capitalised,
     not_run,
 )
 from attnpriv.report.formats import interval, percent
 from attnpriv.report.lifts import token_lifts
+from attnpriv.report.measured import measured_of
 
 if TYPE_CHECKING:
     from attnpriv.audit.gradcam import GradCamResult
@@ -69,12 +69,10 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
             "integrated gradients. {}"
         ).format(COARSE, UNCOVERED)
     )
-    for run in runs:
-        measured, name = run.gradcam, run.name
-        if isinstance(measured, NotRun):
-            yield Text(f"{name}: not run. {capitalised(measured.not_run)}.")
-            continue
-        yield Details(f"GradCAM: {name}", tuple(_tables(name, measured)))
+    measured, reasons = measured_of(runs, "gradcam")
+    yield from reasons
+    for each in measured:
+        yield Details(f"GradCAM: {each[0]}", tuple(_tables(*each)))
     yield How(
         "results[].gradcam",
         "GradCAM: Selvaraju et al. 2017. HiResCAM: Draelos and Carin 2020. Both by Captum, of the "

@@ -27,6 +27,7 @@ from attnpriv.report.chapter import Chapter, Figure, Question
 from attnpriv.report.claims import Attack, attack_finding
 from attnpriv.report.findings import TRAINING_DATA, Finding, invalid, not_run
 from attnpriv.report.formats import interval, p_value
+from attnpriv.report.measured import measured_of
 
 if TYPE_CHECKING:
     from attnpriv.audit.measures import AuditResult
@@ -74,9 +75,7 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
          "Difference", "p", "AUC", "Left out", "Verdict"),
         tuple(_row(run.name, run.memorisation) for run in runs),
     )  # fmt: skip
-    measured = [
-        (run.name, run.memorisation) for run in runs if not isinstance(run.memorisation, NotRun)
-    ]
+    measured, _ = measured_of(runs, "memorisation")  # the table says why not
     if measured:
         yield Grid(tuple(Box(tuple(_controls(*each))) for each in measured))
         _, first = measured[0]

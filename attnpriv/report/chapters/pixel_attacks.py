@@ -27,8 +27,9 @@ from attnpriv.report.blocks import (
 )
 from attnpriv.report.chapter import Chapter, Figure, Question
 from attnpriv.report.drawing import as_svg, canvas, errors, series_style, short
-from attnpriv.report.findings import NO_ACTION, Finding, capitalised, invalid, not_run
+from attnpriv.report.findings import NO_ACTION, Finding, invalid, not_run
 from attnpriv.report.formats import share
+from attnpriv.report.measured import measured_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,12 +72,8 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
             "certificate. No moved image is kept. {}"
         ).format(UNCOVERED)
     )
-    attacks = [
-        (run.name, run.pixel_attacks) for run in runs if not isinstance(run.pixel_attacks, NotRun)
-    ]
-    for run in runs:
-        if isinstance(run.pixel_attacks, NotRun):
-            yield Text(f"{run.name}: not run. {capitalised(run.pixel_attacks.not_run)}.")
+    attacks, reasons = measured_of(runs, "pixel_attacks")
+    yield from reasons
     if attacks:
         yield from _of_attacks(attacks)
 

@@ -18,12 +18,12 @@ from attnpriv.report.findings import (
     TOO_FEW,
     Finding,
     above_chance,
-    capitalised,
     invalid,
     not_run,
 )
 from attnpriv.report.formats import UNDEFINED, interval, number, percent
 from attnpriv.report.lifts import token_lifts
+from attnpriv.report.measured import measured_of
 from attnpriv.rounding import round_up
 
 if TYPE_CHECKING:
@@ -80,12 +80,8 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
             "formula limits the lift of a layer, whatever the image. {}"
         ).format(UNCOVERED)
     )
-    measured = [
-        (run.name, run.spatial_gates) for run in runs if not isinstance(run.spatial_gates, NotRun)
-    ]
-    for run in runs:
-        if isinstance(run.spatial_gates, NotRun):
-            yield Text(f"{run.name}: not run. {capitalised(run.spatial_gates.not_run)}.")
+    measured, reasons = measured_of(runs, "spatial_gates")
+    yield from reasons
     if measured:
         yield from _of_runs(measured)
 

@@ -26,8 +26,9 @@ from attnpriv.report.blocks import (
 )
 from attnpriv.report.chapter import Chapter, Figure, Question
 from attnpriv.report.drawing import as_svg, canvas, errors, series_style, short
-from attnpriv.report.findings import NO_ACTION, Finding, capitalised, invalid, not_run
+from attnpriv.report.findings import NO_ACTION, Finding, invalid, not_run
 from attnpriv.report.formats import number, share
+from attnpriv.report.measured import measured_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,12 +69,8 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
             "edited texts still mean the same. No edited text is kept. {}"
         ).format(UNCOVERED)
     )
-    attacks = [
-        (run.name, run.text_attacks) for run in runs if not isinstance(run.text_attacks, NotRun)
-    ]
-    for run in runs:
-        if isinstance(run.text_attacks, NotRun):
-            yield Text(f"{run.name}: not run. {capitalised(run.text_attacks.not_run)}.")
+    attacks, reasons = measured_of(runs, "text_attacks")
+    yield from reasons
     if attacks:
         yield from _of_attacks(attacks)
 
