@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from numpy.typing import NDArray
 from torch import Tensor
@@ -30,6 +30,7 @@ from attnpriv.errors import InputError
 
 KEY_BYTES = 32
 PAIRS_AT_ONCE = 1 << 14  # of normal numbers; what they need fits into a core's L2 cache
+BLOCK_BYTES = 64  # of the keystream, for one value of ChaCha20's counter
 BYTES_PER_PAIR = 12  # 8 for the radius, 4 for the angle
 SMALLEST_STD, LARGEST_STD = 1e-30, 1e30  # float32 holds their multiples
 
@@ -113,8 +114,9 @@ class Stream:
     """
 
     def __init__(self, key: bytes) -> None:
-        counter_and_nonce = bytes(16)
-        self._cipher = Cipher(ChaCha20(_checked_key(key), counter_and_nonce), None).encryptor()
+        self._key = _checked_key(key)
+        self._position = 0  # bytes of the keystream that are used up
+        self._cipher = self._cipher_at(0)
 
     def uniform(self, size: int) -> Tensor:
         """Float64 numbers in [0, 1): multiples of 2^-53, all equally likely."""
@@ -137,18 +139,27 @@ class Stream:
             if number < bound:
                 return number
 
-    def add_normal_(self, out: Tensor, std: float) -> Tensor:
+    def add_normal_(
+        self, out: Tensor, std: float, *, start: int = 0, whole: int | None = None
+    ) -> Tensor:
         """Add independent N(0, std²) noise to ``out`` in place.
+
+        Each number of a tensor has its own place in the keystream. So processes that hold parts of
+        one tensor add to each number the noise that one process adds to it, to the bit, and the
+        stream stands at the same place afterwards.
 
         Args:
             out: a contiguous float32 tensor on the CPU, of any shape, empty ones included.
             std: 0, or between 1e-30 and 1e30; it is rounded to float32.
+            start: where ``out`` begins among the numbers of the whole tensor, if it is a part.
+            whole: how many numbers the whole tensor has; by default, those of ``out``.
 
         Returns:
             ``out``.
 
         Raises:
-            InputError: the tensor is not contiguous float32 on the CPU, or ``std`` is out of range.
+            InputError: the tensor is not contiguous float32 on the CPU, ``std`` is out of range, or
+                the part does not lie in the whole.
 
         Claim: the distribution is that of ``normal_pairs``, which reaches 9.4 σ.
         """
@@ -161,21 +172,41 @@ class Stream:
         if not (std == 0 or SMALLEST_STD <= std <= LARGEST_STD):
             raise InputError(f"expected std 0 or from {SMALLEST_STD} to {LARGEST_STD}, got {std}")
         numbers = out.detach().view(-1).numpy()  # shares the memory
-        for start in range(0, numbers.size, 2 * PAIRS_AT_ONCE):
-            chunk = numbers[start : start + 2 * PAIRS_AT_ONCE]
-            pairs = (chunk.size + 1) // 2
+        whole = numbers.size if whole is None else whole
+        if not 0 <= start <= whole - numbers.size:
+            raise InputError(
+                f"expected a part of {whole} numbers, got {numbers.size} from {start} on"
+            )
+        for place in range(0, whole, 2 * PAIRS_AT_ONCE):
+            size = min(2 * PAIRS_AT_ONCE, whole - place)
+            pairs = (size + 1) // 2
+            if place + size <= start or place >= start + numbers.size:
+                self._skip(BYTES_PER_PAIR * pairs)
+                continue
             block = self._keystream(BYTES_PER_PAIR * pairs)
             first, second = normal_pairs(
                 np.frombuffer(block, "<i8", pairs),
                 np.frombuffer(block, "<i4", offset=8 * pairs),
                 std,
             )
-            chunk[:pairs] += first
-            chunk[pairs:] += second[: chunk.size - pairs]
+            _add_where_they_meet(numbers, first, place - start)
+            _add_where_they_meet(numbers, second[: size - pairs], place + pairs - start)
         return out
 
     def _keystream(self, size: int) -> bytes:
+        self._position += size
         return self._cipher.update(bytes(size))
+
+    def _skip(self, size: int) -> None:
+        self._position += size
+        self._cipher = self._cipher_at(self._position)
+
+    def _cipher_at(self, position: int) -> CipherContext:
+        block, rest = divmod(position, BLOCK_BYTES)
+        counter_and_nonce = block.to_bytes(4, "little") + bytes(12)
+        cipher = Cipher(ChaCha20(self._key, counter_and_nonce), None).encryptor()
+        cipher.update(bytes(rest))
+        return cipher
 
 
 def normal_pairs(
@@ -210,6 +241,15 @@ def normal_pairs(
     sine = np.sin(angle, out=angle)
     sine *= radius
     return cosine, sine
+
+
+def _add_where_they_meet(
+    numbers: NDArray[np.float32], others: NDArray[np.float32], place: int
+) -> None:
+    """Add others to the numbers, the first at ``place``, as far as there are numbers to meet."""
+    begin, end = max(0, place), min(numbers.size, place + others.size)
+    if begin < end:
+        numbers[begin:end] += others[begin - place : end - place]
 
 
 def _checked_key(key: bytes) -> bytes:

@@ -15,6 +15,7 @@ import errno
 import os
 import stat
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -22,26 +23,27 @@ from typing import IO
 LINKS = 40  # that Linux follows, too
 
 
-def replace_file(path: Path, content: bytes, mode: int) -> Path:
+def replace_file(path: Path, content: bytes | Iterable[bytes], mode: int) -> Path:
     """Write all of a file and sync it; returns the path.
 
     Args:
         path: the file, there or not.
-        content: the whole new content.
+        content: the whole new content, or its pieces one after another.
         mode: permissions of a new file, such as 0o600; a file that is replaced keeps its own.
 
     Raises:
         OSError: the file cannot be written; a regular file is then unchanged.
     """
+    pieces = [content] if isinstance(content, bytes) else content
     target = replaceable(path)
     if target is None:
         with open_stream(path) as stream:
-            stream.write(content)
+            stream.writelines(pieces)
         return path
     descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            file.writelines(pieces)
             file.flush()
             os.fchmod(descriptor, mode)
             keep_permissions(target, descriptor)

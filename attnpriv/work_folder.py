@@ -17,7 +17,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -67,8 +67,12 @@ class WorkFolder:
         except OSError as error:
             raise InputError(f"cannot read {self.path / name}: {error.strerror}") from error
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes | Iterable[bytes]) -> None:
         """Keep a finished piece; it is on disk when the call returns.
+
+        Args:
+            name: of the piece.
+            content: as in ``replace_file``.
 
         Raises:
             InputError: it cannot be written; what was there before is as it was.

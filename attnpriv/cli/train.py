@@ -146,6 +146,16 @@ def train(
             rich_help_panel=options.TRAINING,
         ),
     ] = TrainConfig.seed,
+    shard: Annotated[
+        bool,
+        typer.Option(
+            "--shard",
+            help="Under torchrun, share the model among the processes too, so that each needs "
+            "memory for a part of its weights, gradients and optimizer state only.",
+            show_default=False,
+            rich_help_panel=options.TRAINING,
+        ),
+    ] = False,
     out: options.RunOut,
     resume: options.Resume = False,
 ) -> None:
@@ -229,6 +239,7 @@ def train(
             heads=heads,
             distil_from=distil_from,
             canaries=canaries,
+            shard=shard,
             resume=resume,
             on_step=on_step,
             warn=warn,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from attnpriv.config import Clipping, ClippingEngine
 from attnpriv.errors import InputError
+from attnpriv.privacy import shards
 from attnpriv.privacy.canaries import AxisCanaries
 from attnpriv.privacy.clipping import make_engine
 from attnpriv.randomness import Stream
@@ -94,7 +95,8 @@ class PrivateStepper:
         Args:
             micro_batches: for each, a function from the module to its records' losses, one each.
             noise: this step's own; where several processes train together, the same for all.
-            reduce: sums the clipped gradients of these processes in place, before the noise.
+            reduce: sums the clipped gradients of these processes in place, before the noise. None
+                where parameters are sharded: there the engine has summed them.
 
         Raises:
             InputError: the losses are not one for each record, or the engine cannot clip them.
@@ -125,6 +127,7 @@ class PrivateStepper:
         for parameter in self._totals:
             parameter.grad = None
             del parameter.summed_grad  # type: ignore[attr-defined]
+        self._totals.clear()
         self._engine.close()
 
 
@@ -143,7 +146,9 @@ class _NoisedOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
         """Noise the sums, and make them the gradients."""
         for parameter in self.params:
             deviation = self.noise_multiplier * self.max_grad_norm
-            parameter.grad = self.noise.add_normal_(parameter.summed_grad, deviation)
+            place = {"start": shards.start_of(parameter), "whole": parameter.numel()}
+            noised = self.noise.add_normal_(parameter.summed_grad, deviation, **place)
+            parameter.grad = shards.like(parameter, noised)
 
 
 def _totals(module: nn.Module, held: list[nn.Parameter]) -> dict[nn.Parameter, Tensor]:
@@ -153,4 +158,5 @@ def _totals(module: nn.Module, held: list[nn.Parameter]) -> dict[nn.Parameter, T
         if parameter.requires_grad and id(parameter) not in identities:
             raise InputError(f"parameter {name} is trainable but would not be clipped and noised")
     # Contiguous, for the noise, even where a convolution's weights are channels-last.
-    return {p: torch.zeros_like(p, memory_format=torch.contiguous_format) for p in held}
+    layout = torch.contiguous_format
+    return {p: torch.zeros_like(shards.held(p), memory_format=layout) for p in held}

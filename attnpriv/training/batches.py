@@ -15,6 +15,7 @@ from attnpriv.modality import Modality, Sample
 from attnpriv.models.blocks import BlocksClassifier
 from attnpriv.models.classifier import AttentionClassifier, batches_by_length
 from attnpriv.tasks import CLASSIFY
+from attnpriv.training.processes import ALONE, Processes
 
 FEATURE_ROWS = 1024  # cached features are small: that many of them make one micro-batch
 
@@ -32,8 +33,15 @@ class Records(Protocol):
     module: nn.Module
     copies: int
 
-    def losses(self, batch: Tensor) -> Iterator[Losses]:
-        """Cut a batch of row numbers into micro-batches: functions to their losses, one each."""
+    def losses(self, batch: Tensor, processes: Processes = ALONE) -> Iterator[Losses]:
+        """Cut a batch of row numbers into micro-batches: functions to their losses, one each.
+
+        Args:
+            batch: the same for all processes.
+            processes: those that share each micro-batch; what this one gets of it has no row where
+                there are fewer rows than processes, and is then left out unless the model is
+                sharded, since then all processes must compute together.
+        """
 
 
 class HeadRecords:
@@ -52,9 +60,10 @@ class HeadRecords:
         self._features = features
         self._labels = labels
 
-    def losses(self, batch: Tensor) -> Iterator[Losses]:
+    def losses(self, batch: Tensor, processes: Processes = ALONE) -> Iterator[Losses]:
         """As in ``Records``."""
-        for records in torch.split(batch, max(1, FEATURE_ROWS // self.copies)):
+        size = max(1, FEATURE_ROWS // self.copies)
+        for records in processes.shares(torch.split(batch, size * processes.count)):
             rows = rows_of(records, self.copies)
             yield _losses(self._labels[records], self._features[rows], copies=self.copies)
 
@@ -92,17 +101,22 @@ class SampleRecords:
         self._micro_batch_tokens = micro_batch_tokens
         self._precision = precision
 
-    def losses(self, batch: Tensor) -> Iterator[Losses]:
+    def losses(self, batch: Tensor, processes: Processes = ALONE) -> Iterator[Losses]:
         """As in ``Records``."""
-        for records, *inputs in self.micro_batches(batch):
+        for records, *inputs in self.micro_batches(batch, processes):
             labels, copies = self._labels[records], self.copies
             yield _losses(labels, *inputs, precision=self._precision, copies=copies)
 
-    def micro_batches(self, batch: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Numbers of records [B], values [B·K, T, ...] and mask [B·K, T] of each micro-batch."""
-        for records in _by_length(batch, self._lengths, self._micro_batch_tokens):
-            rows = rows_of(records, self.copies)
-            inputs = self._modality.collate([self._samples[row] for row in rows.tolist()])
+    def micro_batches(
+        self, batch: Tensor, processes: Processes = ALONE
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Numbers of records [B], values [B·K, T, ...] and mask [B·K, T] of each micro-batch.
+
+        A share without records has the values of some row all the same; see ``_losses``.
+        """
+        for records in _by_length(batch, self._lengths, self._micro_batch_tokens, processes):
+            rows = _rows_or_any(records, self.copies).tolist()
+            inputs = self._modality.collate([self._samples[row] for row in rows])
             yield records, inputs.values, inputs.mask
 
 
@@ -140,10 +154,10 @@ class UpperRecords:
         self._micro_batch_tokens = micro_batch_tokens
         self._precision = precision
 
-    def losses(self, batch: Tensor) -> Iterator[Losses]:
+    def losses(self, batch: Tensor, processes: Processes = ALONE) -> Iterator[Losses]:
         """As in ``Records``."""
-        for records in _by_length(batch, self._lengths, self._micro_batch_tokens):
-            rows = rows_of(records, self.copies)
+        for records in _by_length(batch, self._lengths, self._micro_batch_tokens, processes):
+            rows = _rows_or_any(records, self.copies)
             hidden = pad_sequence([self._hidden[row] for row in rows.tolist()], batch_first=True)
             mask = torch.arange(hidden.shape[1]) < self._sizes[rows].unsqueeze(1)
             inputs = (hidden, mask, self._lower_parts[rows])
@@ -154,6 +168,11 @@ class UpperRecords:
 def rows_of(records: Tensor, copies: int) -> Tensor:
     """The rows of records [B] that have K copies each, [B·K], those of one next to each other."""
     return (records.unsqueeze(1) * copies + torch.arange(copies)).flatten()
+
+
+def _rows_or_any(records: Tensor, copies: int) -> Tensor:
+    rows = rows_of(records, copies)
+    return rows if len(rows) else torch.zeros(1, dtype=torch.long)
 
 
 def _lengths(samples: Sequence[Sample], copies: int) -> Tensor:
@@ -202,24 +221,35 @@ def _run_lower(
     return hidden, parts
 
 
-def _by_length(batch: Tensor, lengths: Tensor, most_tokens: int) -> Iterator[Tensor]:
-    """Cut a batch into micro-batches of similar length."""
-    longest_first = batch[lengths[batch].argsort(descending=True, stable=True)]
-    while len(longest_first):
-        size = max(1, most_tokens // max(1, int(lengths[longest_first[0]])))
-        yield longest_first[:size]
-        longest_first = longest_first[size:]
+def _by_length(
+    batch: Tensor, lengths: Tensor, most_tokens: int, processes: Processes
+) -> Iterator[Tensor]:
+    """Cut a batch into micro-batches of similar length, and of each the share of this process."""
+
+    def micro_batches() -> Iterator[Tensor]:
+        longest_first = batch[lengths[batch].argsort(descending=True, stable=True)]
+        while len(longest_first):
+            size = max(1, most_tokens // max(1, int(lengths[longest_first[0]])))
+            yield longest_first[: size * processes.count]
+            longest_first = longest_first[size * processes.count :]
+
+    return processes.shares(micro_batches())
 
 
 def _losses(
     labels: Tensor, *inputs: Tensor, precision: Precision = "float32", copies: int = 1
 ) -> Losses:
-    """One loss a record, the mean over its copies."""
+    """One loss a record, the mean over its copies.
+
+    A process whose share has no records computes with another row, since not every layer takes
+    none, and makes no loss of it: what flows back from there is 0.
+    """
 
     def losses(module: nn.Module) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
             logits = module(*inputs)
-        each = CLASSIFY.losses(logits.float(), labels.repeat_interleave(copies))
+        logits = logits[: copies * len(labels)].float()
+        each = CLASSIFY.losses(logits, labels.repeat_interleave(copies))
         return each.view(-1, copies).mean(1)
 
     return losses

@@ -20,18 +20,22 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from attnpriv.errors import InputError
+from attnpriv.privacy.shards import rows_of, whole
 from attnpriv.runs.folder import LEDGER
+from attnpriv.training.processes import ALONE, Processes
 from attnpriv.work_folder import WorkFolder, open_work_folder
 
 CHECKPOINT, RUN = "checkpoint.safetensors", "run"
+DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64", torch.uint8: "U8"}
 State = TypeVar("State")
 
 
@@ -42,7 +46,7 @@ class Checkpoint:
     Attributes:
         steps_taken: number of steps taken.
         key: the secret key of the steps to come.
-        tensors: everything that steps change, by name.
+        tensors: everything that steps change, by name; of sharded tensors a process has its shards.
     """
 
     steps_taken: int
@@ -72,13 +76,22 @@ class TrainingFolder:
         self.ledger = self.run / LEDGER
         self._work = work
 
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Replace the saved state; it is on disk when the call returns."""
-        state = {"steps_taken": checkpoint.steps_taken, "key": checkpoint.key.hex()}
-        self._work.write(CHECKPOINT, state_content(state, checkpoint.tensors))
+    def save(self, checkpoint: Checkpoint, processes: Processes = ALONE) -> None:
+        """Replace the saved state; it is on disk when the call returns in the first process.
 
-    def load(self) -> Checkpoint:
-        """The saved state.
+        The file is the same whether tensors are sharded or not. The others help to put sharded ones
+        together, one at a time, so that no process ever needs memory for all of them.
+        """
+        state = {"steps_taken": checkpoint.steps_taken, "key": checkpoint.key.hex()}
+        with processes.computing():
+            if processes.rank == 0:
+                self._work.write(CHECKPOINT, state_content(state, checkpoint.tensors))
+            elif processes.sharded:
+                for tensor in checkpoint.tensors.values():
+                    whole(tensor)
+
+    def load(self, processes: Processes = ALONE) -> Checkpoint:
+        """The saved state, and where the model is sharded this process's part of it.
 
         Raises:
             InputError: it cannot be read, or is of another training; the message says what differs.
@@ -89,31 +102,61 @@ class TrainingFolder:
             lambda state, tensors: Checkpoint(
                 int(state["steps_taken"]), bytes.fromhex(state["key"]), tensors
             ),
+            partial(_shard_of, processes=processes) if processes.sharded else None,
         )
 
 
-def state_content(state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
-    """What a file of saved state holds: JSON values and tensors, by name."""
-    laid_out = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    return safetensors.torch.save(laid_out, {"state": json.dumps(state)})
+def state_content(state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iterator[bytes]:
+    """What a file of saved state holds: JSON values and tensors, by name.
+
+    It is in the format of safetensors, whose own writer would need a second copy of all tensors.
+    """
+    header: dict[str, Any] = {"__metadata__": {"state": json.dumps(state)}}
+    end = 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + tensor.numel() * tensor.itemsize
+        header[name] = {
+            "dtype": DTYPES[tensor.dtype],
+            "shape": [*tensor.shape],
+            "data_offsets": [begin, end],
+        }
+    content = json.dumps(header).encode()
+    content += b" " * (-len(content) % 8)  # the tensors begin at a multiple of 8
+    yield len(content).to_bytes(8, "little") + content
+    for tensor in tensors.values():
+        yield whole(tensor.detach()).contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
-def load_state(path: Path, made: Callable[[dict[str, Any], dict[str, Tensor]], State]) -> State:
+def _shard_of(file: Any, name: str, processes: Processes) -> Tensor:
+    rows = file.get_slice(name)
+    shape = rows.get_shape()
+    if not shape or name.startswith("canaries."):
+        return cast(Tensor, file.get_tensor(name))
+    return cast(Tensor, rows[rows_of(shape[0], processes.rank, processes.count)])
+
+
+def load_state(
+    path: Path,
+    made: Callable[[dict[str, Any], dict[str, Tensor]], State],
+    read: Callable[[Any, str], Tensor] | None = None,
+) -> State:
     """What can be made of a file that holds ``state_content``.
 
     Args:
         path: the file.
         made: makes it of the JSON values and the tensors; what it misses there makes the file one
             that cannot be read.
+        read: reads what is wanted of one tensor from the open file; by default all of it.
 
     Raises:
         InputError: the file cannot be read.
     """
+    read = read or safe_open.get_tensor
     try:
         with safe_open(path, "pt") as file:
             state = json.loads(file.metadata()["state"])
             # The file is no mapping: it has keys, and cannot be iterated over.
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: read(file, name) for name in file.keys()}  # noqa: SIM118
         return made(state, tensors)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"cannot read the saved state {path}: {error}") from error

@@ -14,6 +14,7 @@ from attnpriv.modality import Modality, Sample
 from attnpriv.models.classifier import AttentionClassifier
 from attnpriv.tasks import CLASSIFY
 from attnpriv.training.batches import Losses, SampleRecords
+from attnpriv.training.processes import ALONE, Processes
 
 # Weights beside that of the answers, which is 1; docs/benchmark-log.md has others that were tried.
 LABELS, STATES = 0.5, 10.0
@@ -52,9 +53,9 @@ class TaughtRecords(SampleRecords):
         super().__init__(model, modality, samples, labels, micro_batch_tokens, precision)
         self._teacher = teacher
 
-    def losses(self, batch: Tensor) -> Iterator[Losses]:
+    def losses(self, batch: Tensor, processes: Processes = ALONE) -> Iterator[Losses]:
         """As in ``Records``."""
-        for rows, ids, mask in self.micro_batches(batch):
+        for rows, ids, mask in self.micro_batches(batch, processes):
             yield self._losses(self._labels[rows], ids, mask)
 
     def _losses(self, labels: Tensor, ids: Tensor, mask: Tensor) -> Losses:

@@ -14,6 +14,7 @@ from attnpriv.config import PrivacyConfig, TrainConfig
 from attnpriv.errors import InputError
 from attnpriv.privacy.canaries import AxisCanaries
 from attnpriv.privacy.sampling import poisson_batch
+from attnpriv.privacy.shards import held, like
 from attnpriv.privacy.stepper import PrivateStepper
 from attnpriv.randomness import StepKeys, Stream
 from attnpriv.training.batches import Losses, Records
@@ -59,9 +60,10 @@ class Training:
         privacy: clipping and its engine, or None for plain steps.
         noise_multiplier: σ; not used without privacy.
         keys: the secret from which batches and noise are drawn.
-        processes: the processes that train together, each on its share of every batch.
+        processes: the processes that train together, each on its share of every micro-batch.
         canaries: made-up records that are trained on besides, if there are any; those among
             ``records`` come after the rows of the schedule.
+        on_finish: called when the weights are final, if there is anything to do with them.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Training:
         keys: StepKeys,
         processes: Processes,
         canaries: PlantedCanaries | None = None,
+        on_finish: Callable[[], None] | None = None,
     ) -> None:
         self.schedule = schedule
         self.canaries = canaries
@@ -85,10 +88,13 @@ class Training:
         self._config = config
         self._keys = keys
         self._processes = processes
+        self._on_finish = on_finish
         self._learning_rates = [group["lr"] for group in optimizer.param_groups]
         self._parameters = [p for p in records.module.parameters() if p.requires_grad]
         gradients = None if canaries is None else canaries.gradients
-        self._stepper = _stepper(records, optimizer, schedule, privacy, noise_multiplier, gradients)
+        self._stepper = _stepper(
+            records, optimizer, schedule, privacy, noise_multiplier, gradients, processes
+        )
         self._average = _WeightAverage(self._parameters, config.ema_decay)
 
     @property
@@ -107,8 +113,10 @@ class Training:
         scale = learning_rate_scale(self._config, self.steps_taken, self.schedule.steps)
         for group, rate in zip(self._optimizer.param_groups, self._learning_rates, strict=True):
             group["lr"] = rate * scale
-        losses = self._records.losses(self._processes.share(batch))
-        self._stepper.step(losses, Stream(keys.noise), self._processes.sum)
+        losses = self._records.losses(batch, self._processes)
+        reduce = None if self._processes.sharded else self._processes.sum
+        with self._processes.computing():
+            self._stepper.step(losses, Stream(keys.noise), reduce)
         self._average.update()
         self.steps_taken += 1
 
@@ -116,11 +124,19 @@ class Training:
         """Leave the averaged weights in an ordinary module."""
         self._stepper.close()
         self._average.apply()
+        self._average.averages.clear()
+        self._optimizer.state.clear()
+        if self._on_finish is not None:
+            self._on_finish()
 
     def state(self) -> tuple[dict[str, Tensor], bytes]:
-        """The tensors that steps change, by name, and the key of the steps to come."""
+        """The tensors that steps change, by name, and the key of the steps to come.
+
+        Those that are sharded are of this process; ``shards.whole`` puts them together.
+        """
         tensors = {f"weight.{i}": p.detach() for i, p in enumerate(self._parameters)}
-        tensors |= {f"average.{i}": a for i, a in enumerate(self._average.averages)}
+        for i, average in enumerate(self._average.averages):
+            tensors[f"average.{i}"] = like(self._parameters[i], average)
         for i, state in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{name}": value for name, value in state.items()}
         if self.canaries is not None:
@@ -128,23 +144,34 @@ class Training:
         return tensors, self._keys.key
 
     def load_state(self, tensors: dict[str, Tensor], key: bytes, steps_taken: int) -> None:
-        """Go on from a state that the same training had after ``steps_taken`` steps."""
+        """Go on from a state that the same training had after ``steps_taken`` steps.
+
+        Args:
+            tensors: of sharded ones, what this process holds.
+            key: of the steps to come.
+            steps_taken: number of steps taken.
+        """
         self.steps_taken = self._average.updates = steps_taken
         self._keys = StepKeys(key)
+        optimized = [p for group in self._optimizer.param_groups for p in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         averages: dict[int, Tensor] = {}
         for name, tensor in tensors.items():
             kind, number, *rest = name.split(".")
             if kind == "weight":
-                with torch.no_grad():
-                    self._parameters[int(number)].copy_(tensor)
+                held(self._parameters[int(number)].detach()).copy_(tensor)
             elif kind == "average":
                 averages[int(number)] = tensor
             elif kind == "canaries":
                 if self.canaries is not None and number == "scores":
                     self.canaries.scores.copy_(tensor)
             else:
-                state.setdefault(int(number), {})[rest[0]] = tensor
+                # What Adam keeps is sharded as the parameter is, but for the number of its steps.
+                of_all = tensor.dim() == 0
+                parameter = optimized[int(number)]
+                state.setdefault(int(number), {})[rest[0]] = (
+                    tensor if of_all else like(parameter, tensor)
+                )
         self._average.averages = [averages[i] for i in sorted(averages)]
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": state, "param_groups": groups})
@@ -199,16 +226,23 @@ class _PlainStepper:
 
     skipped_records = 0
 
-    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, batch: float) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        batch: float,
+        processes: Processes,
+    ) -> None:
         self.module = module
         self.optimizer = optimizer
         self.expected_batch_size = batch
+        self.processes = processes
 
     def step(
         self,
         losses: Iterable[Losses],
         noise: Stream,
-        reduce: Callable[[list[Tensor]], None],
+        reduce: Callable[[list[Tensor]], None] | None,
     ) -> None:
         self.optimizer.zero_grad(set_to_none=False)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -218,8 +252,12 @@ class _PlainStepper:
         for losses_of in losses:
             loss = losses_of(self.module).sum() / self.expected_batch_size
             loss.backward()  # type: ignore[no-untyped-call]
-        reduce([parameter.grad for parameter in parameters])
-        if not all(bool(parameter.grad.isfinite().all()) for parameter in parameters):
+        gradients = [held(parameter.grad) for parameter in parameters]
+        if reduce is not None:
+            reduce(gradients)
+        broken = torch.tensor([sum(float(not g.isfinite().all()) for g in gradients)])
+        self.processes.sum([broken])  # so that all of them stop, whose shard it may be
+        if bool(broken):
             raise InputError(
                 "a gradient is not finite: lower the learning rates, or check the data"
             )
@@ -236,9 +274,10 @@ def _stepper(
     privacy: PrivacyConfig | None,
     noise_multiplier: float,
     canaries: AxisCanaries | None,
+    processes: Processes,
 ) -> PrivateStepper | _PlainStepper:
     if privacy is None:
-        return _PlainStepper(records.module, optimizer, schedule.batch_size)
+        return _PlainStepper(records.module, optimizer, schedule.batch_size, processes)
     return PrivateStepper(
         records.module,
         optimizer,
@@ -267,14 +306,14 @@ class _WeightAverage:
     @torch.no_grad()
     def update(self) -> None:
         if not self.averages:
-            self.averages = [p.detach().clone() for p in self.parameters]
+            self.averages = [held(p.detach()).clone() for p in self.parameters]
         self.updates += 1
         # The first updates weigh more, so that the average does not lag behind the start.
         weight = (1 - self.decay) / (1 - self.decay**self.updates)
         for average, parameter in zip(self.averages, self.parameters, strict=True):
-            average.lerp_(parameter, weight)
+            average.lerp_(held(parameter), weight)
 
     @torch.no_grad()
     def apply(self) -> None:
         for average, parameter in zip(self.averages, self.parameters, strict=True):
-            parameter.copy_(average)
+            held(parameter).copy_(average)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,6 @@ from attnpriv.runs.card import ModelCard
 from attnpriv.runs.card_builder import build_card
 from attnpriv.runs.folder import Run
 from attnpriv.training.augmentation import check_augmentation
-from attnpriv.training.batches import Records
 from attnpriv.training.canaries import CanaryPlan, PlantedCanaries
 from attnpriv.training.loop import Schedule, Training
 from attnpriv.training.preparation import (
@@ -33,6 +33,7 @@ from attnpriv.training.preparation import (
     weights_sha256,
 )
 from attnpriv.training.processes import Processes
+from attnpriv.training.sharding import empty, refill, shard, twin_of
 from attnpriv.training.teacher import description
 
 
@@ -130,7 +131,8 @@ class Plan:
         Args:
             samples: what the classifier reads of the training rows.
             keys: the secret behind coins and noise.
-            processes: those that train together.
+            processes: those that train together; where they share the model, this plan's is empty
+                until the training has finished.
             features: as in ``make_records``, of the samples.
             canary_key: the secret behind the canaries, where they were drawn before.
         """
@@ -142,20 +144,29 @@ class Plan:
             samples = [*samples, *made_up]
             labels = torch.cat([labels, torch.tensor(self.canaries.labels, dtype=labels.dtype)])
         teacher = None if self.teacher is None else self.teacher.model
-        records = make_records(self.classifier, samples, labels, self.config, features, teacher)
+        classifier, on_finish = self.classifier, None
+        if processes.sharded:
+            classifier = replace(classifier, model=twin_of(classifier.model))
+            on_finish = partial(refill, self.classifier.model, classifier.model)
+        records = make_records(classifier, samples, labels, self.config, features, teacher)
+        size = sum(p.numel() for p in records.module.parameters() if p.requires_grad)
+        if processes.sharded:
+            shard(records.module, classifier.model.blocks)
+            empty(self.classifier.model)
         return Training(
             records,
-            make_optimizer(self.classifier.model, self.config),
+            make_optimizer(classifier.model, self.config),
             self.schedule,
             self.config,
             privacy=self.privacy,
             noise_multiplier=self.noise_multiplier,
             keys=keys,
             processes=processes,
-            canaries=self._plant(records, canary_key or keys.derive("canaries")),
+            canaries=self._plant(size, canary_key or keys.derive("canaries")),
+            on_finish=on_finish,
         )
 
-    def _plant(self, records: Records, key: bytes) -> PlantedCanaries | None:
+    def _plant(self, size: int, key: bytes) -> PlantedCanaries | None:
         if self.canaries is None:
             return None
         return PlantedCanaries(
@@ -165,7 +176,7 @@ class Plan:
             self.schedule.sample_rate,
             self.privacy,
             self.noise_multiplier,
-            sum(p.numel() for p in records.module.parameters() if p.requires_grad),
+            size,
         )
 
     def card(

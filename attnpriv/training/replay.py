@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from attnpriv.randomness import StepKeys
 from attnpriv.training.batches import Losses, Records
 from attnpriv.training.loop import Schedule
+from attnpriv.training.processes import ALONE, Processes
 
 COMPARED = 2**17  # numbers of a gradient that are kept to compare the noise of steps
 
@@ -180,10 +181,10 @@ class _Served:
         self._served = torch.tensor(served, dtype=torch.long)
         self._scale = scale
 
-    def losses(self, batch: Tensor) -> Iterator[Losses]:
+    def losses(self, batch: Tensor, processes: Processes = ALONE) -> Iterator[Losses]:
         """As in ``batches.Records``."""
         self.batches.append(batch)
-        for losses_of in self._inner.losses(self._served):
+        for losses_of in self._inner.losses(self._served, processes):
             yield _scaled(losses_of, self._scale)
 
 

@@ -40,6 +40,7 @@ from attnpriv.training.release import (
     write_release,
     writing_is_possible,
 )
+from attnpriv.training.sharding import check_shardable
 from attnpriv.training.teacher import check_no_shape, load_teacher, student_of
 
 OnStep = Callable[[int, int, float | None], None]
@@ -61,6 +62,7 @@ def train(
     distil_from: Path | None = None,
     canaries: int | None = None,
     features: FeatureFolder | None = None,
+    shard: bool = False,
     resume: bool = False,
     on_step: OnStep | None = None,
     warn: Warn | None = None,
@@ -89,6 +91,8 @@ def train(
             written beside the run folder, for its owner only (``runs.canaries``).
         features: where trainings of the same data and encoder keep what the encoder makes of it;
             used where the head alone is trained.
+        shard: several processes share the model besides the records, and each needs memory for a
+            part of it only; see ``training.sharding``.
         resume: go on with the unfinished training of this run folder.
         on_step: called after each step with the step, the number of steps, and an upper bound on
             the ε spent by then.
@@ -125,13 +129,21 @@ def train(
             raise InputError("expected no augmentation with a teacher, who reads whole records")
         teacher = load_teacher(distil_from, dataset, config, privacy)
         build = partial(student_of, teacher, attention or AttentionConfig())
-    with join_processes() as processes:
+    with join_processes(shard=shard) as processes:
         parts = cut(dataset, split_rule(config.train_size, config.seed))
         plan = plan_training(parts, build, config, privacy, teacher)
         if canaries is not None:
             size = sum(p.numel() for p in plan.classifier.model.parameters() if p.requires_grad)
             planted = plan_canaries(canaries, parts.rows, privacy is not None, size, config.seed)
             plan = replace(plan, canaries=planted)
+        if shard:
+            check_shardable(
+                plan.classifier.model,
+                config,
+                privacy,
+                taught=teacher is not None,
+                gradient_canaries=plan.canaries is not None and plan.canaries.gradients > 0,
+            )
         samples = plan.classifier.read(parts.rows)
         first = processes.rank == 0
         check_known(plan.classifier, parts.rows, samples, warn if first else None)
@@ -180,7 +192,8 @@ def train_plan(
         processes.wait()  # until rank 0 has the folder
         training = _begin(plan, samples, work, processes, resume, features)
         _run(plan, training, work, processes, on_step)
-        training.finish()
+        with processes.computing():
+            training.finish()
         merge_adapters(plan.classifier.model)
         card = _card(plan, out.name, features)
         if processes.rank == 0:
@@ -203,7 +216,7 @@ def _begin(
     """The training before its next step, whether that is its first or not."""
     seed = plan.config.seed if plan.privacy is None else plan.privacy.noise_seed
     keys = StepKeys.from_system() if seed is None else StepKeys.from_seed(seed)
-    checkpoint = work.load() if resume else None
+    checkpoint = work.load(processes) if resume else None
     training = plan.begin(
         samples,
         StepKeys(processes.agree_on(keys.key)),
@@ -229,13 +242,13 @@ def _run(
     def begin_stretch(end: int) -> None:
         nonlocal spent_at_most
         spent_at_most = plan.epsilon(end)
-        if processes.rank != 0:
-            return
         tensors, key = training.state()
-        work.save(Checkpoint(training.steps_taken, key, tensors))
-        spent = plan.spent(end)
-        if spent is not None and plan.privacy is not None and spent_at_most is not None:
-            ledger.record_steps(spent, plan.privacy.delta, spent_at_most)
+        work.save(Checkpoint(training.steps_taken, key, tensors), processes)
+        if processes.rank == 0:
+            spent = plan.spent(end)
+            if spent is not None and plan.privacy is not None and spent_at_most is not None:
+                ledger.record_steps(spent, plan.privacy.delta, spent_at_most)
+        processes.wait()  # no process begins the stretch before it is on the ledger
 
     def report(step: int) -> None:
         if on_step is not None and processes.rank == 0:

@@ -143,6 +143,25 @@ def test_any_shape_is_filled_like_a_flat_one() -> None:
     assert (part[[0, 3, 4]] == 0).all()
 
 
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_parts_of_a_tensor_get_the_noise_of_the_whole(parts: int) -> None:
+    """In processes of their own, with another tensor before and after it."""
+    size = 5 * PAIRS_AT_ONCE + 7  # chunks at odd places of the keystream, and half a pair
+    stream = Stream(ONE_KEY)
+    before, noise, after = (normal(stream, n) for n in (13, size, 11))
+    most = -(-size // parts)
+    for start in range(0, size, most):
+        part = torch.zeros(min(most, size - start))
+        stream = Stream(ONE_KEY)
+        assert torch.equal(normal(stream, 13), before)
+        stream.add_normal_(part, 1.0, start=start, whole=size)
+        assert torch.equal(part, noise[start : start + most])
+        assert torch.equal(normal(stream, 11), after)
+    stream.add_normal_(torch.zeros(0), 1.0, start=size, whole=size)  # a process without rows
+    with pytest.raises(InputError, match="expected a part of 7 numbers, got 3 from 5 on"):
+        stream.add_normal_(torch.zeros(3), 1.0, start=5, whole=7)
+
+
 @pytest.mark.parametrize("shape", [(0,), (3, 0), ()])
 def test_empty_and_single_numbers(shape: tuple[int, ...]) -> None:
     stream = Stream(ONE_KEY)

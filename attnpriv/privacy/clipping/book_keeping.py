@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from attnpriv.errors import InputError
 from attnpriv.privacy.clipping.gradients import Products, RecordGradients
 from attnpriv.privacy.clipping.layers import LAYERS, Layer
+from attnpriv.privacy.shards import add_clipped, is_sharded
 
 
 class BookKeeping:
@@ -57,6 +58,8 @@ class BookKeeping:
         self._squared_norms: dict[nn.Parameter, Tensor] = {}
         self._memories: dict[nn.Parameter, Tensor] = {}
         self._records = self._rows = 0
+        self._sharded = any(map(is_sharded, self._parameters))
+        self._leaf = torch.empty(0, requires_grad=True)
         for layer in self._layers:
             layer.forward = self._recording(layer, LAYERS[type(layer)])
 
@@ -65,9 +68,11 @@ class BookKeeping:
     ) -> None:
         """Add the clipped gradients of one micro-batch to the totals in place.
 
+        Where parameters are sharded, all processes do so together, those without records too.
+
         Args:
             losses: one loss a record, [R], from a forward pass through ``module``.
-            totals: for each trainable parameter the sum so far.
+            totals: for each trainable parameter the sum so far, of what this process holds of it.
             views: rows of the batch that make one record, such as augmented versions of an image
                 that stand next to each other; its loss is their mean (De et al. 2022).
 
@@ -76,7 +81,7 @@ class BookKeeping:
                 place, a trainable parameter was used outside its layer, or the losses do not depend
                 on it.
         """
-        if len(losses) == 0:
+        if len(losses) == 0 and not self._sharded:
             return
         for parameter in self._parameters:
             parameter.grad = None  # what appears here escaped the books
@@ -84,10 +89,13 @@ class BookKeeping:
         try:
             with torch.autocast(losses.device.type, enabled=False):  # it would round the norms
                 losses.sum().backward()  # type: ignore[no-untyped-call]
-                self._require_all_met()
-                factors = self._factors()
-                for parameter, gradients in self._pending.items():
-                    gradients.add_to(totals[parameter], factors)
+                factors = torch.empty(0)
+                if len(losses):
+                    self._require_all_met()
+                    factors = self._factors()
+                for parameter in self._parameters:  # in the same order in all processes
+                    gradients = self._pending.get(parameter)
+                    add_clipped(parameter, totals[parameter], gradients, factors)
         finally:
             self._records = self._rows = 0
             for books in (self._pending, self._uses, self._received, self._squared_norms):
@@ -100,14 +108,15 @@ class BookKeeping:
             del layer.forward
 
     def _recording(self, module: nn.Module, layer: Layer[Any]) -> Callable[[Tensor], Tensor]:
-        parameters = [p for p in module.parameters(recurse=False) if p.requires_grad]
-        names = ", ".join(self._parameters[parameter] for parameter in parameters)
+        # By name: while a sharded layer computes, its parameters are other tensors than these.
+        named = {name: p for name, p in module.named_parameters(recurse=False) if p.requires_grad}
+        names = ", ".join(self._parameters[parameter] for parameter in named.values())
 
         def forward(module: nn.Module, x: Tensor) -> Tensor:
             output, saved = layer.forward(module, x)
             if not torch.is_grad_enabled():
                 return output
-            self._uses.update(parameters)
+            self._uses.update(named.values())
             version = saved._version
 
             def receive(gradient: Tensor) -> None:
@@ -120,10 +129,10 @@ class BookKeeping:
                     )
                 if saved._version != version:
                     raise InputError(f"the input of the layer of {names} was changed in place")
-                for parameter, part in layer.gradients(module, saved, gradient, self._records):
-                    self._receive(cast(nn.Parameter, parameter), part)
+                for name, part in layer.gradients(module, saved, gradient, self._records):
+                    self._receive(named[name], part)
 
-            return cast(Tensor, _Tap.apply(output, receive, *parameters))  # type: ignore[no-untyped-call]
+            return cast(Tensor, _Tap.apply(output, receive, self._leaf))  # type: ignore[no-untyped-call]
 
         return MethodType(forward, module)  # a copy of the module has the method of the copy
 
@@ -131,7 +140,7 @@ class BookKeeping:
         whole = self._pending.get(parameter)
         if whole is not None:
             whole = whole.merge(part)
-        elif isinstance(part, Products) and part.is_better_written_out(self._uses[parameter]):
+        elif isinstance(part, Products) and self._is_better_written_out(parameter, part):
             whole = part.write_out(self._memory(parameter, part))
         else:
             whole = part
@@ -140,6 +149,10 @@ class BookKeeping:
         # At least as often: uses from before the last micro-batch's end are forgotten.
         if self._received[parameter] >= self._uses[parameter]:
             self._squared_norms[parameter] = whole.squared_norms()  # now, while in the cache
+
+    def _is_better_written_out(self, parameter: nn.Parameter, part: Products) -> bool:
+        # A model is sharded for want of memory, and a record's gradient is as large as the model.
+        return not self._sharded and part.is_better_written_out(self._uses[parameter])
 
     def _memory(self, parameter: nn.Parameter, part: Products) -> Tensor:
         """Memory that is kept between micro-batches: fresh pages cost more than the products."""
@@ -177,15 +190,14 @@ class BookKeeping:
 class _Tap(torch.autograd.Function):
     """The identity, which shows the gradient of an output to whoever keeps the books.
 
-    The parameters are inputs so that the output needs a gradient even where x does not.
+    A leaf is an input so that the output needs a gradient even where x does not.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, output: Tensor, receive: Callable[[Tensor], None], *parameters: Tensor
+        ctx: Any, output: Tensor, receive: Callable[[Tensor], None], leaf: Tensor
     ) -> Tensor:
         ctx.receive = receive
-        ctx.parameters = len(parameters)
         return output.detach()  # another tensor, that may be changed in place
 
     @staticmethod
@@ -193,7 +205,7 @@ class _Tap(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         ctx.receive(gradients[0])
         onwards = gradients[0] if ctx.needs_input_grad[0] else None
-        return (onwards, None, *[None] * ctx.parameters)
+        return onwards, None, None
 
 
 def _supported_layers(module: nn.Module) -> list[nn.Module]:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from attnpriv.attention import PerRecord
 from attnpriv.privacy.clipping.gradients import Dense, Products, RecordGradients, Rows
 
-Gradients = Iterator[tuple[Tensor, RecordGradients]]
+Gradients = Iterator[tuple[str, RecordGradients]]
 Module = TypeVar("Module", bound=nn.Module, contravariant=True)
 
 
@@ -30,7 +30,7 @@ class Layer(Protocol[Module]):
         """The output, with no way back to the parameters, and what ``gradients`` needs of x."""
 
     def gradients(self, module: Module, saved: Tensor, gradient: Tensor, records: int) -> Gradients:
-        """For each trainable parameter its gradients, record by record.
+        """For each trainable parameter its name and its gradients, record by record.
 
         Args:
             module: the layer.
@@ -51,9 +51,9 @@ class _Linear:
         gradient = gradient.reshape(records, -1, module.out_features)
         if module.weight.requires_grad:
             inputs = saved.reshape(records, -1, module.in_features)
-            yield module.weight, Products(inputs, gradient)
+            yield "weight", Products(inputs, gradient)
         if module.bias is not None and module.bias.requires_grad:
-            yield module.bias, Dense(gradient.sum(1, dtype=torch.float32))
+            yield "bias", Dense(gradient.sum(1, dtype=torch.float32))
 
 
 class _LayerNorm:
@@ -68,9 +68,9 @@ class _LayerNorm:
         gradient = gradient.reshape(records, -1, *shape)
         if module.weight.requires_grad:
             normed = F.layer_norm(saved.float(), shape, eps=module.eps).view_as(gradient)
-            yield module.weight, Dense(normed.mul_(gradient).sum(1))
+            yield "weight", Dense(normed.mul_(gradient).sum(1))
         if module.bias is not None and module.bias.requires_grad:
-            yield module.bias, Dense(gradient.sum(1, dtype=torch.float32))
+            yield "bias", Dense(gradient.sum(1, dtype=torch.float32))
 
 
 class _GroupNorm:
@@ -83,9 +83,9 @@ class _GroupNorm:
     ) -> Gradients:
         if module.weight.requires_grad:
             normed = F.group_norm(saved.float(), module.num_groups, eps=module.eps)
-            yield module.weight, Dense(_sum_by_channel(normed.mul_(gradient), records))
+            yield "weight", Dense(_sum_by_channel(normed.mul_(gradient), records))
         if module.bias.requires_grad:
-            yield module.bias, Dense(_sum_by_channel(gradient, records))
+            yield "bias", Dense(_sum_by_channel(gradient, records))
 
 
 class _Embedding:
@@ -99,7 +99,7 @@ class _Embedding:
         ids = saved.reshape(records, -1)
         if module.padding_idx is not None:  # by definition, this row has no gradient
             gradient = gradient * (ids != module.padding_idx).unsqueeze(-1)
-        yield module.weight, Rows.of_lookups(gradient, ids, module.num_embeddings)
+        yield "weight", Rows.of_lookups(gradient, ids, module.num_embeddings)
 
 
 class _PerRecord:
@@ -110,7 +110,7 @@ class _PerRecord:
         self, module: PerRecord, saved: Tensor, gradient: Tensor, records: int
     ) -> Gradients:
         views = gradient.reshape(records, -1, *module.weight.shape)
-        yield module.weight, Dense(views.sum(1, dtype=torch.float32))
+        yield "weight", Dense(views.sum(1, dtype=torch.float32))
 
 
 class _Convolution:
@@ -130,9 +130,9 @@ class _Convolution:
             output = _by_group(gradient.flatten(2), module.groups)
             values = torch.einsum("ngdt,ngpt->ngdp", output.float(), patches.float())
             values = values.reshape(records, -1, *module.weight.shape).sum(1)
-            yield module.weight, Dense(values)
+            yield "weight", Dense(values)
         if module.bias is not None and module.bias.requires_grad:
-            yield module.bias, Dense(_sum_by_channel(gradient, records))
+            yield "bias", Dense(_sum_by_channel(gradient, records))
 
 
 LAYERS: dict[type[nn.Module], Layer[Any]] = {

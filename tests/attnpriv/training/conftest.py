@@ -215,6 +215,7 @@ class Trainings:
         privacy: dict[str, Any] | None = PRIVACY,
         interrupt_at: int | None = None,
         resume: bool = False,
+        shard: bool = False,
         config: dict[str, Any] | None = None,
         **request: Any,
     ) -> Child:
@@ -226,12 +227,15 @@ class Trainings:
             "privacy": None if privacy is None else asdict(PrivacyConfig(**privacy)),
             "resume": resume,
             "interrupt_at": interrupt_at,
+            "shard": shard,
         }
         return self.server.start(training=training, **request)
 
-    def start_together(self, out: Path, *arguments: Any, **options: Any) -> list[Child]:
-        """Train in two processes that share the work, as torchrun would start them."""
-        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    def start_together(
+        self, out: Path, *arguments: Any, count: int = 2, **options: Any
+    ) -> list[Child]:
+        """Train in several processes that share the work, as torchrun would start them."""
+        shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1"}
         shared["MASTER_PORT"] = str(self.free_port())
         reports = options.pop("reports", False)
         return [
@@ -242,7 +246,7 @@ class Trainings:
                 reports=reports and rank == 0,  # the only one that has something to report
                 **options,
             )
-            for rank in range(2)
+            for rank in range(count)
         ]
 
     def spent(self, out: Path) -> int:

@@ -161,6 +161,7 @@ def run_training(
     privacy: dict[str, Any] | None,
     resume: bool,
     interrupt_at: int | None,
+    shard: bool,
 ) -> None:
     rows = 0
 
@@ -185,6 +186,7 @@ def run_training(
         attention=AttentionConfig(),
         config=TrainConfig(**config),
         privacy=None if privacy is None else PrivacyConfig(**privacy),
+        shard=shard,
         resume=resume,
         on_step=on_step,
     )

@@ -22,6 +22,7 @@ from attnpriv.training.checkpoint import (
     training_folder,
     work_path,
 )
+from attnpriv.training.processes import Processes
 from attnpriv.work_folder import IDENTITY
 
 STATE = Checkpoint(3, bytes(range(32)), {"weight.0": torch.arange(5.0), "average.0": torch.ones(2)})
@@ -62,6 +63,33 @@ def test_a_saved_state_reads_back_and_its_owner_alone_can_read_it(tmp_path: Path
         with pytest.raises(InputError, match=r"its a is \[1, 2.5\], this command's is \[1, 3.5\]"):
             other.load()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_kind_of_tensor_reads_back_whole_and_in_parts(tmp_path: Path) -> None:
+    tensors = {
+        "weight.0": torch.randn(5, 3, 2),
+        "average.0": torch.randn(5, 2).t(),  # not as it lies in memory
+        "optimizer.0.step": torch.tensor(7.0),
+        "optimizer.0.exp_avg": torch.randn(2),
+        "canaries.key": torch.arange(32, dtype=torch.uint8),
+        "canaries.scores": torch.randn(3, dtype=torch.float64),
+        "weight.1": torch.empty(0, 3),
+    }
+    with open_training_folder(tmp_path / "run", {}, resume=False) as work:
+        work.save(Checkpoint(3, bytes(32), tensors))
+        parts = []
+        for rank in range(3):
+            process = Processes()
+            process.rank, process.count, process.sharded = rank, 3, True
+            parts.append(work.load(process).tensors)
+        for name, tensor in tensors.items():
+            torch.testing.assert_close(work.load().tensors[name], tensor, rtol=0, atol=0)
+            each = [part[name] for part in parts]
+            if name.startswith(("canaries", "optimizer.0.step")):
+                assert all(torch.equal(part, tensor) for part in each)
+            else:
+                assert torch.equal(torch.cat(each), tensor)
+                assert len(each[0]) == -(-len(tensor) // 3)
 
 
 def test_it_vanishes_with_an_error_only_before_the_first_step(tmp_path: Path) -> None:

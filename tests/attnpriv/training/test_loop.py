@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from attnpriv.config import Decay, TrainConfig
+from attnpriv.data.text import Text
+from attnpriv.data.tokenisation import Encoding, HashTokenizer
 from attnpriv.errors import InputError
 from attnpriv.randomness import StepKeys
-from attnpriv.training.batches import HeadRecords
+from attnpriv.training.batches import HeadRecords, SampleRecords
 from attnpriv.training.loop import STRETCHES, Schedule, Training, learning_rate_scale
 from attnpriv.training.processes import Processes
 
@@ -70,17 +72,28 @@ def test_the_sample_rate_is_that_of_the_accountant() -> None:
     assert Schedule(rows=240, batch_size=30, steps=1).sample_rate == 0.125
 
 
+@pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 @pytest.mark.parametrize("size", [0, 1, 2, 5, 11])
-def test_shares_partition_a_batch(count: int, size: int) -> None:
-    batch = torch.arange(size) * 13
-    processes = [Processes() for _ in range(count)]
-    for rank, process in enumerate(processes):
-        process.rank, process.count = rank, count
-    shares = [process.share(batch) for process in processes]
-    assert sorted(torch.cat(shares).tolist()) == batch.tolist()
-    sizes = [len(share) for share in shares]
-    assert max(sizes) - min(sizes) <= 1
+def test_shares_partition_a_batch_and_are_as_many_where_the_model_is_sharded(
+    count: int, size: int, sharded: bool
+) -> None:
+    lengths = torch.tensor([3, 5, 2, 7, 2, 5, 3, 11, 2, 7, 3])
+    samples = [Encoding([2] * length, [(0, 1)] * length) for length in lengths]
+    records = SampleRecords(nn.Identity(), Text(HashTokenizer(11), 11), samples, lengths, 10)
+    batch, shares = torch.randperm(11, generator=torch.Generator().manual_seed(1))[:size], []
+    for rank in range(count):
+        process = Processes()
+        process.rank, process.count, process.sharded = rank, count, sharded
+        shares.append([*records.micro_batches(batch, process)])
+        for rows, ids, mask in shares[-1]:
+            assert len(rows) <= 1 or mask.numel() <= 10
+            assert len(ids) == len(mask) == max(1, len(rows))
+            assert sharded or len(rows)
+    rows = [rows for share in shares for rows, *_ in share]
+    assert sorted(torch.cat([*rows, batch[:0]]).tolist()) == sorted(batch.tolist())
+    if sharded:
+        assert len({len(share) for share in shares}) == 1
 
 
 def test_plain_training_ends_where_a_gradient_is_not_finite() -> None:

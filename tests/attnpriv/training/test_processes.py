@@ -58,7 +58,7 @@ def assert_same_run(run: Path, expected: Path) -> None:
 
 def end(children: list[Any], code: int = 0) -> None:
     for child in children:
-        assert child.wait() == code, child.errors
+        assert child.wait() == code, [each.errors for each in children]
 
 
 @pytest.mark.parametrize("private", [True, False], ids=["private", "plain"])

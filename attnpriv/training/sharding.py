@@ -1,0 +1,79 @@
+"""Sharing a model among processes, so that each holds a part of it only (FSDP2).
+
+Each process keeps a shard of every weight, and with it of its gradient, its average and what the
+optimizer keeps. A block is put together in all processes before it computes, and taken apart
+afterwards. Its records a process has to itself, so that it knows their gradients by whole blocks,
+and clips them by whole norms: no process tells another anything of a single record.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+
+from attnpriv.config import PrivacyConfig, TrainConfig
+from attnpriv.errors import InputError
+from attnpriv.models.blocks import BlocksClassifier
+from attnpriv.models.classifier import AttentionClassifier
+from attnpriv.privacy.shards import whole
+
+
+def check_shardable(
+    model: AttentionClassifier,
+    config: TrainConfig,
+    privacy: PrivacyConfig | None,
+    *,
+    taught: bool,
+    gradient_canaries: bool,
+) -> None:
+    """Raise InputError unless a training's model can be shared among processes."""
+    if not isinstance(model, BlocksClassifier):
+        problem = f"shares transformer blocks, and {model.config.encoder} has none"
+    elif config.trainable == "head":
+        problem = "is of no use for --trainable head, which trains a single small layer"
+    elif privacy is not None and privacy.clipping_engine != "book_keeping":
+        problem = f"needs --clipping-engine book_keeping, got {privacy.clipping_engine}"
+    elif taught:
+        problem = "cannot be used with --distil-from"
+    elif gradient_canaries:
+        problem = "cannot be used with --canaries and an ε: each is one number of the whole model"
+    else:
+        return
+    raise InputError(f"--shard {problem}: leave it out, and torchrun shares the records alone")
+
+
+def twin_of(model: AttentionClassifier) -> AttentionClassifier:
+    """Another module with the same parameters, which can be sharded in the model's place."""
+    return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+
+
+def shard(module: nn.Module, blocks: nn.ModuleList) -> None:
+    """Let this process keep its shard of each parameter of a module, and have others summed.
+
+    Args:
+        module: what computes losses.
+        blocks: those of its modules that are put together one at a time.
+    """
+    mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
+    for part in (*blocks, module):
+        fully_shard(part, mesh=mesh)
+    for part in module.modules():
+        if isinstance(part, FSDPModule):  # sums, not means; and gloo knows no other
+            part.set_gradient_divide_factor(1.0)
+            part.set_force_sum_reduction_for_comms(True)
+
+
+def empty(model: nn.Module) -> None:
+    """Give the memory of a model's parameters free, while its twin is trained."""
+    for parameter in model.parameters():
+        parameter.data = torch.empty(0)
+
+
+def refill(model: nn.Module, twin: nn.Module) -> None:
+    """Give an emptied model the weights of its twin; all processes must do so together."""
+    for name, parameter in twin.named_parameters():
+        model.get_parameter(name).data = whole(parameter.detach())
