@@ -127,14 +127,6 @@ def state_content(state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> It
         yield whole(tensor.detach()).contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
-def _shard_of(file: Any, name: str, processes: Processes) -> Tensor:
-    rows = file.get_slice(name)
-    shape = rows.get_shape()
-    if not shape or name.startswith("canaries."):
-        return cast(Tensor, file.get_tensor(name))
-    return cast(Tensor, rows[rows_of(shape[0], processes.rank, processes.count)])
-
-
 def load_state(
     path: Path,
     made: Callable[[dict[str, Any], dict[str, Tensor]], State],
@@ -202,3 +194,11 @@ def require_new(target: Path, what: str = "run folder") -> None:
     """Raise InputError where there is something at the path of a folder to be made."""
     if os.path.lexists(target):  # a link to nothing too: a folder cannot take its name
         raise InputError(f"expected a new {what}, {target} exists already")
+
+
+def _shard_of(file: Any, name: str, processes: Processes) -> Tensor:
+    rows = file.get_slice(name)
+    shape = rows.get_shape()
+    if not shape or name.startswith("canaries."):
+        return cast(Tensor, file.get_tensor(name))
+    return cast(Tensor, rows[rows_of(shape[0], processes.rank, processes.count)])

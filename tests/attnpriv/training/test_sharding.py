@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,14 @@ from attnpriv.models.shapes import CnnConfig
 from attnpriv.models.text import TextClassifier
 from attnpriv.training.checkpoint import CHECKPOINT, work_path
 from attnpriv.training.sharding import check_shardable
-from tests.attnpriv.training.test_processes import LOST, SEEDED, assert_same_run, end
+from tests.attnpriv.training.test_processes import (
+    LOST,
+    SEEDED,
+    STEPS,
+    assert_same_run,
+    end,
+    torchrun,
+)
 
 TEXTS = ModelConfig(
     encoder="scratch", vocab_size=11, dim=4, layers=1, heads=2, hidden_dim=5, max_length=7,
@@ -128,6 +137,17 @@ def test_copies_of_records_and_half_precision(
     together = trainings.start_together(tmp_path / "run", privacy=SEEDED, config=config, shard=True)
     end([alone, *together])
     assert_same_run(tmp_path / "run", tmp_path / "alone" / "run")
+
+
+@pytest.mark.exhaustive
+def test_torchrun_shares_a_model(trainings: Any, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [*torchrun(trainings, out), "--shard"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    assert_same_run(out, trainings.run(tmp_path / "alone" / "run", steps=STEPS).path)
 
 
 def test_one_process_has_nobody_to_share_a_model_with(trainings: Any, tmp_path: Path) -> None:
