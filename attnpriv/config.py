@@ -28,7 +28,8 @@ RunDistribution = Literal["poisson", "geometric"]
 SCRATCH, VIT = "scratch", "vit"
 SCATTERING = "scattering"  # of images; nothing but its head has weights
 CNNS: dict[str, GateChoice] = {"cnn": "none", "cnn-se": "se", "cnn-cbam": "cbam"}
-IMAGE_MODELS = (VIT, *CNNS, SCATTERING)
+DETECTOR = "detector"  # of objects in images
+IMAGE_MODELS = (VIT, *CNNS, SCATTERING, DETECTOR)
 UNTRAINED = (SCRATCH, *IMAGE_MODELS)
 
 # Ways of drawing batches for which the accountants' ε does not hold, and why.

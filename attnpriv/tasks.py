@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 
 class Task(Protocol):
-    """What outputs mean. One member so far: classification."""
+    """What outputs mean: classification here, or ``attnpriv.detection``."""
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """How wrong each record's output is, [B], whatever stands in the other rows."""

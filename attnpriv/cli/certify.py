@@ -100,7 +100,7 @@ def certify(
     from attnpriv.runs.deletion import Deletion
     from attnpriv.runs.folder import load_run
 
-    loaded = load_run(run)
+    loaded = load_run(run, detectors=True)
     if texts is None:
         given = ("text_column", "label_column", "deletion", "show_texts")
         _refuse(context, given, "without --texts")
@@ -122,7 +122,10 @@ def certify(
 
 def _keys(run: Run) -> int:
     """How many keys a row has where nobody says it: every image has the same number of patches."""
-    return run.model.config.max_length if run.kind == "image" else USUAL_KEYS
+    from attnpriv.models.shapes import ImageShape
+
+    config = run.model.config
+    return config.keys if isinstance(config, ImageShape) else USUAL_KEYS
 
 
 def _refuse(context: typer.Context, names: tuple[str, ...], where: str) -> None:

@@ -56,7 +56,7 @@ def rows_or_share(value: str | float) -> float:
 
 def trained_part(trainable: str | None, encoder: str) -> str:
     """The part of the model to train: what was given, or else what suits the encoder."""
-    return trainable or ("all" if encoder == SCRATCH else TrainConfig.trainable)
+    return trainable or ("all" if encoder in (SCRATCH, config.DETECTOR) else TrainConfig.trainable)
 
 
 def executor_of(processes: int | None, on: str | None) -> Executor | None:
@@ -175,7 +175,7 @@ Encoder = Annotated[
         "For images, with random weights: vit, a small vision transformer, which scratch means "
         "too; or cnn, cnn-se or cnn-cbam, a small convolutional network without gates, with gates "
         "on channels, or on channels and places; or scattering, fixed wavelets without attention, "
-        "on which a head alone learns.",
+        "on which a head alone learns; or detector, which finds the digits in scenes.",
         show_default="scratch",
         rich_help_panel=MODEL,
     ),
@@ -185,7 +185,7 @@ Trainable = Annotated[
     typer.Option(
         help="What is trained: head, bias (the head and every bias), last:K (and the last K "
         "blocks), lora:R (and adapters of rank R), lora:R:last:K (and adapters of the last K "
-        "blocks), or all. Default: all with a scratch encoder, else head.",
+        "blocks), or all. Default: all with a scratch encoder and a detector, else head.",
         rich_help_panel=MODEL,
     ),
 ]

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Any, ClassVar, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from attnpriv.config import Kind
 from attnpriv.errors import InputError
 from attnpriv.spans import Span as Span
@@ -46,6 +49,16 @@ class Dataset(ABC):
     @abstractmethod
     def regions(self) -> tuple[tuple[Any, ...], ...] | None:
         """The parts of each record that are personal data, or None if nobody marked them."""
+
+    @property
+    def detects(self) -> bool:
+        """Whether its models find objects; those of other data name one class."""
+        return False
+
+    @property
+    def targets(self) -> NDArray[Any]:
+        """What a task learns of each record; of classification, class numbers [N]."""
+        return np.array(self.labels, dtype=np.int64)
 
     @property
     def pixels(self) -> tuple[int, int, int] | None:

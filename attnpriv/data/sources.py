@@ -13,6 +13,7 @@ from attnpriv.data.files import Column, read_file
 from attnpriv.data.image.digits import make_digits, make_mnist, make_mnist5k
 from attnpriv.data.image.folder import TABLE, read_folder
 from attnpriv.data.image.idx import has_idx, read_idx_folder
+from attnpriv.data.image.scenes import make_scenes
 from attnpriv.data.records import Dataset
 from attnpriv.data.tables import SUFFIXES
 from attnpriv.data.ticket_english import ENGLISH
@@ -79,6 +80,14 @@ _SOURCES = {
         make_mnist,
         {**_DIGITS["options"], "test": SWITCH},
         "rows=500,test=1",
+    ),
+    "scenes": Source(
+        "1 to 3 handwritten digits on 64 × 64 pixels, each with its box, for a detector to find; "
+        "options: rows (as many as there are digits for), seed=0, mnist=0 (mnist=1: digits of "
+        "MNIST), test=0 (test=1: its digits for tests)",
+        make_scenes,
+        {"rows": NUMBER, "seed": NUMBER, "mnist": SWITCH, "test": SWITCH},
+        "rows=500,mnist=1",
     ),
 }
 SOURCES = {name: source.what for name, source in _SOURCES.items()}

@@ -7,8 +7,15 @@ from typing import assert_never, overload
 from attnpriv.config import ModelConfig
 from attnpriv.models.classifier import AttentionClassifier
 from attnpriv.models.cnn import CnnClassifier
+from attnpriv.models.detector import DetectorModel
 from attnpriv.models.scattering import ScatteringClassifier
-from attnpriv.models.shapes import CnnConfig, ScatteringConfig, Shape, VisionConfig
+from attnpriv.models.shapes import (
+    CnnConfig,
+    DetectorConfig,
+    ScatteringConfig,
+    Shape,
+    VisionConfig,
+)
 from attnpriv.models.text import TextClassifier, TextModel
 from attnpriv.models.vision import VisionClassifier
 from attnpriv.models.words import WordsClassifier
@@ -31,6 +38,8 @@ def build_model(config: Shape) -> AttentionClassifier:
             return CnnClassifier(config)
         case ScatteringConfig():
             return ScatteringClassifier(config)
+        case DetectorConfig():
+            return DetectorModel(config)
         case _:
             assert_never(config)
 
@@ -44,6 +53,9 @@ def matrix_weights(config: Shape) -> int:
         return _inputs(config) * dim + head
     if isinstance(config, CnnConfig):
         return _inputs(config) * dim + config.layers * 2 * 9 * dim * dim + head
+    if isinstance(config, DetectorConfig):
+        block, feed = 4 * dim * dim, 2 * dim * config.hidden_dim
+        return config.layers * (3 * block + 2 * feed) + 15 * dim * dim + head
     blocks = 1 if config.share_layers else config.layers
     embeddings = (_inputs(config) + config.max_length) * dim
     return embeddings + blocks * (4 * dim * dim + 2 * dim * config.hidden_dim) + head

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from attnpriv.attention import HardenedAttention, Packing
 from attnpriv.modality import AttentionMap, MapKind, Modality, Pass, Sample
 from attnpriv.models.shapes import Shape
+from attnpriv.tasks import CLASSIFY, Task
 
 
 class AttentionClassifier(nn.Module, ABC):
@@ -72,6 +73,11 @@ class AttentionClassifier(nn.Module, ABC):
         return Pass(self.head(features), features, maps)
 
     @property
+    def task(self) -> Task:
+        """What its outputs are for."""
+        return CLASSIFY
+
+    @property
     def attention_shape(self) -> tuple[int, int]:
         """Layers L and heads H, a shared block counted once for each layer that applies it."""
         return self.config.layers, self.config.heads
@@ -106,7 +112,7 @@ def pooled_features(
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """The vectors that the head sees, [N, F], in the order of the samples.
+    """What the head sees of each sample, [N, F]; of a detector, its queries, [N, Q, D].
 
     Args:
         model: its encoder is used as it is, without gradients.
@@ -120,7 +126,10 @@ def pooled_features(
     done = 0
     for rows in batches_by_length(samples, batch_size):
         inputs = modality.collate([samples[row] for row in rows])
-        features[rows] = model.run(model.embed(inputs.values), inputs.mask).features
+        found = model.run(model.embed(inputs.values), inputs.mask).features
+        if features.shape[1:] != found.shape[1:]:
+            features = found.new_empty(len(samples), *found.shape[1:])
+        features[rows] = found
         done += len(rows)
         if progress is not None:
             progress(done, len(samples))

@@ -7,6 +7,7 @@ from typing import Any
 
 from attnpriv.config import (
     CNNS,
+    DETECTOR,
     SCATTERING,
     VIT,
     AttentionConfig,
@@ -83,6 +84,11 @@ class ImageShape:
         """How many patches there are."""
         rows, columns = self.patches.grid
         return rows * columns
+
+    @property
+    def keys(self) -> int:
+        """How many positions a row of attention sees."""
+        return self.max_length
 
     @property
     def relative_positions(self) -> bool:
@@ -287,7 +293,81 @@ class ScatteringConfig(ImageShape):
         return {"kind": self.kind, **asdict(self)}
 
 
-BlocksShape = ModelConfig | VisionConfig
+@dataclass(frozen=True, kw_only=True)
+class DetectorConfig(ImageShape):
+    """The shape of a detector.
+
+    Attributes:
+        encoder: its name, ``detector``.
+        layers: blocks on the cells, and as many layers of queries.
+        heads: number of attention heads H, a divisor of ``dim``.
+        hidden_dim: width of the feed-forward layers.
+        groups: of every group norm, a divisor of half of ``dim``.
+        pooling: ``places``: every query is read.
+        attention: how all attention is hardened.
+
+    Raises:
+        InputError: a size is below 1, ``dim`` is no multiple of ``heads`` and ``groups``, or
+            another pooling.
+    """
+
+    encoder: str = DETECTOR
+    dim: int = 64
+    layers: int = 1
+    heads: int = 4
+    hidden_dim: int = 128
+    groups: int = 8
+    pooling: Pooling = "places"
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("heads", "hidden_dim", "groups"):
+            require_count(name, getattr(self, name))
+        check_divides(self.heads, self.dim)
+        check_divides(2 * self.groups, self.dim)
+        check_computable(self.attention)
+        if self.pooling != "places":
+            raise InputError(f"expected pooling places with detector, got {self.pooling!r}")
+
+    @property
+    def patch_dim(self) -> int:
+        """Width of an embedded patch: that of a cell is twice as much."""
+        return self.dim // 2
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of cells, which the patches are brought together to."""
+        rows, columns = self.patches.grid
+        return -(-rows // 2), -(-columns // 2)
+
+    @property
+    def keys(self) -> int:
+        """How many cells a row of attention sees; there are as many queries."""
+        rows, columns = self.cells
+        return rows * columns
+
+    @property
+    def share_layers(self) -> bool:
+        """As in ``ModelConfig``."""
+        return False
+
+    @property
+    def features(self) -> int:
+        """How many numbers the head reads of a query."""
+        return self.dim
+
+    @property
+    def pooled_layers(self) -> tuple[int, ...]:
+        """As in ``ModelConfig``."""
+        return (self.layers,)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        return {"kind": self.kind, **asdict(self)}
+
+
+BlocksShape = ModelConfig | VisionConfig | DetectorConfig
 """Of the models that are made of transformer blocks."""
 
 Shape = BlocksShape | CnnConfig | ScatteringConfig
@@ -302,6 +382,8 @@ def read_shape(values: dict[str, Any]) -> Shape:
         values = {**own, "attention": AttentionConfig(**own["attention"])}
         if own["encoder"] == SCATTERING:
             return ScatteringConfig(**values)
+        if own["encoder"] == DETECTOR:
+            return DetectorConfig(**values)
         return CnnConfig(**values) if own["encoder"] in CNNS else VisionConfig(**values)
     except (KeyError, TypeError) as error:
         raise InputError(f"the model configuration is not usable: {error}") from error

@@ -48,6 +48,7 @@ from attnpriv.models.shapes import Shape, read_shape
 from attnpriv.models.words import WordsClassifier
 from attnpriv.replacing import replace_file, sync_folder
 from attnpriv.runs.card import ModelCard
+from attnpriv.tasks import CLASSIFY
 
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -129,15 +130,20 @@ class Run:
         return Split([], held_out, unknown=may_be_trained)
 
 
-def load_run(path: str | Path) -> Run:
+def load_run(path: str | Path, detectors: bool = False) -> Run:
     """Read a run folder; each file is read once, and used only if it matches the manifest.
+
+    Args:
+        path: the folder.
+        detectors: whether the caller can do something with models that find objects.
 
     Claim: all parts of the run belong to one manifest, even if somebody replaces the folder or its
     files while they are read. Not covered: weights that are not finite load like any others.
 
     Raises:
         RunFolderError: the folder or a file is missing, a file is a link, is too large, differs
-            from the manifest or does not hold what its name says, or files contradict each other.
+            from the manifest or does not hold what its name says, or files contradict each other;
+            or it is of a detector, and the caller works on classifiers.
     """
     folder = Path(path)
     files, hashes = _verified_files(folder)
@@ -148,6 +154,11 @@ def load_run(path: str | Path) -> Run:
         modality = _modality(model.config, files.get(TOKENIZER))
     except UNUSABLE as error:
         raise RunFolderError(f"{folder} is not a usable run folder: {_one_line(error)}") from error
+    if model.task is not CLASSIFY and not detectors:
+        raise RunFolderError(
+            f"{folder} holds a detector of objects, which attnpriv evaluate and certify take: "
+            "expected a classifier here"
+        )
     return Run(folder, folder.resolve().name, model, modality, label_names, card, hashes)
 
 

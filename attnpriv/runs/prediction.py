@@ -1,4 +1,4 @@
-"""Class probabilities of records, the same for evaluation, serving and audit."""
+"""Class probabilities of records, the same for evaluation, serving and audit; and objects."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from attnpriv.data.tokenisation import Encoding
 from attnpriv.models.classifier import pooled_features
@@ -48,3 +49,21 @@ def probabilities_of(
     with torch.no_grad():
         probabilities: NDArray[np.float32] = CLASSIFY.answer(run.model.head(features)).numpy()
     return probabilities
+
+
+@torch.no_grad()
+def predict_objects(
+    run: Run, records: Sequence[Any], progress: Callable[[int, int], None] | None = None
+) -> Tensor:
+    """What a detector finds, as of ``attnpriv.detection``, [N, Q, K + 5] in order of the records.
+
+    Args:
+        run: of a detector.
+        records: N images.
+        progress: as in ``pooled_features``.
+    """
+    samples = run.modality.read(records)
+    outputs: Tensor = run.model.head(
+        pooled_features(run.model, run.modality, samples, progress=progress)
+    )
+    return outputs

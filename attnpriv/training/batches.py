@@ -14,7 +14,7 @@ from attnpriv.config import Precision
 from attnpriv.modality import Modality, Sample
 from attnpriv.models.blocks import BlocksClassifier
 from attnpriv.models.classifier import AttentionClassifier, batches_by_length
-from attnpriv.tasks import CLASSIFY
+from attnpriv.tasks import CLASSIFY, Task
 from attnpriv.training.processes import ALONE, Processes
 
 FEATURE_ROWS = 1024  # cached features are small: that many of them make one micro-batch
@@ -93,6 +93,7 @@ class SampleRecords:
         copies: int = 1,
     ) -> None:
         self.module: nn.Module = model
+        self._task = model.task
         self.copies = copies
         self._modality = modality
         self._samples = samples
@@ -105,7 +106,9 @@ class SampleRecords:
         """As in ``Records``."""
         for records, *inputs in self.micro_batches(batch, processes):
             labels, copies = self._labels[records], self.copies
-            yield _losses(labels, *inputs, precision=self._precision, copies=copies)
+            yield _losses(
+                labels, *inputs, precision=self._precision, copies=copies, task=self._task
+            )
 
     def micro_batches(
         self, batch: Tensor, processes: Processes = ALONE
@@ -237,7 +240,11 @@ def _by_length(
 
 
 def _losses(
-    labels: Tensor, *inputs: Tensor, precision: Precision = "float32", copies: int = 1
+    labels: Tensor,
+    *inputs: Tensor,
+    precision: Precision = "float32",
+    copies: int = 1,
+    task: Task = CLASSIFY,
 ) -> Losses:
     """One loss a record, the mean over its copies.
 
@@ -249,7 +256,7 @@ def _losses(
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
             logits = module(*inputs)
         logits = logits[: copies * len(labels)].float()
-        each = CLASSIFY.losses(logits, labels.repeat_interleave(copies))
+        each = task.losses(logits, labels.repeat_interleave(copies, 0))
         return each.view(-1, copies).mean(1)
 
     return losses

@@ -136,7 +136,7 @@ class Plan:
             features: as in ``make_records``, of the samples.
             canary_key: the secret behind the canaries, where they were drawn before.
         """
-        labels = torch.tensor(self.parts.rows.labels)
+        labels = torch.from_numpy(self.parts.rows.targets)
         if self.canaries is not None:
             made_up = [*self.classifier.modality.read(self.canaries.texts)]
             if features is not None:

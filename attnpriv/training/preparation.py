@@ -17,6 +17,7 @@ from torch import Tensor
 from attnpriv.attention.bound import Bound
 from attnpriv.config import (
     CNNS,
+    DETECTOR,
     IMAGE_MODELS,
     SCATTERING,
     SCRATCH,
@@ -40,6 +41,7 @@ from attnpriv.modality import Sample
 from attnpriv.models.blocks import BlocksClassifier
 from attnpriv.models.classifier import AttentionClassifier, pooled_features
 from attnpriv.models.cnn import CnnClassifier
+from attnpriv.models.detector import DetectorModel
 from attnpriv.models.pretrained import (
     MINILM,
     WORDS,
@@ -51,7 +53,7 @@ from attnpriv.models.pretrained import (
     source_of_words,
 )
 from attnpriv.models.scattering import ScatteringClassifier
-from attnpriv.models.shapes import CnnConfig, ScatteringConfig, VisionConfig
+from attnpriv.models.shapes import CnnConfig, DetectorConfig, ScatteringConfig, VisionConfig
 from attnpriv.models.text import TextClassifier, TextModel
 from attnpriv.models.vision import VisionClassifier
 from attnpriv.models.words import WordsClassifier, token_vectors
@@ -68,6 +70,7 @@ from attnpriv.training.distillation import TaughtRecords
 
 # How images are cut: into at most that many patches along the shorter side.
 PATCHES_ACROSS, SMALLEST_PATCH = 8, 2
+DETECTOR_ACROSS = 16  # patches, and half as many cells
 CELLS_ACROSS = 14  # likewise, of a convolutional network, whose cost grows with their number alone
 # The encoder from scratch: small enough for two cores, wide enough for a few thousand texts.
 SCRATCH_SHAPE: dict[str, Any] = {
@@ -212,6 +215,8 @@ def _image_classifier(
     height, width, channels = pixels
     if encoder in CNNS:
         return _cnn_classifier(encoder, attention, pooling, share_layers, num_labels, pixels)
+    if encoder == DETECTOR:
+        return _detector(attention, pooling, share_layers, num_labels, pixels)
     if encoder == SCATTERING:
         return _scattering_classifier(attention, pooling, share_layers, num_labels, pixels)
     shape = VisionConfig(
@@ -255,6 +260,28 @@ def _scattering_classifier(
         pooling=pooling or "places",
     )
     return Classifier(ScatteringClassifier(shape), shape.patches)
+
+
+def _detector(
+    attention: AttentionConfig | None,
+    pooling: Pooling | None,
+    share_layers: bool,
+    num_labels: int,
+    pixels: tuple[int, int, int],
+) -> Classifier:
+    if share_layers:
+        raise InputError(f"only the models scratch and {VIT} share their layers, got {DETECTOR!r}")
+    height, width, channels = pixels
+    shape = DetectorConfig(
+        height=height,
+        width=width,
+        channels=channels,
+        patch=-(-min(height, width) // DETECTOR_ACROSS),
+        num_labels=num_labels,
+        attention=attention or AttentionConfig(),
+        pooling=pooling or "places",
+    )
+    return Classifier(DetectorModel(shape), shape.patches)
 
 
 def _cnn_classifier(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,14 +39,14 @@ class TrainingResult:
 
 
 @torch.no_grad()
-def count_correct(model: AttentionClassifier, features: Tensor, labels: Sequence[int]) -> int:
-    """How many rows the head predicts correctly from their features.
+def count_correct(model: AttentionClassifier, features: Tensor, targets: Tensor) -> int:
+    """How many rows the head answers correctly from their features.
 
     A row whose logits are not finite counts as wrong, so that each row moves the count by at most
     1, whatever the weights are.
     """
-    logits = model.head(features)
-    right = (logits.argmax(1) == torch.tensor(labels)) & logits.isfinite().all(1)
+    outputs = model.head(features)
+    right = model.task.correct(outputs, targets) & outputs.flatten(1).isfinite().all(1)
     return int(right.sum())
 
 

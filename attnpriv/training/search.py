@@ -85,7 +85,9 @@ class Search:
             features = self.held_out_features
         else:
             features = plan.classifier.features(self.held_out_samples)
-        return count_correct(plan.classifier.model, features, self.parts.held_out.labels)
+        return count_correct(
+            plan.classifier.model, features, torch.tensor(self.parts.held_out.labels)
+        )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from attnpriv.config import SCRATCH, AttentionConfig, Pooling, PrivacyConfig, TrainConfig
+import torch
+
+from attnpriv.config import DETECTOR, SCRATCH, AttentionConfig, Pooling, PrivacyConfig, TrainConfig
 from attnpriv.data.records import Dataset
 from attnpriv.data.splits import split_rows, split_rule, tells_rows_apart
 from attnpriv.errors import InputError
@@ -110,6 +112,8 @@ def train(
     ends with the same bits as if it had never stopped.
     """
     require_new(out)
+    if dataset.detects or encoder == DETECTOR:
+        _check_detection(dataset, encoder, config, canaries, distil_from)
     if canaries is not None and not resume:
         require_new(canaries_path(out), "file of canaries")
     teacher: Run | None = None
@@ -156,6 +160,26 @@ def train(
         )
         processes.wait()  # until there is the run folder
     return trained
+
+
+def _check_detection(
+    dataset: Dataset,
+    encoder: str | None,
+    config: TrainConfig,
+    canaries: int | None,
+    distil_from: Path | None,
+) -> None:
+    """Raise InputError for what a detector cannot be trained on, or with."""
+    if not dataset.detects:
+        raise InputError(
+            f"expected data with objects for {DETECTOR}, such as scenes: {dataset.name}"
+        )
+    if encoder != DETECTOR:
+        raise InputError(
+            f"expected model {DETECTOR} for {dataset.name}, got {encoder or SCRATCH!r}"
+        )
+    if config.augmentation is not None or canaries is not None or distil_from is not None:
+        raise InputError(f"expected no augmentation, canaries or teacher with {DETECTOR}")
 
 
 def train_plan(
@@ -263,6 +287,6 @@ def _card(plan: Plan, name: str, features: Features | None) -> ModelCard:
         of_held_out = classifier.features(classifier.read(held_out))
     else:
         of_held_out = features.held_out
-    correct = count_correct(classifier.model, of_held_out, held_out.labels)
+    correct = count_correct(classifier.model, of_held_out, torch.from_numpy(held_out.targets))
     not_covered = NOT_COVERED if tells_rows_apart(plan.parts.rule) else (*NOT_COVERED, CUT)
     return plan.card(name, correct, plan.spent(plan.schedule.steps), not_covered)

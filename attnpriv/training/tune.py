@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from attnpriv.config import AttentionConfig, Pooling, PrivacyConfig, RunDistribution
+from attnpriv.config import DETECTOR, AttentionConfig, Pooling, PrivacyConfig, RunDistribution
 from attnpriv.data.records import Dataset
 from attnpriv.data.splits import CONTENT
 from attnpriv.errors import InputError
@@ -120,6 +120,8 @@ def tune(
     if processes != "1":
         raise InputError(f"expected a search in one process, got {processes}: do not use torchrun")
     seed = _check(candidates, privacy)
+    if dataset.detects or encoder == DETECTOR:
+        raise InputError("expected a search for a classifier: attnpriv train makes detectors")
     with (
         writing_is_possible(out, "the search released nothing"),
         open_training_folder(out, {}, resume=False) as work,

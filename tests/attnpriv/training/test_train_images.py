@@ -132,7 +132,7 @@ def test_data_is_described_and_no_image_printed(command: Any) -> None:
     [
         (
             ("train", "--data", SMALL, "--model", "minilm"),
-            "expected one of the models vit, cnn, cnn-se, cnn-cbam, scattering for images",
+            "expected one of the models vit, cnn, cnn-se, cnn-cbam, scattering, detector for",
         ),
         (("train", "--data", "tickets:rows=50", "--model", "vit"), "vit, which reads images"),
         (("train", "--data", SMALL, "--pooling", "cls"), "expected pooling mean, layers or places"),

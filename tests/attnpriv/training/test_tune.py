@@ -347,7 +347,7 @@ def test_a_model_that_diverged_is_scored_like_any_other(
 def test_each_row_moves_the_count_by_at_most_one_whatever_the_weights_are() -> None:
     with preparation.seeded(0):
         model = preparation.build_classifier("scratch", AttentionConfig(), "mean", False, 3).model
-    features, labels = torch.randn(7, 128), [0, 1, 2, 0, 1, 2, 0]
+    features, labels = torch.randn(7, 128), torch.tensor([0, 1, 2, 0, 1, 2, 0])
     for weight in (0.0, math.nan, math.inf, 3e38):
         with torch.no_grad():
             model.head.weight.fill_(weight)
@@ -356,7 +356,7 @@ def test_each_row_moves_the_count_by_at_most_one_whatever_the_weights_are() -> N
         assert 0 <= whole <= 7
         for row in range(7):
             rest = [i for i in range(7) if i != row]
-            alone = count_correct(model, features[rest], [labels[i] for i in rest])
+            alone = count_correct(model, features[rest], labels[rest])
             assert whole - 1 <= alone <= whole
 
 

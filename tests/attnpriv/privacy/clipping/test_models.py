@@ -17,9 +17,11 @@ from torch.nn import functional as F
 
 from attnpriv.attention import AttentionPooling, MultiHeadCrossAttention
 from attnpriv.config import CNNS, AttentionConfig, ModelConfig
+from attnpriv.detection import DETECT
 from attnpriv.errors import InputError
 from attnpriv.models.cnn import CnnClassifier
-from attnpriv.models.shapes import CnnConfig, VisionConfig
+from attnpriv.models.detector import DetectorModel
+from attnpriv.models.shapes import CnnConfig, DetectorConfig, VisionConfig
 from attnpriv.models.text import TextClassifier
 from attnpriv.models.vision import VisionClassifier
 from attnpriv.privacy.clipping import clip_factors, make_engine
@@ -277,3 +279,38 @@ def test_hooks_can_share_layers_and_ghost_says_that_it_cannot(reference: Any) ->
     ghost = make_engine("ghost", model, 0.5, "flat")
     with pytest.raises(InputError, match="take the clipping engine book_keeping or hooks"):
         text_losses(ghost.module, slice(None))
+
+
+def test_the_detector(reference: Any) -> None:
+    """Convolutions, blocks, queries that attend to cells, and a loss of matched objects.
+
+    The gradients of an image are those that it has alone, whatever its neighbours hold.
+    """
+    torch.manual_seed(0)
+    model = DetectorModel(
+        DetectorConfig(
+            height=8,
+            width=12,
+            channels=1,
+            patch=2,
+            num_labels=3,
+            dim=12,
+            heads=3,
+            hidden_dim=7,
+            groups=3,
+            attention=AttentionConfig(clip=2.0, clip_mode="tanh"),
+        )
+    )
+    model.select_trainable("all")
+    pixels = torch.rand(RECORDS, 24, 4)
+    mask = torch.ones(RECORDS, 24, dtype=torch.bool)
+    boxes = 0.25 + torch.rand(RECORDS, 3, 4) / 2
+    classes = torch.randint(0, 3, (RECORDS, 3, 1)).float()
+    # From none to three objects in an image.
+    there = torch.arange(3)[None, :, None] < (torch.arange(RECORDS) % 4)[:, None, None]
+    targets = torch.where(there, torch.cat([classes, boxes], -1), -1.0)
+
+    def losses(module: nn.Module, rows: slice) -> Tensor:
+        return DETECT.losses(module(pixels[rows], mask[rows]), targets[rows])
+
+    reference.assert_equals_loop(model, losses, RECORDS, cuts=(0, 2, RECORDS))
