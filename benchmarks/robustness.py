@@ -88,6 +88,8 @@ def _train(data: str, out: Path) -> None:
 class _Suite:
     """What a process needs in order to attack."""
 
+    resumable = False
+
     run: str
     data: str
 

@@ -130,6 +130,7 @@ def _here(
 class _Job:
     """What a process needs to make the same subjects."""
 
+    resumable = True
     runs: tuple[FolderOfRun, ...]
     rows: tuple[Rows, ...]
     data: Dataset

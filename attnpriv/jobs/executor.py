@@ -21,6 +21,10 @@ Crew = Callable[[Iterable[Piece], Note[Piece]], Iterator[tuple[Piece, bytes]]]
 class Job(Protocol[Piece]):
     """What another process must know to do pieces of some work; it gets there by pickle."""
 
+    @property
+    def resumable(self) -> bool:
+        """Whether the command keeps what is finished, and goes on from there by --resume."""
+
     def packed(self) -> Job[Piece]:
         """The same job for a machine that does not see this one's files."""
 

@@ -45,7 +45,7 @@ class ProcessPool:
         others = set(multiprocessing.active_children())
         executor = ProcessPoolExecutor(self.count, context, _begin, (job, notes))
         try:
-            yield partial(_have_done, executor, notes)
+            yield partial(_have_done, executor, notes, job.resumable)
         except BaseException:
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()  # what it is at would keep us waiting
@@ -57,6 +57,7 @@ class ProcessPool:
 def _have_done(
     executor: ProcessPoolExecutor,
     notes: SimpleQueue[tuple[int, int, int]],
+    resumable: bool,
     pieces: Iterable[Piece],
     note: Note[Piece],
 ) -> Iterator[tuple[Piece, bytes]]:
@@ -71,9 +72,10 @@ def _have_done(
             for future in done:
                 yield waiting.pop(future), future.result()
     except BrokenProcessPool:
+        way = "--resume and fewer --processes goes on"
         raise InputError(
             "a process that shared the work has ended, perhaps for want of memory: the same "
-            "command with --resume and fewer --processes goes on"
+            f"command with {way if resumable else 'fewer --processes begins anew'}"
         ) from None
 
 

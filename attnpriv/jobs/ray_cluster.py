@@ -50,7 +50,7 @@ class RayCluster:
         """As ``Executor.crew``."""
         with _connected(self.address) as ray:
             packed = _Packed(uuid4().hex, version("attnpriv"), ray.put(job.packed()))
-            yield partial(_have_done, ray, packed)
+            yield partial(_have_done, ray, packed, job.resumable)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _have_done(
-    ray: Any, packed: _Packed, pieces: Iterable[Piece], note: Note[Piece]
+    ray: Any, packed: _Packed, resumable: bool, pieces: Iterable[Piece], note: Note[Piece]
 ) -> Iterator[tuple[Piece, bytes]]:
     notes = _notes_beside_me(ray)
     remote = ray.remote(_do).options(num_cpus=1, max_retries=RETRIES)
@@ -104,7 +104,7 @@ def _have_done(
             for number, (done_of_it, total) in _said(ray, notes).items():
                 note(known[number], done_of_it, total)
             for reference in done:
-                yield waiting.pop(reference), _result(ray, reference)
+                yield waiting.pop(reference), _result(ray, reference, resumable)
     finally:
         for reference in waiting:
             ray.cancel(reference, force=True)
@@ -120,7 +120,7 @@ def _said(ray: Any, notes: Any) -> dict[int, tuple[int, int]]:
     return found
 
 
-def _result(ray: Any, reference: Any) -> Any:
+def _result(ray: Any, reference: Any, resumable: bool) -> Any:
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
@@ -132,9 +132,10 @@ def _result(ray: Any, reference: Any) -> Any:
     except ray.exceptions.RaySystemError:
         raise _unreadable() from None
     except (ray.exceptions.RayError, ConnectionError) as error:
+        way = "with --resume goes on" if resumable else "begins anew"
         raise InputError(
             f"Ray has lost a piece of the work {RETRIES + 1} times ({type(error).__name__}), "
-            "perhaps for want of memory: the same command with --resume goes on"
+            f"perhaps for want of memory: the same command {way}"
         ) from None
 
 

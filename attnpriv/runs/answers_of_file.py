@@ -121,6 +121,7 @@ class Piece:
 class AnswerJob:
     """What a process needs to answer pieces."""
 
+    resumable = True
     run: FolderOfRun
 
     def packed(self) -> AnswerJob:

@@ -71,6 +71,7 @@ class ShadowJob:
         encoder_files: of the encoder's folder, for a machine that does not see it.
     """
 
+    resumable = True
     run: FolderOfRun
     encoder: str | None
     data: Dataset

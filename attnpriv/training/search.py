@@ -185,6 +185,8 @@ class SearchJob:
         search: with the rows, the untrained model and, once computed, the features.
     """
 
+    resumable = False  # what is kept of some runs would say how many there were
+
     search: Search
 
     def packed(self) -> SearchJob:

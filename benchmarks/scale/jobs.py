@@ -24,6 +24,8 @@ TEXTS = ["my parcel has not arrived and nobody answers the telephone"] * 4096
 class Predictions:
     """Predicts labels of some texts; a piece is how many, and 0 does nothing."""
 
+    resumable = False
+
     run: FolderOfRun
     texts: tuple[str, ...]
 

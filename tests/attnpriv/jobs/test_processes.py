@@ -12,6 +12,8 @@ from attnpriv.jobs import ProcessPool, Told
 class Squares:
     """Squares numbers; -1 raises and -2 takes its process with it."""
 
+    resumable = True
+
     def packed(self) -> "Squares":
         return self
 
@@ -43,10 +45,20 @@ def test_what_a_piece_raises_arrives() -> None:
         list(crew([3, -1], lambda *_: None))
 
 
-def test_a_process_that_dies_is_said_in_words() -> None:
+class Once(Squares):
+    """The same as work of which nothing is kept."""
+
+    resumable = False
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [(Squares(), "--resume and fewer --processes goes on"), (Once(), "fewer --processes begins")],
+)
+def test_a_process_that_dies_is_said_in_words(job: Squares, words: str) -> None:
     with (
-        pytest.raises(InputError, match="with --resume and fewer --processes goes on"),
-        ProcessPool(2).crew(Squares()) as crew,
+        pytest.raises(InputError, match=f"the same command with {words}"),
+        ProcessPool(2).crew(job) as crew,
     ):
         list(crew([-2], lambda *_: None))
 

@@ -76,6 +76,7 @@ class Slow:
         is_packed: whether it was made ready for other machines.
     """
 
+    resumable = True
     attempts: Path
     is_packed: bool = False
 
@@ -98,6 +99,8 @@ class Slow:
 
 class Unreadable:
     """A job that another process has no code for."""
+
+    resumable = True
 
     def packed(self) -> "Unreadable":
         return self
