@@ -7,14 +7,14 @@ other tensor is held whole.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, distributed
 from torch.distributed.tensor import DTensor
 
-if TYPE_CHECKING:
-    from attnpriv.privacy.clipping.gradients import RecordGradients
+BUNDLE = 1 << 22  # numbers that are sent together, unless a single parameter has more
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -63,24 +63,47 @@ def like(parameter: Tensor, part: Tensor) -> Tensor:
     )
 
 
-def add_clipped(
-    parameter: Tensor, total: Tensor, gradients: RecordGradients | None, factors: Tensor
+def add_over_processes(
+    parameters: Sequence[Tensor],
+    totals: Sequence[Tensor],
+    add: Callable[[Tensor, Tensor], None],
 ) -> None:
-    """Add the records' gradients by a parameter, each times its factor [R], to what is held.
+    """Add sums over whole sharded parameters, one of each process, to what each holds of them.
 
-    Where the parameter is sharded, its processes do so together, each with its own records: their
-    sums are added, and each process gets its part of that. None stands for no records.
+    All processes must do so together.
+
+    Args:
+        parameters: sharded ones.
+        totals: what this process holds of each, to which its part is added.
+        add: adds this process's sum for a parameter to a whole tensor.
     """
-    if not isinstance(parameter, DTensor):
-        if gradients is not None:
-            gradients.add_to(total, factors)
-        return
-    mesh = parameter.device_mesh
-    rows, *others = parameter.shape
-    most = -(-rows // mesh.size())
-    ours = torch.zeros(most * mesh.size(), *others)
-    if gradients is not None:
-        gradients.add_to(ours[:rows], factors)
-    part = torch.empty(most, *others)
-    distributed.reduce_scatter_single(part, ours, group=mesh.get_group())
-    total += part[: len(total)]
+    for places in _bundles(parameters):
+        mesh = cast(DTensor, parameters[places[0]]).device_mesh
+        parts = []
+        for place in places:
+            rows, *others = parameters[place].shape
+            most = -(-rows // mesh.size())
+            ours = torch.zeros(most * mesh.size(), *others)
+            add(parameters[place], ours[:rows])
+            parts.append(ours.view(mesh.size(), -1))
+        sizes = [part.shape[1] for part in parts]
+        received = torch.empty(sum(sizes))
+        sent = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        distributed.reduce_scatter_single(received, sent.view(-1), group=mesh.get_group())
+        for place, part in zip(places, torch.split(received, sizes), strict=True):
+            total = totals[place].view(-1)
+            total += part[: len(total)]
+
+
+def _bundles(parameters: Sequence[Tensor]) -> Iterator[list[int]]:
+    """The places of parameters that are sent together, since each meeting takes its time."""
+    bundle: list[int] = []
+    size = 0
+    for place, parameter in enumerate(parameters):
+        if bundle and size + parameter.numel() > BUNDLE:
+            yield bundle
+            bundle, size = [], 0
+        bundle.append(place)
+        size += parameter.numel()
+    if bundle:
+        yield bundle

@@ -9,6 +9,7 @@ and clips them by whole norms: no process tells another anything of a single rec
 from __future__ import annotations
 
 import copy
+import ctypes
 
 import torch
 from torch import nn
@@ -20,6 +21,8 @@ from attnpriv.errors import InputError
 from attnpriv.models.blocks import BlocksClassifier
 from attnpriv.models.classifier import AttentionClassifier
 from attnpriv.privacy.shards import whole
+
+MMAP_THRESHOLD, MEGABYTE = -3, 1 << 20  # an option of glibc's mallopt, and its value
 
 
 def check_shardable(
@@ -58,6 +61,7 @@ def shard(module: nn.Module, blocks: nn.ModuleList) -> None:
         module: what computes losses.
         blocks: those of its modules that are put together one at a time.
     """
+    _return_freed_memory()
     mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
     for part in (*blocks, module):
         fully_shard(part, mesh=mesh)
@@ -77,3 +81,14 @@ def refill(model: nn.Module, twin: nn.Module) -> None:
     """Give an emptied model the weights of its twin; all processes must do so together."""
     for name, parameter in twin.named_parameters():
         model.get_parameter(name).data = whole(parameter.detach())
+
+
+def _return_freed_memory() -> None:
+    """Have the C library hand large tensors back to the system as they are freed, if it can.
+
+    Whole blocks come and go all the time. glibc keeps up to 32 MiB of each for later, between
+    tensors that stay, and a process grew by half a gigabyte.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(MMAP_THRESHOLD, MEGABYTE)

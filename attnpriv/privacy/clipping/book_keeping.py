@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from attnpriv.errors import InputError
 from attnpriv.privacy.clipping.gradients import Products, RecordGradients
 from attnpriv.privacy.clipping.layers import LAYERS, Layer
-from attnpriv.privacy.shards import add_clipped, is_sharded
+from attnpriv.privacy.shards import add_over_processes, is_sharded
 
 
 class BookKeeping:
@@ -89,17 +89,29 @@ class BookKeeping:
         try:
             with torch.autocast(losses.device.type, enabled=False):  # it would round the norms
                 losses.sum().backward()  # type: ignore[no-untyped-call]
-                factors = torch.empty(0)
                 if len(losses):
                     self._require_all_met()
                     factors = self._factors()
-                for parameter in self._parameters:  # in the same order in all processes
-                    gradients = self._pending.get(parameter)
-                    add_clipped(parameter, totals[parameter], gradients, factors)
+                else:
+                    factors = losses.detach()
+                self._add_clipped(totals, factors)
         finally:
             self._records = self._rows = 0
             for books in (self._pending, self._uses, self._received, self._squared_norms):
                 books.clear()
+
+    def _add_clipped(self, totals: dict[nn.Parameter, Tensor], factors: Tensor) -> None:
+        def add(parameter: Tensor, total: Tensor) -> None:
+            gradients = self._pending.get(cast(nn.Parameter, parameter))
+            if gradients is not None:
+                gradients.add_to(total, factors)
+
+        if not self._sharded:
+            for parameter, total in totals.items():
+                add(parameter, total)
+            return
+        parameters = [*self._parameters]  # in the same order in all processes
+        add_over_processes(parameters, [totals[p] for p in parameters], add)
 
     def close(self) -> None:
         """Give the layers their own forward back, and the memory free."""
