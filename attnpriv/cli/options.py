@@ -109,8 +109,9 @@ Run = Annotated[
 Data = Annotated[
     str,
     typer.Option(
-        help="The data: a CSV, TSV, JSONL or Parquet file of texts, a folder of images with "
-        "labels.csv or of IDX files, or the name of a built-in source (see attnpriv data list).",
+        help="The data: a CSV, TSV, JSONL or Parquet file of texts, an NPZ file of images, a "
+        "folder of images with labels.csv or of IDX files, or the name of a built-in source (see "
+        "attnpriv data list).",
         rich_help_panel=DATA,
     ),
 ]

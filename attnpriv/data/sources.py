@@ -10,6 +10,7 @@ from typing import Any
 
 from attnpriv.config import Kind
 from attnpriv.data.files import Column, read_file
+from attnpriv.data.image.arrays import SUFFIX, read_npz
 from attnpriv.data.image.digits import make_digits, make_mnist, make_mnist5k
 from attnpriv.data.image.folder import TABLE, read_folder
 from attnpriv.data.image.idx import has_idx, read_idx_folder
@@ -107,7 +108,8 @@ def load_dataset(
 
     Args:
         source: one of ``SOURCES``, also with options as in ``tickets:rows=500,seed=3,tie=1``, or
-            the path of a .csv, .tsv, .jsonl or .parquet file, or of a folder with images and
+            the path of a .csv, .tsv, .jsonl or .parquet file, of a .npz file of images
+            (``attnpriv.data.image.arrays``), or of a folder with images and
             ``labels.csv`` (``attnpriv.data.image.folder``) or with IDX files
             (``attnpriv.data.image.idx``).
         text_column: for files, see ``read_file``.
@@ -141,10 +143,14 @@ def load_dataset(
         _check_kind(kind, "image", source)
         dataset = read_idx_folder(folder)
         return dataset if label_names is None else _renumber(dataset, label_names)
+    if folder.suffix.lower() == SUFFIX:
+        _refuse_columns(columns, "a file of images")
+        _check_kind(kind, "image", source)
+        return read_npz(folder, label_names=label_names, classes=classes)
     if folder.suffix.lower() not in SUFFIXES:
         raise InputError(
             f"expected one of the sources {', '.join(SOURCES)}, or a file ending in "
-            f"{', '.join(SUFFIXES)}, or a folder with images and {TABLE}, got {source!r}"
+            f"{', '.join((*SUFFIXES, SUFFIX))}, or a folder with images and {TABLE}, got {source!r}"
         )
     _check_kind(kind, "text", source)
     return read_file(

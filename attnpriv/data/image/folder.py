@@ -2,8 +2,9 @@
 
 The table is ``labels.csv`` in the folder, with a header. Its columns are ``file``, the path of an
 image inside the folder; ``label``; and, where sensitive regions are marked, ``boxes``, a JSON list
-of ``{"left", "top", "right", "bottom", "entity_type"}`` in pixels. Errors name the row, never what
-an image shows.
+of ``{"left", "top", "right", "bottom", "entity_type"}`` in pixels, or ``mask``, the path of another
+image of the same size, which is not black where something is sensitive, or nothing. Errors name the
+row, never what an image shows.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from attnpriv.boxes import Box, read_boxes
 from attnpriv.data.image.decoding import MAX_BYTES, decode
+from attnpriv.data.image.masks import boxes_of
 from attnpriv.data.image.records import Images, Pixels
 from attnpriv.data.labels import choose_classes, number_labels
 from attnpriv.data.tables import Table, read_table
@@ -22,7 +24,7 @@ from attnpriv.errors import InputError
 from attnpriv.labels import label_name
 
 TABLE = "labels.csv"
-FILE, LABEL, BOXES = "file", "label", "boxes"
+FILE, LABEL, BOXES, MASK = "file", "label", "boxes", "mask"
 
 
 def read_folder(
@@ -43,13 +45,13 @@ def read_folder(
     path = folder / TABLE
     table = read_table(path).with_header()
     try:
-        columns = _columns(table)
+        columns, marked = _columns(table)
         images, labels, boxes = [], [], []
         for number, cells in enumerate(zip(*columns, strict=True), table.first_row):
             try:
                 image = _read_image(folder, str(cells[0]))
                 labels.append(label_name(cells[1]))
-                boxes.append(_boxes(cells, image))
+                boxes.append(_regions(folder, cells[2:], image, marked))
             except InputError as error:
                 raise InputError(f"row {number}: {error}") from None
             images.append(image)
@@ -58,7 +60,7 @@ def read_folder(
             images=_of_one_kind(images),
             labels=(0,) * len(images),
             label_names=("",),
-            boxes=tuple(boxes) if len(columns) > 2 else None,
+            boxes=tuple(boxes) if marked else None,
             data_dependent=() if label_names else ("the names of the classes",),
         )
         names = tuple(label_names or ()) or choose_classes(
@@ -69,8 +71,8 @@ def read_folder(
         raise InputError(f"{path}: {error}") from None
 
 
-def _columns(table: Table) -> list[Sequence[str]]:
-    """The files, the labels and, if there are any, the boxes."""
+def _columns(table: Table) -> tuple[list[Sequence[str]], str | None]:
+    """The files, the labels and, if there are any, the boxes or masks, and which they are."""
     names = [name.strip().lower() for name in table.names or ()]
     for name in (FILE, LABEL):
         if names.count(name) != 1:
@@ -79,8 +81,11 @@ def _columns(table: Table) -> list[Sequence[str]]:
             )
     if table.rows < 1:
         raise InputError("expected at least one row of data, got 0")
-    wanted = (FILE, LABEL, *([BOXES] if BOXES in names else []))
-    return [table.columns[names.index(name)] for name in wanted]
+    marks = [name for name in (BOXES, MASK) if name in names]
+    if len(marks) > 1:
+        raise InputError(f"expected {BOXES} or {MASK}, got both columns")
+    columns = [table.columns[names.index(name)] for name in (FILE, LABEL, *marks)]
+    return columns, marks[0] if marks else None
 
 
 def _read_image(folder: Path, name: str) -> Pixels:
@@ -97,9 +102,20 @@ def _read_image(folder: Path, name: str) -> Pixels:
     return decode(content)
 
 
-def _boxes(cells: Sequence[str], image: Pixels) -> tuple[Box, ...]:
+def _regions(
+    folder: Path, cells: Sequence[str], image: Pixels, marked: str | None
+) -> tuple[Box, ...]:
     height, width, _ = image.shape
-    return read_boxes(cells[2], width, height) if len(cells) > 2 else ()
+    if marked == BOXES:
+        return read_boxes(cells[0], width, height)
+    if marked is None or not str(cells[0]).strip():
+        return ()
+    mask = _read_image(folder, str(cells[0]))
+    if mask.shape[:2] != (height, width):
+        raise InputError(
+            f"expected a mask of {width} × {height} pixels, got {mask.shape[1]} × {mask.shape[0]}"
+        )
+    return boxes_of(mask.max(2))
 
 
 def _of_one_kind(images: Sequence[Pixels]) -> tuple[Pixels, ...]:
