@@ -96,9 +96,9 @@ def _right(run: Run, batches: list[Batch]) -> list[Batch]:
 
 def _broken(target: Target, batch: Batch, scale: float, steps: int) -> tuple[bool, bool, bool]:
     radius = target.radius(scale, "linf", batch.x.shape[-1])
-    by_pgd = not bool(is_right(target.answer, pgd(target.answer, batch, radius), batch))
-    own, _ = breaks(target, batch, [radius], "linf", batch.x, steps=steps)
-    return by_pgd, bool(own), _by_art(target, batch, radius, steps)
+    end = pgd(target.answer, batch, torch.tensor([radius]))
+    own, _ = breaks(target, batch, radius, "linf", steps=steps)
+    return not bool(is_right(target.answer, end, batch)), own, _by_art(target, batch, radius, steps)
 
 
 class _Logits(nn.Module):

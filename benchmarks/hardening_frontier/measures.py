@@ -118,26 +118,23 @@ def _where_attention_goes(
 
 @dataclass(frozen=True)
 class _Target:
-    """The model around documents x [B, T, D], as a function of moves within the unit ball.
+    """The model, with the true class put far behind.
 
-    That gives every document a radius of its own [B] in one batch of attacks. The true class is
-    put far behind, so that the cross-entropy is the margin, scaled up (Carlini and Wagner 2017):
-    its own gradient vanishes on confident documents, where Captum takes it for zero below 1e-6.
+    So the cross-entropy is the margin, scaled up (Carlini and Wagner 2017): its own gradient
+    vanishes on confident documents.
     """
 
     model: TextClassifier
-    x: Tensor
-    radii: Tensor
     labels: Tensor
 
-    def logits(self, moves: Tensor, mask: Tensor) -> Tensor:
-        """The model's class logits [B, K] after moves [B, T, D]."""
-        return self.model.run(self.x + self.radii[:, None, None] * moves, mask).outputs
+    def logits(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The model's class logits of embeddings x [B, T, D], [B, K]."""
+        return self.model.run(x, mask).outputs
 
-    def __call__(self, moves: Tensor, mask: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, mask: Tensor) -> Tensor:
         """What the attack sees of them."""
         behind = F.one_hot(self.labels, self.model.config.num_labels) * FAR
-        return STEEP * (self.logits(moves, mask) - behind)
+        return STEEP * (self.logits(x, mask) - behind)
 
 
 def _to_attack(task: Task, documents: Documents) -> list[int]:
@@ -188,7 +185,7 @@ def _smallest_scales(model: TextClassifier, batch: Batch, deviation: float) -> T
 
 
 def _breaks(model: TextClassifier, batch: Batch, radii: Tensor) -> Tensor:
-    target = _Target(model, batch.x, radii, batch.labels)
-    still = Batch(torch.zeros_like(batch.x), batch.movable, batch.mask, batch.labels)
+    target = _Target(model, batch.labels)
     with torch.no_grad():
-        return target.logits(pgd(target, still, 1.0), batch.mask).argmax(-1) != batch.labels
+        moved = pgd(target, batch, radii)
+        return target.logits(moved, batch.mask).argmax(-1) != batch.labels

@@ -101,46 +101,52 @@ def autopgd(
     """
     ascent = _Ascent(goal, ball, ball.nearest(start), guide)
     at = checkpoints(steps)
-    for step in range(1, steps + 1):
+    for taken in range(steps):
         if enough(ascent.found.met):
             break
-        ascent.step()
-        if step in at:
-            ascent.judge()
+        ascent.step(judge=taken in at)
     return ascent.found
 
 
 class _Ascent:
-    """Where the rows are, where they were best, and how far they step."""
+    """Where the rows are, where they were best, and how far they step.
+
+    Gradients are computed at the beginning of the step that follows them: none of the last point.
+    """
 
     def __init__(self, goal: Goal, ball: Ball, start: Tensor, guide: Goal | None) -> None:
         self.goal, self.ball, self.guide = goal, ball, guide
         self.x = self.before = start
-        reached, self.gradient = self._look(start)
+        reached = self._look()
         self.values = reached.values
         self.found = Found(start, reached.values, reached.met)
         # By value alone, whether the goal is met or not.
-        self.top_x, self.top_values, self.top_gradient = start, reached.values, self.gradient
+        self.top_x, self.top_values = start, reached.values
+        self.top_is_here = torch.ones_like(reached.met)
+        self.gradient = self.top_gradient = torch.zeros_like(start)
         self.size = 2 * ball.radii
         self.taken = 0
         self.rises = torch.zeros_like(ball.radii)
         self.top_at_last = reached.values
         self.halved = torch.zeros_like(reached.met)
 
-    def step(self) -> None:
-        """One step of every row."""
+    def step(self, judge: bool) -> None:
+        """One step of every row, after a judgement of those before if one is due."""
+        self._differentiate()
+        if judge:
+            self._judge()
         along = self.ball.steepest(self.gradient) * self.size[:, None, None]
         towards = self.ball.nearest(self.x + along) - self.x
         if self.before is not self.x:  # the first step has no direction to go on in
             towards = MOMENTUM * towards + (1 - MOMENTUM) * (self.x - self.before)
         self.before, self.x = self.x, self.ball.nearest(self.x + towards)
-        reached, self.gradient = self._look(self.x)
+        reached = self._look()
         self.rises += reached.values > self.values
         self.values = reached.values
         self.taken += 1
         self._keep(reached)
 
-    def judge(self) -> None:
+    def _judge(self) -> None:
         """Halve the steps of rows that do not get on, and take them back to their best point."""
         few = self.rises < RISES * self.taken
         same = ~self.halved & (self.top_values <= self.top_at_last)
@@ -152,22 +158,26 @@ class _Ascent:
         self.gradient = torch.where(rows, self.top_gradient, self.gradient)
         self.top_at_last, self.rises, self.taken = self.top_values, self.rises * 0, 0
 
-    def _look(self, x: Tensor) -> tuple[Reached, Tensor]:
-        """What the goal makes of points, and the gradient to follow."""
-        followed = self.guide or self.goal
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            reached = followed(x)
-            (gradient,) = torch.autograd.grad(reached.values.sum(), x)
+    def _look(self) -> Reached:
+        """What the goal makes of the points; without a guide, their gradients follow from it."""
+        with torch.set_grad_enabled(self.guide is None):
+            self.leaf = self.x.detach().requires_grad_(self.guide is None)
+            reached = self.goal(self.leaf)
+        self.followed = reached.values
+        return Reached(reached.values.detach(), reached.met)
+
+    def _differentiate(self) -> None:
+        """The gradients at the points, and at the best ones, where those are the same."""
         if self.guide is not None:
-            with torch.no_grad():
-                reached = self.goal(x)
-        return Reached(reached.values.detach(), reached.met), gradient
+            with torch.enable_grad():
+                self.leaf = self.x.detach().requires_grad_()
+                self.followed = self.guide(self.leaf).values
+        (self.gradient,) = torch.autograd.grad(self.followed.sum(), self.leaf)
+        rows = self.top_is_here[:, None, None]
+        self.top_gradient = torch.where(rows, self.gradient, self.top_gradient)
 
     def _keep(self, reached: Reached) -> None:
         self.found = self.found.or_better(Found(self.x, reached.values, reached.met))
-        higher = reached.values > self.top_values
-        rows = higher[:, None, None]
-        self.top_x = torch.where(rows, self.x, self.top_x)
-        self.top_gradient = torch.where(rows, self.gradient, self.top_gradient)
-        self.top_values = torch.where(higher, reached.values, self.top_values)
+        self.top_is_here = reached.values > self.top_values
+        self.top_x = torch.where(self.top_is_here[:, None, None], self.x, self.top_x)
+        self.top_values = torch.where(self.top_is_here, reached.values, self.top_values)

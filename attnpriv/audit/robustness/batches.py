@@ -31,6 +31,10 @@ class Batch:
         """The rows of a boolean [B], or those of the given numbers, which may repeat."""
         return Batch(self.x[rows], self.movable[rows], self.mask[rows], self.labels[rows])
 
+    def repeated(self, times: int) -> Batch:
+        """So many copies of one document."""
+        return self.part(torch.zeros(times, dtype=torch.int64))
+
 
 def make_batch(example: Embedded, labels: Tensor) -> Batch:
     """Embedded examples with their labels [B]; what stands for their content may move."""

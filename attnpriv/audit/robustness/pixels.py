@@ -17,8 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
-from operator import and_
 
 import torch
 from torch import Tensor, nn
@@ -179,15 +177,22 @@ def _attack(target: Target, batch: Batch, document: int) -> _Held:
         return _Held(False, none, none)
     own, strongest = {}, {}
     for norm, radii in RADII.items():
-        starts = batch.x.expand(len(radii), -1, -1)
-        by_own, by_any = breaks(target, batch, radii, norm, starts, document, STEPS)
-        own[norm], strongest[norm] = _holds(by_own), _holds(by_any)
+        own[norm], strongest[norm] = _holds(target, batch, norm, radii, document)
     return _Held(True, own, strongest)
 
 
-def _holds(broken: Tensor) -> list[bool]:
-    """What holds at each radius, where nothing smaller broke it."""
-    return [*accumulate((not each for each in broken.tolist()), and_)]
+def _holds(
+    target: Target, batch: Batch, norm: Norm, radii: Sequence[float], document: int
+) -> tuple[list[bool], list[bool]]:
+    """What holds at each radius, by the model's own gradients and by any; not after it broke."""
+    own, strongest = [False] * len(radii), [False] * len(radii)
+    for i, radius in enumerate(radii):
+        by_own, by_any = breaks(target, batch, radius, norm, batch.x, document, STEPS)
+        if by_own:
+            break
+        own[i] = True
+        strongest[i] = not by_any and all(strongest[:i])
+    return own, strongest
 
 
 def _curve(
@@ -251,7 +256,7 @@ def _positive_control(batches: Sequence[Batch], seed: int) -> Control:
         radius = float(torch.tensor([each[norm] for each in least]).median()) * BESIDE
         for batch, needed in zip(batches, least, strict=True):
             known = Batch(batch.x, batch.movable, batch.mask, (probe.score(batch.x) > 0).long())
-            broken = bool(breaks(target, known, [radius], norm, known.x, 0, STEPS)[0].item())
+            broken = breaks(target, known, radius, norm, steps=STEPS)[0]
             sure = needed[norm] < radius * SURE
             must += sure
             wrong += (sure and not broken) or (broken and needed[norm] > radius)
@@ -274,7 +279,7 @@ def _changed_by_nothing(target: Target, batch: Batch) -> bool:
     with torch.no_grad():
         predicted = target.answer(batch.x, batch.mask).argmax(-1)
     own = Batch(batch.x, batch.movable, batch.mask, predicted)
-    return any(bool(breaks(target, own, [0.0], norm, own.x)[1].item()) for norm in RADII)
+    return any(breaks(target, own, 0.0, norm)[1] for norm in RADII)
 
 
 def passes(subject: Subject) -> float:

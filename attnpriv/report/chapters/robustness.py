@@ -88,8 +88,8 @@ def body(runs: Sequence[AuditResult], include_text: bool) -> Iterator[Block]:
         _curves(runs),
         "Plot: accuracy under attack",
         f"Accuracy with 95 % intervals; PGD with {first.pgd_steps} steps, AutoPGD with at most "
-        f"{first.autopgd_steps} from each of two starts. Where no attention is clipped, nothing is "
-        "attacked without the clip.",
+        f"{first.autopgd_steps} from each of three starts. Where no attention is clipped, nothing "
+        "is attacked without the clip.",
     )
     yield Table(
         "Accuracy under attack",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -17,7 +18,7 @@ from attnpriv.audit.robustness.batches import Batch, is_right, make_batch
 from attnpriv.audit.robustness.captum_attacks import pgd
 from attnpriv.audit.robustness.embedding import make_target
 from attnpriv.audit.robustness.goals import WrongAnswer, dlr, losses, margin
-from attnpriv.audit.robustness.searching import Standing, Target, attack, breaks, least_scale
+from attnpriv.audit.robustness.searching import FINE, NEAREST, Target, attack, breaks
 from attnpriv.audit.robustness.surrogates import unclipped
 from attnpriv.config import AttentionConfig
 from attnpriv.errors import InputError
@@ -162,9 +163,9 @@ def broken(target: Target, batches: list[Batch], scales: tuple[float, ...], step
     """How many pairs of a document and a scale AutoPGD breaks."""
     total = 0
     for number, batch in enumerate(batches):
-        starts = batch.x.expand(len(scales), -1, -1)
-        radii = [target.radius(scale, "linf", batch.x.shape[-1]) for scale in scales]
-        total += int(breaks(target, batch, radii, "linf", starts, number, steps)[1].sum())
+        for scale in scales:
+            radius = target.radius(scale, "linf", batch.x.shape[-1])
+            total += breaks(target, batch, radius, "linf", batch.x, number, steps)[1]
     return total
 
 
@@ -235,12 +236,12 @@ def test_autopgd_is_never_weaker_than_pgd(model: TextClassifier, batches: list[B
     seen = set()
     for number, batch in enumerate(batches):
         for radius in (0.001, 0.01, 0.05):
-            end = pgd(target.answer, batch, radius)
+            end = pgd(target.answer, batch, torch.tensor([radius]))
             by_pgd = not bool(is_right(target.answer, end, batch))
-            (by_autopgd,), _ = breaks(target, batch, [radius], "linf", end, number)
-            assert bool(by_autopgd) >= by_pgd
-            alone, _ = breaks(target, batch, [radius], "linf", batch.x, number)
-            assert bool(alone) >= by_pgd  # without its help, too
+            by_autopgd, _ = breaks(target, batch, radius, "linf", end, number)
+            assert by_autopgd >= by_pgd
+            alone, _ = breaks(target, batch, radius, "linf", batch.x, number)
+            assert alone >= by_pgd  # without its help, too
             seen.add(by_pgd)
     assert seen == {True, False}
 
@@ -250,11 +251,9 @@ def test_flat_gradients_of_a_clip_are_passed_by(
 ) -> None:
     """A model that reads its attention alone, past the clip: its own gradients are all 0."""
     target, batch = saturated()
-    own, either = breaks(target, batch, [1.0], "linf", batch.x)
-    assert not own.item()
-    assert either.item()
+    assert breaks(target, batch, 1.0, "linf") == (False, True)
     without = Target(target.answer, None, 1.0)
-    assert not breaks(without, batch, [1.0], "linf", batch.x)[1].item()
+    assert breaks(without, batch, 1.0, "linf") == (False, False)
 
 
 def saturated() -> tuple[Target, Batch]:
@@ -298,17 +297,43 @@ def test_least_radii_are_those_of_the_formula(norm: Norm) -> None:
     target = Target(answer, None, 1.0)
     edge = target.radius(0.1, norm, 3)
     for factor, expected in ((0.99, False), (1.01, True)):
-        assert breaks(target, batch, [factor * edge], norm, batch.x)[0].item() == expected
+        assert breaks(target, batch, factor * edge, norm)[0] == expected
     standing = attack(target, batch)
     assert (standing.strongest, standing.l2) == ((True,) * len(SCALES), (True,) * len(SCALES))
-    assert 0.1 <= least_scale(target, batch, standing) <= 0.1 * 1.125
+    assert 0.1 <= standing.least <= 0.1 * FINE
 
 
 def test_a_least_radius_lies_between_scales_or_is_infinite() -> None:
     target, batch = saturated()
-    holds = (True,) * len(SCALES)
-    out_of_reach = Target(target.answer, target.guide, deviation=0.01)
-    assert least_scale(out_of_reach, batch, Standing(True, *[holds] * 5)) == float("inf")
-    first = Standing(True, *[(True, False, False)] * 5)
-    near = Target(target.answer, target.guide, deviation=0.5 / 0.015)  # sum 3 to 0 at 0.015
-    assert SCALES[0] < least_scale(near, batch, first) <= SCALES[1]
+    out_of_reach = attack(Target(target.answer, target.guide, deviation=0.01), batch)
+    assert out_of_reach.least == float("inf")
+    assert out_of_reach.strongest == (True,) * len(SCALES)
+    at = attack(Target(target.answer, target.guide, deviation=0.5 / 0.015), batch)  # sum 3 to 0
+    assert SCALES[0] < at.least <= SCALES[1]
+    assert at.strongest == (True, False, False)
+
+
+def test_autopgd_from_the_document_finds_nothing_nearer_than_the_least_radius(
+    model: TextClassifier, batches: list[Batch]
+) -> None:
+    target = make_target(model, 1.0)
+    leasts = [attack(target, batch, number).least for number, batch in enumerate(batches)]
+    assert max(leasts) < math.inf
+    assert sum(least > NEAREST for least in leasts) == 3
+    for least, batch in zip(leasts, batches, strict=True):
+        for share in (0.95, 0.5):
+            if least > NEAREST:  # where the search ends
+                assert breaks(target, batch, share * least, "linf") == (False, False)
+
+
+def test_what_breaks_at_middle_radii_alone_is_found() -> None:
+    """An answer that is wrong only where the sum of all moves is from 0.5 to 1.2."""
+    x, movable = torch.zeros(1, 2, 3), torch.ones(1, 2, 3)
+
+    def answer(x: Tensor, mask: Tensor) -> Tensor:
+        score = (x.sum((1, 2)) - 0.85).abs() - 0.35
+        return torch.stack([score, 0 * score], dim=-1)
+
+    batch = Batch(x, movable, torch.ones(1, 2, dtype=torch.bool), torch.tensor([0]))
+    standing = attack(Target(answer, None, 1.0), batch)
+    assert 0.5 / 6 <= standing.least <= 0.5 / 6 * FINE

@@ -29,7 +29,7 @@ def answers(model: TextClassifier) -> Answer:
 def test_perturbations_stay_in_the_ball_and_off_the_special_tokens(
     model: TextClassifier, batch: Batch, attack: Attack
 ) -> None:
-    moved = attack(answers(model), batch, 0.03) - batch.x
+    moved = attack(answers(model), batch, torch.full((3,), 0.03)) - batch.x
     assert float(moved.abs().max()) == pytest.approx(0.03, rel=1e-4)
     fixed = batch.movable == 0
     assert (moved[fixed] == 0).all()
@@ -50,8 +50,20 @@ def test_confident_documents_are_attacked_like_any_other(
         confident.head.bias *= 30 / margin
         labels = confident.run(batch.x, batch.mask).outputs.argmax(-1)
     sure = dataclasses.replace(batch, labels=labels)
-    moved = attack(answers(confident), sure, 0.03) - batch.x
+    moved = attack(answers(confident), sure, torch.full((3,), 0.03)) - batch.x
     assert (moved[batch.movable > 0] != 0).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("attack", [fgsm, pgd])
+def test_each_row_has_its_own_radius(model: TextClassifier, batch: Batch, attack: Attack) -> None:
+    radii = torch.tensor([0.03, 0.0, 0.01])
+    together = attack(answers(model), batch, radii)
+    furthest = (together - batch.x).abs().amax((1, 2))
+    assert furthest.tolist() == pytest.approx(radii.tolist(), rel=1e-4)
+    for row in range(3):
+        alone = attack(answers(model), batch.part(torch.tensor([row])), radii[row : row + 1])
+        same = torch.isclose(alone[0], together[row], atol=1e-6)
+        assert same.float().mean() > 0.995  # a gradient near 0 may round to the other sign
 
 
 @pytest.mark.parametrize("attack", [fgsm, pgd])
@@ -60,7 +72,8 @@ def test_attacks_raise_the_loss(model: TextClassifier, batch: Batch, attack: Att
         logits = model.run(x, batch.mask).outputs
         return torch.nn.functional.cross_entropy(logits, batch.labels, reduction="none")
 
-    assert (loss(attack(answers(model), batch, 0.01)) > loss(batch.x)).all()
+    moved = attack(answers(model), batch, torch.full((3,), 0.01))
+    assert (loss(moved) > loss(batch.x)).all()
 
 
 def test_fgsm_is_the_sign_of_the_gradient(model: TextClassifier, batch: Batch) -> None:
@@ -69,7 +82,7 @@ def test_fgsm_is_the_sign_of_the_gradient(model: TextClassifier, batch: Batch) -
     torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum").backward()
     assert x.grad is not None
     expected = batch.x + 0.02 * x.grad.sign() * batch.movable
-    same = torch.isclose(fgsm(answers(model), batch, 0.02), expected)
+    same = torch.isclose(fgsm(answers(model), batch, torch.full((3,), 0.02)), expected)
     assert same.float().mean() > 0.995  # a gradient near 0 may round to the other sign
 
 
@@ -119,7 +132,7 @@ def test_a_broken_attack_fails_the_positive_control(
 def test_an_attack_that_leaves_its_ball_fails_the_positive_control(
     model: TextClassifier, fitted: Documents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedding, "fgsm", lambda m, batch, radius: fgsm(m, batch, 3 * radius))
+    monkeypatch.setattr(embedding, "fgsm", lambda m, batch, radii: fgsm(m, batch, 3 * radii))
     batches = [
         make_batch(fitted.embedded(model, d), torch.tensor([fitted.data.labels[d]]))
         for d in range(20)
