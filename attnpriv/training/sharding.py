@@ -2,8 +2,10 @@
 
 Each process keeps a shard of every weight, and with it of its gradient, its average and what the
 optimizer keeps. A block is put together in all processes before it computes, and taken apart
-afterwards. Its records a process has to itself, so that it knows their gradients by whole blocks,
-and clips them by whole norms: no process tells another anything of a single record.
+afterwards. A process has its records to itself and sees whole blocks of their gradients, so that it
+clips them by norms over the whole model without asking the others.
+
+Not covered: the network. What processes send is not noised yet, and may be of a single record.
 """
 
 from __future__ import annotations
