@@ -7,7 +7,7 @@ never within it, so shares of different sizes, empty ones included, need no padd
 
 Where they share the model too (``sharding``), each holds a part of the weights, and they meet
 before and after each block and after each micro-batch. All have as many micro-batches, since all
-cut the same batch, and one without rows computes with none.
+cut the same batch, and where a share has no rows its process computes with another one.
 """
 
 from __future__ import annotations

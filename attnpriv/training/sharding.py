@@ -37,7 +37,7 @@ def check_shardable(
 ) -> None:
     """Raise InputError unless a training's model can be shared among processes."""
     if not isinstance(model, BlocksClassifier):
-        problem = f"shares transformer blocks, and {model.config.encoder} has none"
+        problem = f"shares a stack of transformer blocks, which {model.config.encoder} is not"
     elif config.trainable == "head":
         problem = "is of no use for --trainable head, which trains a single small layer"
     elif privacy is not None and privacy.clipping_engine != "book_keeping":

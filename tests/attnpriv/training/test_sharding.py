@@ -164,7 +164,7 @@ def test_one_process_has_nobody_to_share_a_model_with(trainings: Any, tmp_path: 
         ({"privacy": PrivacyConfig(3.0, clipping_engine="hooks")}, "book_keeping, got hooks"),
         ({"gradient_canaries": True}, "cannot be used with --canaries and an ε"),
         ({"taught": True}, "cannot be used with --distil-from"),
-        ({"model": CnnClassifier(CNN)}, "transformer blocks, and cnn has none"),
+        ({"model": CnnClassifier(CNN)}, "transformer blocks, which cnn is not"),
     ],
 )
 def test_what_cannot_be_shared_is_refused(changes: dict[str, Any], message: str) -> None:
