@@ -24,6 +24,10 @@ Serving = Callable[..., AbstractContextManager[str]]
 
 COMMANDS = Path(sys.executable).parent  # where the installation puts its console scripts
 MESSAGES = 200
+SKIPPED = (  # tests of their own, on smaller models
+    *("conductance", "faithfulness", "memorisation", "explanation_attacks", "inversion"),
+    *("attention_attacks", "text_attacks", "checklist"),
+)
 GATES = """
 [[gate]]
 name = "ε"
@@ -56,7 +60,8 @@ def test_train_evaluate_audit_serve_and_ask(serving: Serving, tmp_path: Path) ->
     report, gates = tmp_path / "report", tmp_path / "gates.toml"
     gates.write_text(GATES, encoding="utf-8")
     asked = ["--data", data, "--depth", "quick", "--gates", gates, "--out", report]
-    table = run("attnpriv", "audit", out, *asked)
+    left_out = [f"--skip={measure}" for measure in SKIPPED]
+    table = run("attnpriv", "audit", out, *asked, *left_out)
     assert "tickets" in table
     assert re.search(r"^PASS +ε \(tickets\): .* is at most 3$", table, re.MULTILINE)
     assert ET.parse(report / "gates.xml").getroot().get("tests") == "1"

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import attnpriv_client.convert as client
@@ -97,7 +97,7 @@ def test_predictions(answer) -> None:
     assert read == [as_read(each, answer) for each in answer.predictions]
 
 
-@given(
+EXPLAINED = st.tuples(
     predictions(),
     TEXT,
     TOKENS,
@@ -110,7 +110,21 @@ def test_predictions(answer) -> None:
     maybe(COUNT),
     st.integers(0, 2**63),
 )
-def test_explanations(
+
+
+@settings(max_examples=15)  # each takes a third of a second to draw
+@given(EXPLAINED)
+def test_explanations(drawn) -> None:
+    check_explanation(*drawn)
+
+
+@pytest.mark.exhaustive
+@given(EXPLAINED)
+def test_more_explanations(drawn) -> None:
+    check_explanation(*drawn)
+
+
+def check_explanation(
     answer, target, tokens, special, redaction, bound, error, reason, shows, drawn, cost
 ) -> None:
     names, prediction = answer.label_names, answer.predictions[0] if shows else None
