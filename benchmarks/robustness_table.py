@@ -52,8 +52,8 @@ SIZES = AuditOptions(
     ig_steps=1,
     sensitivity_documents=1,
     counterfactual_documents=1,
-    pgd_documents=40,
-    text_attack_documents=40,
+    pgd_documents=24,
+    text_attack_documents=30,
     examples=0,
     skip=SKIPPED,
 )
