@@ -18,8 +18,8 @@ CLIENTS := tritonclient kserve grpcurl kubernetes
 # playwright-core and axe-core, outside the repository too; node and a chromium are the system's.
 BROWSER ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/attnpriv-browser
 # What takes a folder or a file to go on with, and hours, is not among them, like hardening_frontier.
-LONG := bounded_audit leakage_table robustness_table vision_comparison
-BENCHMARKS := $(filter-out __init__ machine quick tables variants $(LONG),$(basename $(notdir $(wildcard benchmarks/*.py)))) \
+LONG := bounded_audit leakage_table robustness robustness_table vision_comparison
+BENCHMARKS := $(filter-out __init__ machine quick tables timing variants $(LONG),$(basename $(notdir $(wildcard benchmarks/*.py)))) \
   release scale serving
 
 .PHONY: setup demo demo-vision test test-exhaustive test-all interop soak fuzz browser docs lint bench bench-quick proto check-proto lint-proto release-proto clean

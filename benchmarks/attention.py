@@ -13,7 +13,6 @@ import argparse
 import json
 import math
 import platform
-import statistics
 import subprocess
 import sys
 import time
@@ -30,6 +29,7 @@ from torch.nn import functional as F
 from attnpriv.attention import attend
 from attnpriv.attention.flex import flex_attend
 from attnpriv.config import AttentionConfig, ClipMode
+from benchmarks.timing import medians
 
 SHAPES = ((32, 64), (8, 256), (4, 512))  # B and T; the limits are in this order
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -81,7 +81,8 @@ def _rows(device: torch.device, arguments: argparse.Namespace) -> Iterator[dict[
         dtype = DTYPES[name]
         qkv = [_random(batch, tokens, dtype, device, backward) for _ in range(4)]
         contenders = _contenders(device, backward, not arguments.no_flex)
-        times = _interleaved(contenders, qkv, arguments.rounds, backward)
+        turns = {name: partial(_seconds, each, qkv, backward) for name, each in contenders.items()}
+        times = medians(turns, arguments.rounds, warm_up=2)  # they compile first
         row = _row(batch, tokens, dtype, backward, times)
         print(row, flush=True)
         yield row
@@ -115,18 +116,6 @@ def _random(
 ) -> Tensor:
     shape = (batch, HEADS, tokens, HEAD_DIM)
     return torch.randn(shape, dtype=dtype, device=device, requires_grad=backward)
-
-
-def _interleaved(
-    contenders: dict[str, Contender], tensors: list[Tensor], rounds: int, backward: bool
-) -> dict[str, float]:
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(rounds + 2):
-        for name, contender in contenders.items():
-            seconds = _seconds(contender, tensors, backward)
-            if number >= 2:  # the first two compile and warm up
-                times[name].append(seconds)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def _seconds(contender: Contender, tensors: list[Tensor], backward: bool) -> float:

@@ -14,9 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -27,12 +27,12 @@ from attnpriv.attention.scores import has_native_bfloat16
 from attnpriv.config import AttentionConfig, ClipMode, ModelConfig
 from attnpriv.models.text import TextClassifier
 from attnpriv_server.backend import EagerBackend
+from benchmarks.timing import medians, timed
 
 SHAPES = ((1, 8), (1, 32), (2, 32), (8, 32), (16, 32), (32, 32))  # B and T
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 Contender = Callable[[Tensor, Tensor], object]
-Clock = Callable[[], float]
 
 
 def main() -> None:
@@ -45,7 +45,9 @@ def main() -> None:
     clock = time.process_time if arguments.threads == 1 else time.perf_counter
     rows = []
     for batch, tokens in SHAPES:
-        times = _interleaved(contenders, *random_texts(batch, tokens), arguments.rounds, clock)
+        texts = random_texts(batch, tokens)
+        turns = {name: timed(partial(each, *texts), clock) for name, each in contenders.items()}
+        times = medians(turns, arguments.rounds, warm_up=2)  # they compile first
         rows.append(_row(batch, tokens, times))
         print(rows[-1], flush=True)
     result = {
@@ -107,19 +109,6 @@ def random_texts(batch: int, tokens: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def _interleaved(
-    contenders: dict[str, Contender], ids: Tensor, mask: Tensor, rounds: int, clock: Clock
-) -> dict[str, float]:
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(rounds + 2):
-        for name, contender in contenders.items():
-            started = clock()
-            contender(ids, mask)
-            if number >= 2:  # the first two compile and warm up
-                times[name].append(clock() - started)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
 def _row(batch: int, tokens: int, times: dict[str, float]) -> dict[str, Any]:
     return {
         "B": batch,

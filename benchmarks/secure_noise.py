@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -20,6 +18,7 @@ import torch
 from torch import Tensor
 
 from attnpriv.randomness import StepKeys, Stream
+from benchmarks.timing import medians, timed
 
 SIZES = (10**5, 10**6, 10**7)
 LIMIT = 2.0  # of our stream to torch's normal_
@@ -46,7 +45,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     rows = []
     for size in SIZES:
-        rows.append(_row(size, _interleaved(_contenders(size), arguments.rounds)))
+        turns = {name: timed(each) for name, each in _contenders(size).items()}
+        rows.append(_row(size, medians(turns, arguments.rounds)))
         print(rows[-1], flush=True)
     result = {"benchmark": "secure_noise", "device": f"cpu {platform.processor()}".strip()}
     held = all(row["within_limit"] for row in rows)
@@ -70,17 +70,6 @@ def _contenders(size: int) -> dict[str, Contender]:
         "stream_on_sfc64": lambda: on_sfc64.add_normal_(out, 1.0),
         "sfc64": sfc64,
     }
-
-
-def _interleaved(contenders: dict[str, Contender], rounds: int) -> dict[str, float]:
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(rounds + 1):
-        for name, contender in contenders.items():
-            started = time.perf_counter()
-            contender()
-            if number >= 1:  # the first warms up
-                times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def _row(size: int, times: dict[str, float]) -> dict[str, object]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -25,6 +23,7 @@ from attnpriv.models.text import TextClassifier
 from attnpriv_server.backend import EagerBackend
 from benchmarks.backends import DTYPES, minilm_shaped, random_texts
 from benchmarks.machine import processor
+from benchmarks.timing import medians, timed
 
 TOKENS_AT_ONCE = 1024  # B × T
 LENGTHS = (32, 128, 256)
@@ -80,7 +79,7 @@ def measure(
                 "training step": _training_steps(models, dtype, texts),
             }
             for kind, contenders in passes.items():
-                times = _interleaved(contenders, rounds)
+                times = medians({each: timed(call) for each, call in contenders.items()}, rounds)
                 yield {
                     "pass": kind,
                     "dtype": name,
@@ -112,17 +111,6 @@ def _training_steps(
         model.requires_grad_(False)
 
     return {name: partial(step, model) for name, model in models.items()}
-
-
-def _interleaved(contenders: dict[str, Contender], rounds: int) -> dict[str, float]:
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(rounds + 1):
-        for name, contender in contenders.items():
-            started = time.perf_counter()
-            contender()
-            if number:  # the first warms up
-                times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 if __name__ == "__main__":
