@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from attnpriv.config import Decay, TrainConfig
+from attnpriv.config import Decay, ModelConfig, TrainConfig
 from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import Encoding, HashTokenizer
 from attnpriv.errors import InputError
+from attnpriv.models.text import TextClassifier
 from attnpriv.randomness import StepKeys
 from attnpriv.training.batches import HeadRecords, SampleRecords
 from attnpriv.training.loop import STRETCHES, Schedule, Training, learning_rate_scale
@@ -80,7 +81,8 @@ def test_shares_partition_a_batch_and_are_as_many_where_the_model_is_sharded(
 ) -> None:
     lengths = torch.tensor([3, 5, 2, 7, 2, 5, 3, 11, 2, 7, 3])
     samples = [Encoding([2] * length, [(0, 1)] * length) for length in lengths]
-    records = SampleRecords(nn.Identity(), Text(HashTokenizer(11), 11), samples, lengths, 10)
+    model = TextClassifier(ModelConfig("scratch", 11, 4, 1, 1, 8, 11, 2))
+    records = SampleRecords(model, Text(HashTokenizer(11), 11), samples, lengths, 10)
     batch, shares = torch.randperm(11, generator=torch.Generator().manual_seed(1))[:size], []
     for rank in range(count):
         process = Processes()
