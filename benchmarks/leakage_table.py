@@ -4,7 +4,8 @@ For each data set and seed a head is trained with the command line's defaults on
 is, on ``minilm-bounded``, under two ε on the first, and under the smaller on the second. Each has
 shadow models of its own, and a twin that is trained with canaries. What is measured is kept in the
 work folder, and is not measured again. The features of the encoders are deleted at the end; runs,
-shadows and reports stay, and are as private as the data.
+shadows and reports stay, and are as private as the data. A shadow model takes 90 MB: 32 of each
+model and three seeds take 43 GB for a data set.
 """
 
 from __future__ import annotations
