@@ -200,6 +200,19 @@ def test_work_that_a_machine_cannot_read_is_said_in_words(cluster: Cluster) -> N
         list(crew([1], lambda *_: None))
 
 
+def _done_outside(cluster: RayCluster, folder: Path) -> dict[int, bytes]:
+    """Two pieces of work; tried again where Ray's own server for a client does not start."""
+    for _ in range(2):
+        try:
+            with cluster.crew(Slow(folder)) as crew:
+                return dict(crew(range(2), lambda *_: None))
+        except InputError as error:
+            if "Initialization failure" not in str(error):
+                raise
+    with cluster.crew(Slow(folder)) as crew:
+        return dict(crew(range(2), lambda *_: None))
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray's own sockets
 def test_a_command_outside_of_the_cluster_goes_through_its_client_server(
     cluster: Cluster, tmp_path: Path
@@ -211,8 +224,7 @@ def test_a_command_outside_of_the_cluster_goes_through_its_client_server(
     server += [f"--port={port}", f"--address={cluster.address}", "--mode=proxy"]
     with subprocess.Popen(server) as process:
         try:
-            with RayCluster(f"ray://127.0.0.1:{port}").crew(Slow(tmp_path)) as crew:
-                done = dict(crew(range(2), lambda *_: None))
+            done = _done_outside(RayCluster(f"ray://127.0.0.1:{port}"), tmp_path)
         finally:
             process.terminate()
     assert done == {0: b"0", 1: b"1"}
