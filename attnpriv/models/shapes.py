@@ -100,6 +100,15 @@ class ImageShape:
         """As in ``ModelConfig``."""
         return False
 
+    @property
+    def pooled_layers(self) -> tuple[int, ...]:
+        """As in ``ModelConfig``."""
+        return (self.layers,)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        return {"kind": self.kind, **asdict(self)}
+
 
 @dataclass(frozen=True, kw_only=True)
 class VisionConfig(ImageShape):
@@ -147,10 +156,6 @@ class VisionConfig(ImageShape):
         """How many numbers the head reads of an image."""
         places = self.max_length if self.pooling == "places" else 1
         return places * self.dim * len(self.pooled_layers)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON values."""
-        return {"kind": self.kind, **asdict(self)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,15 +225,6 @@ class CnnConfig(ImageShape):
         rows, columns = self.cells
         return rows * columns * self.dim
 
-    @property
-    def pooled_layers(self) -> tuple[int, ...]:
-        """As in ``ModelConfig``."""
-        return (self.layers,)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON values."""
-        return {"kind": self.kind, **asdict(self)}
-
 
 @dataclass(frozen=True, kw_only=True)
 class ScatteringConfig(ImageShape):
@@ -282,15 +278,6 @@ class ScatteringConfig(ImageShape):
         """How many numbers the head reads of an image."""
         places = (self.height // 4) * (self.width // 4)
         return self.channels * PATHS * places
-
-    @property
-    def pooled_layers(self) -> tuple[int, ...]:
-        """As in ``ModelConfig``."""
-        return (self.layers,)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON values."""
-        return {"kind": self.kind, **asdict(self)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -356,15 +343,6 @@ class DetectorConfig(ImageShape):
     def features(self) -> int:
         """How many numbers the head reads of a query."""
         return self.dim
-
-    @property
-    def pooled_layers(self) -> tuple[int, ...]:
-        """As in ``ModelConfig``."""
-        return (self.layers,)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain JSON values."""
-        return {"kind": self.kind, **asdict(self)}
 
 
 BlocksShape = ModelConfig | VisionConfig | DetectorConfig

@@ -39,9 +39,8 @@ from attnpriv.data.unknown import NOTICEABLE
 from attnpriv.errors import InputError
 from attnpriv.modality import Sample
 from attnpriv.models.blocks import BlocksClassifier
+from attnpriv.models.building import build_model
 from attnpriv.models.classifier import AttentionClassifier, pooled_features
-from attnpriv.models.cnn import CnnClassifier
-from attnpriv.models.detector import DetectorModel
 from attnpriv.models.pretrained import (
     MINILM,
     WORDS,
@@ -52,10 +51,8 @@ from attnpriv.models.pretrained import (
     own_attention,
     source_of_words,
 )
-from attnpriv.models.scattering import ScatteringClassifier
 from attnpriv.models.shapes import CnnConfig, DetectorConfig, ScatteringConfig, VisionConfig
 from attnpriv.models.text import TextClassifier, TextModel
-from attnpriv.models.vision import VisionClassifier
 from attnpriv.models.words import WordsClassifier, token_vectors
 from attnpriv.runs.folder import TOKENIZER, WEIGHTS
 from attnpriv.training.augmentation import copies_of
@@ -212,100 +209,35 @@ def _image_classifier(
     if encoder not in (SCRATCH, *IMAGE_MODELS):
         expected = ", ".join(IMAGE_MODELS)
         raise InputError(f"expected one of the models {expected} for images, got {encoder!r}")
-    height, width, channels = pixels
-    if encoder in CNNS:
-        return _cnn_classifier(encoder, attention, pooling, share_layers, num_labels, pixels)
-    if encoder == DETECTOR:
-        return _detector(attention, pooling, share_layers, num_labels, pixels)
-    if encoder == SCATTERING:
-        return _scattering_classifier(attention, pooling, share_layers, num_labels, pixels)
-    shape = VisionConfig(
-        height=height,
-        width=width,
-        channels=channels,
-        patch=_patch_of(height, width),
-        num_labels=num_labels,
-        attention=attention or AttentionConfig(),
-        pooling=pooling or "places",
-        share_layers=share_layers,
-    )
-    return Classifier(VisionClassifier(shape), shape.patches)
-
-
-def _patch_of(height: int, width: int) -> int:
-    return max(SMALLEST_PATCH, -(-min(height, width) // PATCHES_ACROSS))
-
-
-def _scattering_classifier(
-    attention: AttentionConfig | None,
-    pooling: Pooling | None,
-    share_layers: bool,
-    num_labels: int,
-    pixels: tuple[int, int, int],
-) -> Classifier:
-    if share_layers:
-        raise InputError(
-            f"only the models scratch and {VIT} share their layers, got {SCATTERING!r}"
-        )
-    height, width, channels = pixels
-    patch = _patch_of(height, width)
-    shape = ScatteringConfig(
-        height=height,
-        width=width,
-        channels=channels,
-        patch=patch,
-        dim=patch**2 * channels,
-        num_labels=num_labels,
-        attention=attention or AttentionConfig(),
-        pooling=pooling or "places",
-    )
-    return Classifier(ScatteringClassifier(shape), shape.patches)
-
-
-def _detector(
-    attention: AttentionConfig | None,
-    pooling: Pooling | None,
-    share_layers: bool,
-    num_labels: int,
-    pixels: tuple[int, int, int],
-) -> Classifier:
-    if share_layers:
-        raise InputError(f"only the models scratch and {VIT} share their layers, got {DETECTOR!r}")
-    height, width, channels = pixels
-    shape = DetectorConfig(
-        height=height,
-        width=width,
-        channels=channels,
-        patch=-(-min(height, width) // DETECTOR_ACROSS),
-        num_labels=num_labels,
-        attention=attention or AttentionConfig(),
-        pooling=pooling or "places",
-    )
-    return Classifier(DetectorModel(shape), shape.patches)
-
-
-def _cnn_classifier(
-    encoder: str,
-    attention: AttentionConfig | None,
-    pooling: Pooling | None,
-    share_layers: bool,
-    num_labels: int,
-    pixels: tuple[int, int, int],
-) -> Classifier:
-    if share_layers:
+    if share_layers and encoder not in (SCRATCH, VIT):
         raise InputError(f"only the models scratch and {VIT} share their layers, got {encoder!r}")
     height, width, channels = pixels
-    shape = CnnConfig(
-        encoder=encoder,
+    own = {"share_layers": share_layers} if encoder in (SCRATCH, VIT) else {}
+    shape = _image_shape(
+        encoder,
         height=height,
         width=width,
         channels=channels,
-        patch=-(-min(height, width) // CELLS_ACROSS),
         num_labels=num_labels,
         attention=attention or AttentionConfig(),
         pooling=pooling or "places",
+        **own,
     )
-    return Classifier(CnnClassifier(shape), shape.patches)
+    return Classifier(build_model(shape), shape.patches)
+
+
+def _image_shape(
+    encoder: str, **common: Any
+) -> VisionConfig | CnnConfig | ScatteringConfig | DetectorConfig:
+    across = min(common["height"], common["width"])
+    if encoder in CNNS:
+        return CnnConfig(encoder=encoder, patch=-(-across // CELLS_ACROSS), **common)
+    if encoder == DETECTOR:
+        return DetectorConfig(patch=-(-across // DETECTOR_ACROSS), **common)
+    patch = max(SMALLEST_PATCH, -(-across // PATCHES_ACROSS))
+    if encoder == SCATTERING:
+        return ScatteringConfig(patch=patch, dim=patch**2 * common["channels"], **common)
+    return VisionConfig(patch=patch, **common)
 
 
 def _words_classifier(
