@@ -21,7 +21,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -30,12 +29,13 @@ from attnpriv.audit.attribution import measure_attribution
 from attnpriv.audit.documents import Documents, prepare
 from attnpriv.audit.gradients import Gradients
 from attnpriv.audit.subject import AuditOptions
-from attnpriv.audit.tasks import one_thread
 from attnpriv.config import AttentionConfig, ModelConfig
 from attnpriv.data import load_dataset
 from attnpriv.data.text import Text
 from attnpriv.data.tokenisation import HashTokenizer
+from attnpriv.jobs.threads import one_thread
 from attnpriv.models.text import TextClassifier
+from benchmarks.machine import own_memory
 
 LIMITS = {"attention": 1.3, "integrated_gradients": 1.4}
 OPTIONS = AuditOptions()
@@ -183,9 +183,7 @@ def _peak_memory(count: int) -> int:
         measure_attention(
             model, documents, OPTIONS.permutations, OPTIONS.seed, None, documents.data.spans
         )
-    status = Path("/proc/self/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
+    return own_memory("VmHWM")
 
 
 if __name__ == "__main__":

@@ -23,10 +23,11 @@ from attnpriv.audit.gradients import explained
 from attnpriv.audit.infidelity import sample_with_content
 from attnpriv.audit.measures import ALONE
 from attnpriv.audit.subject import Answers, AuditOptions, Rows, Subject
-from attnpriv.audit.tasks import ATTENTION, GRADIENTS, MEMBERS, Task, one_thread, to_arrays
+from attnpriv.audit.tasks import ATTENTION, GRADIENTS, MEMBERS, Task, to_arrays
 from attnpriv.config import AttentionConfig, TrainConfig
 from attnpriv.data import Dataset, Texts, load_dataset
 from attnpriv.data.records import Span
+from attnpriv.jobs.threads import one_thread
 from attnpriv.runs.folder import Run, load_run
 from attnpriv.training import train
 

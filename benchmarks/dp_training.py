@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from opacus import GradSampleModule
@@ -30,6 +27,8 @@ from attnpriv.config import AttentionConfig, ModelConfig, TrainConfig
 from attnpriv.models.text import TextClassifier
 from attnpriv.privacy.stepper import PrivateStepper
 from attnpriv.randomness import StepKeys, Stream
+from benchmarks.machine import own_memory
+from benchmarks.timing import medians, timed
 
 TIME_LIMIT, MEMORY_LIMIT = 1.30, 1.15
 CLIP, NOISE = 0.1, 1.0
@@ -203,14 +202,13 @@ def main() -> None:
 
 def measure(case: Case, rounds: int) -> dict[str, object]:
     """Medians of a case, as ratios."""
-    seconds = interleaved(case, rounds)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    seconds = medians({name: timed(make(case)) for name, make in ENGINES.items()}, rounds)
     memory = {name: memory_in_a_process(case, name) for name in ENGINES}
-    time_ratios = {name: medians[name] / medians["plain"] for name in ENGINES}
+    time_ratios = {name: seconds[name] / seconds["plain"] for name in ENGINES}
     memory_ratios = {name: memory[name] / memory["plain"] for name in ENGINES}
     row = {
         "case": case.name,
-        "seconds_plain": medians["plain"],
+        "seconds_plain": seconds["plain"],
         "megabytes_plain": memory["plain"] / 1e6,
         "time": {name: round(ratio, 3) for name, ratio in time_ratios.items()},
         "memory": {name: round(ratio, 3) for name, ratio in memory_ratios.items()},
@@ -222,19 +220,6 @@ def measure(case: Case, rounds: int) -> dict[str, object]:
     return row
 
 
-def interleaved(case: Case, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each engine's steps, taken in turns after one that does not count."""
-    steps = {name: make(case) for name, make in ENGINES.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(rounds + 1):
-        for name, step in steps.items():
-            started = time.perf_counter()
-            step()
-            if number:
-                seconds[name].append(time.perf_counter() - started)
-    return seconds
-
-
 def memory_in_a_process(case: Case, engine: str) -> int:
     """Bytes of peak memory above the imports."""
     command = [sys.executable, "-m", "benchmarks.dp_training", "--memory-of", case.name, engine]
@@ -244,11 +229,11 @@ def memory_in_a_process(case: Case, engine: str) -> int:
 def peak_memory(case_name: str, engine: str) -> int:
     """The same in this process, after two steps."""
     case = next(case for case in CASES if case.name == case_name)
-    imports = _memory("VmRSS")
+    imports = own_memory("VmRSS")
     step = ENGINES[engine](case)
     for _ in range(2):
         step()
-    return _memory("VmHWM") - imports
+    return own_memory("VmHWM") - imports
 
 
 def counts(case: Case) -> dict[str, float]:
@@ -268,13 +253,6 @@ def counts(case: Case) -> dict[str, float]:
         "gigabytes_of_gradients": 3 * 4 * case.batch * linear / 1e9,
         "million_noise_numbers": parameters / 1e6,
     }
-
-
-def _memory(field: str) -> int:
-    """Bytes of this process, now (VmRSS) or at its peak (VmHWM)."""
-    status = Path("/proc/self/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024
 
 
 def _pieces(case: Case, data: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, ...]]:

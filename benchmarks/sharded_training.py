@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Iterable
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -36,7 +35,7 @@ from attnpriv.training.loop import Training
 from attnpriv.training.plan import cut, plan_training
 from attnpriv.training.preparation import Classifier
 from attnpriv.training.processes import Processes, join_processes
-from benchmarks.machine import processor
+from benchmarks.machine import own_memory, processor
 
 GIB = 2**30
 STEPS, BATCH, LENGTH, VOCABULARY = 2, 4, 16, 1000
@@ -86,7 +85,7 @@ def _of_processes(case: str, dim: int, layers: int) -> list[dict[str, float]]:
 
 def _measure(dim: int, layers: int, shard: bool) -> dict[str, float]:
     dataset = load_dataset("tickets:rows=100")
-    imports = _memory("VmRSS")
+    imports = own_memory("VmRSS")
     config = TrainConfig(
         trainable="all", steps=STEPS, batch_size=BATCH, micro_batch_tokens=2 * LENGTH
     )
@@ -106,7 +105,7 @@ def _measure(dim: int, layers: int, shard: bool) -> dict[str, float]:
         training.finish()
     return {
         "kept_gib": round(kept / GIB, 3),
-        "peak_gib": round((_memory("VmHWM") - imports) / GIB, 3),
+        "peak_gib": round((own_memory("VmHWM") - imports) / GIB, 3),
         "seconds_a_step": round(seconds, 1),
     }
 
@@ -143,11 +142,6 @@ def _put_together(training: Training, processes: Processes) -> None:
     elif processes.sharded:
         for tensor in tensors.values():
             whole(tensor)
-
-
-def _memory(name: str) -> int:
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if name in line)
 
 
 if __name__ == "__main__":

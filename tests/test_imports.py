@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -39,3 +40,16 @@ def test_a_server_starts_its_workers_before_it_loads_pytorch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.exhaustive
+def test_every_benchmark_finds_what_it_imports() -> None:
+    """But for those of other servers, which have environments of their own."""
+    code = (
+        "import importlib, pkgutil, benchmarks\n"
+        "for each in pkgutil.walk_packages(benchmarks.__path__, 'benchmarks.'):\n"
+        "    if not each.name.endswith('__main__') and '.peers' not in each.name:\n"
+        "        importlib.import_module(each.name)\n"
+    )
+    root = Path(__file__).parents[1]
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, cwd=root)
